@@ -1,0 +1,238 @@
+"""What every ConvNeXt shares: stem, stages with downsampling, classification head, features."""
+
+import keras
+from keras import ops
+
+from convnext.blocks import initializer
+from convnext.layers import EPSILON
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class Stem(keras.layers.Layer):
+    """Cuts the image into patches of `stride` x `stride` pixels and embeds each: convolution, LayerNorm.
+
+    Input: `(B, H, W, channels)`. Output: `(B, H // stride, W // stride, dim)`.
+
+    Args:
+        dim: number of output channels.
+        stride: side of a patch in pixels; the kernel is as large, so patches never overlap.
+    """
+
+    def __init__(self, dim, stride=4, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.stride = stride
+        self.conv = keras.layers.Conv2D(
+            dim, stride, strides=stride, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv"
+        )
+        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.norm.build((*input_shape[:-1], self.dim))
+
+    def call(self, images):
+        return self.norm(self.conv(images))
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class Downsampling(keras.layers.Layer):
+    """Halves height and width between two stages: LayerNorm, then a 2x2 convolution of stride 2.
+
+    Input: `(B, H, W, C)`. Output: `(B, H // 2, W // 2, dim)`.
+
+    Args:
+        dim: number of output channels.
+    """
+
+    def __init__(self, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
+        self.conv = keras.layers.Conv2D(
+            dim, 2, strides=2, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv"
+        )
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.conv.build(input_shape)
+
+    def call(self, inputs):
+        return self.conv(self.norm(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim}
+
+
+class Stage(keras.layers.Layer):
+    """One resolution of the model: downsampling (but in the first stage), then blocks.
+
+    Args:
+        downsampling: a `Downsampling` layer, or None.
+        blocks: list of blocks of the same width.
+    """
+
+    def __init__(self, downsampling, blocks, **kwargs):
+        super().__init__(**kwargs)
+        self.downsampling = downsampling
+        self.blocks = blocks
+
+    def build(self, input_shape):
+        if self.downsampling is not None:
+            self.downsampling.build(input_shape)
+        for block in self.blocks:
+            block.build((None, None, None, block.dim))
+
+    def call(self, x, training=None):
+        if self.downsampling is not None:
+            x = self.downsampling(x)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return x
+
+
+class ConvNeXt(keras.Model):
+    """The skeleton of a ConvNeXt; `ConvNeXtV2` gives it its block through `make_block`.
+
+    Args:
+        depths: number of blocks of each stage.
+        dims: number of channels of each stage.
+        num_classes: number of logits of the head.
+        input_shape: `(H, W, channels)`; H and W may be None.
+        include_top: whether the model ends in the classification head.
+        stem_stride: side in pixels of the patches that the stem embeds.
+        kernel_size: of the depthwise convolutions.
+        drop_path_rate: stochastic depth rate of the last block; rates rise linearly from 0 over all blocks.
+        dropout_rate: of the pooled features, before the logits.
+
+    Raises:
+        ValueError: if the sizes of the stages do not match, or the input is smaller than one position of the
+            last stage.
+    """
+
+    def __init__(
+        self,
+        depths,
+        dims,
+        num_classes=1000,
+        input_shape=(None, None, 3),
+        include_top=True,
+        stem_stride=4,
+        kernel_size=7,
+        drop_path_rate=0.0,
+        dropout_rate=0.0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if len(depths) != len(dims) or not depths:
+            raise ValueError(f"depths and dims need one number for each stage, got {depths} and {dims}.")
+        self.depths = tuple(depths)
+        self.dims = tuple(dims)
+        self.num_classes = num_classes
+        self.image_shape = tuple(input_shape)
+        self.include_top = include_top
+        self.stem_stride = stem_stride
+        self.kernel_size = kernel_size
+        self.drop_path_rate = drop_path_rate
+        self.dropout_rate = dropout_rate
+        _check_input_size(self.image_shape, stem_stride, len(depths))
+
+        self.stem = Stem(dims[0], stem_stride, dtype=self.dtype_policy, name="stem")
+        self.stages = self._make_stages()
+        if include_top:
+            self.head_norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="head_norm")
+            self.head_dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="head_dropout")
+            # Logits are float32 under every policy: a softmax over bfloat16 loses the small classes.
+            self.head = keras.layers.Dense(num_classes, kernel_initializer=initializer(), dtype="float32", name="head")
+        self.build((None, *self.image_shape))
+
+    @property
+    def total_stride(self):
+        """Pixels of the image on the side of one position of the last stage: 32 for the published models."""
+        return self.stem_stride * 2 ** (len(self.stages) - 1)
+
+    def make_block(self, dim, drop_path_rate, name):
+        """Returns a new block of `dim` channels."""
+        raise NotImplementedError
+
+    def _make_stages(self):
+        num_blocks = sum(self.depths)
+        rates = [self.drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+        stages = []
+        for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):
+            first = sum(self.depths[:i])
+            blocks = [self.make_block(dim, rates[first + j], name=f"block_{j}") for j in range(depth)]
+            downsampling = Downsampling(dim, dtype=self.dtype_policy, name="downsampling") if i else None
+            stages.append(Stage(downsampling, blocks, dtype=self.dtype_policy, name=f"stage_{i}"))
+        return stages
+
+    def build(self, input_shape):
+        self.stem.build(input_shape)
+        for dim, stage in zip((self.dims[0], *self.dims), self.stages):
+            stage.build((None, None, None, dim))
+        if self.include_top:
+            self.head_norm.build((None, self.dims[-1]))
+            self.head.build((None, self.dims[-1]))
+        self.built = True
+
+    def call(self, images, training=None):
+        """Applies the model.
+
+        Args:
+            images: `(B, H, W, channels)`, normalized as in training.
+            training: whether stochastic depth and dropout are at work.
+
+        Returns:
+            Logits `(B, num_classes)`, or without the head the last feature map `(B, h, w, C)`.
+        """
+        x = self.extract_features(images, training=training)[-1]
+        if not self.include_top:
+            return x
+        x = self.head_dropout(self.head_norm(pool(x)), training=training)
+        return self.head(x)
+
+    def extract_features(self, images, training=None):
+        """Returns the output of each stage: a list of `(B, h, w, C)`, strides 4, 8, 16, 32 as published."""
+        x = self.stem(images)
+        features = []
+        for stage in self.stages:
+            x = stage(x, training=training)
+            features.append(x)
+        return features
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "depths": self.depths,
+            "dims": self.dims,
+            "num_classes": self.num_classes,
+            "input_shape": self.image_shape,
+            "include_top": self.include_top,
+            "stem_stride": self.stem_stride,
+            "kernel_size": self.kernel_size,
+            "drop_path_rate": self.drop_path_rate,
+            "dropout_rate": self.dropout_rate,
+        }
+
+
+def pool(feature_map):
+    """Global average pooling: `(B, h, w, C)` to `(B, C)`."""
+    return ops.mean(feature_map, axis=(1, 2))
+
+
+def _check_input_size(input_shape, stem_stride, num_stages):
+    if len(input_shape) != 3 or input_shape[-1] is None:
+        raise ValueError(f"input_shape is (height, width, channels) with a known number of channels, got {input_shape}.")
+    downsampling = 2 ** (num_stages - 1)
+    smallest = min((side for side in input_shape[:2] if side is not None), default=None)
+    if smallest is None or smallest >= stem_stride * downsampling:
+        return
+    fitting = smallest // downsampling
+    advice = f"use stem_stride={fitting} or less" if fitting else f"the smallest size for {num_stages} stages is {downsampling}"
+    raise ValueError(
+        f"An input of {input_shape[0]}x{input_shape[1]} is smaller than the total stride of "
+        f"{stem_stride * downsampling}: {advice}."
+    )

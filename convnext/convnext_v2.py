@@ -1,0 +1,84 @@
+"""ConvNeXt V2."""
+
+import keras
+
+from convnext.backbone import ConvNeXt
+from convnext.blocks import ConvNextV2Block
+from convnext.pretrained import load_pretrained
+from convnext.variants import CONVNEXT_V2
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class ConvNeXtV2(ConvNeXt):
+    """ConvNeXt V2 (https://arxiv.org/abs/2301.00808).
+
+    Example:
+
+        >>> model = ConvNeXtV2.from_variant("atto", num_classes=10, input_shape=(224, 224, 3))
+        >>> logits = model(images)                      # (B, 10)
+        >>> features = model.extract_features(images)   # four maps, strides 4, 8, 16, 32
+
+    The arguments are those of `ConvNeXt`: `depths`, `dims`, `num_classes`, `input_shape`, `include_top`,
+    `stem_stride`, `kernel_size`, `drop_path_rate`, `dropout_rate`.
+    """
+
+    MODEL_VARIANTS = CONVNEXT_V2
+
+    @classmethod
+    def from_variant(cls, variant, **overrides):
+        """Returns a new model of a published size.
+
+        Args:
+            variant: one of `MODEL_VARIANTS`.
+            **overrides: any argument of the model.
+
+        Raises:
+            ValueError: if no variant has that name.
+        """
+        if variant not in cls.MODEL_VARIANTS:
+            raise ValueError(f"No variant is called {variant!r}; there are {', '.join(cls.MODEL_VARIANTS)}.")
+        size = cls.MODEL_VARIANTS[variant]
+        return cls(**{"depths": size.depths, "dims": size.dims, **overrides})
+
+    def make_block(self, dim, drop_path_rate, name):
+        return ConvNextV2Block(dim, self.kernel_size, drop_path_rate, dtype=self.dtype_policy, name=name)
+
+
+def create_convnext_v2(
+    variant,
+    num_classes=1000,
+    input_shape=(None, None, 3),
+    include_top=True,
+    pretrained=None,
+    drop_path_rate=0.0,
+    **overrides,
+):
+    """Creates a ConvNeXt V2, with pretrained weights where asked for.
+
+    Args:
+        variant: a name in `ConvNeXtV2.MODEL_VARIANTS`.
+        num_classes: number of logits.
+        input_shape: `(H, W, channels)`; H and W may be None.
+        include_top: whether the model ends in the classification head.
+        pretrained: a run's workdir or a `.keras` file, or None for random weights.
+        drop_path_rate: stochastic depth rate of the last block, in [0, 1).
+        **overrides: any other argument of `ConvNeXtV2`.
+
+    Returns:
+        A `ConvNeXtV2`.
+
+    Raises:
+        ValueError: if there is no such variant.
+        PretrainedError: if the weights do not fit the model.
+    """
+    model = ConvNeXtV2.from_variant(
+        variant,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        include_top=include_top,
+        drop_path_rate=drop_path_rate,
+        **overrides,
+    )
+    if pretrained is not None:
+        load_pretrained(model, pretrained)
+    return model

@@ -1,0 +1,82 @@
+"""The layers that Keras does not have: global response normalization and stochastic depth."""
+
+import keras
+from keras import ops
+
+EPSILON = 1e-6  # of every normalization in the published models
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class GlobalResponseNormalization(keras.layers.Layer):
+    """Global response normalization (ConvNeXt V2, section 3 and algorithm 1).
+
+    Each channel is scaled by its L2 norm over the positions of one image, relative to the mean norm of all
+    channels:
+
+        Gx = sqrt(sum_positions x^2 + 1e-6)
+        Nx = Gx / (mean_channels Gx + 1e-6)
+        y = gamma * (x * Nx) + beta + x
+
+    gamma and beta start at zero, so a new layer is the identity. The statistics are float32 under every
+    precision policy. The 1e-6 inside the root keeps the gradient finite where a channel is zero everywhere.
+
+    Input: `(B, ..., C)`, any number of position axes between the batch and the channels.
+    Output: the same shape.
+    """
+
+    def build(self, input_shape):
+        channels = (input_shape[-1],)
+        self.gamma = self.add_weight(name="gamma", shape=channels, initializer="zeros", autocast=False)
+        self.beta = self.add_weight(name="beta", shape=channels, initializer="zeros", autocast=False)
+
+    def call(self, inputs, visible=None):
+        """Normalizes `inputs`.
+
+        Args:
+            inputs: `(B, ..., C)`.
+            visible: `(B, ..., 1)`, 1 at the positions that count in the statistics and 0 elsewhere, or None
+                when all of them count.
+        """
+        positions = tuple(range(1, len(inputs.shape) - 1))
+        energy = ops.square(ops.cast(inputs, "float32"))
+        if visible is not None:
+            energy = energy * ops.cast(visible, "float32")
+        norm = ops.sqrt(ops.sum(energy, axis=positions, keepdims=True) + EPSILON)
+        response = norm / (ops.mean(norm, axis=-1, keepdims=True) + EPSILON)
+        scale = ops.cast(self.gamma * response + 1.0, inputs.dtype)
+        return inputs * scale + ops.cast(self.beta, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class StochasticDepth(keras.layers.Layer):
+    """Drops a residual branch for a random part of the images (https://arxiv.org/abs/1603.09382).
+
+    In training each image of the batch keeps its branch with probability `1 - rate`, scaled by
+    `1 / (1 - rate)`; otherwise, and always outside training, the branch passes as it is.
+
+    Args:
+        rate: probability to drop, in [0, 1).
+        seed: integer or None, of the layer's own generator.
+
+    Raises:
+        ValueError: if the rate is outside [0, 1).
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0.0 <= rate < 1.0:
+            raise ValueError(f"A stochastic depth rate lies in [0, 1), got {rate}.")
+        self.rate = rate
+        self.seed = seed
+        if rate > 0.0:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=None):
+        if not training or self.rate == 0.0:
+            return inputs
+        shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
+        keep = keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
+        return inputs * (ops.cast(keep, inputs.dtype) / (1.0 - self.rate))
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

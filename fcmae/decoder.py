@@ -1,0 +1,62 @@
+"""The light decoder: from the encoder's visible features to the pixels of every patch."""
+
+import keras
+from keras import ops
+
+from convnext.blocks import ConvNextV2Block, initializer
+
+
+@keras.saving.register_keras_serializable(package="fcmae")
+class Decoder(keras.layers.Layer):
+    """Decoder of FCMAE (ConvNeXt V2, section 3.2): projection, mask token, ConvNeXt V2 blocks, prediction.
+
+    Args:
+        dim: number of channels of the decoder.
+        depth: number of blocks.
+        patch_values: number of values of a patch, `patch_size * patch_size * channels`.
+    """
+
+    def __init__(self, dim, depth, patch_values, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.depth = depth
+        self.patch_values = patch_values
+        # A convolution of kernel 1x1 is a dense layer on the channels.
+        self.embedding = keras.layers.Dense(
+            dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="embedding"
+        )
+        self.blocks = [ConvNextV2Block(dim, dtype=self.dtype_policy, name=f"block_{i}") for i in range(depth)]
+        self.prediction = keras.layers.Dense(
+            patch_values, kernel_initializer=initializer(), dtype=self.dtype_policy, name="prediction"
+        )
+
+    def build(self, latent_shape):
+        self.mask_token = self.add_weight(
+            name="mask_token", shape=(self.dim,), initializer=keras.initializers.RandomNormal(stddev=0.02)
+        )
+        self.embedding.build(latent_shape)
+        for block in self.blocks:
+            block.build((None, None, None, self.dim))
+        self.prediction.build((None, None, self.dim))
+
+    def call(self, latent, visible, training=None):
+        """Predicts every patch.
+
+        Args:
+            latent: `(B, rows, columns, C)`, the encoder's output.
+            visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
+            training: whether the model trains.
+
+        Returns:
+            `(B, L, patch_values)`: the values of each patch in the order of `masking.patchify`.
+        """
+        _, rows, columns, _ = latent.shape
+        x = self.embedding(latent)
+        kept = ops.cast(ops.reshape(visible, (-1, rows, columns, 1)), x.dtype)
+        x = x * kept + ops.cast(self.mask_token, x.dtype) * (1.0 - kept)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return self.prediction(ops.reshape(x, (-1, rows * columns, self.dim)))
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim, "depth": self.depth, "patch_values": self.patch_values}

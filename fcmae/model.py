@@ -1,0 +1,120 @@
+"""FCMAE: the fully convolutional masked autoencoder."""
+
+import keras
+from keras import ops
+
+from fcmae.decoder import Decoder
+from fcmae.encoder import encode
+from fcmae.loss import reconstruction_loss, reconstruction_targets
+from fcmae.masking import num_visible, patch_grid, sample_visible
+
+
+@keras.saving.register_keras_serializable(package="fcmae")
+class FCMAE(keras.Model):
+    """Fully convolutional masked autoencoder (https://arxiv.org/abs/2301.00808, section 3).
+
+    Hides a share of the patches of each image, encodes the visible ones, and learns to predict the pixels of
+    the hidden ones. The loss is registered with `add_loss`, so `compile(optimizer)` and `fit(images)` train it.
+
+    Example:
+
+        >>> backbone = ConvNeXtV2.from_variant("atto", input_shape=(224, 224, 3), include_top=False)
+        >>> model = FCMAE(backbone, mask_ratio=0.6)
+        >>> model.compile(optimizer="adamw")
+        >>> model.fit(images, epochs=1)                # images: (N, 224, 224, 3), normalized
+
+    Args:
+        backbone: a `ConvNeXtV2` without head, of known height and width.
+        mask_ratio: share of hidden patches, in (0, 1).
+        decoder_dim: number of channels of the decoder.
+        decoder_depth: number of blocks of the decoder.
+        normalize_targets: whether the target patches are normalized by their own mean and variance.
+        seed: of the generator that draws masks where a call gives none.
+
+    Raises:
+        ValueError: if the backbone's image size does not divide into patches, or the ratio leaves no patch
+            visible or none hidden.
+    """
+
+    def __init__(
+        self,
+        backbone,
+        mask_ratio=0.6,
+        decoder_dim=512,
+        decoder_depth=1,
+        normalize_targets=True,
+        seed=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        height, width, channels = backbone.image_shape
+        if backbone.include_top or height is None or width is None:
+            raise ValueError("FCMAE needs a backbone with include_top=False and a known height and width.")
+        self.backbone = backbone
+        self.mask_ratio = mask_ratio
+        self.decoder_dim = decoder_dim
+        self.decoder_depth = decoder_depth
+        self.normalize_targets = normalize_targets
+        self.seed = seed
+        self.patch_size = backbone.total_stride
+        self.grid = patch_grid(height, width, self.patch_size)
+        num_visible(self.num_patches, mask_ratio)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.decoder = Decoder(
+            decoder_dim, decoder_depth, self.patch_size**2 * channels, dtype=self.dtype_policy, name="decoder"
+        )
+        self.build((None, height, width, channels))
+
+    @property
+    def num_patches(self):
+        """Number of patches `L` of an image."""
+        return self.grid[0] * self.grid[1]
+
+    def build(self, input_shape):
+        self.decoder.build((None, *self.grid, self.backbone.dims[-1]))
+        self.built = True
+
+    def call(self, images, visible=None, training=None):
+        """Predicts all patches from the visible ones, and registers the loss.
+
+        Args:
+            images: `(B, H, W, channels)`, normalized.
+            visible: `(B, L)`, 1 for visible patches and 0 for hidden ones; drawn at random where None.
+            training: whether the model trains.
+
+        Returns:
+            `(B, L, patch_size * patch_size * channels)`: the predicted values of each patch, in the units of the
+            targets (see `normalize_targets`).
+        """
+        if visible is None:
+            noise = keras.random.uniform((ops.shape(images)[0], self.num_patches), seed=self.seed_generator)
+            visible = sample_visible(noise, self.mask_ratio)
+        prediction = self.predict_patches(images, visible, training=training)
+        self.add_loss(ops.mean(self.image_losses(images, prediction, visible)))
+        return prediction
+
+    def predict_patches(self, images, visible, training=None):
+        """The prediction of `call` for given masks; registers no loss."""
+        latent = encode(self.backbone, images, visible, training=training)
+        return self.decoder(latent, visible, training=training)
+
+    def image_losses(self, images, prediction, visible):
+        """Returns the loss of each image, `(B,)` float32, averaged over its hidden patches."""
+        targets = reconstruction_targets(images, self.patch_size, self.normalize_targets)
+        return reconstruction_loss(prediction, targets, visible)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "mask_ratio": self.mask_ratio,
+            "decoder_dim": self.decoder_dim,
+            "decoder_depth": self.decoder_depth,
+            "normalize_targets": self.normalize_targets,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        backbone = keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**{**config, "backbone": backbone})

@@ -1,0 +1,41 @@
+"""What the model sees and what it makes of it, as pictures."""
+
+import numpy as np
+from keras import ops
+
+from fcmae.loss import patch_statistics
+from fcmae.masking import patchify, raise_to_resolution, unpatchify
+
+HIDDEN_GREY = 0.5
+
+
+def reconstruction_panels(model, images, visible, mean, std):
+    """Returns the three pictures that show a reconstruction.
+
+    Args:
+        model: an `FCMAE`.
+        images: `(B, H, W, channels)`, normalized by `mean` and `std`.
+        visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
+        mean: mean of each channel, in [0, 1].
+        std: standard deviation of each channel.
+
+    Returns:
+        `(original, masked, reconstruction)`, NumPy `(B, H, W, channels)` in [0, 1]. Hidden patches are grey in
+        `masked`; in `reconstruction` they hold the prediction, with the statistics of the target patch undone
+        where the model normalizes its targets, and visible ones hold the original.
+    """
+    prediction = ops.cast(model.predict_patches(images, visible, training=False), "float32")
+    if model.normalize_targets:
+        patch_mean, patch_deviation = patch_statistics(patchify(ops.cast(images, "float32"), model.patch_size))
+        prediction = prediction * patch_deviation + patch_mean
+    predicted = _to_pixels(unpatchify(prediction, model.grid, model.patch_size), mean, std)
+    original = _to_pixels(images, mean, std)
+    kept = ops.convert_to_numpy(raise_to_resolution(visible, model.grid, model.patch_size))
+    masked = original * kept + HIDDEN_GREY * (1.0 - kept)
+    reconstruction = original * kept + predicted * (1.0 - kept)
+    return original, masked, reconstruction
+
+
+def _to_pixels(images, mean, std):
+    pixels = np.asarray(ops.convert_to_numpy(images), "float32") * np.asarray(std, "float32") + np.asarray(mean, "float32")
+    return np.clip(pixels, 0.0, 1.0)
