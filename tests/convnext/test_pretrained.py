@@ -1,0 +1,175 @@
+"""The strict loader of pretrained weights."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from convnext import ConvNeXtV2, PretrainedError, create_convnext_v2, load_pretrained
+from tests.comparison import to_numpy
+from tests.small_models import parts_of, randomize, small_backbone, small_fcmae, variables_of
+
+HEAD = {"head_norm/gamma", "head_norm/beta", "head/kernel", "head/bias"}
+
+
+def classifier(num_classes=5, **arguments):
+    return small_backbone(include_top=True, num_classes=num_classes, **arguments)
+
+
+def values_of(model):
+    return {name: to_numpy(variable) for name, variable in variables_of(model).items()}
+
+
+def assert_same_bits(actual, expected, names):
+    assert names
+    for name in names:
+        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A file with random weights of a classifier, and their values."""
+    model = classifier(name="source")
+    values = randomize(variables_of(model))
+    path = tmp_path_factory.mktemp("source") / "weights.keras"
+    model.save(path)
+    return path, values
+
+
+def test_all_weights_of_an_equal_model_are_loaded(source):
+    path, values = source
+    model = classifier()
+    report = load_pretrained(model, path)
+    assert_same_bits(values_of(model), values, values.keys())
+    assert set(report.loaded) == set(values) == set(variables_of(model))
+    assert report.left_out == report.missing == ()
+    assert report.source == str(path)
+    assert f"{len(values)} variables loaded" in str(report)
+
+
+def test_the_head_of_another_number_of_classes_is_left_out_and_named(source):
+    path, values = source
+    model = classifier(num_classes=7)
+    before = values_of(model)
+    report = load_pretrained(model, path)
+    after = values_of(model)
+    assert_same_bits(after, values, values.keys() - HEAD)
+    assert_same_bits(after, before, HEAD)
+    assert set(report.loaded) == values.keys() - HEAD
+    assert set(report.left_out) == set(report.missing) == HEAD
+    left_out, newly = str(report).splitlines()[1:]
+    for name in HEAD:
+        assert name in left_out and name in newly
+
+
+def test_a_model_without_head_leaves_the_head_of_the_file_out(source):
+    path, values = source
+    model = small_backbone()
+    report = load_pretrained(model, path)
+    assert_same_bits(values_of(model), values, values.keys() - HEAD)
+    assert set(report.left_out) == HEAD
+    assert report.missing == ()
+
+
+def test_a_file_without_head_leaves_the_head_of_the_model_as_it_is(tmp_path):
+    encoder = small_backbone()
+    values = randomize(variables_of(encoder))
+    encoder.save(tmp_path / "encoder.keras")
+    model = classifier()
+    before = values_of(model)
+    report = load_pretrained(model, tmp_path / "encoder.keras")
+    assert_same_bits(values_of(model), values, values.keys())
+    assert_same_bits(values_of(model), before, HEAD)
+    assert set(report.missing) == HEAD
+    assert report.left_out == ()
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16", "mixed_bfloat16"])
+def test_weights_are_loaded_unrounded_under_half_precision(source, precision):
+    path, values = source
+    model = classifier(dtype=precision)
+    load_pretrained(model, path)
+    assert_same_bits(values_of(model), values, values.keys())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        ({"dims": (4, 6, 10)}, ["stage_2/downsampling/conv/kernel", "(2, 2, 6, 10)", "(2, 2, 6, 8)"]),
+        ({"depths": (1, 3, 1)}, ["stage_1/block_2/depthwise_conv/kernel", "(7, 7, 6, 1)", "no such variable"]),
+        ({"depths": (1, 1, 1)}, ["stage_1/block_1/depthwise_conv/kernel", "no such variable", "(7, 7, 6, 1)"]),
+        ({"kernel_size": 5}, ["stage_0/block_0/depthwise_conv/kernel", "(5, 5, 4, 1)", "(7, 7, 4, 1)"]),
+        ({"stem_stride": 4}, ["stem/conv/kernel", "(4, 4, 3, 4)", "(2, 2, 3, 4)"]),
+        ({"input_shape": (32, 48, 1)}, ["stem/conv/kernel", "(2, 2, 1, 4)", "(2, 2, 3, 4)"]),
+    ],
+)
+def test_weights_that_do_not_fit_raise_show_both_sides_and_change_nothing(source, arguments, shown):
+    path, _ = source
+    model = classifier(**arguments)
+    before = values_of(model)
+    name, model_has, file_has = (re.escape(part) for part in shown)
+    with pytest.raises(PretrainedError, match=f"{name}: the model has {model_has}, the file has {file_has}"):
+        load_pretrained(model, path)
+    assert_same_bits(values_of(model), before, before.keys())
+
+
+def test_create_loads_pretrained_weights(tmp_path):
+    size = {"depths": (1, 1), "dims": (4, 8), "include_top": False, "input_shape": (16, 16, 3)}
+    encoder = ConvNeXtV2(**size)
+    values = randomize(variables_of(encoder))
+    encoder.save(tmp_path / "encoder.keras")
+    model = create_convnext_v2("atto", **size, pretrained=tmp_path)
+    assert_same_bits(values_of(model), values, values.keys())
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen"),
+    [(["encoder"], "encoder"), (["classifier"], "classifier"), (["encoder", "classifier"], "classifier")],
+)
+def test_a_workdir_gives_its_classifier_or_its_encoder(tmp_path, source, present, chosen):
+    for name in present:
+        shutil.copy(source[0], tmp_path / f"{name}.keras")
+    report = load_pretrained(classifier(), str(tmp_path))
+    assert report.source == str(tmp_path / f"{chosen}.keras")
+
+
+def test_the_backbone_of_an_autoencoder_is_loaded_and_the_decoder_named_as_left_out(tmp_path):
+    autoencoder = small_fcmae()
+    randomize(parts_of(autoencoder))
+    autoencoder.save(tmp_path / "fcmae.keras")
+    model = small_backbone()
+    report = load_pretrained(model, tmp_path / "fcmae.keras")
+    expected = values_of(autoencoder.backbone)
+    assert_same_bits(values_of(model), expected, expected.keys())
+    assert set(report.loaded) == set(expected)
+    assert set(report.left_out) == {name for name in parts_of(autoencoder) if name.startswith("decoder/")}
+
+
+def test_a_missing_path_is_named(tmp_path):
+    with pytest.raises(PretrainedError, match=re.escape(str(tmp_path / "nowhere.keras"))):
+        load_pretrained(small_backbone(), tmp_path / "nowhere.keras")
+
+
+def test_a_directory_without_weights_is_named(tmp_path):
+    with pytest.raises(PretrainedError, match=f"{re.escape(str(tmp_path))} has no encoder.keras"):
+        load_pretrained(small_backbone(), tmp_path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "weights.bin").write_bytes(b"1234")
+    with pytest.raises(PretrainedError, match="weights.bin is not a kind of weights"):
+        load_pretrained(small_backbone(), tmp_path / "weights.bin")
+
+
+def test_a_text_file_under_a_models_name_is_refused(tmp_path):
+    (tmp_path / "x.keras").write_text("not a model")
+    with pytest.raises(PretrainedError, match="x.keras cannot be read as a Keras model"):
+        load_pretrained(small_backbone(), tmp_path / "x.keras")
+
+
+def test_a_truncated_model_is_refused(tmp_path, source):
+    content = source[0].read_bytes()
+    (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
+    with pytest.raises(PretrainedError, match="half.keras cannot be read as a Keras model"):
+        load_pretrained(small_backbone(), tmp_path / "half.keras")
