@@ -10,6 +10,7 @@ import pathlib
 import keras
 
 HEAD = ("head_norm/", "head/")
+DECODER = "decoder/"
 
 
 class PretrainedError(ValueError):
@@ -23,7 +24,7 @@ class LoadReport:
     Args:
         source: where the weights came from.
         loaded: variables that took their value from the source.
-        left_out: variables of the source that were left out on purpose (another classifier).
+        left_out: variables of the source that were left out on purpose (another classifier, a decoder).
         missing: variables of the model that the source lacks, or has for another number of classes, and that
             keep their initial values (the classifier alone).
     """
@@ -108,18 +109,21 @@ def named_variables(model):
 
 
 def _read(path):
-    """Returns `{name: array}` of a `.keras` file; a model that holds a `backbone` gives that one's weights."""
+    """Returns `{name: array}` of a `.keras` file; of an autoencoder, its backbone's weights and those of `decoder/`."""
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the damage leads to: zip, JSON, HDF5 or type errors.
         raise PretrainedError(f"{path} cannot be read as a Keras model: {_first_line(error)}") from error
-    model = getattr(model, "backbone", model)
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in named_variables(model).items()}
+    variables = named_variables(model)
+    if hasattr(model, "backbone"):
+        decoder = {name: variable for name, variable in variables.items() if name.startswith(DECODER)}
+        variables = {**named_variables(model.backbone), **decoder}
+    return {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
 
 
 def _check(path, targets, values, missing, left_out):
     wrong = [name for name in missing if not name.startswith(HEAD)]
-    unknown = [name for name in left_out if not name.startswith(HEAD) and name not in wrong]
+    unknown = [name for name in left_out if not name.startswith((*HEAD, DECODER)) and name not in wrong]
     if not wrong and not unknown:
         return
     differences = [
