@@ -1,0 +1,63 @@
+"""Windows and flips: which part of an image a model sees.
+
+Every random choice takes a stateless seed, `(2,)` int64, and is a function of it.
+"""
+
+import tensorflow as tf
+
+ASPECT_RATIOS = (3 / 4, 4 / 3)
+
+
+def random_window(size, scale, seed):
+    """Draws a window of random area and aspect ratio (the random resized crop of Inception).
+
+    Args:
+        size: `(2,)` int32, height and width of the image.
+        scale: smallest and largest area of the window, as a share of the image.
+        seed: stateless seed.
+
+    Returns:
+        `(4,)` int32: top, left, height, width.
+    """
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.concat([size, [1]], axis=0),
+        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=ASPECT_RATIOS,
+        area_range=scale,
+        max_attempts=10,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.concat([begin[:2], extent[:2]], axis=0)
+
+
+def centre_window(size, share):
+    """Returns the window of the centre crop: a square of `share` of the shorter side.
+
+    Args:
+        size: `(2,)` int32, height and width of the image.
+        share: in (0, 1].
+
+    Returns:
+        `(4,)` int32: top, left, height, width.
+    """
+    side = tf.cast(tf.round(tf.cast(tf.reduce_min(size), tf.float32) * share), tf.int32)
+    side = tf.maximum(side, 1)
+    return tf.concat([(size - side) // 2, [side, side]], axis=0)
+
+
+def resize(image, side):
+    """Resizes to `(side, side, channels)` float32 in [0, 255], bicubic with antialiasing."""
+    image = tf.image.resize(image, (side, side), method="bicubic", antialias=True)
+    return tf.clip_by_value(image, 0.0, 255.0)
+
+
+def random_flip(image, seed):
+    """Mirrors left and right with probability one half."""
+    return tf.image.stateless_random_flip_left_right(image, seed)
+
+
+def normalize(image, mean, std):
+    """Brings pixels from [0, 255] to mean 0 and standard deviation 1 of the data, channel by channel."""
+    return (image / 255.0 - tf.constant(mean)) / tf.constant(std)

@@ -1,0 +1,168 @@
+"""From a split to batches.
+
+The k-th example of epoch e, its window, its flip and its mask are functions of (seed, e, k), and of nothing else:
+a run that resumes at any step, or on another number of devices, sees the same batches.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from experiments.data import augment
+from experiments.data.decoding import decode_and_crop
+
+# Independent streams of randomness of one example.
+WINDOW, FLIP, MASK = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """How an image becomes the input of the model.
+
+    Args:
+        image_size: side in pixels.
+        channels: 1 or 3.
+        mean: of each channel, in [0, 1].
+        std: of each channel.
+        evaluation_crop: share of the shorter side that the centre crop keeps.
+        crop_scale: smallest and largest area of the random crop.
+        flip: whether training mirrors images at random.
+    """
+
+    image_size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    evaluation_crop: float = 1.0
+    crop_scale: tuple[float, float] = (1.0, 1.0)
+    flip: bool = False
+
+    @classmethod
+    def of(cls, data, training=None):
+        """Returns the preparation that a `DataConfig` and a `TrainingConfig` describe."""
+        names = ("image_size", "channels", "mean", "std", "evaluation_crop", "flip")
+        shared = {name: getattr(data, name) for name in names}
+        return cls(**shared, crop_scale=training.crop_scale) if training else cls(**shared)
+
+    def for_training(self, encoded, seed):
+        """Random window, resize, flip: bytes to `(image_size, image_size, channels)` float32."""
+        image = decode_and_crop(
+            encoded,
+            lambda size: augment.random_window(size, self.crop_scale, tf.random.fold_in(seed, WINDOW)),
+            self.channels,
+        )
+        image = augment.resize(image, self.image_size)
+        if self.flip:
+            image = augment.random_flip(image, tf.random.fold_in(seed, FLIP))
+        return self._finish(image)
+
+    def for_evaluation(self, encoded):
+        """Centre window, resize: bytes to `(image_size, image_size, channels)` float32."""
+        window = lambda size: augment.centre_window(size, self.evaluation_crop)  # noqa: E731
+        return self._finish(augment.resize(decode_and_crop(encoded, window, self.channels), self.image_size))
+
+    def _finish(self, image):
+        image = tf.ensure_shape(image, (self.image_size, self.image_size, self.channels))
+        return augment.normalize(image, self.mean, self.std)
+
+
+def training_batches(split, preparation, batch_size, seed, start_step=0, num_patches=0):
+    """Returns the endless stream of training batches from a given step on.
+
+    Each epoch has `num_examples // batch_size` batches.
+
+    Args:
+        split: the examples.
+        preparation: a `Preparation`.
+        batch_size: images of a batch.
+        seed: integer.
+        start_step: number of batches that are already done with.
+        num_patches: number of patches of an image, for which mask noise is drawn; 0 draws none.
+
+    Returns:
+        A `tf.data.Dataset` of dictionaries: `images` `(B, H, W, channels)` float32; `labels` `(B,)` int64; `weights`
+        `(B,)` float32, 0 for a file that cannot be decoded; and with `num_patches` `noise` `(B, L)` float32, uniform
+        draws to choose the visible patches by.
+    """
+    per_epoch = split.num_examples // batch_size * batch_size
+    first_epoch, first_example = divmod(start_step * batch_size, per_epoch)
+
+    def epoch_examples(epoch):
+        skip = tf.where(epoch == first_epoch, tf.constant(first_example, tf.int64), tf.constant(0, tf.int64))
+        positions = tf.data.Dataset.range(skip, per_epoch)
+        examples = split.shuffled(seed, epoch, skip)
+        return tf.data.Dataset.zip(positions, examples).map(
+            lambda position, example: (example_seed(seed, epoch, position), *example)
+        )
+
+    def load(example_seed, content, label):
+        example = {
+            "images": preparation.for_training(split.read(content), example_seed),
+            "labels": label,
+            "weights": tf.constant(1.0),
+        }
+        if num_patches:
+            example["noise"] = tf.random.stateless_uniform([num_patches], tf.random.fold_in(example_seed, MASK))
+        return example
+
+    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
+    examples = _load_all(split, epochs.flat_map(epoch_examples), load)
+    return _finish(examples.batch(batch_size, drop_remainder=True))
+
+
+def evaluation_batches(split, preparation, batch_size):
+    """Returns the examples of a split once, in order.
+
+    The last batch is filled up with examples of weight 0, so that all batches have the same size.
+
+    Returns:
+        A `tf.data.Dataset` of dictionaries with `images`, `labels` and `weights`, as in `training_batches`.
+    """
+
+    def load(content, label):
+        image = preparation.for_evaluation(split.read(content))
+        return {"images": image, "labels": label, "weights": tf.constant(1.0)}
+
+    batches = _load_all(split, split.in_order(), load).batch(batch_size)
+    return _finish(batches.map(lambda batch: _fill_up(batch, batch_size)))
+
+
+def example_seed(seed, epoch, position):
+    """Returns the stateless seed, `(2,)` int64, of the `position`-th example of an epoch."""
+    epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)
+    return tf.random.fold_in(epoch_seed, position)
+
+
+def _load_all(split, examples, load):
+    """Maps `load` over the examples; one that cannot be decoded becomes zeros of weight 0.
+
+    So each position of an epoch keeps its place whatever file is broken. The price, a small data set for each
+    example, is paid only where files come from outside.
+    """
+    if not split.can_fail:
+        return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    loaded_spec = examples.map(load).element_spec
+    blank = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), loaded_spec)
+
+    def load_or_blank(*example):
+        loaded = tf.data.Dataset.from_tensors(example).map(load).ignore_errors()
+        return loaded.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
+
+    return examples.interleave(load_or_blank, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _fill_up(batch, batch_size):
+    missing = batch_size - tf.shape(batch["weights"])[0]
+    return {
+        name: tf.ensure_shape(
+            tf.pad(value, [[0, missing]] + [[0, 0]] * (value.shape.rank - 1)), (batch_size, *value.shape[1:])
+        )
+        for name, value in batch.items()
+    }
+
+
+def _finish(batches):
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,54 @@
+"""A few labels: seeded, balanced choices of labelled examples."""
+
+import re
+
+import numpy as np
+
+from experiments.errors import UserError
+
+
+def label_subset(split, spec, num_classes, seed):
+    """Returns the part of a split that fine-tuning may see.
+
+    Args:
+        split: the training split.
+        spec: `all`, a number of examples (`100`), a share (`1%`), or `10 per class`.
+        num_classes: number of classes.
+        seed: integer; the choice is a function of it.
+
+    Returns:
+        The split itself for `all`, else a `MemorySplit`. The classes have the same number of examples, one more
+        or less where the number does not divide, as far as the split has them.
+
+    Raises:
+        UserError: if the text is none of the forms, or asks for none or too many examples.
+    """
+    if spec == "all":
+        return split
+    labels = split.labels
+    count = _count(spec, len(labels), num_classes)
+    if not 0 < count <= len(labels):
+        raise UserError(f"finetune.labels={spec!r} asks for {count} of {len(labels)} labelled images.")
+    return split.take(np.sort(_balanced(labels, count, np.random.default_rng(seed))))
+
+
+def _count(spec, available, num_classes):
+    text = str(spec).strip()
+    if match := re.fullmatch(r"(\d+) per class", text):
+        return int(match[1]) * num_classes
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+        return round(available * float(match[1]) / 100)
+    if text.isdigit():
+        return int(text)
+    raise UserError(f"finetune.labels={spec!r} is not all, a number (100), a share (1%) or '10 per class'.")
+
+
+def _balanced(labels, count, generator):
+    """Returns `count` indices: the first of every class in random order, then the second of every class, ..."""
+    order = generator.permutation(len(labels))
+    rank = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = np.arange(len(members))
+    tie_break = generator.permutation(len(labels))
+    return np.lexsort((tie_break, rank))[:count]

@@ -1,0 +1,1 @@
+"""What a model is worth: top-1, k-NN and linear probe."""

@@ -1,0 +1,46 @@
+"""From a configuration to Keras models."""
+
+from convnext.convnext_v2 import ConvNeXtV2
+from fcmae.model import FCMAE
+
+
+def make_encoder(config, **overrides):
+    """Returns a new encoder without head.
+
+    Args:
+        config: a `Config`.
+        **overrides: arguments of `ConvNeXtV2`.
+    """
+    depths, dims = config.model.stages
+    size = config.data.image_size
+    arguments = {
+        "input_shape": (size, size, config.data.channels),
+        "include_top": False,
+        "stem_stride": config.model.stem_stride,
+        "name": "encoder",
+    }
+    return ConvNeXtV2(depths, dims, **{**arguments, **overrides})
+
+
+def make_fcmae(config):
+    """Returns a new masked autoencoder."""
+    return FCMAE(
+        make_encoder(config),
+        mask_ratio=config.pretrain.mask_ratio,
+        decoder_dim=config.model.decoder_dim,
+        decoder_depth=config.model.decoder_depth,
+        normalize_targets=config.pretrain.normalize_targets,
+        seed=config.seed,
+    )
+
+
+def make_classifier(config, num_classes):
+    """Returns a new classifier of `num_classes` classes."""
+    return make_encoder(
+        config,
+        include_top=True,
+        num_classes=num_classes,
+        drop_path_rate=config.finetune.drop_path_rate,
+        dropout_rate=config.finetune.dropout_rate,
+        name="classifier",
+    )

@@ -1,0 +1,1 @@
+"""AdamW, its schedule, and the rules that say which variable decays."""

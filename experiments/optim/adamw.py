@@ -1,0 +1,34 @@
+"""AdamW with rules."""
+
+import keras
+
+from experiments.optim.rules import rule_table
+from experiments.optim.schedules import warmup_cosine
+
+
+def make_adamw(variables, training, plan):
+    """Returns the optimizer of a run, built for its variables.
+
+    Args:
+        variables: trainable variables of the model.
+        training: a `TrainingConfig`.
+        plan: the `Plan` of the run.
+
+    Returns:
+        A `keras.optimizers.AdamW` whose decay leaves out what the rules leave out. It does not clip: the training
+        step clips the gradient of the whole batch.
+    """
+    schedule = warmup_cosine(
+        plan.peak_learning_rate, plan.total_steps, plan.warmup_steps, final=training.min_learning_rate
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=training.weight_decay,
+        beta_1=training.beta_1,
+        beta_2=training.beta_2,
+        epsilon=1e-8,
+    )
+    spared = [variable for variable, row in zip(variables, rule_table(variables)) if not row.decays]
+    optimizer.exclude_from_weight_decay(var_list=spared)
+    optimizer.build(variables)
+    return optimizer

@@ -1,0 +1,1 @@
+"""The training loop, distribution, checkpoints, tracking and callbacks."""

@@ -1,0 +1,85 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped."""
+
+import tensorflow as tf
+
+from convnext.pretrained import load_pretrained
+from experiments.errors import RunError
+
+# What TensorFlow raises for a checkpoint that is cut short, damaged or gone.
+DAMAGE = (tf.errors.OpError, ValueError, AssertionError, OSError)
+
+
+class Checkpoints:
+    """The checkpoints in a run's workdir: model, optimizer (with its step) and position in the data.
+
+    Args:
+        workdir: of the run.
+        model: built model.
+        optimizer: built optimizer.
+        keep: number of newest checkpoints that are kept.
+    """
+
+    def __init__(self, workdir, model, optimizer, keep):
+        self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self._step)
+        directory = str(workdir / "checkpoints")
+        self._manager = tf.train.CheckpointManager(self._checkpoint, directory, max_to_keep=keep)
+
+    @property
+    def latest(self):
+        """Path of the newest checkpoint, or None."""
+        return self._manager.latest_checkpoint
+
+    def save(self, step):
+        """Saves the state after `step` steps."""
+        self._step.assign(step)
+        self._manager.save(checkpoint_number=step)
+
+    def restore(self):
+        """Restores the newest checkpoint that can be read.
+
+        Returns:
+            `(step, damaged)`: the step it was saved at, 0 if there is none, and the paths of newer ones that
+            could not be read.
+
+        Raises:
+            RunError: if there are checkpoints and none can be read.
+        """
+        damaged = []
+        for path in reversed(self._manager.checkpoints):
+            try:
+                self._checkpoint.restore(path).assert_existing_objects_matched()
+                return int(self._step), damaged
+            except DAMAGE:
+                damaged.append(path)
+        if damaged:
+            raise RunError(f"No checkpoint can be read: {', '.join(damaged)}. Name another --workdir to start anew.")
+        return 0, damaged
+
+
+def choose_start(checkpoints, encoder, pretrained, say):
+    """Decides what a run starts from:
+
+    1. the newest checkpoint in its own workdir,
+    2. the weights that `pretrained` names,
+    3. random weights.
+
+    Args:
+        checkpoints: the `Checkpoints` of the run.
+        encoder: the `ConvNeXt` that pretrained weights are for.
+        pretrained: a run's workdir or a file; empty for none.
+        say: function that takes a line for the user.
+
+    Returns:
+        The number of steps that are done.
+    """
+    step, damaged = checkpoints.restore()
+    for path in damaged:
+        say(f"checkpoint {path} is damaged: falling back to the one before")
+    if step:
+        say(f"starts from   its own checkpoint at step {step:,}")
+    elif pretrained:
+        say(f"starts from   {load_pretrained(encoder, pretrained)}")
+    else:
+        say("starts from   random weights")
+    return step

@@ -1,0 +1,127 @@
+"""The pictures that a run draws: reconstructions, and curves of its metrics."""
+
+import keras
+import matplotlib
+import numpy as np
+
+from experiments.training.tracking import read_metrics
+from experiments.training.workdir import replacing
+from fcmae.visualize import reconstruction_panels
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot  # noqa: E402  (after the choice of the backend)
+
+# Keys of metrics.jsonl that are drawn, with their labels.
+CURVES = {
+    "loss": "training loss",
+    "validation_loss": "validation loss",
+    "validation_top1": "validation top-1 (%)",
+    "learning_rate": "learning rate",
+}
+
+
+def draw_reconstructions(path, panels, title):
+    """Draws images in rows: original, masked, reconstruction.
+
+    Args:
+        path: of the PNG file.
+        panels: three arrays `(B, H, W, channels)` in [0, 1].
+        title: above the picture.
+    """
+    count = len(panels[0])
+    per_row = 2 if count > 4 else 1
+    rows = -(-count // per_row)
+    figure, axes = pyplot.subplots(
+        rows, 3 * per_row, figsize=(1.7 * 3 * per_row, 1.75 * rows + 0.7), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i in range(count):
+        for j, (name, panel) in enumerate(zip(("original", "masked", "reconstruction"), panels)):
+            axis = axes[i // per_row, 3 * (i % per_row) + j]
+            axis.imshow(np.squeeze(panel[i]), cmap="gray", vmin=0.0, vmax=1.0)
+            if i < per_row:
+                axis.set_title(name, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+def draw_curves(workdir):
+    """Draws `curves.png` of a run from its `metrics.jsonl`, one axis for each kind of metric."""
+    lines = read_metrics(workdir)
+    present = [key for key in CURVES if any(key in line for line in lines)]
+    if not present:
+        return
+    figure, axes = pyplot.subplots(1, len(present), figsize=(4.2 * len(present), 3.2), squeeze=False, layout="constrained")
+    for axis, key in zip(axes.flat, present):
+        steps, values = zip(*[(line["step"], line[key]) for line in lines if key in line])
+        axis.plot(steps, values, marker="." if len(steps) < 30 else None)
+        axis.set_title(CURVES[key], fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    figure.suptitle(workdir.name, fontsize=11)
+    _save(figure, workdir / "curves.png")
+
+
+class Curves(keras.callbacks.Callback):
+    """Keeps `curves.png` up to date: at the end, and as often over the run as asked for.
+
+    Args:
+        workdir: of the run.
+        at_steps: steps after which the curves are drawn.
+    """
+
+    def __init__(self, workdir, at_steps):
+        super().__init__()
+        self._workdir = workdir
+        self._at_steps = set(at_steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch in self._at_steps:
+            draw_curves(self._workdir)
+
+    def on_train_end(self, logs=None):
+        draw_curves(self._workdir)
+
+
+class Reconstructions(keras.callbacks.Callback):
+    """Draws reconstructions of the same images with the same masks, at some steps of a run.
+
+    Args:
+        model: an `FCMAE`.
+        batch: `(images, visible)`: `(B, H, W, channels)` normalized, and `(B, L)`.
+        data: the `DataConfig`.
+        workdir: of the run; pictures go to `reconstructions/`.
+        tracker: the `Tracker`.
+        at_steps: steps after which a picture is drawn.
+    """
+
+    def __init__(self, model, batch, data, workdir, tracker, at_steps):
+        super().__init__()
+        self._fcmae = model
+        self._batch = batch
+        self._data = data
+        self._folder = workdir / "reconstructions"
+        self._tracker = tracker
+        self._at_steps = set(at_steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch not in self._at_steps:
+            return
+        self._folder.mkdir(exist_ok=True)
+        path = self._folder / f"step_{batch:08d}.png"
+        panels = reconstruction_panels(self._fcmae, *self._batch, self._data.mean, self._data.std)
+        draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
+        self._tracker.picture(batch, "reconstructions", path)
+
+
+def evenly_spaced(count, total_steps):
+    """Returns `count` steps spread evenly over a run, the last of them its end."""
+    return [round(total_steps * (i + 1) / count) for i in range(count)]
+
+
+def _save(figure, path):
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+    pyplot.close(figure)

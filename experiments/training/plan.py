@@ -1,0 +1,52 @@
+"""What follows from a configuration and the number of images: steps and rates."""
+
+import dataclasses
+
+from experiments.errors import UserError
+
+REFERENCE_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The course of a run.
+
+    Args:
+        steps_per_epoch: optimizer steps of an epoch; what is left of an epoch after whole batches is not seen.
+        total_steps: optimizer steps of the run.
+        warmup_steps: steps of the rise to the peak rate.
+        peak_learning_rate: `base_learning_rate * batch_size / 256`.
+    """
+
+    steps_per_epoch: int
+    total_steps: int
+    warmup_steps: int
+    peak_learning_rate: float
+
+    @classmethod
+    def of(cls, training, num_examples):
+        """Makes the plan.
+
+        Args:
+            training: a `TrainingConfig`.
+            num_examples: number of training images.
+
+        Raises:
+            UserError: if the images do not fill a batch, or the warmup fills the run.
+        """
+        section = training.section
+        steps_per_epoch = num_examples // training.batch_size
+        if not steps_per_epoch:
+            raise UserError(
+                f"{section}.batch_size={training.batch_size} is more than the {num_examples} training images: use "
+                f"--config.{section}.batch_size={num_examples} or less."
+            )
+        total = training.steps or training.epochs * steps_per_epoch
+        warmup = round(training.warmup_epochs * steps_per_epoch)
+        if warmup >= total:
+            raise UserError(
+                f"{section}.warmup_epochs={training.warmup_epochs:g} ({warmup} steps) leaves nothing of a run of {total} "
+                f"steps: use a shorter warmup, such as --config.{section}.warmup_epochs=0, or a longer run."
+            )
+        peak = training.base_learning_rate * training.batch_size / REFERENCE_BATCH
+        return cls(steps_per_epoch, total, warmup, peak)

@@ -1,0 +1,61 @@
+"""What a person sees while a run works."""
+
+import sys
+import time
+
+import keras
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 15
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Shows images done, time left, images/s and the loss: a bar on a terminal, now and then a line elsewhere.
+
+    Args:
+        description: what works, in a word.
+        course: the `Course` of the run.
+    """
+
+    def __init__(self, description, course):
+        super().__init__()
+        self._description = description
+        self._course = course
+        self._loss = None
+        self._shown_at = 0.0
+
+    def on_train_begin(self, logs=None):
+        course = self._course
+        self._bar = tqdm(
+            desc=self._description,
+            total=course.total_steps * course.batch_size,
+            initial=course.start_step * course.batch_size,
+            unit="img",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._began = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if logs:
+            self._loss = logs["loss"]
+            self._bar.set_postfix(loss=f"{self._loss:.4f}", refresh=False)
+        self._bar.update(self._course.batch_size)
+        now = time.monotonic()
+        finished = batch == self._course.total_steps
+        if self._bar.disable and logs and (finished or now - self._shown_at >= SECONDS_BETWEEN_LINES):
+            self._shown_at = now
+            print(self._line(batch, now), flush=True)
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
+
+    def _line(self, step, now):
+        course = self._course
+        rate = (step - course.start_step) / max(now - self._began, 1e-9)
+        left = tqdm.format_interval((course.total_steps - step) / rate)
+        return (
+            f"{self._description}  step {step:,}/{course.total_steps:,}  loss {self._loss:.4f}  "
+            f"{rate * course.batch_size:,.0f} img/s  {left} left"
+        )

@@ -1,0 +1,74 @@
+"""One optimizer step over all devices."""
+
+import tensorflow as tf
+
+
+def make_training_step(strategy, model, optimizer, example_losses, accumulation_steps=1, clip_norm=0.0):
+    """Returns the function that takes one optimizer step.
+
+    The gradient is that of the weighted mean loss over the whole batch, whatever the number of devices and of
+    accumulation steps: each device sums over the parts of its share, and the sums are added up over the devices
+    before they are clipped.
+
+    Args:
+        strategy: the `tf.distribute.Strategy` under which model and optimizer were made.
+        model: the model; its trainable variables are optimised.
+        optimizer: built, without clipping and accumulation of its own.
+        example_losses: function from a batch to the loss of each example, `(B,)` float32.
+        accumulation_steps: parts in which a device works through its share of the batch.
+        clip_norm: largest global norm of the gradient; 0 does not clip.
+
+    Returns:
+        A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (examples of
+        weight 0), and where gradients are clipped `gradient_norm`, before clipping.
+    """
+    variables = model.trainable_variables
+    tensors = [variable.value for variable in variables]
+
+    def gradient_sums(batch):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(example_losses(batch) * batch["weights"])
+        return (*tape.gradient(loss, tensors), loss, tf.reduce_sum(batch["weights"]))
+
+    def replica_step(batch):
+        context = tf.distribute.get_replica_context()
+        replicas = context.num_replicas_in_sync
+        *gradients, loss, weight = _sum_over_parts(gradient_sums, batch, accumulation_steps)
+        loss, weight = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, weight])
+        metrics = {"loss": loss / tf.maximum(weight, 1.0)}
+        metrics["unreadable"] = tf.cast(batch["weights"].shape[0] * replicas, tf.float32) - weight
+        gradients = [gradient / tf.maximum(weight, 1.0) for gradient in gradients]
+        if clip_norm:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            gradients, metrics["gradient_norm"] = tf.clip_by_global_norm(gradients, clip_norm)
+            gradients = [gradient / replicas for gradient in gradients]
+        optimizer.apply(gradients, variables)  # sums over the devices
+        return metrics
+
+    @tf.function
+    def training_step(batch):
+        # The values are the same on every device.
+        return tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], strategy.run(replica_step, args=(batch,))
+        )
+
+    return training_step
+
+
+def _sum_over_parts(function, batch, num_parts):
+    """Cuts a batch into parts, applies the function to one after the other, and sums what it returns."""
+    if num_parts == 1:
+        return function(batch)
+    part_size = batch["weights"].shape[0] // num_parts
+
+    def part(i):
+        return {name: value[i * part_size : (i + 1) * part_size] for name, value in batch.items()}
+
+    def add(i, sums):
+        return i + 1, tuple(a + b for a, b in zip(sums, function(part(i))))
+
+    # A loop, because parts in one graph could run at once and need the memory of all.
+    _, sums = tf.while_loop(
+        lambda i, _: i < num_parts, add, (tf.constant(1), tuple(function(part(0)))), parallel_iterations=1
+    )
+    return sums

@@ -1,0 +1,96 @@
+"""Where metrics and pictures of a run go: JSON lines in the workdir, and Weights & Biases."""
+
+import json
+
+import keras
+
+METRICS = "metrics.jsonl"
+
+
+class Tracker:
+    """Writes each line of metrics to `metrics.jsonl` and, if asked for, to Weights & Biases.
+
+    A resumed run drops the lines after its checkpoint, so each step appears once.
+
+    Args:
+        workdir: of the run.
+        config: the `Config`.
+        start_step: number of steps that are done.
+    """
+
+    def __init__(self, workdir, config, start_step):
+        self._path = workdir / METRICS
+        _drop_lines_after(self._path, start_step)
+        self._file = open(self._path, "a", encoding="utf-8")
+        self._wandb = _start_wandb(workdir, config, start_step)
+
+    def log(self, step, metrics):
+        """Records metrics, `{name: number}`, of a step."""
+        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        self._file.flush()
+        if self._wandb:
+            self._wandb.log(metrics, step=step)
+
+    def picture(self, step, name, path):
+        """Records a picture that lies in a file."""
+        if self._wandb:
+            import wandb
+
+            self._wandb.log({name: wandb.Image(str(path))}, step=step)
+
+    def close(self):
+        """Ends the record."""
+        self._file.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+class LogMetrics(keras.callbacks.Callback):
+    """Hands the metrics of the loop to a tracker, with the learning rate.
+
+    Args:
+        tracker: a `Tracker`.
+        schedule: learning rate schedule, a function of the step.
+    """
+
+    def __init__(self, tracker, schedule):
+        super().__init__()
+        self._tracker = tracker
+        self._schedule = schedule
+
+    def on_train_batch_end(self, batch, logs=None):
+        if logs:
+            # The step before this one used the rate at its own index.
+            self._tracker.log(batch, {**logs, "learning_rate": float(self._schedule(batch - 1))})
+
+
+def read_metrics(workdir):
+    """Returns the lines of a run's metrics as dictionaries."""
+    path = workdir / METRICS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def _drop_lines_after(path, step):
+    lines = read_metrics(path.parent)
+    kept = [line for line in lines if line["step"] <= step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def _start_wandb(workdir, config, start_step):
+    settings = config.wandb
+    if settings.mode == "disabled":
+        return None
+    import wandb
+
+    name = settings.name or workdir.name
+    return wandb.init(
+        mode=settings.mode,
+        project=settings.project,
+        # A run that goes on is a new segment: an offline run cannot be continued.
+        name=f"{name}-from-{start_step}" if start_step else name,
+        group=name,
+        dir=str(workdir),
+        config=config.to_dict(),
+    )

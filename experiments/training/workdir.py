@@ -1,0 +1,95 @@
+"""The folder of a run: which configuration it belongs to, and the files that others read."""
+
+import json
+import os
+import pathlib
+
+from experiments.errors import UserError
+
+CONFIG, SUMMARY = "config.json", "summary.json"
+# Fields that change how a run is carried out, but not what comes of it.
+FREE_FIELDS = ("distribution", "logical_cpus", "log_every", "checkpoint_every", "keep_checkpoints", "wandb")
+
+
+def open_workdir(path, config, task, resume="auto"):
+    """Makes the folder of a run ready, and records its configuration.
+
+    Args:
+        path: of the folder; made if it is missing.
+        config: the `Config` of the run.
+        task: `pretrain` or `finetune`.
+        resume: `auto` goes on with a run that is there; `never` refuses a folder that holds one.
+
+    Returns:
+        The folder, a `pathlib.Path`.
+
+    Raises:
+        UserError: if the folder holds a run that must not go on, or one of another configuration.
+    """
+    workdir = pathlib.Path(path).expanduser()
+    if workdir.is_file():
+        raise UserError(f"--workdir={workdir} is a file: name a folder.")
+    recorded = {"task": task, "config": config.to_dict()}
+    if (workdir / CONFIG).exists():
+        if resume == "never":
+            raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
+        _check_same(workdir, recorded)
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / CONFIG, recorded)
+    return workdir
+
+
+def read_json(path):
+    """Returns the content of a JSON file."""
+    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+
+
+def write_json(path, value):
+    """Writes a JSON file in one piece: a reader sees the old content or the new."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+class replacing:  # noqa: N801 (a context manager reads as a verb)
+    """Context in which a file is written under a temporary name that takes its place at the end.
+
+    Args:
+        path: of the file; the temporary name keeps its suffix.
+    """
+
+    def __init__(self, path):
+        self.path = pathlib.Path(path)
+        self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
+
+    def __enter__(self):
+        return self.temporary
+
+    def __exit__(self, error, *_):
+        if error is None:
+            os.replace(self.temporary, self.path)
+        else:
+            self.temporary.unlink(missing_ok=True)
+
+
+def _check_same(workdir, recorded):
+    before = read_json(workdir / CONFIG)
+    if before["task"] != recorded["task"]:
+        raise UserError(f"{workdir} holds a {before['task']} run: name another --workdir for this {recorded['task']} run.")
+    old, new = (_relevant(value["config"], recorded["task"]) for value in (before, json.loads(json.dumps(recorded))))
+    differences = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    if differences:
+        shown = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in differences[:5])
+        raise UserError(f"{workdir} holds a run of another configuration ({shown}): name another --workdir.")
+
+
+def _relevant(config, task):
+    """Returns `{dotted name: value}` of the fields that decide what comes of a run of this task."""
+    other = "finetune" if task == "pretrain" else "pretrain"
+    return _flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, other)})
+
+
+def _flatten(values, prefix=""):
+    flat = {}
+    for name, value in values.items():
+        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
