@@ -68,9 +68,10 @@ def test_a_saved_model_gives_the_same_outputs(tmp_path, arguments):
 
 
 def test_configuration_makes_an_equal_model():
-    model = small_backbone(include_top=True, num_classes=5, drop_path_rate=0.2, kernel_size=5)
+    arguments = {"include_top": True, "num_classes": 5, "drop_path_rate": 0.2, "dropout_rate": 0.1, "kernel_size": 5}
+    model = small_backbone(stem_stride=3, **arguments)
     copy = ConvNeXtV2.from_config(model.get_config())
-    assert copy.get_config() == model.get_config()
+    assert {"stem_stride": 3, **arguments}.items() <= copy.get_config().items()
     assert {name: v.shape for name, v in variables_of(copy).items()} == {
         name: v.shape for name, v in variables_of(model).items()
     }

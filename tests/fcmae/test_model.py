@@ -155,9 +155,11 @@ def test_a_saved_model_gives_the_same_outputs(tmp_path, arguments):
 
 
 def test_configuration_makes_an_equal_model():
-    model = small_fcmae(mask_ratio=0.75, decoder_depth=2, normalize_targets=False, seed=3)
+    arguments = {"mask_ratio": 0.75, "decoder_dim": 6, "decoder_depth": 2, "normalize_targets": False, "seed": 3}
+    model = small_fcmae(**arguments)
     copy = FCMAE.from_config(model.get_config())
-    assert copy.get_config() == model.get_config()
+    assert arguments.items() <= copy.get_config().items()
+    assert copy.backbone.get_config() == model.backbone.get_config()
     assert {name: v.shape for name, v in parts_of(copy).items()} == {
         name: v.shape for name, v in parts_of(model).items()
     }
