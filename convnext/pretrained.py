@@ -35,12 +35,12 @@ class LoadReport:
     missing: tuple[str, ...]
 
     def __str__(self):
-        lines = [f"pretrained weights from {self.source}: {len(self.loaded)} variables loaded"]
+        parts = [f"{self.source}: {len(self.loaded)} variables loaded"]
         if self.left_out:
-            lines.append(f"  left out on purpose: {', '.join(self.left_out)}")
+            parts.append(f"left out on purpose: {', '.join(self.left_out)}")
         if self.missing:
-            lines.append(f"  newly initialised: {', '.join(self.missing)}")
-        return "\n".join(lines)
+            parts.append(f"newly initialised: {', '.join(self.missing)}")
+        return "; ".join(parts)
 
 
 def load_pretrained(model, source):

@@ -128,6 +128,8 @@ class TrainingConfig:
         beta_1: decay of AdamW's first moment.
         beta_2: decay of AdamW's second moment.
         clip_norm: largest global norm of the gradient; 0 does not clip.
+        evaluations: how often over the run the validation images are evaluated, evenly spaced, the last time at
+            the end.
     """
 
     epochs: int = 100
@@ -142,13 +144,17 @@ class TrainingConfig:
     beta_1: float = 0.9
     beta_2: float = 0.999
     clip_norm: float = 0.0
+    evaluations: int = 10
 
     section: typing.ClassVar[str] = "training"
 
     def __post_init__(self):
         _require_at_least(self.section, self, 1, "epochs", "batch_size", "accumulation_steps")
         _require_at_least(
-            self.section, self, 0, "steps", "min_learning_rate", "warmup_epochs", "weight_decay", "clip_norm"
+            self.section,
+            self,
+            0,
+            *("steps", "min_learning_rate", "warmup_epochs", "weight_decay", "clip_norm", "evaluations"),
         )
         _require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
         _require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")

@@ -22,25 +22,28 @@ def make_encoder(config, **overrides):
     return ConvNeXtV2(depths, dims, **{**arguments, **overrides})
 
 
-def make_fcmae(config):
-    """Returns a new masked autoencoder."""
+def make_fcmae(config, dtype="float32"):
+    """Returns a new masked autoencoder of a Keras dtype policy."""
     return FCMAE(
-        make_encoder(config),
+        make_encoder(config, dtype=dtype),
         mask_ratio=config.pretrain.mask_ratio,
         decoder_dim=config.model.decoder_dim,
         decoder_depth=config.model.decoder_depth,
         normalize_targets=config.pretrain.normalize_targets,
         seed=config.seed,
+        dtype=dtype,
+        name="fcmae",
     )
 
 
-def make_classifier(config, num_classes):
-    """Returns a new classifier of `num_classes` classes."""
+def make_classifier(config, num_classes, dtype="float32"):
+    """Returns a new classifier of `num_classes` classes and a Keras dtype policy."""
     return make_encoder(
         config,
         include_top=True,
         num_classes=num_classes,
         drop_path_rate=config.finetune.drop_path_rate,
         dropout_rate=config.finetune.dropout_rate,
+        dtype=dtype,
         name="classifier",
     )

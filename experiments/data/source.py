@@ -129,16 +129,22 @@ class Source:
         """Number of classes, 0 without labels."""
         return len(self.class_names)
 
+    def get(self, name):
+        """Returns a split, or None if the source has no images of it."""
+        split = self.splits.get(name)
+        return split if split is not None and split.num_examples else None
+
     def split(self, name):
         """Returns a split.
 
         Raises:
-            UserError: if the source has no images of that split.
+            UserError: if the source has no images of it.
         """
-        if name not in self.splits or not self.splits[name].num_examples:
-            filled = [name for name, split in self.splits.items() if split.num_examples]
+        split = self.get(name)
+        if split is None:
+            filled = [name for name in self.splits if self.get(name)]
             raise UserError(f"{self.name} has no {name} images; it has {', '.join(filled)}.")
-        return self.splits[name]
+        return split
 
 
 def held_out(num_examples, shares, seed=0):

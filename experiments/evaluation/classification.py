@@ -6,10 +6,10 @@ import tensorflow as tf
 from experiments.data.pipeline import evaluation_batches
 
 
-def top1(classifier, split, preparation, batch_size):
-    """Returns the share of the images of a split, in percent, whose largest logit is that of their class.
+class TopOne:
+    """The share of the images of a split, in percent, whose largest logit is that of their class.
 
-    Each readable image counts once.
+    Each readable image counts once. Calling the object evaluates the classifier as it is at that moment.
 
     Args:
         classifier: a model with logits.
@@ -18,13 +18,18 @@ def top1(classifier, split, preparation, batch_size):
         batch_size: images at a time.
     """
 
-    @tf.function
-    def correct(batch):
-        predicted = tf.argmax(classifier(batch["images"], training=False), axis=-1)
-        hits = tf.cast(predicted == batch["labels"], tf.float32) * batch["weights"]
-        return tf.reduce_sum(hits), tf.reduce_sum(batch["weights"])
+    def __init__(self, classifier, split, preparation, batch_size):
+        self._batches = evaluation_batches(split, preparation, min(batch_size, split.num_examples))
 
-    batch_size = min(batch_size, split.num_examples)
-    counts = [correct(batch) for batch in evaluation_batches(split, preparation, batch_size)]
-    hits, total = np.sum([[float(value) for value in pair] for pair in counts], axis=0)
-    return 100.0 * hits / total
+        @tf.function
+        def count(batch):
+            predicted = tf.argmax(classifier(batch["images"], training=False), axis=-1)
+            hits = tf.cast(predicted == batch["labels"], tf.float32) * batch["weights"]
+            return tf.reduce_sum(hits), tf.reduce_sum(batch["weights"])
+
+        self._count = count
+
+    def __call__(self):
+        counts = np.array([self._count(batch) for batch in self._batches], "float64")
+        hits, total = counts.sum(axis=0)
+        return float(100.0 * hits / total)

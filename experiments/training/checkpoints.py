@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from convnext.pretrained import load_pretrained
-from experiments.errors import RunError
+from convnext.pretrained import PretrainedError, load_pretrained
+from experiments.errors import RunError, UserError
 
 # What TensorFlow raises for a checkpoint that is cut short, damaged or gone.
 DAMAGE = (tf.errors.OpError, ValueError, AssertionError, OSError)
@@ -72,14 +72,22 @@ def choose_start(checkpoints, encoder, pretrained, say):
 
     Returns:
         The number of steps that are done.
+
+    Raises:
+        UserError: if the pretrained weights cannot be loaded.
+        RunError: if there are checkpoints and none can be read.
     """
     step, damaged = checkpoints.restore()
     for path in damaged:
         say(f"checkpoint {path} is damaged: falling back to the one before")
     if step:
-        say(f"starts from   its own checkpoint at step {step:,}")
+        say(f"  starts from   its own checkpoint of step {step:,}")
     elif pretrained:
-        say(f"starts from   {load_pretrained(encoder, pretrained)}")
+        try:
+            report = load_pretrained(encoder, pretrained)
+        except PretrainedError as error:
+            raise UserError(f"pretrained={pretrained}: {error}") from error
+        say(f"  starts from   {report}")
     else:
-        say("starts from   random weights")
+        say("  starts from   random weights")
     return step

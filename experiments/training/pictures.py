@@ -1,5 +1,7 @@
 """The pictures that a run draws: reconstructions, and curves of its metrics."""
 
+import time
+
 import keras
 import matplotlib
 import numpy as np
@@ -11,6 +13,8 @@ from fcmae.visualize import reconstruction_panels
 matplotlib.use("Agg")
 
 from matplotlib import pyplot  # noqa: E402  (after the choice of the backend)
+
+SECONDS_BETWEEN_CURVES = 60
 
 # Keys of metrics.jsonl that are drawn, with their labels.
 CURVES = {
@@ -65,21 +69,21 @@ def draw_curves(workdir):
 
 
 class Curves(keras.callbacks.Callback):
-    """Keeps `curves.png` up to date: at the end, and as often over the run as asked for.
+    """Keeps `curves.png` up to date: after each epoch, but at most once a minute, and at the end.
 
     Args:
         workdir: of the run.
-        at_steps: steps after which the curves are drawn.
     """
 
-    def __init__(self, workdir, at_steps):
+    def __init__(self, workdir):
         super().__init__()
         self._workdir = workdir
-        self._at_steps = set(at_steps)
+        self._drawn_at = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
-        if batch in self._at_steps:
+    def on_epoch_end(self, epoch, logs=None):
+        if time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_CURVES:
             draw_curves(self._workdir)
+            self._drawn_at = time.monotonic()
 
     def on_train_end(self, logs=None):
         draw_curves(self._workdir)
@@ -114,11 +118,6 @@ class Reconstructions(keras.callbacks.Callback):
         panels = reconstruction_panels(self._fcmae, *self._batch, self._data.mean, self._data.std)
         draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
         self._tracker.picture(batch, "reconstructions", path)
-
-
-def evenly_spaced(count, total_steps):
-    """Returns `count` steps spread evenly over a run, the last of them its end."""
-    return [round(total_steps * (i + 1) / count) for i in range(count)]
 
 
 def _save(figure, path):

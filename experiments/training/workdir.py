@@ -11,11 +11,11 @@ CONFIG, SUMMARY = "config.json", "summary.json"
 FREE_FIELDS = ("distribution", "logical_cpus", "log_every", "checkpoint_every", "keep_checkpoints", "wandb")
 
 
-def open_workdir(path, config, task, resume="auto"):
-    """Makes the folder of a run ready, and records its configuration.
+def check_workdir(path, config, task, resume="auto"):
+    """Checks that a run may use a folder.
 
     Args:
-        path: of the folder; made if it is missing.
+        path: of the folder; it may be missing.
         config: the `Config` of the run.
         task: `pretrain` or `finetune`.
         resume: `auto` goes on with a run that is there; `never` refuses a folder that holds one.
@@ -29,14 +29,17 @@ def open_workdir(path, config, task, resume="auto"):
     workdir = pathlib.Path(path).expanduser()
     if workdir.is_file():
         raise UserError(f"--workdir={workdir} is a file: name a folder.")
-    recorded = {"task": task, "config": config.to_dict()}
     if (workdir / CONFIG).exists():
         if resume == "never":
             raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
-        _check_same(workdir, recorded)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / CONFIG, recorded)
+        _check_same(workdir, config, task)
     return workdir
+
+
+def record_config(workdir, config, task):
+    """Makes the folder of a run, if it is missing, and writes down what runs in it."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(workdir / CONFIG, {"task": task, "config": config.to_dict()})
 
 
 def read_json(path):
@@ -71,14 +74,15 @@ class replacing:  # noqa: N801 (a context manager reads as a verb)
             self.temporary.unlink(missing_ok=True)
 
 
-def _check_same(workdir, recorded):
+def _check_same(workdir, config, task):
     before = read_json(workdir / CONFIG)
-    if before["task"] != recorded["task"]:
-        raise UserError(f"{workdir} holds a {before['task']} run: name another --workdir for this {recorded['task']} run.")
-    old, new = (_relevant(value["config"], recorded["task"]) for value in (before, json.loads(json.dumps(recorded))))
+    if before["task"] != task:
+        raise UserError(f"{workdir} holds a {before['task']} run: name another --workdir to {task}.")
+    now = json.loads(json.dumps(config.to_dict()))  # tuples become lists
+    old, new = _relevant(before["config"], task), _relevant(now, task)
     differences = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if differences:
-        shown = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in differences[:5])
+        shown = "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in differences[:5])
         raise UserError(f"{workdir} holds a run of another configuration ({shown}): name another --workdir.")
 
 

@@ -1,0 +1,76 @@
+"""Fine-tuning: a classifier learns from labelled images, on top of a pretrained encoder or from scratch."""
+
+import keras
+
+from experiments.data.sources import open_source
+from experiments.data.subset import label_subset
+from experiments.errors import UserError
+from experiments.evaluation.classification import TopOne
+from experiments.models import make_classifier
+from experiments.training.evaluating import Evaluate, evenly_spaced
+from experiments.training.job import prepare_job, run_job, save_model
+from experiments.training.workdir import SUMMARY, write_json
+
+
+def run(config, workdir, resume="auto", say=print):
+    """Fine-tunes a classifier, or goes on with it.
+
+    Args:
+        config: a `Config`; its field `pretrained` names what the encoder starts from.
+        workdir: path of the folder that the run leaves its results in.
+        resume: `auto` goes on with a run that is in the workdir, `never` refuses one.
+        say: function that takes a line for the user.
+
+    Returns:
+        The content of `summary.json`, a dictionary.
+
+    Raises:
+        UserError, RunError, Interrupted: see `experiments.errors`.
+    """
+    training = config.finetune
+    source = open_source(config.data)
+    if not source.num_classes:
+        raise UserError(f"{source.name} has no labels to fine-tune on.")
+    split = label_subset(source.split("train"), training.labels, source.num_classes, config.seed)
+    job = prepare_job(
+        config,
+        training,
+        workdir,
+        resume,
+        source,
+        split,
+        lambda dtype: make_classifier(config, source.num_classes, dtype),
+        say,
+    )
+    model = job.model
+
+    def example_losses(batch):
+        targets = keras.ops.one_hot(batch["labels"], source.num_classes, dtype="float32")
+        targets = targets * (1.0 - training.label_smoothing) + training.label_smoothing / source.num_classes
+        logits = model(batch["images"], training=True)
+        return keras.ops.categorical_crossentropy(targets, logits, from_logits=True)
+
+    top1 = {
+        name: TopOne(model, part, job.preparation, training.batch_size)
+        for name in ("validation", "test")
+        if (part := source.get(name))
+    }
+
+    def callbacks(tracker):
+        if "validation" in top1:
+            at_steps = evenly_spaced(training.evaluations, job.plan.total_steps)
+            yield Evaluate("validation_top1", top1["validation"], tracker, at_steps)
+
+    seconds = run_job(job, model, example_losses, callbacks)
+    save_model(model, job.workdir / "classifier.keras")
+    summary = {
+        "task": "finetune",
+        "steps": job.plan.total_steps,
+        "images": split.num_examples,
+        "classes": list(source.class_names),
+        "pretrained": config.pretrained,
+        **{f"{name}_top1": evaluate() for name, evaluate in top1.items()},
+        "seconds": round(seconds, 1),
+    }
+    write_json(job.workdir / SUMMARY, summary)
+    return summary

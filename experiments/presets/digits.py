@@ -1,0 +1,40 @@
+"""Handwritten digits of 8x8 pixels, enlarged to 32x32: a whole run in minutes on two cores, with no download.
+
+    python -m launch.pretrain --config=experiments/presets/digits.py --workdir=runs/digits
+    python -m launch.finetune --config=experiments/presets/digits.py --config.pretrained=runs/digits \
+        --workdir=runs/digits_finetuned
+"""
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+
+
+def get_config():
+    """Returns the preset."""
+    return Config(
+        # A stem of stride 2 and three stages make patches of 8x8 pixels: a grid of 4x4.
+        model=ModelConfig(depths=(2, 2, 2), dims=(32, 64, 128), stem_stride=2, decoder_dim=128),
+        data=DataConfig(
+            source="digits",
+            image_size=32,
+            channels=1,
+            mean=(0.3,),
+            std=(0.35,),
+            flip=False,  # a mirrored digit is another one, or none
+            evaluation_crop=1.0,
+        ),
+        pretrain=PretrainConfig(
+            epochs=40,
+            batch_size=128,
+            crop_scale=(0.5, 1.0),
+            base_learning_rate=1e-3,
+            warmup_epochs=4,
+        ),
+        finetune=FinetuneConfig(
+            labels="100",
+            epochs=100,
+            batch_size=50,
+            crop_scale=(0.5, 1.0),
+            base_learning_rate=4e-3,
+            warmup_epochs=5,
+        ),
+    ).to_config_dict()

@@ -1,0 +1,41 @@
+"""Fashion-MNIST from TensorFlow Datasets: 60,000 pictures of clothes, 28x28 grey pixels enlarged to 32x32.
+
+    python -m launch.pretrain --config=experiments/presets/fashion_mnist.py --workdir=runs/fashion_mnist
+    python -m launch.finetune --config=experiments/presets/fashion_mnist.py --config.pretrained=runs/fashion_mnist \
+        --workdir=runs/fashion_mnist_finetuned
+
+`--config.data.dir=FOLDER` names the folder of a prepared data set.
+"""
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+
+
+def get_config():
+    """Returns the preset."""
+    return Config(
+        # A stem of stride 2 and three stages make patches of 8x8 pixels: a grid of 4x4.
+        model=ModelConfig(depths=(2, 2, 2), dims=(32, 64, 128), stem_stride=2, decoder_dim=128),
+        data=DataConfig(
+            source="tfds:fashion_mnist",
+            image_size=32,
+            channels=1,
+            mean=(0.286,),
+            std=(0.353,),
+            flip=True,
+            evaluation_crop=1.0,
+        ),
+        pretrain=PretrainConfig(
+            epochs=20,
+            batch_size=256,
+            crop_scale=(0.5, 1.0),
+            base_learning_rate=1e-3,
+            warmup_epochs=1,
+        ),
+        finetune=FinetuneConfig(
+            epochs=10,
+            batch_size=256,
+            crop_scale=(0.5, 1.0),
+            base_learning_rate=2e-3,
+            warmup_epochs=1,
+        ),
+    ).to_config_dict()

@@ -1,0 +1,81 @@
+"""Pretraining: a masked autoencoder learns from unlabelled images."""
+
+from experiments.data.pipeline import evaluation_batches
+from experiments.data.sources import open_source
+from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
+from experiments.models import make_fcmae
+from experiments.training.evaluating import Evaluate, evenly_spaced
+from experiments.training.job import prepare_job, run_job, save_model
+from experiments.training.pictures import Reconstructions
+from experiments.training.workdir import SUMMARY, write_json
+from fcmae.masking import sample_visible
+
+IMAGES_IN_PICTURE = 8
+
+
+def run(config, workdir, resume="auto", say=print):
+    """Pretrains an encoder, or goes on with it.
+
+    Args:
+        config: a `Config`.
+        workdir: path of the folder that the run leaves its results in.
+        resume: `auto` goes on with a run that is in the workdir, `never` refuses one.
+        say: function that takes a line for the user.
+
+    Returns:
+        The content of `summary.json`, a dictionary.
+
+    Raises:
+        UserError, RunError, Interrupted: see `experiments.errors`.
+    """
+    training = config.pretrain
+    source = open_source(config.data)
+    split = source.split("train")
+    job = prepare_job(
+        config, training, workdir, resume, source, split, lambda dtype: make_fcmae(config, dtype), say
+    )
+    model = job.model
+    held_out = source.get("validation")
+    validation_loss = held_out and ReconstructionLoss(
+        model, held_out, job.preparation, training.batch_size, config.seed
+    )
+
+    def example_losses(batch):
+        visible = sample_visible(batch["noise"], training.mask_ratio)
+        prediction = model.predict_patches(batch["images"], visible, training=True)
+        return model.image_losses(batch["images"], prediction, visible)
+
+    def callbacks(tracker):
+        yield Reconstructions(
+            model,
+            _picture_batch(model, held_out or split, job.preparation, config.seed),
+            config.data,
+            job.workdir,
+            tracker,
+            evenly_spaced(training.pictures, job.plan.total_steps),
+        )
+        if held_out:
+            at_steps = evenly_spaced(training.evaluations, job.plan.total_steps)
+            yield Evaluate("validation_loss", validation_loss, tracker, at_steps)
+
+    seconds = run_job(job, model.backbone, example_losses, callbacks, num_patches=model.num_patches)
+    save_model(model, job.workdir / "fcmae.keras")
+    save_model(model.backbone, job.workdir / "encoder.keras")
+    summary = {
+        "task": "pretrain",
+        "steps": job.plan.total_steps,
+        "images": split.num_examples,
+        "encoder_parameters": model.backbone.count_params(),
+        "seconds": round(seconds, 1),
+    }
+    if held_out:
+        summary["validation_loss"] = validation_loss()
+    write_json(job.workdir / SUMMARY, summary)
+    return summary
+
+
+def _picture_batch(model, split, preparation, seed):
+    """Returns the images and masks that every picture of a run shows."""
+    count = min(IMAGES_IN_PICTURE, split.num_examples)
+    batch = next(iter(evaluation_batches(split, preparation, count)))
+    return batch["images"], fixed_masks(count, model.num_patches, model.mask_ratio, seed)

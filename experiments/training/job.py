@@ -1,0 +1,176 @@
+"""One training run, from its devices to its last checkpoint; what pretraining and fine-tuning have in common."""
+
+import csv
+import dataclasses
+import time
+import typing
+
+import keras
+
+from experiments.config import Config, TrainingConfig
+from experiments.data.pipeline import Preparation, training_batches
+from experiments.data.source import Source
+from experiments.optim.adamw import make_adamw
+from experiments.optim.rules import rule_table
+from experiments.training.checkpoints import Checkpoints, choose_start
+from experiments.training.distribution import check_batch, choose_precision, describe_devices, make_strategy
+from experiments.training.interruption import Interruption
+from experiments.training.loop import Course, train
+from experiments.training.pictures import Curves
+from experiments.training.plan import Plan
+from experiments.training.progress import ProgressBar
+from experiments.training.step import make_training_step
+from experiments.training.tracking import LogMetrics, Tracker
+from experiments.training.workdir import check_workdir, record_config, replacing
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is settled before a run takes its first step.
+
+    Args:
+        config: the `Config`.
+        training: its section for this task.
+        workdir: the run's folder.
+        strategy: the `tf.distribute.Strategy`.
+        source: the images.
+        split: those that are trained on.
+        plan: the `Plan`.
+        model: the model.
+        optimizer: its optimizer.
+        preparation: how images are prepared.
+        say: function that takes a line for the user.
+    """
+
+    config: Config
+    training: TrainingConfig
+    workdir: typing.Any
+    strategy: typing.Any
+    source: Source
+    split: typing.Any
+    plan: Plan
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    preparation: Preparation
+    say: typing.Callable
+
+
+def prepare_job(config, training, workdir, resume, source, split, make_model, say):
+    """Chooses devices, plans the run, and makes model and optimizer.
+
+    Args:
+        config: the `Config`.
+        training: its section for this task.
+        workdir: path of the run's folder.
+        resume: `auto` or `never`.
+        source: the `Source` of the images.
+        split: the split of it to train on.
+        make_model: function from a dtype policy to the model.
+        say: function that takes a line for the user.
+
+    Returns:
+        A `Job`.
+
+    Raises:
+        UserError: if configuration, data and devices do not go together.
+    """
+    workdir = check_workdir(workdir, config, training.section, resume)
+    plan = Plan.of(training, split.num_examples)
+    strategy = make_strategy(config)
+    check_batch(training, strategy.num_replicas_in_sync)
+    precision = choose_precision(config.precision)
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        model = make_model(precision)
+        optimizer = make_adamw(model.trainable_variables, training, plan)
+    preparation = Preparation.of(config.data, training)
+    job = Job(config, training, workdir, strategy, source, split, plan, model, optimizer, preparation, say)
+    _describe(job, precision)
+    return job
+
+
+def run_job(job, encoder, example_losses, make_callbacks, num_patches=0):
+    """Trains until the run is complete, from where it stands.
+
+    Args:
+        job: a `Job`.
+        encoder: the `ConvNeXt` that pretrained weights are loaded into.
+        example_losses: function from a batch to `(B,)` losses.
+        make_callbacks: function from a `Tracker` to the task's own callbacks.
+        num_patches: number of patches of an image, for tasks that mask.
+
+    Returns:
+        Seconds of training.
+
+    Raises:
+        Interrupted: if it was asked to stop.
+        UserError, RunError: if it cannot begin or go on.
+    """
+    config, training, plan = job.config, job.training, job.plan
+    checkpoints = Checkpoints(job.workdir, job.model, job.optimizer, config.keep_checkpoints)
+    with job.strategy.scope():
+        start_step = choose_start(checkpoints, encoder, config.pretrained, job.say)
+    record_config(job.workdir, config, training.section)
+    _write_rule_table(job)
+    course = Course(
+        start_step, plan.total_steps, plan.steps_per_epoch, training.batch_size, config.log_every, config.checkpoint_every
+    )
+    batches = training_batches(job.split, job.preparation, training.batch_size, config.seed, start_step, num_patches)
+    training_step = make_training_step(
+        job.strategy, job.model, job.optimizer, example_losses, training.accumulation_steps, training.clip_norm
+    )
+    began = time.perf_counter()
+    tracker = Tracker(job.workdir, config, start_step)
+    try:
+        callbacks = [
+            LogMetrics(tracker, job.optimizer._learning_rate),
+            *make_callbacks(tracker),
+            Curves(job.workdir),
+            ProgressBar(training.section, course),
+        ]
+        with Interruption() as interruption:
+            distributed = job.strategy.experimental_distribute_dataset(batches)
+            train(training_step, distributed, course, callbacks, checkpoints, interruption)
+    finally:
+        tracker.close()
+    return time.perf_counter() - began
+
+
+def save_model(model, path):
+    """Saves a model as a `.keras` file, in one piece."""
+    with replacing(path) as temporary:
+        model.save(temporary)
+
+
+def _describe(job, precision):
+    training, plan, data = job.training, job.plan, job.config.data
+    others = [f"{name} {split.num_examples:,}" for name, split in job.source.splits.items() if name != "train"]
+    length = f"{plan.total_steps / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,}"
+    decaying = sum(row.decays for row in rule_table(job.model.trainable_variables))
+    job.say(f"{training.section}")
+    job.say(f"  devices       {describe_devices(job.strategy)}, {precision}")
+    job.say(f"  dataset       {job.source.name}, {job.source.num_classes or 'no'} classes")
+    for note in job.source.notes:
+        job.say(f"                {note}")
+    job.say(
+        f"  images        {job.split.num_examples:,} to train on, as {data.image_size}x{data.image_size}x{data.channels}"
+        + (f" ({', '.join(others)})" if others else "")
+    )
+    job.say(f"  model         {job.model.name}, {job.model.count_params():,} parameters")
+    job.say(f"  steps         {plan.total_steps:,} ({length}), batch {training.batch_size}")
+    job.say(
+        f"  optimizer     AdamW, peak rate {plan.peak_learning_rate:.3g} after {plan.warmup_steps:,} steps, decay "
+        f"{training.weight_decay:g} on {decaying} of {len(job.model.trainable_variables)} variables"
+    )
+    job.say(f"  workdir       {job.workdir}")
+
+
+def _write_rule_table(job):
+    """Writes how each variable is optimised to `parameters.csv`."""
+    with replacing(job.workdir / "parameters.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("variable", "shape", "peak_learning_rate", "weight_decay"))
+        for row in rule_table(job.model.trainable_variables):
+            shape = "x".join(map(str, row.shape))
+            decay = job.training.weight_decay if row.decays else 0.0
+            writer.writerow((row.path, shape, job.plan.peak_learning_rate, decay))

@@ -1,0 +1,119 @@
+"""What every command shares: flags, configuration, and how it ends.
+
+Exit codes: 0 done, 1 the run failed, 2 the command line or the configuration is wrong.
+"""
+
+import difflib
+import pathlib
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from experiments.config import Config
+from experiments.errors import Interrupted, RunError, UserError
+
+PRESETS = pathlib.Path("experiments", "presets")
+
+
+def define_run_flags():
+    """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
+    config_flags.DEFINE_config_file("config", None, "Preset, such as experiments/presets/digits.py.", lock_config=True)
+    flags.DEFINE_string("workdir", None, "Folder for what the run leaves; a run that is there goes on.")
+    flags.DEFINE_enum("resume", "auto", ["auto", "never"], "Whether a run that is in the workdir goes on.")
+
+
+def run_training(run):
+    """Runs a training command to its end, and the process with it.
+
+    Args:
+        run: function of configuration, workdir and resume.
+    """
+
+    def main(arguments):
+        del arguments
+        if flags.FLAGS.config is None:
+            raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
+        if not flags.FLAGS.workdir:
+            raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
+        config = Config.from_dict(flags.FLAGS.config.to_dict())
+        summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
+        print(f"done: {flags.FLAGS.workdir}")
+        for name, value in summary.items():
+            print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
+
+    run_command(main)
+
+
+def run_command(main):
+    """Runs a command, and turns errors that are the user's into one line and an exit code.
+
+    Args:
+        main: function of the arguments that are left after the flags.
+    """
+    try:
+        arguments = _parse_flags(sys.argv)
+        if arguments[1:]:
+            raise UserError(f"{arguments[1]!r} is no flag; flags begin with --.")
+        main(arguments)
+    except UserError as error:
+        sys.exit(_say(error, 2))
+    except RunError as error:
+        sys.exit(_say(error, 1))
+    except Interrupted as error:
+        sys.exit(_say(error, 0))
+
+
+def _say(error, code):
+    print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _parse_flags(argv):
+    app.define_help_flags()
+    _check_preset(argv)
+    try:
+        return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, flags.FLAGS)}") from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    except (AttributeError, KeyError) as error:
+        raise UserError(_unknown_field(argv)) from error
+
+
+def _check_preset(argv):
+    """Checks the preset before the flags are parsed, where a mistake would come up as something else."""
+    named = [word.partition("=")[2] or following for word, following in zip(argv, [*argv[1:], ""])
+             if word.lstrip("-").partition("=")[0] == "config" and word.startswith("-")]
+    path = named[-1].split(":")[0] if named else ""
+    if path and not pathlib.Path(path).is_file():
+        raise UserError(f"There is no preset {path}; there are {_presets()}.")
+
+
+def _unknown_field(argv):
+    known = list(_field_names(Config().to_dict()))
+    words = [word.lstrip("-").partition("=")[0] for word in argv]
+    unknown = [word.removeprefix("config.") for word in words if word.startswith("config.")]
+    unknown = [name for name in unknown if name not in known]
+    if not unknown:
+        return "The configuration has no such field."
+    return f"The configuration has no field {unknown[0]}.{_nearest(unknown[0], known)}"
+
+
+def _field_names(values, prefix=""):
+    for name, value in values.items():
+        yield prefix + name
+        if isinstance(value, dict):
+            yield from _field_names(value, f"{prefix}{name}.")
+
+
+def _nearest(name, known):
+    """Returns a hint at the known names most like `name`: alike as a whole, or in their last part."""
+    last_part = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
+    nearest = last_part or difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {' or '.join(nearest[:3])}?" if nearest else ""
+
+
+def _presets():
+    return ", ".join(str(path) for path in sorted(PRESETS.glob("[!_]*.py"))) or f"the files of {PRESETS}"

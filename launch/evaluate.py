@@ -1,0 +1,34 @@
+"""Evaluates the model of a finished run, beside a randomly initialised one.
+
+python -m launch.evaluate --model=runs/digits_finetuned [--data=digits] [--probe=top1|knn|linear]
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments import evaluate
+from experiments.errors import UserError
+from launch.command import run_command
+
+
+def main(arguments):
+    """Evaluates what the flags name, and prints a table."""
+    del arguments
+    if not flags.FLAGS.model:
+        raise UserError("--model is missing: name the workdir of a finished run.")
+    results = evaluate.run(
+        flags.FLAGS.model, flags.FLAGS.data, flags.FLAGS.data_dir, tuple(flags.FLAGS.probe), flags.FLAGS.split
+    )
+    print(f"{'top-1 (%)':<10} {'model':>8} {'random':>8}")
+    for name, figures in results.items():
+        print(f"{name:<10} {figures['model']:8.2f} {figures['random']:8.2f}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Workdir of a finished run, or a .keras file in one.")
+    flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH; by default the images of the run.")
+    flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
+    flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default all that applies.")
+    flags.DEFINE_enum("split", "test", ["test", "validation"], "Images on which the figures are taken.")
+    run_command(main)
