@@ -225,13 +225,19 @@ def pool(feature_map):
 
 def _check_input_size(input_shape, stem_stride, num_stages):
     if len(input_shape) != 3 or input_shape[-1] is None:
-        raise ValueError(f"input_shape is (height, width, channels) with a known number of channels, got {input_shape}.")
+        raise ValueError(
+            f"input_shape is (height, width, channels) with a known number of channels, got {input_shape}."
+        )
     downsampling = 2 ** (num_stages - 1)
     smallest = min((side for side in input_shape[:2] if side is not None), default=None)
     if smallest is None or smallest >= stem_stride * downsampling:
         return
     fitting = smallest // downsampling
-    advice = f"use stem_stride={fitting} or less" if fitting else f"the smallest size for {num_stages} stages is {downsampling}"
+    advice = (
+        f"use stem_stride={fitting} or less"
+        if fitting
+        else f"the smallest size for {num_stages} stages is {downsampling}"
+    )
     raise ValueError(
         f"An input of {input_shape[0]}x{input_shape[1]} is smaller than the total stride of "
         f"{stem_stride * downsampling}: {advice}."

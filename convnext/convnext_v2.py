@@ -18,8 +18,20 @@ class ConvNeXtV2(ConvNeXt):
         >>> logits = model(images)                      # (B, 10)
         >>> features = model.extract_features(images)   # four maps, strides 4, 8, 16, 32
 
-    The arguments are those of `ConvNeXt`: `depths`, `dims`, `num_classes`, `input_shape`, `include_top`,
-    `stem_stride`, `kernel_size`, `drop_path_rate`, `dropout_rate`.
+    Args:
+        depths: number of blocks of each stage.
+        dims: number of channels of each stage.
+        num_classes: number of logits of the head.
+        input_shape: `(H, W, channels)`; H and W may be None.
+        include_top: whether the model ends in the classification head.
+        stem_stride: side in pixels of the patches that the stem embeds.
+        kernel_size: of the depthwise convolutions.
+        drop_path_rate: stochastic depth rate of the last block; rates rise linearly from 0 over all blocks.
+        dropout_rate: of the pooled features, before the logits.
+
+    Raises:
+        ValueError: if the sizes of the stages do not match, or the input is smaller than one position of the
+            last stage.
     """
 
     MODEL_VARIANTS = CONVNEXT_V2

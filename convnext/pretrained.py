@@ -91,7 +91,9 @@ def find_weights(source):
     if not path.exists():
         raise PretrainedError(f"There is no {path}: pretrained weights are a run's workdir or a .keras file.")
     if path.suffix != ".keras":
-        raise PretrainedError(f"{path} is not a kind of weights that can be read: name a run's workdir or a .keras file.")
+        raise PretrainedError(
+            f"{path} is not a kind of weights that can be read: name a run's workdir or a .keras file."
+        )
     return path
 
 

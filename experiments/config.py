@@ -107,7 +107,9 @@ class DataConfig:
         _require(0 < self.evaluation_crop <= 1, "data.evaluation_crop lies in (0, 1].")
         for name in ("validation_share", "test_share"):
             _require(0 <= getattr(self, name) < 1, f"data.{name} lies in [0, 1).")
-        _require(self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image.")
+        _require(
+            self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image."
+        )
         _require_at_least("data", self, 1, "image_size", "shuffle_buffer")
 
 

@@ -9,5 +9,5 @@ class RunError(Exception):
     """A run that started well cannot go on; exit code 1."""
 
 
-class Interrupted(Exception):
+class Interrupted(Exception):  # noqa: N818  (no error)
     """A run was asked to stop, and has saved what it needs to go on; exit code 0."""

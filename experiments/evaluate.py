@@ -65,6 +65,7 @@ def probe(encoder, source, target, preparation, probes=("knn", "linear")):
         preparation: the `Preparation` of the images.
         probes: `knn`, `linear`, or both.
     """
+
     def features_of(split):
         return pooled_features(encoder, split, preparation, BATCH_SIZE)
 
@@ -103,6 +104,7 @@ def _applicable(probes, path):
 
 def _models(path, config, num_classes):
     """Returns the trained model, and one of the same kind with random weights."""
+
     def make():
         if path.name == "classifier.keras":
             return make_classifier(config, num_classes)
@@ -115,7 +117,9 @@ def _models(path, config, num_classes):
     except PretrainedError as error:
         raise UserError(str(error)) from error
     if report.missing:
-        raise UserError(f"{path} was fine-tuned on other classes than these {num_classes}; it can be probed with --probe=knn.")
+        raise UserError(
+            f"{path} was fine-tuned on other classes than these {num_classes}; it can be probed with --probe=knn."
+        )
     return trained, random
 
 

@@ -9,7 +9,7 @@ from experiments.evaluation.classification import TopOne
 from experiments.models import make_classifier
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import prepare_job, run_job, save_model
-from experiments.training.workdir import SUMMARY, write_json
+from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, write_json
 
 
 def run(config, workdir, resume="auto", say=print):
@@ -28,6 +28,10 @@ def run(config, workdir, resume="auto", say=print):
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
     training = config.finetune
+    workdir = check_workdir(workdir, config, "finetune", resume)
+    if summary := finished_summary(workdir):
+        say(f"The run in {workdir} is complete.")
+        return summary
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to fine-tune on.")
@@ -36,7 +40,6 @@ def run(config, workdir, resume="auto", say=print):
         config,
         training,
         workdir,
-        resume,
         source,
         split,
         lambda dtype: make_classifier(config, source.num_classes, dtype),

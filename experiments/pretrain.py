@@ -7,7 +7,7 @@ from experiments.models import make_fcmae
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import prepare_job, run_job, save_model
 from experiments.training.pictures import Reconstructions
-from experiments.training.workdir import SUMMARY, write_json
+from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, write_json
 from fcmae.masking import sample_visible
 
 IMAGES_IN_PICTURE = 8
@@ -29,11 +29,13 @@ def run(config, workdir, resume="auto", say=print):
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
     training = config.pretrain
+    workdir = check_workdir(workdir, config, "pretrain", resume)
+    if summary := finished_summary(workdir):
+        say(f"The run in {workdir} is complete.")
+        return summary
     source = open_source(config.data)
     split = source.split("train")
-    job = prepare_job(
-        config, training, workdir, resume, source, split, lambda dtype: make_fcmae(config, dtype), say
-    )
+    job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)
     model = job.model
     held_out = source.get("validation")
     validation_loss = held_out and ReconstructionLoss(

@@ -36,7 +36,7 @@ def encode(backbone, images, visible, training=None):
             x = stage.downsampling(x)
             factor //= 2
         stage_visible = raise_to_resolution(visible, grid, factor)
-        x = x * ops.cast(stage_visible, x.dtype)
+        x = ops.where(stage_visible > 0, x, 0.0)  # a product would let NaN pass
         for block in stage.blocks:
             x = block(x, visible=stage_visible, training=training)
     return x

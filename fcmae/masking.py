@@ -48,8 +48,8 @@ def num_visible(num_patches, mask_ratio):
     visible = math.floor(num_patches * (1.0 - mask_ratio) + 1e-9)
     if not 0 < visible < num_patches:
         raise ValueError(
-            f"mask_ratio={mask_ratio} leaves {visible} of {num_patches} patches visible: at least one has to be visible "
-            "and one hidden. Use another ratio, a larger image or a smaller patch."
+            f"mask_ratio={mask_ratio} leaves {visible} of {num_patches} patches visible: at least one has to be "
+            "visible and one hidden. Use another ratio, a larger image or a smaller patch."
         )
     return visible
 

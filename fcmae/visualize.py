@@ -37,5 +37,7 @@ def reconstruction_panels(model, images, visible, mean, std):
 
 
 def _to_pixels(images, mean, std):
-    pixels = np.asarray(ops.convert_to_numpy(images), "float32") * np.asarray(std, "float32") + np.asarray(mean, "float32")
+    pixels = np.asarray(ops.convert_to_numpy(images), "float32") * np.asarray(std, "float32") + np.asarray(
+        mean, "float32"
+    )
     return np.clip(pixels, 0.0, 1.0)

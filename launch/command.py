@@ -35,7 +35,9 @@ def run_training(run):
         if flags.FLAGS.config is None:
             raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
         if not flags.FLAGS.workdir:
-            raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
+            raise UserError(
+                "--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first."
+            )
         config = Config.from_dict(flags.FLAGS.config.to_dict())
         summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
         print(f"done: {flags.FLAGS.workdir}")
@@ -84,8 +86,11 @@ def _parse_flags(argv):
 
 def _check_preset(argv):
     """Checks the preset before the flags are parsed, where a mistake would come up as something else."""
-    named = [word.partition("=")[2] or following for word, following in zip(argv, [*argv[1:], ""])
-             if word.lstrip("-").partition("=")[0] == "config" and word.startswith("-")]
+    named = [
+        word.partition("=")[2] or following
+        for word, following in zip(argv, [*argv[1:], ""])
+        if word.lstrip("-").partition("=")[0] == "config" and word.startswith("-")
+    ]
     path = named[-1].split(":")[0] if named else ""
     if path and not pathlib.Path(path).is_file():
         raise UserError(f"There is no preset {path}; there are {_presets()}.")

@@ -42,8 +42,8 @@ def _builder(name, directory):
         raise UserError(f"TensorFlow Datasets knows no data set called {name!r}{where}.") from error
     if not builder.info.splits:
         raise UserError(
-            f"tfds:{name} is not prepared in {builder.data_dir}: name the folder that holds it with data.dir, or prepare "
-            f"it with `tfds build {name}`."
+            f"tfds:{name} is not prepared in {builder.data_dir}: name the folder that holds it with data.dir, "
+            f"or prepare it with `tfds build {name}`."
         )
     return builder
 

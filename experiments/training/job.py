@@ -21,7 +21,7 @@ from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
 from experiments.training.step import make_training_step
 from experiments.training.tracking import LogMetrics, Tracker
-from experiments.training.workdir import check_workdir, record_config, replacing
+from experiments.training.workdir import record_config, replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +55,13 @@ class Job:
     say: typing.Callable
 
 
-def prepare_job(config, training, workdir, resume, source, split, make_model, say):
+def prepare_job(config, training, workdir, source, split, make_model, say):
     """Chooses devices, plans the run, and makes model and optimizer.
 
     Args:
         config: the `Config`.
         training: its section for this task.
-        workdir: path of the run's folder.
-        resume: `auto` or `never`.
+        workdir: the run's folder, as `check_workdir` returns it.
         source: the `Source` of the images.
         split: the split of it to train on.
         make_model: function from a dtype policy to the model.
@@ -74,7 +73,6 @@ def prepare_job(config, training, workdir, resume, source, split, make_model, sa
     Raises:
         UserError: if configuration, data and devices do not go together.
     """
-    workdir = check_workdir(workdir, config, training.section, resume)
     plan = Plan.of(training, split.num_examples)
     strategy = make_strategy(config)
     check_batch(training, strategy.num_replicas_in_sync)
@@ -113,7 +111,12 @@ def run_job(job, encoder, example_losses, make_callbacks, num_patches=0):
     record_config(job.workdir, config, training.section)
     _write_rule_table(job)
     course = Course(
-        start_step, plan.total_steps, plan.steps_per_epoch, training.batch_size, config.log_every, config.checkpoint_every
+        start_step,
+        plan.total_steps,
+        plan.steps_per_epoch,
+        training.batch_size,
+        config.log_every,
+        config.checkpoint_every,
     )
     batches = training_batches(job.split, job.preparation, training.batch_size, config.seed, start_step, num_patches)
     training_step = make_training_step(
@@ -126,7 +129,7 @@ def run_job(job, encoder, example_losses, make_callbacks, num_patches=0):
             LogMetrics(tracker, job.optimizer._learning_rate),
             *make_callbacks(tracker),
             Curves(job.workdir),
-            ProgressBar(training.section, course),
+            ProgressBar(training.section, course, job.say),
         ]
         with Interruption() as interruption:
             distributed = job.strategy.experimental_distribute_dataset(batches)
@@ -152,10 +155,9 @@ def _describe(job, precision):
     job.say(f"  dataset       {job.source.name}, {job.source.num_classes or 'no'} classes")
     for note in job.source.notes:
         job.say(f"                {note}")
-    job.say(
-        f"  images        {job.split.num_examples:,} to train on, as {data.image_size}x{data.image_size}x{data.channels}"
-        + (f" ({', '.join(others)})" if others else "")
-    )
+    shape = f"{data.image_size}x{data.image_size}x{data.channels}"
+    held_out = f" ({', '.join(others)})" if others else ""
+    job.say(f"  images        {job.split.num_examples:,} to train on, as {shape}{held_out}")
     job.say(f"  model         {job.model.name}, {job.model.count_params():,} parameters")
     job.say(f"  steps         {plan.total_steps:,} ({length}), batch {training.batch_size}")
     job.say(

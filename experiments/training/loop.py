@@ -69,7 +69,9 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
         if step % course.steps_per_epoch == 0:
             callbacks.on_epoch_end(step // course.steps_per_epoch)
         if stop:
-            raise Interrupted(f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there.")
+            raise Interrupted(
+                f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there."
+            )
     callbacks.on_train_end()
 
 
@@ -97,7 +99,9 @@ class Window:
         """Returns the means as floats, and `images_per_second`; `unreadable` is a sum."""
         seconds = time.perf_counter() - self._began
         values = {name: [float(step[name]) for step in self._steps] for name in self._steps[0]}
-        means = {name: float(np.sum(column) if name == "unreadable" else np.mean(column)) for name, column in values.items()}
+        means = {
+            name: float(np.sum(column) if name == "unreadable" else np.mean(column)) for name, column in values.items()
+        }
         return {**means, "images_per_second": len(self._steps) * self._batch_size / seconds}
 
 
@@ -106,6 +110,6 @@ def _check_finite(metrics, step, checkpoints):
         return
     good = f"the last good checkpoint is {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint yet"
     raise RunError(
-        f"The loss is {metrics['loss']} at step {step:,}; {good}. A lower base_learning_rate, a longer warmup or clip_norm "
-        "may help."
+        f"The loss is {metrics['loss']} at step {step:,}; {good}. A lower base_learning_rate, a longer warmup or "
+        "clip_norm may help."
     )

@@ -12,7 +12,7 @@ from fcmae.visualize import reconstruction_panels
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot  # noqa: E402  (after the choice of the backend)
+from matplotlib import pyplot
 
 SECONDS_BETWEEN_CURVES = 60
 
@@ -57,7 +57,9 @@ def draw_curves(workdir):
     present = [key for key in CURVES if any(key in line for line in lines)]
     if not present:
         return
-    figure, axes = pyplot.subplots(1, len(present), figsize=(4.2 * len(present), 3.2), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, len(present), figsize=(4.2 * len(present), 3.2), squeeze=False, layout="constrained"
+    )
     for axis, key in zip(axes.flat, present):
         steps, values = zip(*[(line["step"], line[key]) for line in lines if key in line])
         axis.plot(steps, values, marker="." if len(steps) < 30 else None)

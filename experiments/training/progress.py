@@ -15,12 +15,14 @@ class ProgressBar(keras.callbacks.Callback):
     Args:
         description: what works, in a word.
         course: the `Course` of the run.
+        say: function that takes a line for the user.
     """
 
-    def __init__(self, description, course):
+    def __init__(self, description, course, say):
         super().__init__()
         self._description = description
         self._course = course
+        self._say = say
         self._loss = None
         self._shown_at = 0.0
 
@@ -33,6 +35,7 @@ class ProgressBar(keras.callbacks.Callback):
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,
+            leave=False,
             disable=not sys.stderr.isatty(),
         )
         self._began = time.monotonic()
@@ -46,7 +49,7 @@ class ProgressBar(keras.callbacks.Callback):
         finished = batch == self._course.total_steps
         if self._bar.disable and logs and (finished or now - self._shown_at >= SECONDS_BETWEEN_LINES):
             self._shown_at = now
-            print(self._line(batch, now), flush=True)
+            self._say(self._line(batch, now))
 
     def on_train_end(self, logs=None):
         self._bar.close()

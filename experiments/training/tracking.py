@@ -21,7 +21,7 @@ class Tracker:
     def __init__(self, workdir, config, start_step):
         self._path = workdir / METRICS
         _drop_lines_after(self._path, start_step)
-        self._file = open(self._path, "a", encoding="utf-8")
+        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115  (open until `close`)
         self._wandb = _start_wandb(workdir, config, start_step)
 
     def log(self, step, metrics):

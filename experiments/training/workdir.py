@@ -36,6 +36,12 @@ def check_workdir(path, config, task, resume="auto"):
     return workdir
 
 
+def finished_summary(workdir):
+    """Returns the summary of a run that is complete, or None."""
+    path = workdir / SUMMARY
+    return read_json(path) if path.exists() else None
+
+
 def record_config(workdir, config, task):
     """Makes the folder of a run, if it is missing, and writes down what runs in it."""
     workdir.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,22 @@
+"""Shows in minutes, on embedded images, what pretraining buys: pretrains, fine-tunes, prints one table.
+
+python -m launch.demo [--workdir=runs/demo]
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments import demo
+from launch.command import run_command
+
+
+def main(arguments):
+    """Runs the demonstration and prints its table."""
+    del arguments
+    print("\n".join(demo.run(flags.FLAGS.workdir)))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("workdir", "runs/demo", "Folder for the runs; those that are there go on.")
+    run_command(main)
