@@ -19,7 +19,7 @@ from experiments.presets import digits
 SEEDS = (0, 1, 2)
 
 
-def run(workdir, say=print):
+def run(workdir, config=None, seeds=SEEDS, say=print):
     """Pretrains on digits, then fine-tunes with few labels from the pretrained encoder and from scratch.
 
     Both arms have the same budget, labels and seeds. The figures are those of the test images, on which nothing
@@ -27,6 +27,8 @@ def run(workdir, say=print):
 
     Args:
         workdir: path of the folder for all runs.
+        config: a `Config`; None for the preset of the digits.
+        seeds: of the fine-tuning runs.
         say: function that takes a line for the user.
 
     Returns:
@@ -34,7 +36,7 @@ def run(workdir, say=print):
     """
     began = time.perf_counter()
     workdir = pathlib.Path(workdir)
-    config = Config.from_dict(digits.get_config().to_dict())
+    config = config or Config.from_dict(digits.get_config().to_dict())
     pretrained = workdir / "pretrained"
     pretrain.run(config, pretrained, say=say)
     say("")
@@ -43,7 +45,7 @@ def run(workdir, say=print):
         "scratch": config,
     }
     top1 = {name: [] for name in arms}
-    for seed in SEEDS:
+    for seed in seeds:
         for name, arm in arms.items():
             summary = finetune.run(dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", say=_quiet)
             top1[name].append(summary["test_top1"])
@@ -73,19 +75,18 @@ def _table(config, top1, probes, seconds, pretrained):
 
     source = open_source(config.data)
     counts = {name: source.split(name).num_examples for name in ("train", "test")}
-    steps = config.pretrain.epochs
     picture = sorted((pretrained / "reconstructions").glob("*.png"))[-1]
     return [
         "",
         f"{'top-1 on the ' + str(counts['test']) + ' test images, %':<52}{'pretrained':>14}{'random start':>15}",
-        f"{f'fine-tuned with {config.finetune.labels} labels, {len(SEEDS)} seeds (mean +- std)':<52}"
+        f"{f'fine-tuned with {config.finetune.labels} labels, {len(top1['scratch'])} seeds (mean +- std)':<52}"
         f"{spread(top1['pretrained']):>14}{spread(top1['scratch']):>15}",
         f"{'k-NN on frozen features, ' + format(counts['train'], ',') + ' labels':<52}"
         f"{probes['pretrained']['knn']:>14.1f}{probes['scratch']['knn']:>15.1f}",
         f"{'linear probe on frozen features, ' + format(counts['train'], ',') + ' labels':<52}"
         f"{probes['pretrained']['linear']:>14.1f}{probes['scratch']['linear']:>15.1f}",
         "",
-        f"pretraining: {steps} epochs on {counts['train']:,} images without labels; everything took {seconds:.0f} s",
+        f"pretraining: {config.pretrain.epochs} epochs on {counts['train']:,} images without labels; everything took {seconds:.0f} s",
         f"reconstructions  {picture}",
         f"curves           {pretrained / 'curves.png'}",
     ]

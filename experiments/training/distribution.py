@@ -17,7 +17,7 @@ def make_strategy(config):
     if config.logical_cpus > 1:
         _split_cpu(config.logical_cpus)
     gpus = tf.config.list_logical_devices("GPU")
-    devices = gpus or tf.config.list_logical_devices("CPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")[: max(1, config.logical_cpus)]
     if config.distribution == "none" or (len(devices) == 1 and config.distribution == "auto"):
         return tf.distribute.OneDeviceStrategy(devices[0].name)
     return tf.distribute.MirroredStrategy([device.name for device in devices])
