@@ -70,24 +70,24 @@ def _probe(config, pretrained):
 
 
 def _table(config, top1, probes, seconds, pretrained):
-    def spread(values):
-        return f"{statistics.mean(values):.1f} +- {statistics.stdev(values):.1f}"
-
+    """Returns the lines of the table: a row for each measure, pretrained beside randomly initialised."""
     source = open_source(config.data)
-    counts = {name: source.split(name).num_examples for name in ("train", "test")}
-    picture = sorted((pretrained / "reconstructions").glob("*.png"))[-1]
+    train, test = (source.split(name).num_examples for name in ("train", "test"))
+    seeds = len(top1["scratch"])
+    rows = {
+        f"top-1 on the {test:,} test images, %": ("pretrained", "random start"),
+        f"fine-tuned with {config.finetune.labels} labels, {seeds} seeds (mean +- std)": [
+            f"{statistics.mean(values):.1f} +- {statistics.stdev(values):.1f}" for values in top1.values()
+        ],
+        f"k-NN on frozen features, {train:,} labels": [f"{arm['knn']:.1f}" for arm in probes.values()],
+        f"linear probe on frozen features, {train:,} labels": [f"{arm['linear']:.1f}" for arm in probes.values()],
+    }
     return [
         "",
-        f"{'top-1 on the ' + str(counts['test']) + ' test images, %':<52}{'pretrained':>14}{'random start':>15}",
-        f"{f'fine-tuned with {config.finetune.labels} labels, {len(top1['scratch'])} seeds (mean +- std)':<52}"
-        f"{spread(top1['pretrained']):>14}{spread(top1['scratch']):>15}",
-        f"{'k-NN on frozen features, ' + format(counts['train'], ',') + ' labels':<52}"
-        f"{probes['pretrained']['knn']:>14.1f}{probes['scratch']['knn']:>15.1f}",
-        f"{'linear probe on frozen features, ' + format(counts['train'], ',') + ' labels':<52}"
-        f"{probes['pretrained']['linear']:>14.1f}{probes['scratch']['linear']:>15.1f}",
+        *(f"{name:<54}{left:>14}{right:>15}" for name, (left, right) in rows.items()),
         "",
-        f"pretraining: {config.pretrain.epochs} epochs on {counts['train']:,} images without labels; everything took {seconds:.0f} s",
-        f"reconstructions  {picture}",
+        f"{config.pretrain.epochs} epochs of pretraining on {train:,} images without labels; {seconds:.0f} s in all",
+        f"reconstructions  {max((pretrained / 'reconstructions').glob('*.png'))}",
         f"curves           {pretrained / 'curves.png'}",
     ]
 
