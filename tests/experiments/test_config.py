@@ -1,0 +1,206 @@
+"""The configuration: what it refuses, and how it travels through dictionaries."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, WandbConfig
+from experiments.errors import UserError
+from tests.experiments.tiny import tiny_config
+
+TRAINING_ERRORS = [
+    ({"epochs": 0}, "{}.epochs is at least 1, got 0."),
+    ({"batch_size": 0}, "{}.batch_size is at least 1, got 0."),
+    ({"accumulation_steps": 0}, "{}.accumulation_steps is at least 1, got 0."),
+    ({"steps": -1}, "{}.steps is at least 0, got -1."),
+    ({"min_learning_rate": -1e-6}, "{}.min_learning_rate is at least 0, got -1e-06."),
+    ({"warmup_epochs": -0.5}, "{}.warmup_epochs is at least 0, got -0.5."),
+    ({"weight_decay": -0.1}, "{}.weight_decay is at least 0, got -0.1."),
+    ({"clip_norm": -1.0}, "{}.clip_norm is at least 0, got -1.0."),
+    ({"evaluations": -1}, "{}.evaluations is at least 0, got -1."),
+    ({"base_learning_rate": 0.0}, "{}.base_learning_rate is above 0."),
+    ({"beta_1": 1.0}, "{}.beta_1 and beta_2 lie in [0, 1)."),
+    ({"beta_2": -0.1}, "{}.beta_1 and beta_2 lie in [0, 1)."),
+    ({"crop_scale": (0.5, 0.2)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
+    ({"crop_scale": (0.0, 1.0)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
+    ({"crop_scale": (0.5, 1.1)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
+    ({"crop_scale": (0.5,)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1, got (0.5,)."),
+    ({"batch_size": 10, "accumulation_steps": 4}, "{}.batch_size=10 does not divide by {}.accumulation_steps=4."),
+]
+ERRORS = [
+    (ModelConfig, {"variant": "giant"}, "model.variant='giant' is not one of atto, femto, pico,"),
+    (ModelConfig, {"depths": (1, 2)}, "model.depths=(1, 2) and model.dims=() need one number for each stage."),
+    (ModelConfig, {"depths": (1, 0), "dims": (4, 8)}, "model.depths and model.dims are numbers above 0."),
+    (ModelConfig, {"depths": (1, 1), "dims": (4, -8)}, "model.depths and model.dims are numbers above 0."),
+    (ModelConfig, {"stem_stride": 0}, "model.stem_stride is at least 1, got 0."),
+    (ModelConfig, {"decoder_dim": 0}, "model.decoder_dim is at least 1, got 0."),
+    (ModelConfig, {"decoder_depth": 0}, "model.decoder_depth is at least 1, got 0."),
+    (DataConfig, {"source": "mnist"}, "data.source='mnist' is not digits, tfds:NAME or folder:PATH."),
+    (DataConfig, {"source": "tfds:"}, "data.source='tfds:' is not digits, tfds:NAME or folder:PATH."),
+    (DataConfig, {"source": "digits:x"}, "data.source='digits:x' is not digits, tfds:NAME or folder:PATH."),
+    (DataConfig, {"channels": 2}, "data.channels is 1 or 3, got 2."),
+    (DataConfig, {"mean": (0.5,)}, "data.mean and data.std need 3 numbers each, one for each of data.channels."),
+    (DataConfig, {"channels": 1}, "data.mean and data.std need 1 numbers each, one for each of data.channels."),
+    (DataConfig, {"std": (0.2, 0.0, 0.2)}, "data.std is above 0."),
+    (DataConfig, {"evaluation_crop": 0.0}, "data.evaluation_crop lies in (0, 1]."),
+    (DataConfig, {"evaluation_crop": 1.5}, "data.evaluation_crop lies in (0, 1]."),
+    (DataConfig, {"validation_share": 1.0}, "data.validation_share lies in [0, 1)."),
+    (DataConfig, {"test_share": -0.1}, "data.test_share lies in [0, 1)."),
+    (
+        DataConfig,
+        {"validation_share": 0.5, "test_share": 0.5},
+        "data.validation_share and data.test_share leave no image.",
+    ),
+    (DataConfig, {"image_size": 0}, "data.image_size is at least 1, got 0."),
+    (DataConfig, {"shuffle_buffer": 0}, "data.shuffle_buffer is at least 1, got 0."),
+    (PretrainConfig, {"pictures": -1}, "pretrain.pictures is at least 0, got -1."),
+    (FinetuneConfig, {"drop_path_rate": 1.0}, "finetune.drop_path_rate lies in [0, 1)."),
+    (FinetuneConfig, {"dropout_rate": -0.1}, "finetune.dropout_rate lies in [0, 1)."),
+    (FinetuneConfig, {"label_smoothing": 1.0}, "finetune.label_smoothing lies in [0, 1)."),
+    (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
+    (Config, {"precision": "float64"}, "precision='float64' is unknown."),
+    (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored."),
+    (Config, {"seed": -1}, "seed is at least 0, got -1."),
+    (Config, {"logical_cpus": -1}, "logical_cpus is at least 0, got -1."),
+    (Config, {"log_every": 0}, "log_every is at least 1, got 0."),
+    (Config, {"checkpoint_every": 0}, "checkpoint_every is at least 1, got 0."),
+    (Config, {"keep_checkpoints": 0}, "keep_checkpoints is at least 1, got 0."),
+    *[
+        (kind, values, message.replace("{}", kind.section))
+        for kind in (PretrainConfig, FinetuneConfig)
+        for values, message in TRAINING_ERRORS
+    ],
+]
+
+
+@pytest.mark.parametrize(("kind", "values", "message"), ERRORS)
+def test_a_wrong_value_is_refused_by_name(kind, values, message):
+    kind()
+    with pytest.raises(UserError, match=re.escape(message)):
+        kind(**values)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "message"),
+    [
+        (100, "data.image_size=100: An image of 100x100 does not divide into patches of 32x32 pixels; the nearest "
+              "sizes that do are 96x96 and 128x128."),
+        (20, "the nearest sizes that do are 32x32."),
+    ],
+)  # fmt: skip
+def test_an_image_size_that_does_not_divide_names_the_nearest_sizes(image_size, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        Config(data=DataConfig(image_size=image_size))
+
+
+@pytest.mark.parametrize("mask_ratio", [-0.5, 0.0, 1.0, 1.5])
+def test_a_mask_ratio_outside_0_and_1_is_refused(mask_ratio):
+    message = f"pretrain.mask_ratio is the share of hidden patches and lies in (0, 1), got {mask_ratio}."
+    with pytest.raises(UserError, match=re.escape(message)):
+        Config(pretrain=PretrainConfig(mask_ratio=mask_ratio))
+
+
+@pytest.mark.parametrize(("image_size", "mask_ratio", "patches"), [(32, 0.5, 1), (64, 0.99, 4), (96, 0.9, 9)])
+def test_a_mask_ratio_that_leaves_nothing_to_see_is_refused(image_size, mask_ratio, patches):
+    with pytest.raises(UserError, match=f"pretrain.mask_ratio={mask_ratio} leaves 0 of {patches} patches visible"):
+        Config(data=DataConfig(image_size=image_size), pretrain=PretrainConfig(mask_ratio=mask_ratio))
+
+
+@pytest.mark.parametrize(
+    ("model", "stages", "stride", "patches"),
+    [
+        (ModelConfig(), ((2, 2, 6, 2), (40, 80, 160, 320)), 32, 49),
+        (ModelConfig(variant="tiny"), ((3, 3, 9, 3), (96, 192, 384, 768)), 32, 49),
+        (ModelConfig(depths=(1, 2), dims=(4, 8), stem_stride=2), ((1, 2), (4, 8)), 4, 56 * 56),
+        (ModelConfig(depths=(1,), dims=(4,), stem_stride=7), ((1,), (4,)), 7, 32 * 32),
+    ],
+)
+def test_stages_and_patches_follow_from_the_model(model, stages, stride, patches):
+    config = Config(model=model)
+    assert config.model.stages == stages
+    assert config.model.total_stride == stride
+    assert config.num_patches == patches
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"sede": 1}, "sede"),
+        ({"model": {"depth": 3}}, "model.depth"),
+        ({"pretrain": {"epoch": 3, "labels": "all"}}, "pretrain.epoch, pretrain.labels"),
+    ],
+)
+def test_an_unknown_field_is_refused_with_its_full_name(values, named):
+    with pytest.raises(UserError, match=re.escape(f"Unknown configuration: {named}.")):
+        Config.from_dict(values)
+
+
+FULL = tiny_config(
+    pretrain={"crop_scale": (0.3, 0.7), "mask_ratio": 0.5},
+    finetune={"labels": "3 per class"},
+    data={"source": "folder:some where/ä", "mean": (0.25,)},
+    seed=7,
+    pretrained="runs/x",
+    wandb=WandbConfig(mode="offline", name="n"),
+)
+
+
+@pytest.mark.parametrize("config", [Config(), FULL], ids=["defaults", "changed"])
+@pytest.mark.parametrize(
+    "travel",
+    [
+        lambda config: config.to_dict(),
+        lambda config: json.loads(json.dumps(config.to_dict())),
+        lambda config: config.to_config_dict(),
+        lambda config: config.to_config_dict().to_dict(),
+    ],
+    ids=["dict", "json", "config_dict", "plain config_dict"],
+)
+def test_a_configuration_survives_the_way_through_a_dictionary(config, travel):
+    assert Config.from_dict(travel(config)) == config
+
+
+def test_missing_fields_take_their_defaults():
+    config = Config.from_dict({"pretrain": {"epochs": 3}})
+    assert config == Config(pretrain=PretrainConfig(epochs=3))
+    assert (config.pretrain.beta_2, config.finetune.beta_2) == (0.95, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("pretrain.epochs", 7, 7),
+        ("pretrain.warmup_epochs", 1, 1.0),
+        ("pretrain.warmup_epochs", 0.5, 0.5),
+        ("data.source", "tfds:mnist", "tfds:mnist"),
+        ("data.flip", False, False),
+        ("pretrain.crop_scale", (0.4, 0.9), (0.4, 0.9)),
+        ("model.variant", "tiny", "tiny"),
+    ],
+)
+def test_a_field_of_the_config_dict_can_be_overridden(field, value, expected):
+    values = Config().to_config_dict()
+    values.update_from_flattened_dict({field: value})
+    config = Config.from_dict(values.to_dict())
+    section, name = field.split(".")
+    assert getattr(getattr(config, section), name) == expected
+    assert config != Config()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("pretrain.epochs", "many"), ("pretrain.epochs", 1.5), ("data.source", 3), ("data.mean", 0.5), ("seed", "x")],
+)
+def test_a_field_of_the_config_dict_refuses_another_type(field, value):
+    with pytest.raises(TypeError):
+        Config().to_config_dict().update_from_flattened_dict({field: value})
+
+
+def test_a_configuration_cannot_be_changed():
+    config = Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.data.image_size = 64

@@ -1,0 +1,41 @@
+"""Experiments that take seconds: configurations, and the lines that a person sees."""
+
+import dataclasses
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+
+QUIET = {"evaluations": 0, "warmup_epochs": 0, "batch_size": 16, "steps": 8, "base_learning_rate": 0.1}
+
+
+def tiny_config(pretrain=(), finetune=(), data=(), model=(), **arguments):
+    """A `Config` of digits at 32x32 pixels with a grid of 4x4 patches and 8 steps; mappings change its sections."""
+    shared = {"image_size": 32, "channels": 1, "mean": (0.3,), "std": (0.35,), "flip": False, "evaluation_crop": 1.0}
+    return Config(
+        **{
+            "model": ModelConfig(
+                **{"depths": (1, 1), "dims": (4, 8), "stem_stride": 4, "decoder_dim": 8, **dict(model)}
+            ),
+            "data": DataConfig(**{**shared, **dict(data)}),
+            "pretrain": PretrainConfig(**{**QUIET, "pictures": 0, **dict(pretrain)}),
+            "finetune": FinetuneConfig(**{**QUIET, "labels": "100", **dict(finetune)}),
+            "log_every": 1,
+            "checkpoint_every": 100,
+            **arguments,
+        }
+    )
+
+
+def change(config, section, **values):
+    """The configuration with other values in a section."""
+    return dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **values)})
+
+
+class Lines(list):
+    """Collects what a run says; to be given as `say`."""
+
+    def __call__(self, line):
+        self.append(line)
+
+    @property
+    def text(self):
+        return "\n".join(self)
