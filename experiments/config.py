@@ -130,8 +130,8 @@ class TrainingConfig:
         beta_1: decay of AdamW's first moment.
         beta_2: decay of AdamW's second moment.
         clip_norm: largest global norm of the gradient; 0 does not clip.
-        evaluations: how often over the run the validation images are evaluated, evenly spaced, the last time at
-            the end.
+        evaluations: how often over the run the validation images are evaluated, evenly spaced, at most once an
+            epoch, the last time at the end; 0 for the end alone.
     """
 
     epochs: int = 100
@@ -179,7 +179,8 @@ class PretrainConfig(TrainingConfig):
     Args:
         mask_ratio: share of hidden patches, in (0, 1).
         normalize_targets: whether target patches are normalized by their own mean and variance.
-        pictures: number of pictures of reconstructions over a run, evenly spaced; the last is at the end.
+        pictures: number of pictures of reconstructions over a run, evenly spaced, at most one an epoch; the last
+            is at the end.
     """
 
     beta_2: float = 0.95

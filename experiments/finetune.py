@@ -47,33 +47,31 @@ def run(config, workdir, resume="auto", say=print):
     )
     model = job.model
 
+    callbacks = []
+    if held_out := source.get("validation"):
+        evaluate = TopOne(model, held_out, job.preparation, training.batch_size)
+        validation = Evaluate("validation_top1", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
+        callbacks.append(validation)
+
     def example_losses(batch):
         targets = keras.ops.one_hot(batch["labels"], source.num_classes, dtype="float32")
         targets = targets * (1.0 - training.label_smoothing) + training.label_smoothing / source.num_classes
         logits = model(batch["images"], training=True)
         return keras.ops.categorical_crossentropy(targets, logits, from_logits=True)
 
-    top1 = {
-        name: TopOne(model, part, job.preparation, training.batch_size)
-        for name in ("validation", "test")
-        if (part := source.get(name))
-    }
-
-    def callbacks(tracker):
-        if "validation" in top1:
-            at_steps = evenly_spaced(training.evaluations, job.plan.total_steps)
-            yield Evaluate("validation_top1", top1["validation"], tracker, at_steps)
-
     seconds = run_job(job, model, example_losses, callbacks)
-    save_model(model, job.workdir / "classifier.keras")
+    save_model(model, workdir / "classifier.keras")
     summary = {
         "task": "finetune",
         "steps": job.plan.total_steps,
         "images": split.num_examples,
         "classes": list(source.class_names),
         "pretrained": config.pretrained,
-        **{f"{name}_top1": evaluate() for name, evaluate in top1.items()},
         "seconds": round(seconds, 1),
     }
-    write_json(job.workdir / SUMMARY, summary)
+    if held_out:
+        summary["validation_top1"] = validation.final()
+    if test := source.get("test"):
+        summary["test_top1"] = TopOne(model, test, job.preparation, training.batch_size)()
+    write_json(workdir / SUMMARY, summary)
     return summary

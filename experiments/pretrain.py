@@ -38,31 +38,29 @@ def run(config, workdir, resume="auto", say=print):
     job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)
     model = job.model
     held_out = source.get("validation")
-    validation_loss = held_out and ReconstructionLoss(
-        model, held_out, job.preparation, training.batch_size, config.seed
-    )
+    callbacks = [
+        Reconstructions(
+            model,
+            _picture_batch(model, held_out or split, job.preparation, config.seed),
+            config.data,
+            workdir,
+            job.tracker,
+            evenly_spaced(training.pictures, job.plan),
+        )
+    ]
+    if held_out:
+        evaluate = ReconstructionLoss(model, held_out, job.preparation, training.batch_size, config.seed)
+        validation = Evaluate("validation_loss", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
+        callbacks.append(validation)
 
     def example_losses(batch):
         visible = sample_visible(batch["noise"], training.mask_ratio)
         prediction = model.predict_patches(batch["images"], visible, training=True)
         return model.image_losses(batch["images"], prediction, visible)
 
-    def callbacks(tracker):
-        yield Reconstructions(
-            model,
-            _picture_batch(model, held_out or split, job.preparation, config.seed),
-            config.data,
-            job.workdir,
-            tracker,
-            evenly_spaced(training.pictures, job.plan.total_steps),
-        )
-        if held_out:
-            at_steps = evenly_spaced(training.evaluations, job.plan.total_steps)
-            yield Evaluate("validation_loss", validation_loss, tracker, at_steps)
-
     seconds = run_job(job, model.backbone, example_losses, callbacks, num_patches=model.num_patches)
-    save_model(model, job.workdir / "fcmae.keras")
-    save_model(model.backbone, job.workdir / "encoder.keras")
+    save_model(model, workdir / "fcmae.keras")
+    save_model(model.backbone, workdir / "encoder.keras")
     summary = {
         "task": "pretrain",
         "steps": job.plan.total_steps,
@@ -71,8 +69,8 @@ def run(config, workdir, resume="auto", say=print):
         "seconds": round(seconds, 1),
     }
     if held_out:
-        summary["validation_loss"] = validation_loss()
-    write_json(job.workdir / SUMMARY, summary)
+        summary["validation_loss"] = validation.final()
+    write_json(workdir / SUMMARY, summary)
     return summary
 
 

@@ -1,9 +1,34 @@
 """Settings that TensorFlow reads when it is imported: import this module before anything else."""
 
 import os
+import sys
+import tempfile
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # oneDNN doubles the speed of depthwise convolutions on CPUs for which TensorFlow leaves it off.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-# Notices of TensorFlow's C++ parts would bury the lines that are for the user.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _import_quietly():
+    """Imports TensorFlow without the notices that it writes before it reads its log level.
+
+    They would bury the lines that are for the user. If the import fails they are shown.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as notices:
+        os.dup2(notices.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+            import tensorflow  # noqa: F401
+        except BaseException:
+            notices.seek(0)
+            os.write(stderr, notices.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+_import_quietly()

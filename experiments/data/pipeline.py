@@ -88,6 +88,7 @@ def training_batches(split, preparation, batch_size, seed, start_step=0, num_pat
     first_epoch, first_example = divmod(start_step * batch_size, per_epoch)
 
     def epoch_examples(epoch):
+        tf.random.set_seed(1)  # of this function's graph: `shuffle` would take in the seed of the process
         skip = tf.where(epoch == first_epoch, tf.constant(first_example, tf.int64), tf.constant(0, tf.int64))
         positions = tf.data.Dataset.range(skip, per_epoch)
         examples = split.shuffled(seed, epoch, skip)

@@ -6,6 +6,16 @@ from experiments.optim.rules import rule_table
 from experiments.optim.schedules import warmup_cosine
 
 
+def learning_rate_schedule(training, plan):
+    """Returns the learning rate of a run as a function of the step.
+
+    Args:
+        training: a `TrainingConfig`.
+        plan: the `Plan` of the run.
+    """
+    return warmup_cosine(plan.peak_learning_rate, plan.total_steps, plan.warmup_steps, final=training.min_learning_rate)
+
+
 def make_adamw(variables, training, plan):
     """Returns the optimizer of a run, built for its variables.
 
@@ -18,11 +28,8 @@ def make_adamw(variables, training, plan):
         A `keras.optimizers.AdamW` whose decay leaves out what the rules leave out. It does not clip: the training
         step clips the gradient of the whole batch.
     """
-    schedule = warmup_cosine(
-        plan.peak_learning_rate, plan.total_steps, plan.warmup_steps, final=training.min_learning_rate
-    )
     optimizer = keras.optimizers.AdamW(
-        schedule,
+        learning_rate_schedule(training, plan),
         weight_decay=training.weight_decay,
         beta_1=training.beta_1,
         beta_2=training.beta_2,

@@ -11,14 +11,11 @@ class Evaluate(keras.callbacks.Callback):
         evaluate: function without arguments that returns the number.
         tracker: the `Tracker`.
         at_steps: the steps.
-
-    Attributes:
-        latest: the last value, or None.
     """
 
     def __init__(self, name, evaluate, tracker, at_steps):
         super().__init__()
-        self.latest = None
+        self._latest = None
         self._name = name
         self._evaluate = evaluate
         self._tracker = tracker
@@ -26,10 +23,20 @@ class Evaluate(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if batch in self._at_steps:
-            self.latest = float(self._evaluate())
-            self._tracker.log(batch, {self._name: self.latest})
+            self._latest = float(self._evaluate())
+            self._tracker.log(batch, {self._name: self._latest})
+
+    def final(self):
+        """Returns the value at the end of the run."""
+        return float(self._evaluate()) if self._latest is None else self._latest
 
 
-def evenly_spaced(count, total_steps):
-    """Returns `count` steps spread evenly over a run, the last of them its end."""
-    return [round(total_steps * (i + 1) / count) for i in range(count)]
+def evenly_spaced(count, plan):
+    """Returns `count` steps spread evenly over a run, the last of them its end; at most one an epoch.
+
+    Args:
+        count: number of steps; 0 for none.
+        plan: the `Plan` of the run.
+    """
+    count = min(count, max(1, plan.total_steps // plan.steps_per_epoch))
+    return [round(plan.total_steps * (i + 1) / count) for i in range(count)]

@@ -10,7 +10,7 @@ import keras
 from experiments.config import Config, TrainingConfig
 from experiments.data.pipeline import Preparation, training_batches
 from experiments.data.source import Source
-from experiments.optim.adamw import make_adamw
+from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.rules import rule_table
 from experiments.training.checkpoints import Checkpoints, choose_start
 from experiments.training.distribution import check_batch, choose_precision, describe_devices, make_strategy
@@ -39,6 +39,7 @@ class Job:
         model: the model.
         optimizer: its optimizer.
         preparation: how images are prepared.
+        tracker: takes its metrics and pictures.
         say: function that takes a line for the user.
     """
 
@@ -52,6 +53,7 @@ class Job:
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
     preparation: Preparation
+    tracker: Tracker
     say: typing.Callable
 
 
@@ -82,19 +84,20 @@ def prepare_job(config, training, workdir, source, split, make_model, say):
         model = make_model(precision)
         optimizer = make_adamw(model.trainable_variables, training, plan)
     preparation = Preparation.of(config.data, training)
-    job = Job(config, training, workdir, strategy, source, split, plan, model, optimizer, preparation, say)
+    tracker = Tracker(workdir, config)
+    job = Job(config, training, workdir, strategy, source, split, plan, model, optimizer, preparation, tracker, say)
     _describe(job, precision)
     return job
 
 
-def run_job(job, encoder, example_losses, make_callbacks, num_patches=0):
+def run_job(job, encoder, example_losses, task_callbacks, num_patches=0):
     """Trains until the run is complete, from where it stands.
 
     Args:
         job: a `Job`.
         encoder: the `ConvNeXt` that pretrained weights are loaded into.
         example_losses: function from a batch to `(B,)` losses.
-        make_callbacks: function from a `Tracker` to the task's own callbacks.
+        task_callbacks: Keras callbacks of the task's own.
         num_patches: number of patches of an image, for tasks that mask.
 
     Returns:
@@ -123,19 +126,19 @@ def run_job(job, encoder, example_losses, make_callbacks, num_patches=0):
         job.strategy, job.model, job.optimizer, example_losses, training.accumulation_steps, training.clip_norm
     )
     began = time.perf_counter()
-    tracker = Tracker(job.workdir, config, start_step)
+    callbacks = [
+        LogMetrics(job.tracker, learning_rate_schedule(training, plan)),
+        *task_callbacks,
+        Curves(job.workdir),
+        ProgressBar(training.section, course, job.say),
+    ]
+    job.tracker.begin(start_step)
     try:
-        callbacks = [
-            LogMetrics(tracker, job.optimizer._learning_rate),
-            *make_callbacks(tracker),
-            Curves(job.workdir),
-            ProgressBar(training.section, course, job.say),
-        ]
         with Interruption() as interruption:
             distributed = job.strategy.experimental_distribute_dataset(batches)
             train(training_step, distributed, course, callbacks, checkpoints, interruption)
     finally:
-        tracker.close()
+        job.tracker.close()
     return time.perf_counter() - began
 
 

@@ -15,14 +15,18 @@ class Tracker:
     Args:
         workdir: of the run.
         config: the `Config`.
-        start_step: number of steps that are done.
     """
 
-    def __init__(self, workdir, config, start_step):
-        self._path = workdir / METRICS
-        _drop_lines_after(self._path, start_step)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115  (open until `close`)
-        self._wandb = _start_wandb(workdir, config, start_step)
+    def __init__(self, workdir, config):
+        self._workdir = workdir
+        self._config = config
+
+    def begin(self, start_step):
+        """Opens the record of a run of which `start_step` steps are done."""
+        path = self._workdir / METRICS
+        _drop_lines_after(path, start_step)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open until `close`)
+        self._wandb = _start_wandb(self._workdir, self._config, start_step)
 
     def log(self, step, metrics):
         """Records metrics, `{name: number}`, of a step."""
