@@ -64,6 +64,8 @@ def run_command(main):
         sys.exit(_say(error, 1))
     except Interrupted as error:
         sys.exit(_say(error, 0))
+    except KeyboardInterrupt:
+        sys.exit(_say("interrupted", 1))
 
 
 def _say(error, code):

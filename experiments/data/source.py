@@ -88,9 +88,11 @@ class StreamSplit:
 
     def shuffled(self, seed, epoch, skip):
         """See `MemorySplit.shuffled`."""
-        epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)[0]
+        # `fold_in` keeps what it folds in as the second half of a seed: a number takes a draw with both halves.
+        epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
+        shuffle_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
         buffer = min(self.shuffle_buffer, self.num_examples)
-        return self.examples.shuffle(buffer, seed=epoch_seed, reshuffle_each_iteration=False).skip(skip)
+        return self.examples.shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False).skip(skip)
 
     def in_order(self):
         """See `MemorySplit.in_order`."""

@@ -25,7 +25,7 @@ def open_tfds(name, config):
     features = builder.info.features
     if "image" not in features:
         raise UserError(f"tfds:{name} has no feature called image; it has {', '.join(features)}.")
-    labelled = "label" in features
+    labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
     splits = {
         part: _stream(builder, spec, labelled, config.shuffle_buffer)
         for part, spec in _split_specs(builder, config.validation_share).items()
