@@ -1,0 +1,106 @@
+"""Windows, flips, resizing and normalization of one image."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from experiments.data import augment
+from tests.experiments.images import gradient
+
+SEEDS = [(3, i) for i in range(400)]
+
+
+def windows(size, scale, seeds=SEEDS):
+    """`(N, 4)` int: the windows of many seeds."""
+    draw = tf.function(lambda seed: augment.random_window(tf.constant(size), scale, seed))
+    return tf.map_fn(draw, tf.constant(seeds, tf.int64), fn_output_signature=tf.int32).numpy()
+
+
+def pillow_resize(pixels, side):
+    """Bicubic with antialiasing, plane by plane in float32, and clipped to [0, 255]."""
+    planes = [Image.fromarray(plane.astype("float32")) for plane in np.moveaxis(pixels, -1, 0)]
+    resized = [np.asarray(plane.resize((side, side), Image.Resampling.BICUBIC)) for plane in planes]
+    return np.clip(np.stack(resized, -1), 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [
+        ((100, 100), (0.2, 1.0)),
+        ((100, 100), (0.5, 0.6)),
+        ((100, 130), (0.2, 1.0)),
+        ((60, 200), (0.05, 0.1)),
+        ((240, 90), (0.05, 0.2)),
+    ],
+)
+def test_windows_lie_in_the_image_and_keep_the_bounds_of_area_and_aspect(size, scale):
+    top, left, height, width = windows(size, scale).T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + height <= size[0]).all() and (left + width <= size[1]).all()
+    area, aspect = height * width / (size[0] * size[1]), width / height
+    whole = (height == size[0]) & (width == size[1])  # where no draw fits
+    assert whole.mean() < 0.2
+    margin = 1.0 / min(height.min(), width.min())  # sides are whole numbers of pixels
+    assert (area[~whole] >= scale[0] * (1 - 2 * margin)).all()
+    assert (area[~whole] <= scale[1] * (1 + 2 * margin)).all()
+    assert (aspect[~whole] >= 3 / 4 * (1 - margin)).all() and (aspect[~whole] <= 4 / 3 * (1 + margin)).all()
+
+
+def test_windows_spread_over_positions_areas_and_aspects():
+    top, left, height, width = windows((200, 200), (0.2, 1.0)).T
+    area = height * width / 40000
+    assert area.min() < 0.25 and area.max() > 0.85 and 0.4 < area.mean() < 0.65
+    assert (width / height).min() < 0.8 and (width / height).max() > 1.25
+    slack = np.maximum(200 - height, 1)
+    assert 0.4 < (top / slack).mean() < 0.6 and (top / slack).std() > 0.2
+
+
+def test_a_window_is_a_function_of_its_seed():
+    first, again = windows((200, 200), (0.2, 1.0)), windows((200, 200), (0.2, 1.0))
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(first, axis=0)) > 390
+
+
+def test_a_window_of_the_whole_area_is_the_whole_image():
+    assert (windows((64, 64), (1.0, 1.0), SEEDS[:20]) == [0, 0, 64, 64]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "share", "window"),
+    [
+        ((100, 100), 1.0, (0, 0, 100, 100)),
+        ((100, 200), 1.0, (0, 50, 100, 100)),
+        ((301, 200), 0.875, (63, 12, 175, 175)),
+        ((256, 256), 0.875, (16, 16, 224, 224)),
+        ((1, 5), 0.1, (0, 2, 1, 1)),
+    ],
+)
+def test_the_centre_window_is_a_square_in_the_middle(size, share, window):
+    np.testing.assert_array_equal(augment.centre_window(tf.constant(size), share), window)
+
+
+@pytest.mark.parametrize("side", [16, 40, 120])
+def test_resizing_equals_pillow(side):
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    resized = augment.resize(tf.constant(pixels), side).numpy()
+    assert np.abs(resized - pillow_resize(pixels, side)).max() < 1e-2
+    assert resized.min() >= 0 and resized.max() <= 255
+
+
+def test_a_flip_mirrors_left_and_right_half_of_the_time():
+    image = tf.constant(gradient(4, 6).astype("float32"))
+    flipped = 0
+    for seed in SEEDS[:200]:
+        result = augment.random_flip(image, tf.constant(seed, tf.int64)).numpy()
+        mirrored = not np.array_equal(result, image)
+        flipped += mirrored
+        np.testing.assert_array_equal(result, image.numpy()[:, ::-1] if mirrored else image)
+    assert 70 <= flipped <= 130
+
+
+def test_normalization_takes_mean_and_deviation_of_each_channel():
+    pixels = np.random.default_rng(0).uniform(0, 255, (5, 6, 3)).astype("float32")
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    expected = (pixels.astype("float64") / 255 - mean) / std
+    np.testing.assert_allclose(augment.normalize(pixels, mean, std), expected, atol=1e-5)

@@ -1,0 +1,97 @@
+"""A file's way to the input of the model, beside Pillow and NumPy."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from experiments.config import DataConfig, PretrainConfig
+from experiments.data import augment
+from experiments.data.pipeline import WINDOW, Preparation
+from tests.experiments.images import encode, gradient
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+GREY_WEIGHTS = [0.2989, 0.587, 0.114]
+FILE = encode(gradient(90, 120))
+SEEDS = [tf.constant((5, i), tf.int64) for i in range(40)]
+
+
+def preparation(channels=3, **arguments):
+    return Preparation(48, channels, MEAN[:channels], STD[:channels], **arguments)
+
+
+def reference(content, window, channels=3):
+    """Crop and resize by Pillow, grey and normalization by NumPy."""
+    top, left, height, width = (int(value) for value in window)
+    image = Image.open(io.BytesIO(content)).convert("RGB").crop((left, top, left + width, top + height))
+    pixels = np.asarray(image.resize((48, 48), Image.Resampling.BICUBIC), "float64")
+    if channels == 1:
+        pixels = (pixels @ GREY_WEIGHTS)[..., None]
+    return (pixels / 255 - MEAN[:channels]) / STD[:channels]
+
+
+def distance(actual, expected):
+    """Largest difference in units of pixel values; rounding to whole values and JPEG leave a few."""
+    return np.abs(np.asarray(actual) - expected).max() * 255 * min(STD)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+@pytest.mark.parametrize(("crop", "window"), [(1.0, (0, 15, 90, 90)), (0.5, (22, 37, 45, 45))])
+def test_evaluation_takes_the_centre(channels, kind, crop, window):
+    content = encode(gradient(90, 120), kind)
+    image = preparation(channels, evaluation_crop=crop).for_evaluation(tf.constant(content))
+    assert image.dtype == "float32" and image.shape == (48, 48, channels)
+    assert distance(image, reference(content, window, channels)) < (5 if kind == "jpeg" else 2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_takes_the_window_of_the_seed(channels):
+    prepare = preparation(channels, crop_scale=(0.2, 0.7))
+    for seed in SEEDS[:10]:
+        window = augment.random_window(tf.constant((90, 120)), (0.2, 0.7), tf.random.fold_in(seed, WINDOW))
+        assert distance(prepare.for_training(tf.constant(FILE), seed), reference(FILE, window, channels)) < 2
+
+
+def test_the_whole_window_without_flip_is_the_resized_image():
+    for seed in SEEDS[:3]:
+        image = preparation().for_training(tf.constant(FILE), seed)
+        assert distance(image, reference(FILE, (0, 0, 90, 120))) < 2
+
+
+@pytest.mark.parametrize(("flip", "smallest", "largest"), [(False, 0, 0), (True, 10, 30)])
+def test_an_image_is_mirrored_only_where_that_is_asked_for(flip, smallest, largest):
+    prepare = preparation(flip=flip)
+    straight = reference(FILE, (0, 0, 90, 120))
+    mirrored = 0
+    for seed in SEEDS:
+        image = prepare.for_training(tf.constant(FILE), seed).numpy()
+        mirrored += distance(image[:, ::-1], straight) < 2
+        assert min(distance(image, straight), distance(image[:, ::-1], straight)) < 2
+    assert smallest <= mirrored <= largest
+
+
+def test_window_and_flip_are_drawn_apart():
+    """The mirrored images have large and small windows as the others do."""
+    prepare = preparation(crop_scale=(0.2, 1.0), flip=True)
+    areas = {True: [], False: []}
+    for seed in SEEDS:
+        image = prepare.for_training(tf.constant(FILE), seed).numpy()
+        window = augment.random_window(tf.constant((90, 120)), (0.2, 1.0), tf.random.fold_in(seed, WINDOW))
+        # Green grows to the right.
+        areas[bool(image[:, 0, 1].mean() > image[:, -1, 1].mean())].append(int(window[2] * window[3]))
+    assert min(len(group) for group in areas.values()) >= 10
+    middle = np.median(areas[True] + areas[False])
+    for group in areas.values():
+        assert 0.15 < np.mean(np.array(group) > middle) < 0.85
+
+
+def test_a_preparation_takes_its_values_from_the_configuration():
+    data = DataConfig(
+        image_size=64, channels=1, mean=(0.25,), std=(0.5,), flip=True, evaluation_crop=0.75, source="digits"
+    )
+    training = PretrainConfig(crop_scale=(0.3, 0.8))
+    assert Preparation.of(data, training) == Preparation(64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True)
+    assert Preparation.of(data).crop_scale == (1.0, 1.0)
