@@ -58,11 +58,19 @@ def open_folder(path, config):
 def _image_files(root):
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and not _leads_back(folder, name)
+        )
         for name in sorted(names):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 found.append(pathlib.Path(folder, name))
     return found
+
+
+def _leads_back(folder, name):
+    """Whether a sub-folder is a link to the folder that it lies in, or to one above."""
+    inside, target = os.path.realpath(folder), os.path.realpath(os.path.join(folder, name))
+    return os.path.commonpath((inside, target)) == target
 
 
 def _problem(path):
@@ -78,6 +86,8 @@ def _problem(path):
             if not _is_complete(path, image.format):
                 image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if not os.access(path, os.R_OK):
+            return "the file cannot be opened"
         truncated = isinstance(error, OSError) and "truncated" in str(error)
         return "the file is cut short" if truncated else "not an image" if path.stat().st_size else "the file is empty"
     return ""
