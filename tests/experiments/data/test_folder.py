@@ -1,0 +1,197 @@
+"""An image folder: what is used, what is skipped, and what a person is told."""
+
+import dataclasses
+import os
+import re
+
+import numpy as np
+import pytest
+
+from experiments.config import DataConfig
+from experiments.data.folder import open_folder
+from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.sources import open_source
+from experiments.errors import UserError
+from tests.experiments.images import broken_inside, encode, gradient, write
+
+ALL = DataConfig(validation_share=0.0, test_share=0.0)
+PIXELS = gradient(20, 30)
+NOISE = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+GOOD = {
+    "a/photo.jpg": encode(PIXELS, "jpeg"),
+    "a/deep/er/UPPER.JPEG": encode(gradient(64, 8), "jpeg"),
+    "b/picture.png": encode(PIXELS),
+    "b/grey.png": encode(gradient(9, 9, 1)),
+    "b/alpha.png": encode(np.dstack([PIXELS, PIXELS[..., 0]])),
+    "c/old.bmp": encode(PIXELS, "bmp"),
+    "c/a name with spaces ü 日本.gif": encode(PIXELS[..., 0], "gif"),
+    'c/another\'s "name".png': encode(gradient(31, 17)),
+    "c/not what it says.png": encode(PIXELS, "jpeg"),
+    "c/broken inside.png": broken_inside(NOISE),
+}
+SKIPPED = {
+    "a/short.jpg": (encode(NOISE, "jpeg")[:-200], "the file is cut short"),
+    "a/short.png": (encode(NOISE)[:-200], "the file is cut short"),
+    "b/text.jpg": (b"a letter, not a picture", "not an image"),
+    "b/nothing.jpg": (b"", "the file is empty"),
+    "c/new.webp": (encode(PIXELS, "webp"), "WEBP is a format that cannot be decoded here"),
+    "c/scan.tiff": (encode(PIXELS, "tiff"), "TIFF is a format that cannot be decoded here"),
+}
+IGNORED = {"a/.hidden.jpg": encode(PIXELS, "jpeg"), ".thumbnails/x.png": encode(PIXELS), "notes.txt": b"no picture"}
+
+
+def fill(root, files):
+    for name, content in files.items():
+        write(root / name, content)
+    return root
+
+
+def names(source, split, root):
+    return sorted(os.path.relpath(os.fsdecode(path), root) for path in source.splits[split].contents)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("my pictures é")
+    return fill(root, {**GOOD, **{name: content for name, (content, _) in SKIPPED.items()}, **IGNORED})
+
+
+@pytest.fixture(scope="module")
+def source(root):
+    return open_folder(str(root), ALL)
+
+
+def test_every_readable_image_at_any_depth_is_used_and_nothing_else(root, source):
+    assert names(source, "train", root) == sorted(GOOD)
+    assert source.name == f"folder:{root}"
+
+
+def test_the_sub_folders_of_the_first_level_are_the_classes(root, source):
+    assert source.class_names == ("a", "b", "c")
+    split = source.splits["train"]
+    for path, label in zip(split.contents, split.labels):
+        assert os.path.relpath(os.fsdecode(path), root).split(os.sep)[0] == source.class_names[label]
+
+
+def test_what_is_skipped_is_counted_and_named_with_its_reason(source):
+    found, counts, *named = source.notes
+    assert found == "10 images, 3 classes from sub-folders"
+    assert counts.startswith("skipped 6 files: 2 x the file is cut short; ")
+    for reason in {reason for _, reason in SKIPPED.values()} - {"the file is cut short"}:
+        assert f"1 x {reason}" in counts
+    lines = [f"  {name}: {reason}" for name, (_, reason) in sorted(SKIPPED.items())]
+    assert named == [*lines[:5], "  and 1 more"]
+
+
+def test_all_that_is_used_is_read_but_for_the_file_that_is_broken_inside(root, source):
+    split = source.splits["train"]
+    preparation = Preparation(16, 3, (0.0,) * 3, (1.0,) * 3)
+    (batch,) = evaluation_batches(split, preparation, split.num_examples).as_numpy_iterator()
+    for path, image, weight in zip(split.contents, batch["images"], batch["weights"]):
+        broken = os.fsdecode(path).endswith("broken inside.png")
+        assert weight == (0.0 if broken else 1.0), path
+        assert broken != (image.std() > 0.05)
+
+
+def test_a_folder_without_anything_to_skip_says_so_in_one_line(tmp_path):
+    fill(tmp_path, {f"{i}.png": encode(PIXELS) for i in range(3)})
+    assert open_folder(tmp_path, ALL).notes == ("3 images, no labels",)
+
+
+@pytest.mark.parametrize(
+    ("files", "classes"),
+    [
+        (["x/1.png", "y/2.png"], ("x", "y")),
+        (["x/1.png", "y/2.png", "y/z/3.png"], ("x", "y")),
+        (["1.png", "2.png"], ()),
+        (["x/1.png", "y/2.png", "3.png"], ()),
+        (["x/1.png", "x/2.png"], ()),
+        (["x/y/1.png", "x/z/2.png"], ()),
+    ],
+    ids=["two folders", "deeper", "flat", "one beside", "one folder", "one folder of two"],
+)
+def test_a_folder_is_labelled_if_all_images_lie_in_two_or_more_sub_folders(tmp_path, files, classes):
+    fill(tmp_path, dict.fromkeys(files, encode(PIXELS)))
+    source = open_folder(tmp_path, ALL)
+    assert source.class_names == classes and source.num_classes == len(classes)
+    if not classes:
+        assert (source.splits["train"].labels == -1).all()
+        assert source.notes == (f"{len(files)} images, no labels",)
+
+
+def test_a_sub_folder_of_broken_images_is_no_class(tmp_path):
+    fill(tmp_path, {"x/1.png": encode(PIXELS), "y/2.png": encode(PIXELS), "z/3.png": b"no picture"})
+    assert open_folder(tmp_path, ALL).class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("labelled", "shares", "sizes"),
+    [
+        (True, (0.1, 0.2), (28, 4, 8)),
+        (True, (0.0, 0.0), (40, 0, 0)),
+        (False, (0.1, 0.2), (36, 4, 0)),
+        (False, (0.25, 0.0), (30, 10, 0)),
+    ],
+)
+def test_held_out_shares_are_disjoint_and_complete(tmp_path, labelled, shares, sizes):
+    folder = "{}/" if labelled else ""
+    files = {f"{folder}{i}.png".format(i % 2): encode(PIXELS) for i in range(40)}
+    fill(tmp_path, files)
+    source = open_folder(tmp_path, DataConfig(validation_share=shares[0], test_share=shares[1]))
+    parts = [names(source, name, tmp_path) for name in ("train", "validation", "test")]
+    assert tuple(len(part) for part in parts) == sizes
+    assert sorted(sum(parts, [])) == sorted(files)
+    again = open_folder(tmp_path, DataConfig(validation_share=shares[0], test_share=shares[1]))
+    assert [names(again, name, tmp_path) for name in ("train", "validation", "test")] == parts
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "it holds no image file (.jpg, .jpeg, .jpe, .png, .bmp, .gif)."),
+        ({"a.txt": b"text", ".hidden.png": encode(PIXELS)}, "it holds no image file"),
+        ({"a.jpg": b"text", "b.png": b""}, "none of its 2 image files can be read"),
+    ],
+    ids=["empty", "no image", "all broken"],
+)
+def test_a_folder_without_images_is_refused(tmp_path, files, message):
+    fill(tmp_path, files)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: {message}")):
+        open_folder(tmp_path, ALL)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(UserError, match=re.escape(f"There is no folder {tmp_path / 'nowhere'}.")):
+        open_source(dataclasses.replace(ALL, source=f"folder:{tmp_path / 'nowhere'}"))
+
+
+def test_a_source_is_opened_by_its_path_with_colons_and_all(tmp_path):
+    root = fill(tmp_path / "a:b c", {"1.png": encode(PIXELS)})
+    assert open_source(dataclasses.replace(ALL, source=f"folder:{root}")).splits["train"].num_examples == 1
+
+
+def test_a_linked_folder_is_followed(tmp_path):
+    elsewhere = fill(tmp_path / "elsewhere", {"1.png": encode(PIXELS)})
+    root = fill(tmp_path / "root", {"x/2.png": encode(PIXELS)})
+    (root / "y").symlink_to(elsewhere)
+    source = open_folder(root, ALL)
+    assert names(source, "train", root) == ["x/2.png", "y/1.png"]
+
+
+def test_a_link_that_leads_back_is_not_followed(tmp_path):
+    root = fill(tmp_path / "root", {"x/1.png": encode(PIXELS), "y/2.png": encode(PIXELS)})
+    (root / "x" / "again").symlink_to(root)
+    (root / "y" / "itself").symlink_to(root / "y")
+    assert names(open_folder(root, ALL), "train", root) == ["x/1.png", "y/2.png"]
+
+
+def test_a_dangling_link_is_skipped_and_named(tmp_path):
+    root = fill(tmp_path, {"1.png": encode(PIXELS)})
+    (root / "2.png").symlink_to(root / "nowhere.png")
+    source = open_folder(root, ALL)
+    assert names(source, "train", root) == ["1.png"]
+    assert source.notes[1:] == (
+        "skipped 1 files: 1 x the file cannot be opened",
+        "  2.png: the file cannot be opened",
+    )
