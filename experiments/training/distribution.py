@@ -1,5 +1,7 @@
 """Devices: which there are, how a run spreads over them, and in which precision they compute."""
 
+import functools
+
 import tensorflow as tf
 
 from experiments.errors import UserError
@@ -20,7 +22,13 @@ def make_strategy(config):
     devices = gpus or tf.config.list_logical_devices("CPU")[: max(1, config.logical_cpus)]
     if config.distribution == "none" or (len(devices) == 1 and config.distribution == "auto"):
         return tf.distribute.OneDeviceStrategy(devices[0].name)
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
+    return _mirrored(tuple(device.name for device in devices))
+
+
+@functools.cache
+def _mirrored(names):
+    """Returns the one strategy of a process over these devices: two would mix up their collective operations."""
+    return tf.distribute.MirroredStrategy(list(names))
 
 
 def _split_cpu(count):
