@@ -10,7 +10,8 @@ DAMAGE = (tf.errors.OpError, ValueError, AssertionError, OSError)
 
 
 class Checkpoints:
-    """The checkpoints in a run's workdir: model, optimizer (with its step) and position in the data.
+    """The checkpoints in a run's workdir: model with its generators of random numbers, optimizer
+    (with its step) and position in the data.
 
     Args:
         workdir: of the run.
@@ -21,7 +22,9 @@ class Checkpoints:
 
     def __init__(self, workdir, model, optimizer, keep):
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, step=self._step)
+        # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
+        generators = [variable.value for variable in model.variables if "seed_generator" in variable.path]
+        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, generators=generators, step=self._step)
         directory = str(workdir / "checkpoints")
         self._manager = tf.train.CheckpointManager(self._checkpoint, directory, max_to_keep=keep)
 
