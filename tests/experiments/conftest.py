@@ -1,0 +1,20 @@
+"""What experiments of many tests are made on."""
+
+import numpy as np
+import pytest
+
+from tests.experiments.images import encode, gradient, write
+
+CLASSES, PER_CLASS = 3, 16
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of 48 grey pictures of 32x32 pixels in three classes: an epoch of 3 batches of 16."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for label in range(CLASSES):
+        for i in range(PER_CLASS):
+            pixels = np.rot90(gradient(32, 32, 3)[..., label]) + rng.normal(scale=20, size=(32, 32))
+            write(root / f"class_{label}" / f"{i}.png", encode(np.clip(pixels, 0, 255).astype(np.uint8)))
+    return root
