@@ -4,17 +4,24 @@ Depthwise convolutions see zeros at hidden positions, the statistics of GRN run 
 one image, and hidden positions stay zero, so nothing of them reaches a visible one. Stem and downsampling
 never cross the border of a patch.
 
-This is the dense execution: every position is computed and the hidden ones are multiplied by zero. It costs as
-much as no masking at all, and is what every faster execution has to equal.
+Two executions compute this same function with the same layers:
+
+- `dense` computes every position and puts zeros at the hidden ones. It is the one to read, and what the other is
+  tested against.
+- `sparse` keeps the visible positions alone, and lays them out on the image grid for the depthwise convolutions
+  only.
 """
 
 from keras import ops
 
-from fcmae.masking import patch_grid, raise_to_resolution
+from fcmae.layout import StageLayout, gather_patches, visible_patches
+from fcmae.masking import patch_grid, patchify, raise_to_resolution
+
+EXECUTIONS = ("sparse", "dense")
 
 
-def encode(backbone, images, visible, training=None):
-    """Applies the backbone to the visible patches of the images.
+def encode_dense(backbone, images, visible, training=None):
+    """Applies the backbone to the visible patches of the images, computing every position.
 
     Args:
         backbone: a `ConvNeXtV2`.
@@ -40,3 +47,39 @@ def encode(backbone, images, visible, training=None):
         for block in stage.blocks:
             x = block(x, visible=stage_visible, training=training)
     return x
+
+
+def encode_sparse(backbone, images, visible, num_visible, training=None):
+    """Applies the backbone to the visible patches of the images, computing those alone.
+
+    Args:
+        backbone: a `ConvNeXtV2`.
+        images: `(B, H, W, channels)`, height and width multiples of the backbone's total stride.
+        visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, exactly `num_visible` ones in each row.
+        num_visible: number K of visible patches of each image.
+        training: whether stochastic depth is at work.
+
+    Returns:
+        `(B, rows, columns, C)`, one position a patch, zero at hidden patches.
+
+    Raises:
+        ValueError: if the patches do not tile the images.
+    """
+    patch_size = backbone.total_stride
+    grid = patch_grid(images.shape[1], images.shape[2], patch_size)
+    indices = visible_patches(visible, num_visible)
+    patches = gather_patches(patchify(images, patch_size), indices)
+    factor = patch_size // backbone.stem_stride
+    # Each visible patch is a small image of its own for the stem and the downsamplings: (B * K, r, r, C).
+    x = backbone.stem(ops.reshape(patches, (-1, patch_size, patch_size, images.shape[-1])))
+    for stage in backbone.stages:
+        if stage.downsampling is not None:
+            x = stage.downsampling(x)
+            factor //= 2
+        layout = StageLayout(indices, grid, factor)
+        rows = ops.reshape(x, (-1, num_visible * factor**2, x.shape[-1]))
+        for block in stage.blocks:
+            convolved = layout.to_rows(block.depthwise_conv(layout.to_grid(rows)))
+            rows = rows + block.mix_channels(convolved, training=training)
+        x = ops.reshape(rows, (-1, factor, factor, rows.shape[-1]))
+    return layout.to_grid(rows)

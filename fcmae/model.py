@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from fcmae.decoder import Decoder
-from fcmae.encoder import encode
+from fcmae.encoder import EXECUTIONS, encode_dense, encode_sparse
 from fcmae.loss import reconstruction_loss, reconstruction_targets
 from fcmae.masking import num_visible, patch_grid, sample_visible
 
@@ -30,6 +30,7 @@ class FCMAE(keras.Model):
         decoder_depth: number of blocks of the decoder.
         normalize_targets: whether the target patches are normalized by their own mean and variance.
         seed: of the generator that draws masks where a call gives none.
+        execution: `sparse` computes the visible positions alone, `dense` all of them, with the same result.
 
     Raises:
         ValueError: if the backbone's image size does not divide into patches, or the ratio leaves no patch
@@ -44,9 +45,12 @@ class FCMAE(keras.Model):
         decoder_depth=1,
         normalize_targets=True,
         seed=0,
+        execution="sparse",
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if execution not in EXECUTIONS:
+            raise ValueError(f"execution={execution!r} is not one of {', '.join(EXECUTIONS)}.")
         height, width, channels = backbone.image_shape
         if backbone.include_top or height is None or width is None:
             raise ValueError("FCMAE needs a backbone with include_top=False and a known height and width.")
@@ -56,9 +60,10 @@ class FCMAE(keras.Model):
         self.decoder_depth = decoder_depth
         self.normalize_targets = normalize_targets
         self.seed = seed
+        self.execution = execution
         self.patch_size = backbone.total_stride
         self.grid = patch_grid(height, width, self.patch_size)
-        num_visible(self.num_patches, mask_ratio)
+        self.num_visible = num_visible(self.num_patches, mask_ratio)
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.decoder = Decoder(
             decoder_dim, decoder_depth, self.patch_size**2 * channels, dtype=self.dtype_policy, name="decoder"
@@ -79,7 +84,8 @@ class FCMAE(keras.Model):
 
         Args:
             images: `(B, H, W, channels)`, normalized.
-            visible: `(B, L)`, 1 for visible patches and 0 for hidden ones; drawn at random where None.
+            visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, `num_visible` ones in each row; drawn at
+                random where None.
             training: whether the model trains.
 
         Returns:
@@ -95,8 +101,14 @@ class FCMAE(keras.Model):
 
     def predict_patches(self, images, visible, training=None):
         """The prediction of `call` for given masks; registers no loss."""
-        latent = encode(self.backbone, images, visible, training=training)
+        latent = self.encode(images, visible, training=training)
         return self.decoder(latent, visible, training=training)
+
+    def encode(self, images, visible, training=None):
+        """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at hidden ones."""
+        if self.execution == "dense":
+            return encode_dense(self.backbone, images, visible, training=training)
+        return encode_sparse(self.backbone, images, visible, self.num_visible, training=training)
 
     def image_losses(self, images, prediction, visible):
         """Returns the loss of each image, `(B,)` float32, averaged over its hidden patches."""
@@ -112,6 +124,7 @@ class FCMAE(keras.Model):
             "decoder_depth": self.decoder_depth,
             "normalize_targets": self.normalize_targets,
             "seed": self.seed,
+            "execution": self.execution,
         }
 
     @classmethod

@@ -5,7 +5,7 @@ from keras import ops
 
 from convnext import ConvNeXtV2
 from fcmae import FCMAE
-from fcmae.encoder import encode
+from fcmae.encoder import EXECUTIONS
 from tests.comparison import assert_close, gradients
 from tests.golden_weights import assign, read
 from tests.small_models import parts_of, variables_of
@@ -38,9 +38,9 @@ def golden():
     return read("golden")
 
 
-@pytest.fixture(scope="module")
-def autoencoder():
-    return make_autoencoder()
+@pytest.fixture(scope="module", params=EXECUTIONS)
+def autoencoder(request):
+    return make_autoencoder(execution=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_features_and_logits_equal_the_authors(golden):
 
 
 def test_latent_equals_the_authors(autoencoder, golden):
-    latent = encode(autoencoder.backbone, golden["img"], 1.0 - golden["mask"])
+    latent = autoencoder.encode(golden["img"], 1.0 - golden["mask"])
     assert_close(latent, golden["latent"], TOLERANCE)
 
 

@@ -10,7 +10,6 @@ from keras import ops
 
 from convnext import ConvNeXtV2
 from fcmae import FCMAE
-from fcmae.encoder import encode
 from fcmae.masking import sample_visible
 from tests import references
 from tests.comparison import assert_close, gradients, to_numpy
@@ -79,13 +78,15 @@ def test_a_visible_patch_enters_the_loss_through_the_latent_alone():
 def masks_drawn(model, monkeypatch, images):
     """The masks of one call that is given none."""
     drawn = []
+    encode = FCMAE.encode
 
-    def spy(backbone, images, visible, training=None):
+    def spy(self, images, visible, training=None):
         drawn.append(to_numpy(visible))
-        return encode(backbone, images, visible, training=training)
+        return encode(self, images, visible, training=training)
 
-    monkeypatch.setattr("fcmae.model.encode", spy)
-    model(images)
+    with monkeypatch.context() as patch:
+        patch.setattr(FCMAE, "encode", spy)
+        model(images)
     return drawn[0]
 
 

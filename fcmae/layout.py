@@ -1,0 +1,97 @@
+"""Where the positions of visible patches lie: between the image grid and a compact list of visible rows.
+
+Every image keeps the same number K of patches, and at each stage a patch is a square of r x r positions, so the
+visible positions of a batch fit an array `(B, K * r * r, C)` without gaps. Both directions are a gather by index, and
+each is the other's gradient: nothing is ever added up at an address.
+"""
+
+from keras import ops
+
+
+def visible_patches(visible, num_visible):
+    """Returns the indices of the visible patches, `(B, K)` int32, ascending.
+
+    Args:
+        visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, with exactly K ones in each row.
+        num_visible: K.
+    """
+    num_patches = visible.shape[1]
+    position = ops.arange(num_patches, dtype="float32")
+    # Visible patches first, each kind in its own order.
+    order = ops.argsort(position - num_patches * ops.cast(visible, "float32"), axis=1)
+    return ops.cast(order[:, :num_visible], "int32")
+
+
+def gather_patches(patches, indices):
+    """Takes some patches of each image: `(B, L, values)` by `(B, K)` to `(B, K, values)`."""
+    return ops.take_along_axis(patches, indices[..., None], axis=1)
+
+
+class StageLayout:
+    """The visible positions of a batch at one stage.
+
+    Args:
+        indices: `(B, K)` int32, from `visible_patches`.
+        grid: `(rows, columns)` of the patches.
+        factor: positions `r` of the stage on the side of a patch.
+    """
+
+    def __init__(self, indices, grid, factor):
+        self._height, self._width = grid[0] * factor, grid[1] * factor
+        self._num_rows = indices.shape[1] * factor * factor
+        batch = ops.arange(ops.shape(indices)[0], dtype="int32")
+        self._grid_of_row = self._positions_of_rows(indices, grid, factor, batch)
+        self._row_of_grid = self._rows_of_positions(indices, grid, factor, batch)
+
+    def _positions_of_rows(self, indices, grid, factor, batch):
+        """Returns for each row its position in the flattened `(B, H, W)`, `(B * K * r * r,)`."""
+        inside = ops.arange(factor, dtype="int32")
+        row = (indices // grid[1] * factor)[:, :, None, None] + inside[:, None]
+        column = (indices % grid[1] * factor)[:, :, None, None] + inside
+        first = (batch * (self._height * self._width))[:, None, None, None]
+        return ops.reshape(first + row * self._width + column, (-1,))
+
+    def _rows_of_positions(self, indices, grid, factor, batch):
+        """Returns for each position of the flattened `(B, H, W)` its row, or the row after the last if it is hidden."""
+        num_visible = indices.shape[1]
+        patches = ops.arange(grid[0] * grid[1], dtype="int32")
+        matches = ops.cast(indices[:, :, None] == patches, "int32")  # (B, K, L), one 1 for each visible patch
+        rank = ops.sum(matches * ops.arange(num_visible, dtype="int32")[:, None], axis=1)
+        inside = ops.arange(factor, dtype="int32")
+        rows = batch[:, None] * self._num_rows + rank * factor**2
+        rows = ops.reshape(rows, (-1, grid[0], 1, grid[1], 1)) + (inside[:, None, None] * factor + inside)
+        hidden = ops.reshape(ops.sum(matches, axis=1) == 0, (-1, grid[0], 1, grid[1], 1))
+        after_last = ops.shape(indices)[0] * self._num_rows
+        return ops.reshape(ops.where(hidden, after_last, rows), (-1,))
+
+    def to_grid(self, rows):
+        """Puts rows at their positions: `(B, K * r * r, C)` to `(B, H, W, C)`, zero at hidden positions."""
+        channels = rows.shape[-1]
+        flat = _permute(ops.reshape(rows, (-1, channels)), self._pad_and_take, self._take_rows)
+        return ops.reshape(flat, (-1, self._height, self._width, channels))
+
+    def to_rows(self, feature_map):
+        """Takes the visible positions: `(B, H, W, C)` to `(B, K * r * r, C)`."""
+        channels = feature_map.shape[-1]
+        flat = _permute(ops.reshape(feature_map, (-1, channels)), self._take_rows, self._pad_and_take)
+        return ops.reshape(flat, (-1, self._num_rows, channels))
+
+    def _take_rows(self, positions):
+        return ops.take(positions, self._grid_of_row, axis=0)
+
+    def _pad_and_take(self, rows):
+        nothing = ops.zeros((1, rows.shape[-1]), rows.dtype)
+        return ops.take(ops.concatenate([rows, nothing], axis=0), self._row_of_grid, axis=0)
+
+
+def _permute(values, forward, backward):
+    """Applies `forward`; gradients go through `backward`, its transpose."""
+
+    @ops.custom_gradient
+    def apply(values):
+        def gradient(*arguments, upstream=None):
+            return backward(arguments[0] if upstream is None else upstream)
+
+        return forward(values), gradient
+
+    return apply(values)

@@ -1,0 +1,44 @@
+"""Sparse and dense execution are the same function: losses, features and every gradient."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from fcmae import FCMAE
+from tests.comparison import assert_close, gradients
+from tests.small_models import parts_of, random_images, random_visible, randomize, small_backbone
+
+CASES = {
+    "several stages": ((32, 48, 3), {}, 0.6),
+    "one visible patch": ((24, 32, 1), {"depths": (1, 2), "dims": (4, 6)}, 0.97),
+    "one hidden patch": ((32, 32, 3), {"depths": (2, 1), "dims": (4, 4), "stem_stride": 4}, 0.05),
+    "one stage, odd sizes": ((9, 15, 2), {"depths": (2,), "dims": (5,), "stem_stride": 3}, 0.5),
+}
+
+
+def loss_and_gradients(model, images, visible):
+    def loss():
+        prediction = model.predict_patches(images, visible, training=True)
+        return ops.mean(model.image_losses(images, prediction, visible))
+
+    return loss(), gradients(loss, list(parts_of(model).values()))
+
+
+@pytest.mark.parametrize(("size", "arguments", "mask_ratio"), CASES.values(), ids=CASES)
+def test_executions_agree(size, arguments, mask_ratio):
+    model = FCMAE(small_backbone(size, **arguments), mask_ratio=mask_ratio, decoder_dim=8, execution="sparse")
+    dense = FCMAE(model.backbone, mask_ratio=mask_ratio, decoder_dim=8, execution="dense")
+    randomize(parts_of(model))
+    dense.decoder.set_weights(model.decoder.get_weights())
+    images = random_images(3, *size)
+    visible = random_visible(3, model.num_patches, model.num_visible)
+    assert_close(model.encode(images, visible), np.asarray(dense.encode(images, visible)), 1e-5)
+    (loss, actual), (expected_loss, expected) = (loss_and_gradients(each, images, visible) for each in (model, dense))
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-6)
+    for value, reference in zip(actual, expected):
+        assert_close(value, np.asarray(reference), 1e-4)
+
+
+def test_an_unknown_execution_is_an_error():
+    with pytest.raises(ValueError, match="execution='fast' is not one of sparse, dense"):
+        FCMAE(small_backbone(), execution="fast")
