@@ -6,7 +6,7 @@ from convnext.pretrained import PretrainedError, load_pretrained
 from experiments.errors import RunError, UserError
 
 # What TensorFlow raises for a checkpoint that is cut short, damaged or gone.
-DAMAGE = (tf.errors.OpError, ValueError, AssertionError, OSError)
+DAMAGE = (tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError, OSError)
 
 
 class Checkpoints:
