@@ -45,7 +45,7 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     probes = _applicable(probes, path)
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
-    trained, random = _models(path, config, source.num_classes)
+    trained, random = _models(path, config, source.num_classes, probes)
     preparation = Preparation.of(config.data)
     results = {}
     for name, classifier_or_encoder in (("model", trained), ("random", random)):
@@ -102,7 +102,7 @@ def _applicable(probes, path):
     return probes or (PROBES if classifies else PROBES[1:])
 
 
-def _models(path, config, num_classes):
+def _models(path, config, num_classes, probes):
     """Returns the trained model, and one of the same kind with random weights."""
 
     def make():
@@ -116,7 +116,7 @@ def _models(path, config, num_classes):
         report = load_pretrained(trained, path)
     except PretrainedError as error:
         raise UserError(str(error)) from error
-    if report.missing:
+    if report.missing and "top1" in probes:
         raise UserError(
             f"{path} was fine-tuned on other classes than these {num_classes}; it can be probed with --probe=knn."
         )
