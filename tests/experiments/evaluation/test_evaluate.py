@@ -1,0 +1,114 @@
+"""Evaluation of tiny finished runs, each beside a random encoder."""
+
+import json
+import re
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+from experiments import evaluate, finetune, pretrain
+from experiments.data.pipeline import Preparation
+from experiments.data.sources import open_source
+from experiments.errors import UserError
+from experiments.evaluation.classification import TopOne
+from experiments.evaluation.features import pooled_features
+from experiments.evaluation.probes import knn_top1, linear_top1
+from experiments.training.workdir import read_json
+from tests.experiments.tiny import Lines, picture_config, tiny_config
+
+SHORT = {"steps": 2, "batch_size": 32}
+DIGITS = tiny_config(pretrain=SHORT, finetune={**SHORT, "base_learning_rate": 0.01, "evaluations": 1})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A pretrained run, and one that was fine-tuned from it."""
+    root, lines = tmp_path_factory.mktemp("runs"), Lines()
+    pretrain.run(DIGITS, root / "pretrained", say=lines)
+    finetune.run(tiny_config(finetune=SHORT, pretrained=str(root / "pretrained")), root / "finetuned", say=lines)
+    assert any(
+        re.search(r"starts from .*encoder.keras: \d+ variables loaded; newly initialised: head", x) for x in lines
+    )
+    return root
+
+
+def expected_probes(encoder):
+    source, preparation = open_source(DIGITS.data), Preparation.of(DIGITS.data)
+    train, validation, test = (
+        pooled_features(encoder, source.split(name), preparation, 64) for name in ("train", "validation", "test")
+    )
+    return {"knn": knn_top1(train, test), "linear": linear_top1(train, validation, test)}
+
+
+def test_an_encoder_is_probed_beside_a_random_one_and_the_same_every_time(runs):
+    lines = Lines()
+    results = evaluate.run(runs / "pretrained", say=lines)
+    assert lines == [f"{runs / 'pretrained' / 'encoder.keras'} on 539 test images of digits"]
+    assert set(results) == {"knn", "linear"}
+    expected = expected_probes(keras.saving.load_model(runs / "pretrained" / "encoder.keras"))
+    for name, figures in results.items():
+        assert figures["model"] == pytest.approx(expected[name], abs=0.6)  # rounding may tip a neighbour
+        assert 5 < figures["random"] < 100
+    # The random encoder is another one.
+    assert any(figures["random"] != figures["model"] for figures in results.values())
+    assert evaluate.run(runs / "pretrained", probes=("knn",), say=Lines()) == {"knn": results["knn"]}
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_top1_of_a_fine_tuned_run_is_that_of_its_summary(runs, split):
+    results = evaluate.run(runs / "finetuned", probes=("top1",), split=split, say=Lines())
+    assert results["top1"]["model"] == pytest.approx(read_json(runs / "finetuned" / "summary.json")[f"{split}_top1"])
+    model = keras.saving.load_model(runs / "finetuned" / "classifier.keras")
+    part = open_source(DIGITS.data).split(split)
+    assert results["top1"]["model"] == pytest.approx(TopOne(model, part, Preparation.of(DIGITS.data), 100)())
+
+
+def test_top1_of_an_encoder_is_refused(runs):
+    message = "encoder.keras is an encoder: top1 needs a fine-tuned run. Use --probe=knn or --probe=linear."
+    with pytest.raises(UserError, match=message):
+        evaluate.run(runs / "pretrained", probes=("top1",), say=Lines())
+
+
+def test_other_images_can_be_named(runs, pictures):
+    lines = Lines()
+    results = evaluate.run(runs / "pretrained", data=f"folder:{pictures}", probes=("knn",), say=lines)
+    assert lines[0].endswith(f"on 5 test images of folder:{pictures}")
+    assert np.isclose(results["knn"]["model"] % 20, 0) or np.isclose(results["knn"]["model"] % 20, 20)
+
+
+def test_a_classifier_of_other_classes_is_refused(runs, pictures):
+    with pytest.raises(UserError, match="classifier.keras was fine-tuned on other classes than these 3"):
+        evaluate.run(runs / "finetuned", data=f"folder:{pictures}", say=Lines())
+
+
+def test_a_classifier_can_be_probed_on_other_classes(runs, pictures):
+    """As the message of the refusal promises."""
+    results = evaluate.run(runs / "finetuned", data=f"folder:{pictures}", probes=("knn",), say=Lines())
+    assert 0 <= results["knn"]["model"] <= 100
+
+
+def test_images_without_labels_are_refused(runs, pictures):
+    with pytest.raises(UserError, match="class_0 has no labels to evaluate with."):
+        evaluate.run(runs / "pretrained", data=f"folder:{pictures / 'class_0'}", say=Lines())
+
+
+def test_a_split_that_is_not_there_is_refused(tmp_path, runs, pictures):
+    shutil.copy(runs / "pretrained" / "encoder.keras", tmp_path)
+    config = {"task": "pretrain", "config": picture_config(pictures).to_dict()}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="has no test images; it has train."):
+        evaluate.run(tmp_path, say=Lines())
+
+
+def test_a_model_without_its_configuration_is_refused(tmp_path, runs):
+    shutil.copy(runs / "pretrained" / "encoder.keras", tmp_path)
+    message = f"{tmp_path} has no config.json, which says how the images of encoder.keras are prepared."
+    with pytest.raises(UserError, match=re.escape(message)):
+        evaluate.run(tmp_path, say=Lines())
+
+
+def test_a_missing_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match=re.escape(f"--model={tmp_path / 'x'}: There is no {tmp_path / 'x'}")):
+        evaluate.run(tmp_path / "x", say=Lines())

@@ -1,0 +1,169 @@
+"""Top-1, features and probes beside NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from convnext.convnext_v2 import ConvNeXtV2
+from experiments.data.pipeline import Preparation
+from experiments.data.source import MemorySplit
+from experiments.evaluation.classification import TopOne
+from experiments.evaluation.features import pooled_features
+from experiments.evaluation.probes import knn_top1, linear_top1
+from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
+from tests import references
+from tests.experiments.images import encode, write
+from tests.small_models import parts_of, randomize, small_fcmae, variables_of
+
+PREPARATION = Preparation(16, 1, (0.5,), (0.25,))
+COUNT = 23
+PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 16, 16), dtype=np.uint8)
+IMAGES = ((PIXELS / 255 - 0.5) / 0.25).astype("float32")[..., None]
+LABELS = np.random.default_rng(1).integers(0, 4, COUNT)
+SPLIT = MemorySplit(np.array([encode(pixels) for pixels in PIXELS], dtype=object), LABELS)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    model = ConvNeXtV2((1,), (4,), input_shape=(16, 16, 1), include_top=True, num_classes=4)
+    randomize(variables_of(model))
+    return model
+
+
+@pytest.fixture
+def split_with_broken_file(tmp_path):
+    contents = [encode(pixels) for pixels in PIXELS]
+    contents[5] = b"no image"
+    paths = [str(write(tmp_path / f"{i:02}.png", content)).encode() for i, content in enumerate(contents)]
+    return MemorySplit(np.array(paths, dtype=object), LABELS, are_paths=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
+def test_top1_counts_every_image_once(classifier, batch_size):
+    hits = np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS
+    assert 0 < hits.sum() < COUNT
+    expected = 100 * hits.sum() / COUNT
+    assert TopOne(classifier, SPLIT, PREPARATION, batch_size)() == pytest.approx(expected)
+
+
+def test_top1_leaves_unreadable_images_out(classifier, split_with_broken_file):
+    hits = np.delete(np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS, 5)
+    found = TopOne(classifier, split_with_broken_file, PREPARATION, 8)()
+    assert found == pytest.approx(100 * hits.sum() / (COUNT - 1))
+
+
+def test_top1_is_that_of_the_classifier_at_the_moment(classifier):
+    model = keras.models.clone_model(classifier)
+    evaluate = TopOne(model, SPLIT, PREPARATION, 8)
+    shares = []
+    for label in range(4):
+        model.get_layer("head").set_weights([np.zeros((4, 4)), np.eye(4)[label]])
+        shares.append(evaluate())
+    np.testing.assert_allclose(shares, 100 * np.bincount(LABELS, minlength=4) / COUNT)
+
+
+def test_features_are_the_mean_over_the_positions_of_the_last_stage(classifier):
+    features, labels = pooled_features(classifier, SPLIT, PREPARATION, 5)
+    weights = {name: np.asarray(variable.value, "float64") for name, variable in variables_of(classifier).items()}
+    expected = references.features(IMAGES.astype("float64"), weights, (1,))[-1].mean(axis=(1, 2))
+    np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def test_features_leave_unreadable_images_out(classifier, split_with_broken_file):
+    features, labels = pooled_features(classifier, split_with_broken_file, PREPARATION, 8)
+    expected, _ = pooled_features(classifier, SPLIT, PREPARATION, 8)
+    np.testing.assert_allclose(features, np.delete(expected, 5, axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(labels, np.delete(LABELS, 5))
+
+
+def blobs(count, spread, seed, classes=4, channels=6):
+    """Noisy features around a centre for each class."""
+    centres = np.random.default_rng(0).normal(size=(classes, channels))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    return (centres[labels] + spread * rng.normal(size=(count, channels))).astype("float32"), labels
+
+
+def naive_knn(train, test, neighbours=20, temperature=0.07):
+    hits = 0
+    for feature, label in zip(*test):
+        similarity = [
+            (float(feature @ other / np.linalg.norm(feature) / np.linalg.norm(other)), vote)
+            for other, vote in zip(*train)
+        ]
+        votes = np.zeros(10)
+        for value, vote in sorted(similarity, reverse=True)[:neighbours]:
+            votes[vote] += np.exp(value / temperature)
+        hits += votes.argmax() == label
+    return 100 * hits / len(test[1])
+
+
+@pytest.mark.parametrize(("spread", "count"), [(0.5, 200), (1.5, 200), (3.0, 90), (1.5, 12)])
+def test_knn_equals_the_naive_version(spread, count):
+    train, test = blobs(count, spread, 1), blobs(75, spread, 2)
+    found = knn_top1(train, test)
+    assert found == pytest.approx(naive_knn(train, test))
+    assert 20 < found <= 100
+
+
+def test_knn_weighs_near_neighbours_more():
+    """Two very near neighbours against 18 far ones, which win without weights."""
+    angles = np.r_[0.01, -0.01, np.full(18, 1.2), np.full(30, 3.0)]
+    train = np.c_[np.cos(angles), np.sin(angles)], np.r_[1, 1, np.full(48, 0)]
+    assert knn_top1(train, (np.array([[2.0, 0.0]]), np.array([1]))) == 100.0
+
+
+def test_knn_takes_no_note_of_the_length_of_features():
+    train, test = blobs(100, 1.5, 1), blobs(50, 1.5, 2)
+    scale = np.random.default_rng(3).uniform(0.1, 10, (100, 1))
+    assert knn_top1((train[0] * scale, train[1]), test) == pytest.approx(knn_top1(train, test))
+
+
+def test_the_linear_probe_separates_what_is_separable():
+    assert linear_top1(blobs(200, 0.1, 1), blobs(40, 0.1, 2), blobs(40, 0.1, 3)) == 100.0
+    (features, labels), test = blobs(200, 0.1, 1), blobs(400, 0.1, 3)
+    shuffled = np.random.default_rng(0).permutation(labels)
+    assert linear_top1((features, shuffled), None, test) < 60
+
+
+def test_the_linear_probe_chooses_on_the_validation_images(monkeypatch):
+    """Each regularization gives another classifier; the best on validation is the one that is tested."""
+
+    class Constant:
+        def __init__(self, c):
+            self.c = c
+
+        def fit(self, features, labels):
+            return self
+
+        def score(self, features, labels):
+            return {"validation": {0.01: 0.2, 0.1: 0.5, 1.0: 0.9, 10.0: 0.6}, "test": {1.0: 0.25}}[features][self.c]
+
+    monkeypatch.setattr("experiments.evaluation.probes._logistic_regression", Constant)
+    assert linear_top1(("train", None), ("validation", None), ("test", None)) == 25.0
+    assert linear_top1(("train", None), None, ("test", None)) == 25.0
+
+
+def test_a_probe_does_not_change_with_the_scale_of_a_feature():
+    scale = np.array([1e-3, 1, 1e3, 1, 10, 0.1], "float32")
+    parts = [blobs(count, 1.0, seed) for count, seed in ((200, 1), (50, 2), (100, 3))]
+    scaled = [(features * scale, labels) for features, labels in parts]
+    assert linear_top1(*scaled) == pytest.approx(linear_top1(*parts), abs=1.01)
+
+
+def test_the_reconstruction_loss_is_the_mean_over_all_images_under_masks_of_the_seed():
+    fcmae = small_fcmae((16, 16, 1))
+    weights = randomize(parts_of(fcmae))
+    visible = fixed_masks(5, 4, 0.6, seed=3).numpy()
+    np.testing.assert_array_equal(visible.sum(axis=1), np.ones(5))
+    assert not np.array_equal(visible, fixed_masks(5, 4, 0.6, seed=4).numpy())
+    # Batches of 5 all have the same masks; the last has 3 images.
+    every = np.tile(visible, (5, 1))[:COUNT]
+    prediction = np.asarray(fcmae.predict_patches(tf.constant(IMAGES), tf.constant(every)), "float64")
+    targets = references.targets(IMAGES.astype("float64"), 8)
+    expected = references.losses(prediction, targets, every).mean()
+    loss = ReconstructionLoss(fcmae, SPLIT, PREPARATION, 5, seed=3)
+    assert loss() == pytest.approx(expected, rel=1e-4) == pytest.approx(loss(), rel=1e-4)
+    assert weights

@@ -1,0 +1,91 @@
+"""Lines of metrics, and what a run does when its loss is no longer finite."""
+
+import math
+
+import numpy as np
+import pytest
+
+from experiments import finetune, pretrain
+from experiments.config import Config
+from experiments.errors import RunError, UserError
+from experiments.training.loop import Window
+from experiments.training.tracking import Tracker, read_metrics
+from tests.experiments.tiny import Lines, picture_config
+
+
+def begin(workdir, start_step):
+    tracker = Tracker(workdir, Config())
+    tracker.begin(start_step)
+    return tracker
+
+
+def test_each_line_is_readable_at_once(tmp_path):
+    tracker = begin(tmp_path, 0)
+    tracker.log(3, {"loss": 0.5})
+    tracker.log(3, {"validation_loss": 0.25})
+    assert read_metrics(tmp_path) == [{"step": 3, "loss": 0.5}, {"step": 3, "validation_loss": 0.25}]
+    tracker.close()
+
+
+def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(tmp_path):
+    tracker = begin(tmp_path, 0)
+    for step in range(1, 6):
+        tracker.log(step, {"loss": float(step)})
+    tracker.close()
+    with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"step": 6, "lo')  # it was killed while it wrote
+    tracker = begin(tmp_path, 3)
+    tracker.log(4, {"loss": 40.0})
+    tracker.close()
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]
+
+
+def test_a_new_run_in_a_folder_of_old_lines_begins_anew(tmp_path):
+    begin(tmp_path, 0).log(1, {"loss": 1.0})
+    begin(tmp_path, 0).close()
+    assert read_metrics(tmp_path) == []
+
+
+def test_a_window_gives_means_and_the_sum_of_unreadable_images():
+    window = Window(batch_size=8)
+    for loss, unreadable in ((1.0, 2.0), (4.0, 0.0), (1.0, 1.0)):
+        window.add({"loss": np.float32(loss), "unreadable": np.float32(unreadable)})
+    metrics = window.metrics()
+    assert (metrics["loss"], metrics["unreadable"]) == (2.0, 3.0)
+    assert metrics["images_per_second"] > 0
+    window.clear()
+    window.add({"loss": np.float32(7.0)})
+    assert window.metrics()["loss"] == 7.0
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_every", "good"), [(1, "the last good checkpoint is {}/checkpoints/ckpt-"), (100, "no checkpoint yet")]
+)
+def test_a_loss_that_is_no_longer_finite_ends_the_run_and_names_step_and_checkpoint(
+    pictures, tmp_path, checkpoint_every, good
+):
+    training = {"base_learning_rate": 1e30, "weight_decay": 0.0}
+    config = picture_config(pictures, finetune=training, checkpoint_every=checkpoint_every)
+    with pytest.raises(RunError) as caught:
+        finetune.run(config, tmp_path, say=Lines())
+    message = str(caught.value)
+    lines = read_metrics(tmp_path)
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    step = lines[-1]["step"] + 1 if lines else 1
+    assert message.startswith(("The loss is nan", "The loss is inf")) and f" at step {step}; " in message
+    assert good.format(tmp_path) in message
+    if checkpoint_every == 1:
+        assert f"ckpt-{step - 1}." in message
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_a_disabled_wandb_leaves_no_trace_and_a_folder_without_labels_cannot_be_fine_tuned(pictures, tmp_path):
+    config = picture_config(pictures / "class_0")
+    with pytest.raises(UserError, match="folder:.*class_0 has no labels to fine-tune on."):
+        finetune.run(config, tmp_path, say=Lines())
+    assert not (tmp_path / "config.json").exists()
+    summary = pretrain.run(
+        picture_config(pictures / "class_0", pretrain={"steps": 1, "batch_size": 4}), tmp_path, say=Lines()
+    )
+    assert summary["images"] == 16 and "validation_loss" not in summary
+    assert not (tmp_path / "wandb").exists()
