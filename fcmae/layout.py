@@ -24,7 +24,9 @@ def visible_patches(visible, num_visible):
 
 def gather_patches(patches, indices):
     """Takes some patches of each image: `(B, L, values)` by `(B, K)` to `(B, K, values)`."""
-    return ops.take_along_axis(patches, indices[..., None], axis=1)
+    _, num_patches, values = patches.shape
+    first = ops.arange(ops.shape(indices)[0], dtype="int32")[:, None] * num_patches
+    return ops.take(ops.reshape(patches, (-1, values)), first + indices, axis=0)
 
 
 class StageLayout:

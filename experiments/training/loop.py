@@ -51,6 +51,13 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
     """
     callbacks = keras.callbacks.CallbackList(callbacks)
     callbacks.on_train_begin()
+    try:
+        _run_steps(training_step, batches, course, callbacks, checkpoints, interruption)
+    finally:
+        callbacks.on_train_end()
+
+
+def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption):
     window = Window(course.batch_size)
     for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
         window.add(training_step(batch))
@@ -72,7 +79,6 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
             raise Interrupted(
                 f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there."
             )
-    callbacks.on_train_end()
 
 
 class Window:
