@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 the command line or the configuration is
 
 import difflib
 import pathlib
+import runpy
 import sys
 
 from absl import app, flags
@@ -93,9 +94,17 @@ def _check_preset(argv):
         for word, following in zip(argv, [*argv[1:], ""])
         if word.lstrip("-").partition("=")[0] == "config" and word.startswith("-")
     ]
-    path = named[-1].split(":")[0] if named else ""
-    if path and not pathlib.Path(path).is_file():
+    path, _, argument = named[-1].partition(":") if named else ("", "", "")
+    if not path:
+        return
+    if not pathlib.Path(path).is_file():
         raise UserError(f"There is no preset {path}; there are {_presets()}.")
+    try:
+        runpy.run_path(path)["get_config"](*([argument] if argument else []))
+    except UserError:
+        raise
+    except Exception as error:  # A preset is a program of the user's: it raises what it will.
+        raise UserError(f"{path} is no preset that can be used: {type(error).__name__}: {error}") from error
 
 
 def _unknown_field(argv):
