@@ -1,0 +1,101 @@
+"""Runs commands as a person does: `python -m launch.NAME` in the root of the repository."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+PRESET = '''"""A few steps on digits."""
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+
+
+def get_config():
+    """Returns the preset."""
+    training = {"steps": 4, "batch_size": 32, "warmup_epochs": 0, "evaluations": 1}
+    return Config(
+        model=ModelConfig(depths=(1,), dims=(4,), stem_stride=8, decoder_dim=8),
+        data=DataConfig(image_size=32, channels=1, mean=(0.3,), std=(0.35,), flip=False, evaluation_crop=1.0),
+        pretrain=PretrainConfig(**training, pictures=1),
+        finetune=FinetuneConfig(**training, labels="10 per class"),
+        log_every=2,
+    ).to_config_dict()
+'''
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a command ended: exit code, and what it wrote."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def lines(self):
+        return self.output.splitlines()
+
+
+def run(name, *flags, during=None):
+    """Runs `python -m launch.NAME FLAGS` to its end and returns an `Outcome`.
+
+    Args:
+        name: of the command.
+        *flags: its flags.
+        during: function of the process, called while it runs.
+    """
+    process = _start(f"launch.{name}", *map(str, flags))
+    try:
+        if during:
+            during(process)
+        output, errors = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return Outcome(process.returncode, output, errors)
+
+
+def run_forked(commands):
+    """Runs commands one after the other, in forks of one process that has imported what all of them import.
+
+    Args:
+        commands: `{key: (name, flags)}`.
+
+    Returns:
+        `{key: Outcome}`.
+    """
+    process = _start("tests.launch.forked", stdin=subprocess.PIPE)
+    output, errors = process.communicate(json.dumps(list(commands.values())), timeout=240)
+    assert process.returncode == 0, errors
+    return {key: Outcome(**outcome) for key, outcome in zip(commands, json.loads(output))}
+
+
+def _start(module, *arguments, **options):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def terminate_after(path, num_lines):
+    """Returns a function that sends SIGTERM to a process when the file at `path` has so many lines."""
+
+    def wait(process):
+        while process.poll() is None:
+            if path.exists() and len(path.read_text(encoding="utf-8").splitlines()) >= num_lines:
+                process.send_signal(signal.SIGTERM)
+                return
+            time.sleep(0.02)
+
+    return wait

@@ -1,0 +1,121 @@
+"""Commands that do their work: pretrain, fine-tune, evaluate, stop and go on."""
+
+import concurrent.futures
+import json
+import re
+
+import pytest
+
+from tests.launch.commands import PRESET, run, terminate_after
+
+LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrain.evaluations=0"]
+
+
+def chain(root, preset):
+    """Pretrains, fine-tunes from it and evaluates the result."""
+    yield "pretrain", run("pretrain", f"--config={preset}", f"--workdir={root / 'pre'}")
+    yield (
+        "finetune",
+        run("finetune", f"--config={preset}", f"--config.pretrained={root / 'pre'}", f"--workdir={root / 'fine'}"),
+    )
+    yield "evaluate", run("evaluate", f"--model={root / 'fine'}", "--probe=top1", "--probe=knn")
+
+
+def stop_and_go_on(root, preset):
+    """Stops a run with SIGTERM, and starts its command again."""
+    command = ("pretrain", f"--config={preset}", f"--workdir={root / 'long'}", *LONG)
+    yield "stopped", run(*command, during=terminate_after(root / "long" / "metrics.jsonl", 5))
+    yield "gone on", run(*command)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def outcomes(root):
+    """`{name: Outcome}` of all commands."""
+    preset = root / "tiny.py"
+    preset.write_text(PRESET)
+    sequences = [chain(root, preset), stop_and_go_on(root, preset)]
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        return {name: outcome for part in executor.map(list, sequences) for name, outcome in part}
+
+
+def assert_done(outcome):
+    assert outcome.code == 0, outcome.errors
+    assert outcome.errors == ""
+
+
+def assert_lines(outcome, *patterns):
+    """Asserts that each pattern matches a whole line, in this order."""
+    lines = iter(outcome.lines)
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, line) for line in lines), f"{pattern} in {outcome.output}"
+
+
+def test_pretraining_says_what_it_does_and_what_came_of_it(outcomes, root):
+    outcome = outcomes["pretrain"]
+    assert_done(outcome)
+    assert_lines(
+        outcome,
+        "pretrain",
+        "  devices       1 x .*",
+        "  dataset       digits, 10 classes",
+        r"  images        1,078 to train on, as 32x32x1 \(validation 180, test 539\)",
+        r"  model         fcmae, [\d,]+ parameters",
+        r"  steps         4 \(0.1212 epochs of 33\), batch 32",
+        "  optimizer     AdamW, peak rate 1.87e-05 after 0 steps, .*",
+        f"  workdir       {root / 'pre'}",
+        "  starts from   random weights",
+        r"pretrain  step 4/4  loss [\d.]+ .*",
+        f"done: {root / 'pre'}",
+        "  task                 pretrain",
+        "  steps                4",
+        "  images               1078",
+        r"  validation_loss      [\d.]+",
+    )
+
+
+def test_fine_tuning_starts_from_the_pretrained_encoder(outcomes, root):
+    outcome = outcomes["finetune"]
+    assert_done(outcome)
+    assert_lines(
+        outcome,
+        "finetune",
+        r"  images        100 to train on, as 32x32x1 \(validation 180, test 539\)",
+        rf"  starts from   {root / 'pre' / 'encoder.keras'}: \d+ variables loaded; newly initialised: .*head/kernel.*",
+        r"finetune  step 4/4  loss [\d.]+ .*",
+        f"done: {root / 'fine'}",
+        r"  test_top1            [\d.]+",
+    )
+
+
+def test_evaluation_prints_a_table_of_the_model_beside_a_random_one(outcomes, root):
+    outcome = outcomes["evaluate"]
+    assert_done(outcome)
+    assert_lines(
+        outcome,
+        f"{root / 'fine' / 'classifier.keras'} on 539 test images of digits",
+        r"top-1 \(%\) +model +random",
+        r"top1 +[\d.]+ +[\d.]+",
+        r"knn +[\d.]+ +[\d.]+",
+    )
+    summary = json.loads((root / "fine" / "summary.json").read_text())
+    assert f"{summary['test_top1']:.2f}" in outcome.output
+
+
+def test_sigterm_saves_and_ends_with_code_0_and_a_message(outcomes):
+    outcome = outcomes["stopped"]
+    assert outcome.code == 0, outcome.errors
+    (line,) = outcome.errors.splitlines()
+    assert re.fullmatch(r"Stopped at step [\d,]+ of 400; the same command goes on from there\.", line)
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(outcomes, root):
+    assert_done(outcomes["gone on"])
+    step = re.search(r"Stopped at step ([\d,]+)", outcomes["stopped"].errors)[1]
+    assert_lines(outcomes["gone on"], f"  starts from   its own checkpoint of step {step}", f"done: {root / 'long'}")
+    steps = [json.loads(line) for line in (root / "long" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps if "loss" in line] == list(range(1, 401))

@@ -1,0 +1,136 @@
+"""A mistake of the user's: exit code 2, and one line that says what to do."""
+
+import pytest
+
+from tests.experiments.images import encode, gradient, write
+from tests.launch.commands import PRESET, run_forked
+
+# name: (command, flags, what the line says); braces name what the fixture makes.
+MISTAKES = {
+    "no preset named": (
+        "pretrain", ["--workdir={new}"],
+        ["error: --config is missing: name a preset, one of experiments/presets/digits.py, "],
+    ),
+    "unknown preset": (
+        "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
+        ["error: There is no preset experiments/presets/digit.py; there are experiments/presets/digits.py, "],
+    ),
+    "no workdir": ("pretrain", ["--config={preset}"], ["error: --workdir is missing: name a folder"]),
+    "unknown field": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.epoch=3"],
+        ["error: The configuration has no field pretrain.epoch. Did you mean pretrain.epochs"],
+    ),
+    "unknown section": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.epochs=3"],
+        ["error: The configuration has no field epochs. Did you mean pretrain.epochs or finetune.epochs?"],
+    ),
+    "wrong type": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.epochs=many"],
+        ["error: ", "pretrain.epochs", "many"],
+    ),
+    "image size": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.image_size=36"],
+        ["error: data.image_size=36: An image of 36x36 does not divide", "nearest sizes that do are 32x32 and 40x40."],
+    ),
+    "mask ratio": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.mask_ratio=1.5"],
+        ["error: pretrain.mask_ratio is the share of hidden patches and lies in (0, 1), got 1.5."],
+    ),
+    "unknown flag": (
+        "pretrain", ["--config={preset}", "--workdri={new}"],
+        ["error: There is no flag --workdri. Did you mean workdir?"],
+    ),
+    "a word that is no flag": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "epochs=3"],
+        ["error: 'epochs=3' is no flag; flags begin with --."],
+    ),
+    "folder without images": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{texts}"],
+        ["error: {texts}: it holds no image file"],
+    ),
+    "missing folder": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{nowhere}"],
+        ["error: There is no folder {nowhere}."],
+    ),
+    "batch larger than the data": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{pictures}"],
+        ["error: pretrain.batch_size=32 is more than the 4 training images: use --config.pretrain.batch_size=4"],
+    ),
+    "missing pretrained": (
+        "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={nowhere}"],
+        ["error: pretrained={nowhere}: There is no {nowhere}: pretrained weights are a run's workdir or a .keras"],
+    ),
+    "pretrained that does not fit": (
+        "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={foreign}"],
+        ["error: pretrained={foreign}: {foreign} does not fit the model (0 of "],
+    ),
+    "a broken preset": (
+        "pretrain", ["--config={broken}", "--workdir={new}"],
+        ["error: {broken} is no preset that can be used: SyntaxError: "],
+    ),
+    "a preset without configuration": (
+        "pretrain", ["--config={empty}", "--workdir={new}"],
+        ["error: {empty} is no preset that can be used: KeyError: 'get_config'"],
+    ),
+    "a preset with an unknown field": (
+        "pretrain", ["--config={unknown}", "--workdir={new}"],
+        ["error: {unknown} is no preset that can be used: TypeError: ", "unexpected keyword argument 'step'"],
+    ),
+    "a preset with a wrong value": (
+        "pretrain", ["--config={wrong}", "--workdir={new}"], ["error: pretrain.batch_size is at least 1, got 0."],
+    ),
+    "no model": ("evaluate", [], ["error: --model is missing: name the workdir of a finished run."]),
+    "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
+    "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Files and folders that the flags name."""
+    import keras
+
+    root = tmp_path_factory.mktemp("places")
+    write(root / "texts" / "a.txt", b"text")
+    for i in range(4):
+        write(root / "pictures" / f"{i}.png", encode(gradient(16, 16)))
+    (root / "preset.py").write_text(PRESET)
+    (root / "broken.py").write_text("def get_config(:\n")
+    (root / "wrong.py").write_text(PRESET.replace('"batch_size": 32', '"batch_size": 0'))
+    (root / "empty.py").write_text('"""Nothing."""')
+    (root / "unknown.py").write_text(PRESET.replace('"steps"', '"step"'))
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(root / "foreign.keras")
+    presets = {name: root / f"{name}.py" for name in ("preset", "broken", "empty", "unknown", "wrong")}
+    folders = {name: root / name for name in ("texts", "pictures", "nowhere", "new")}
+    return {**presets, **folders, "foreign": root / "foreign.keras"}
+
+
+@pytest.fixture(scope="module")
+def outcomes(places):
+    """`{name: Outcome}` of all mistakes, and of `--help`."""
+    commands = {
+        name: (command, [flag.format(**places) for flag in flags]) for name, (command, flags, _) in MISTAKES.items()
+    }
+    helps = {f"help {name}": (name, ["--help"]) for name in ("pretrain", "finetune", "evaluate", "demo")}
+    return run_forked({**commands, **helps})
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_with_code_2_and_one_line(outcomes, places, mistake):
+    outcome = outcomes[mistake]
+    assert outcome.code == 2, outcome.errors
+    (line,) = outcome.errors.splitlines()
+    for part in MISTAKES[mistake][2]:
+        assert part.format(**places) in line
+
+
+def test_a_mistake_leaves_no_workdir(outcomes, places):
+    assert outcomes and not places["new"].exists()
+
+
+@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate", "demo"])
+def test_help_says_how_the_command_is_used_without_a_traceback(outcomes, name):
+    outcome = outcomes[f"help {name}"]
+    assert outcome.code in (0, 1) and outcome.errors == ""
+    assert f"python -m launch.{name} " in outcome.output
+    assert "--workdir=" in outcome.output or "--model=" in outcome.output
