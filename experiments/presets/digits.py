@@ -12,7 +12,7 @@ def get_config():
     """Returns the preset."""
     return Config(
         # A stem of stride 2 and three stages make patches of 8x8 pixels: a grid of 4x4.
-        model=ModelConfig(depths=(2, 2, 2), dims=(32, 64, 128), stem_stride=2, decoder_dim=128),
+        model=ModelConfig(depths=(1, 2, 3), dims=(16, 48, 96), stem_stride=2, decoder_dim=128),
         data=DataConfig(
             source="digits",
             image_size=32,
@@ -23,17 +23,17 @@ def get_config():
             evaluation_crop=1.0,
         ),
         pretrain=PretrainConfig(
-            epochs=40,
+            epochs=140,
             batch_size=128,
-            crop_scale=(0.5, 1.0),
-            base_learning_rate=1e-3,
+            crop_scale=(0.7, 1.0),
+            base_learning_rate=2e-3,
             warmup_epochs=4,
         ),
         finetune=FinetuneConfig(
             labels="100",
             epochs=100,
             batch_size=50,
-            crop_scale=(0.5, 1.0),
+            crop_scale=(0.7, 1.0),
             base_learning_rate=4e-3,
             warmup_epochs=5,
         ),
