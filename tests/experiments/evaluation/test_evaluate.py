@@ -1,5 +1,6 @@
 """Evaluation of tiny finished runs, each beside a random encoder."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -19,7 +20,7 @@ from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, picture_config, tiny_config
 
 SHORT = {"steps": 2, "batch_size": 32}
-DIGITS = tiny_config(pretrain=SHORT, finetune={**SHORT, "base_learning_rate": 0.01, "evaluations": 1})
+DIGITS = tiny_config(pretrain=SHORT, finetune=SHORT, model={"depths": (1,), "dims": (4,), "stem_stride": 8})
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,8 @@ def runs(tmp_path_factory):
     """A pretrained run, and one that was fine-tuned from it."""
     root, lines = tmp_path_factory.mktemp("runs"), Lines()
     pretrain.run(DIGITS, root / "pretrained", say=lines)
-    finetune.run(tiny_config(finetune=SHORT, pretrained=str(root / "pretrained")), root / "finetuned", say=lines)
+    config = dataclasses.replace(DIGITS, pretrained=str(root / "pretrained"))
+    finetune.run(config, root / "finetuned", say=lines)
     assert any(
         re.search(r"starts from .*encoder.keras: \d+ variables loaded; newly initialised: head", x) for x in lines
     )

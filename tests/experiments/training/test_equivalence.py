@@ -50,8 +50,14 @@ def column(workdir, name):
     return np.array([line[name] for line in read_metrics(workdir) if name in line])
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("way", list(WAYS)[1:])
+@pytest.mark.parametrize(
+    ("task", "way"),
+    [
+        ("pretrain", "accumulated in 4"),
+        ("pretrain", "two devices, accumulated in 2"),
+        ("finetune", "two devices, accumulated in 2"),
+    ],
+)
 def test_another_way_of_computing_gives_the_same_losses_and_weights(runs, task, way):
     (expected, _), (actual, _) = runs(task, "one"), runs(task, way)
     assert len(column(expected, "loss")) == STEPS
