@@ -76,13 +76,3 @@ def test_each_fine_tuning_run_is_reported(demonstration):
         for seed in (0, 1)
         for start in ("the pretrained encoder", "scratch")
     ]
-
-
-def test_a_second_time_the_runs_are_not_repeated(demonstration, monkeypatch):
-    workdir, table, _ = demonstration
-    monkeypatch.setattr("experiments.pretrain.prepare_job", None)  # must not be called
-    monkeypatch.setattr("experiments.finetune.prepare_job", None)
-    again = "\n".join(demo.run(workdir, CONFIG, seeds=(0, 1), say=Lines()))
-    assert [line for line in again.splitlines() if " s in all" not in line] == [
-        line for line in table.splitlines() if " s in all" not in line
-    ]

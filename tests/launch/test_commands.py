@@ -6,26 +6,27 @@ import re
 
 import pytest
 
-from tests.launch.commands import PRESET, run, terminate_after
+from tests.launch.commands import PRESET, run, run_forked, terminate_after
 
 LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrain.evaluations=0"]
 
 
 def chain(root, preset):
     """Pretrains, fine-tunes from it and evaluates the result."""
-    yield "pretrain", run("pretrain", f"--config={preset}", f"--workdir={root / 'pre'}")
-    yield (
-        "finetune",
-        run("finetune", f"--config={preset}", f"--config.pretrained={root / 'pre'}", f"--workdir={root / 'fine'}"),
-    )
-    yield "evaluate", run("evaluate", f"--model={root / 'fine'}", "--probe=top1", "--probe=knn")
+    commands = {
+        "pretrain": ("pretrain", [f"--workdir={root / 'pre'}"]),
+        "finetune": ("finetune", [f"--config.pretrained={root / 'pre'}", f"--workdir={root / 'fine'}"]),
+    }
+    commands = {name: (command, [f"--config={preset}", *flags]) for name, (command, flags) in commands.items()}
+    commands["evaluate"] = ("evaluate", [f"--model={root / 'fine'}", "--probe=top1", "--probe=knn"])
+    return run_forked(commands)
 
 
 def stop_and_go_on(root, preset):
     """Stops a run with SIGTERM, and starts its command again."""
     command = ("pretrain", f"--config={preset}", f"--workdir={root / 'long'}", *LONG)
-    yield "stopped", run(*command, during=terminate_after(root / "long" / "metrics.jsonl", 5))
-    yield "gone on", run(*command)
+    stopped = run(*command, during=terminate_after(root / "long" / "metrics.jsonl", 5))
+    return {"stopped": stopped, "gone on": run(*command)}
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,9 @@ def outcomes(root):
     """`{name: Outcome}` of all commands."""
     preset = root / "tiny.py"
     preset.write_text(PRESET)
-    sequences = [chain(root, preset), stop_and_go_on(root, preset)]
     with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        return {name: outcome for part in executor.map(list, sequences) for name, outcome in part}
+        parts = [executor.submit(sequence, root, preset) for sequence in (chain, stop_and_go_on)]
+        return {name: outcome for part in parts for name, outcome in part.result().items()}
 
 
 def assert_done(outcome):

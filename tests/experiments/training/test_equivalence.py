@@ -52,11 +52,7 @@ def column(workdir, name):
 
 @pytest.mark.parametrize(
     ("task", "way"),
-    [
-        ("pretrain", "accumulated in 4"),
-        ("pretrain", "two devices, accumulated in 2"),
-        ("finetune", "two devices, accumulated in 2"),
-    ],
+    [("pretrain", "two devices, accumulated in 2"), ("finetune", "accumulated in 4")],
 )
 def test_another_way_of_computing_gives_the_same_losses_and_weights(runs, task, way):
     (expected, _), (actual, _) = runs(task, "one"), runs(task, way)

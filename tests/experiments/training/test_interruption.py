@@ -115,14 +115,14 @@ def test_a_crash_goes_on_from_the_last_checkpoint_at_the_border_of_epochs(pictur
     config = make_config(pictures)
     at_step(6, crash)
     with pytest.raises(CrashError):
-        pretrain.run(config, tmp_path, say=Lines())
+        finetune.run(config, tmp_path, say=Lines())
     assert [number for number, _ in logged(tmp_path)] == [1, 2, 3, 4, 5]
 
     at_step(0, crash)
     lines = Lines()
-    pretrain.run(config, tmp_path, say=lines)
+    finetune.run(config, tmp_path, say=lines)
     assert "  starts from   its own checkpoint of step 3" in lines
-    assert_same_run(tmp_path, undisturbed["pretrain"], "pretrain")
+    assert_same_run(tmp_path, undisturbed["finetune"], "finetune")
 
 
 def test_a_signal_in_the_last_step_lets_the_run_finish(pictures, tmp_path, at_step, undisturbed):
