@@ -54,6 +54,7 @@ def run_command(main):
     Args:
         main: function of the arguments that are left after the flags.
     """
+    sys.stdout.reconfigure(line_buffering=True)  # a log file shows at once what a terminal would
     try:
         arguments = _parse_flags(sys.argv)
         if arguments[1:]:
