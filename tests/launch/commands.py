@@ -76,7 +76,9 @@ def run_forked(commands):
 
 
 def _start(module, *arguments, **options):
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "PYTHON"))
+    }
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
@@ -89,11 +91,18 @@ def _start(module, *arguments, **options):
 
 
 def terminate_after(path, num_lines):
-    """Returns a function that sends SIGTERM to a process when the file at `path` has so many lines."""
+    """Returns a function that sends SIGTERM to a process when the file at `path` has so many lines.
+
+    Before, it takes what the process has written so far, and fails if that is nothing.
+    """
 
     def wait(process):
         while process.poll() is None:
             if path.exists() and len(path.read_text(encoding="utf-8").splitlines()) >= num_lines:
+                os.set_blocking(process.stdout.fileno(), False)
+                seen = os.read(process.stdout.fileno(), 4096)  # raises where nothing is there
+                os.set_blocking(process.stdout.fileno(), True)
+                assert b"workdir" in seen
                 process.send_signal(signal.SIGTERM)
                 return
             time.sleep(0.02)
