@@ -77,7 +77,7 @@ def _table(config, top1, probes, seconds, pretrained):
     rows = {
         f"top-1 on the {test:,} test images, %": ("pretrained", "random start"),
         f"fine-tuned with {config.finetune.labels} labels, {seeds} seeds (mean +- std)": [
-            f"{statistics.mean(values):.1f} +- {statistics.stdev(values):.1f}" for values in top1.values()
+            f"{statistics.mean(values):.1f} +- {_spread(values):.1f}" for values in top1.values()
         ],
         f"k-NN on frozen features, {train:,} labels": [f"{arm['knn']:.1f}" for arm in probes.values()],
         f"linear probe on frozen features, {train:,} labels": [f"{arm['linear']:.1f}" for arm in probes.values()],
@@ -90,6 +90,11 @@ def _table(config, top1, probes, seconds, pretrained):
         f"reconstructions  {max((pretrained / 'reconstructions').glob('*.png'))}",
         f"curves           {pretrained / 'curves.png'}",
     ]
+
+
+def _spread(values):
+    """Returns the standard deviation of a sample, 0 for one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def _quiet(line):

@@ -10,7 +10,7 @@ from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
-from experiments.evaluation.features import pooled_features
+from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_classifier, make_encoder
 from experiments.training.workdir import CONFIG, read_json
@@ -65,10 +65,7 @@ def probe(encoder, source, target, preparation, probes=("knn", "linear")):
         preparation: the `Preparation` of the images.
         probes: `knn`, `linear`, or both.
     """
-
-    def features_of(split):
-        return pooled_features(encoder, split, preparation, BATCH_SIZE)
-
+    features_of = PooledFeatures(encoder, preparation, BATCH_SIZE)
     train, test = features_of(source.split("train")), features_of(target)
     figures = {}
     if "knn" in probes:

@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def _import_quietly():
-    """Imports TensorFlow without the notices that it writes before it reads its log level.
+    """Imports TensorFlow without the notices that it writes whatever its log level.
 
     They would bury the lines that are for the user. If the import fails they are shown.
     """
@@ -21,7 +21,9 @@ def _import_quietly():
         os.dup2(notices.fileno(), 2)
         try:
             import keras  # noqa: F401
-            import tensorflow  # noqa: F401
+            import tensorflow
+
+            tensorflow.config.list_physical_devices("GPU")  # without a GPU it says so, as an error
         except BaseException:
             notices.seek(0)
             os.write(stderr, notices.read())

@@ -14,7 +14,7 @@ from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
-from experiments.evaluation.features import pooled_features
+from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, picture_config, tiny_config
@@ -39,7 +39,7 @@ def runs(tmp_path_factory):
 def expected_probes(encoder):
     source, preparation = open_source(DIGITS.data), Preparation.of(DIGITS.data)
     train, validation, test = (
-        pooled_features(encoder, source.split(name), preparation, 64) for name in ("train", "validation", "test")
+        PooledFeatures(encoder, preparation, 64)(source.split(name)) for name in ("train", "validation", "test")
     )
     return {"knn": knn_top1(train, test), "linear": linear_top1(train, validation, test)}
 

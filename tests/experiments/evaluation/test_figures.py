@@ -9,7 +9,7 @@ from convnext.convnext_v2 import ConvNeXtV2
 from experiments.data.pipeline import Preparation
 from experiments.data.source import MemorySplit
 from experiments.evaluation.classification import TopOne
-from experiments.evaluation.features import pooled_features
+from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
 from tests import references
@@ -64,7 +64,7 @@ def test_top1_is_that_of_the_classifier_at_the_moment(classifier):
 
 
 def test_features_are_the_mean_over_the_positions_of_the_last_stage(classifier):
-    features, labels = pooled_features(classifier, SPLIT, PREPARATION, 5)
+    features, labels = PooledFeatures(classifier, PREPARATION, 5)(SPLIT)
     weights = {name: np.asarray(variable.value, "float64") for name, variable in variables_of(classifier).items()}
     expected = references.features(IMAGES.astype("float64"), weights, (1,))[-1].mean(axis=(1, 2))
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
@@ -72,8 +72,8 @@ def test_features_are_the_mean_over_the_positions_of_the_last_stage(classifier):
 
 
 def test_features_leave_unreadable_images_out(classifier, split_with_broken_file):
-    features, labels = pooled_features(classifier, split_with_broken_file, PREPARATION, 8)
-    expected, _ = pooled_features(classifier, SPLIT, PREPARATION, 8)
+    features, labels = PooledFeatures(classifier, PREPARATION, 8)(split_with_broken_file)
+    expected, _ = PooledFeatures(classifier, PREPARATION, 8)(SPLIT)
     np.testing.assert_allclose(features, np.delete(expected, 5, axis=0), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(labels, np.delete(LABELS, 5))
 
