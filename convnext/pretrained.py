@@ -6,6 +6,7 @@ arrays; the names of a model's own variables are made the same way, so sources a
 
 import dataclasses
 import pathlib
+import zipfile
 
 import keras
 
@@ -112,6 +113,8 @@ def named_variables(model):
 
 def _read(path):
     """Returns `{name: array}` of a `.keras` file; of an autoencoder, its backbone's weights and those of `decoder/`."""
+    if not zipfile.is_zipfile(path):
+        raise PretrainedError(f"{path} is no .keras file, or it is cut short.")
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises whatever the damage leads to: zip, JSON, HDF5 or type errors.

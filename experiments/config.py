@@ -6,6 +6,7 @@ together (steps, peak rate) is computed in `experiments.training.plan`.
 """
 
 import dataclasses
+import math
 import typing
 
 from ml_collections import config_dict
@@ -16,10 +17,24 @@ from fcmae.masking import num_visible, patch_grid
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Types as a person calls them.
+NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class Section:
+    """A part of the configuration: every value has the type that its field declares, and numbers are finite."""
+
+    section: typing.ClassVar[str] = ""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            where = f"{self.section}.{field.name}" if self.section else field.name
+            object.__setattr__(self, field.name, _typed(field.type, getattr(self, field.name), where))
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Section):
     """The encoder and the decoder.
 
     Args:
@@ -38,7 +53,10 @@ class ModelConfig:
     decoder_dim: int = 512
     decoder_depth: int = 1
 
+    section: typing.ClassVar[str] = "model"
+
     def __post_init__(self):
+        super().__post_init__()
         _require(
             self.variant in ConvNeXtV2.MODEL_VARIANTS,
             f"model.variant={self.variant!r} is not one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}.",
@@ -63,7 +81,7 @@ class ModelConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Section):
     """The images.
 
     Args:
@@ -92,7 +110,10 @@ class DataConfig:
     test_share: float = 0.1
     shuffle_buffer: int = 65536
 
+    section: typing.ClassVar[str] = "data"
+
     def __post_init__(self):
+        super().__post_init__()
         kind, _, name = self.source.partition(":")
         _require(
             self.source == "digits" or (kind in ("tfds", "folder") and name),
@@ -114,7 +135,7 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Section):
     """What pretraining and fine-tuning share.
 
     Args:
@@ -151,6 +172,7 @@ class TrainingConfig:
     section: typing.ClassVar[str] = "training"
 
     def __post_init__(self):
+        super().__post_init__()
         _require_at_least(self.section, self, 1, "epochs", "batch_size", "accumulation_steps")
         _require_at_least(
             self.section,
@@ -221,7 +243,7 @@ class FinetuneConfig(TrainingConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class WandbConfig:
+class WandbConfig(Section):
     """Weights & Biases.
 
     Args:
@@ -234,7 +256,10 @@ class WandbConfig:
     project: str = "fcmae"
     name: str = ""
 
+    section: typing.ClassVar[str] = "wandb"
+
     def __post_init__(self):
+        super().__post_init__()
         _require(
             self.mode in ("disabled", "offline", "online"),
             f"wandb.mode={self.mode!r} is not one of disabled, offline, online.",
@@ -242,7 +267,7 @@ class WandbConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Section):
     """An experiment: one description for pretraining, fine-tuning and evaluation.
 
     Args:
@@ -276,12 +301,14 @@ class Config:
     wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
 
     def __post_init__(self):
+        super().__post_init__()
         _require(self.precision in ("auto", "float32", "mixed_bfloat16"), f"precision={self.precision!r} is unknown.")
         _require(
             self.distribution in ("auto", "none", "mirrored"),
             f"distribution={self.distribution!r} is not one of auto, none, mirrored.",
         )
         _require_at_least("", self, 0, "seed", "logical_cpus")
+        _require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
         _require_at_least("", self, 1, "log_every", "checkpoint_every", "keep_checkpoints")
         try:
             rows, columns = patch_grid(self.data.image_size, self.data.image_size, self.model.total_stride)
@@ -316,17 +343,29 @@ class Config:
 
 
 def _from_mapping(cls, values, prefix):
+    has_fields = isinstance(values, (dict, config_dict.ConfigDict))
+    _require(has_fields, f"{prefix.rstrip('.') or 'The configuration'} has fields, got {values!r}.")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = [name for name in values if name not in fields]
     _require(not unknown, f"Unknown configuration: {', '.join(prefix + name for name in unknown)}.")
     arguments = {}
     for name, value in values.items():
         kind = fields[name].type
-        if dataclasses.is_dataclass(kind):
-            arguments[name] = _from_mapping(kind, value, f"{prefix}{name}.")
-        else:
-            arguments[name] = tuple(value) if isinstance(value, (list, tuple)) else value
+        arguments[name] = _from_mapping(kind, value, f"{prefix}{name}.") if dataclasses.is_dataclass(kind) else value
     return cls(**arguments)
+
+
+def _typed(kind, value, where):
+    """Returns a value as the type that is declared: an integer is a float too, a list a tuple, nothing else changes."""
+    if typing.get_origin(kind) is tuple:
+        _require(isinstance(value, (list, tuple)), f"{where} is a tuple, got {value!r}.")
+        return tuple(_typed(typing.get_args(kind)[0], item, where) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
+    _require(not wrong, f"{where}: {value!r} is no {NAMES.get(kind, kind.__name__)}.")
+    _require(kind is not float or math.isfinite(value), f"{where}: {value!r} is not finite.")
+    return value
 
 
 def _require(condition, message):

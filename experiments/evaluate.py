@@ -13,7 +13,7 @@ from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_classifier, make_encoder
-from experiments.training.workdir import CONFIG, read_json
+from experiments.training.workdir import CONFIG, finished_summary, read_json
 
 PROBES = ("top1", "knn", "linear")
 BATCH_SIZE = 256
@@ -43,9 +43,11 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
         raise UserError(f"{source.name} has no labels to evaluate with.")
     target = source.split(split)
     probes = _applicable(probes, path)
+    if "top1" in probes:
+        _check_classes(path, source)
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
-    trained, random = _models(path, config, source.num_classes, probes)
+    trained, random = _models(path, config, source.num_classes)
     preparation = Preparation.of(config.data)
     results = {}
     for name, classifier_or_encoder in (("model", trained), ("random", random)):
@@ -99,7 +101,16 @@ def _applicable(probes, path):
     return probes or (PROBES if classifies else PROBES[1:])
 
 
-def _models(path, config, num_classes, probes):
+def _check_classes(path, source):
+    """Raises UserError if a classifier was fine-tuned on other classes than the source has."""
+    summary = finished_summary(path.parent) or {}
+    if summary.get("classes") != list(source.class_names):
+        raise UserError(
+            f"{path} was fine-tuned on other classes than those of {source.name}; it can be probed with --probe=knn."
+        )
+
+
+def _models(path, config, num_classes):
     """Returns the trained model, and one of the same kind with random weights."""
 
     def make():
@@ -110,13 +121,9 @@ def _models(path, config, num_classes, probes):
     keras.utils.set_random_seed(config.seed)
     trained, random = make(), make()
     try:
-        report = load_pretrained(trained, path)
+        load_pretrained(trained, path)
     except PretrainedError as error:
         raise UserError(str(error)) from error
-    if report.missing and "top1" in probes:
-        raise UserError(
-            f"{path} was fine-tuned on other classes than these {num_classes}; it can be probed with --probe=knn."
-        )
     return trained, random
 
 

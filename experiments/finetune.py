@@ -7,6 +7,7 @@ from experiments.data.subset import label_subset
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.models import make_classifier
+from experiments.training.checkpoints import check_pretrained
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import prepare_job, run_job, save_model
 from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, write_json
@@ -32,6 +33,7 @@ def run(config, workdir, resume="auto", say=print):
     if summary := finished_summary(workdir):
         say(f"The run in {workdir} is complete.")
         return summary
+    check_pretrained(config.pretrained)
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to fine-tune on.")

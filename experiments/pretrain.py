@@ -4,6 +4,7 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.sources import open_source
 from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
 from experiments.models import make_fcmae
+from experiments.training.checkpoints import check_pretrained
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import prepare_job, run_job, save_model
 from experiments.training.pictures import Reconstructions
@@ -33,6 +34,7 @@ def run(config, workdir, resume="auto", say=print):
     if summary := finished_summary(workdir):
         say(f"The run in {workdir} is complete.")
         return summary
+    check_pretrained(config.pretrained)
     source = open_source(config.data)
     split = source.split("train")
     job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)

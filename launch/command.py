@@ -9,7 +9,7 @@ import runpy
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from experiments.config import Config
 from experiments.errors import Interrupted, RunError, UserError
@@ -81,6 +81,8 @@ def _parse_flags(argv):
     try:
         return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
+        if error.flagname.startswith("config."):
+            raise UserError(f"--config is missing: name a preset, one of {_presets()}.") from error
         raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, flags.FLAGS)}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
@@ -101,7 +103,9 @@ def _check_preset(argv):
     if not pathlib.Path(path).is_file():
         raise UserError(f"There is no preset {path}; there are {_presets()}.")
     try:
-        runpy.run_path(path)["get_config"](*([argument] if argument else []))
+        config = runpy.run_path(path)["get_config"](*([argument] if argument else []))
+        if not isinstance(config, config_dict.ConfigDict):
+            raise UserError(f"{path}: get_config returns no ConfigDict; end it with Config(...).to_config_dict().")
     except UserError:
         raise
     except Exception as error:  # A preset is a program of the user's: it raises what it will.

@@ -12,7 +12,7 @@ from experiments.data.source import MemorySplit, Source, held_out
 from experiments.errors import UserError
 
 # What TensorFlow decodes, as Pillow calls it.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF")
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # MPO: a JPEG with more pictures behind it, as many phones write
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".avif")
 # The last bytes of a complete file.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}

@@ -40,6 +40,9 @@ def _builder(name, directory):
     except tfds.core.DatasetNotFoundError as error:
         where = f" in {directory}" if directory else ""
         raise UserError(f"TensorFlow Datasets knows no data set called {name!r}{where}.") from error
+    except (ValueError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or ["it cannot be opened"])[0]
+        raise UserError(f"tfds:{name}: {reason}") from error
     if not builder.info.splits:
         raise UserError(
             f"tfds:{name} is not prepared in {builder.data_dir}: name the folder that holds it with data.dir, "

@@ -32,4 +32,4 @@ class TopOne:
     def __call__(self):
         counts = np.array([self._count(batch) for batch in self._batches], "float64")
         hits, total = counts.sum(axis=0)
-        return float(100.0 * hits / total)
+        return float(100.0 * hits / max(total, 1.0))

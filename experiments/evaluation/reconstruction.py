@@ -41,4 +41,4 @@ class ReconstructionLoss:
 
     def __call__(self):
         loss, count = np.array([self._sums(batch) for batch in self._batches], "float64").sum(axis=0)
-        return float(loss / count)
+        return float(loss / max(count, 1.0))

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from convnext.pretrained import PretrainedError, load_pretrained
+from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
 
 # What TensorFlow raises for a checkpoint that is cut short, damaged or gone.
@@ -22,20 +22,29 @@ class Checkpoints:
 
     def __init__(self, workdir, model, optimizer, keep):
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
         generators = [variable.value for variable in model.variables if "seed_generator" in variable.path]
-        self._checkpoint = tf.train.Checkpoint(model=model, optimizer=optimizer, generators=generators, step=self._step)
-        directory = str(workdir / "checkpoints")
-        self._manager = tf.train.CheckpointManager(self._checkpoint, directory, max_to_keep=keep)
+        self._checkpoint = tf.train.Checkpoint(
+            model=model, optimizer=optimizer, generators=generators, step=self._step, window=self._window
+        )
+        self._directory = workdir / "checkpoints"
+        self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._directory), max_to_keep=keep)
 
     @property
     def latest(self):
         """Path of the newest checkpoint, or None."""
         return self._manager.latest_checkpoint
 
-    def save(self, step):
-        """Saves the state after `step` steps."""
+    @property
+    def window(self):
+        """The text that was saved with the restored checkpoint; empty without one."""
+        return self._window.numpy().decode()
+
+    def save(self, step, window=""):
+        """Saves the state after `step` steps, with the metrics that are not logged yet as a text."""
         self._step.assign(step)
+        self._window.assign(window)
         self._manager.save(checkpoint_number=step)
 
     def restore(self):
@@ -49,6 +58,8 @@ class Checkpoints:
             RunError: if there are checkpoints and none can be read.
         """
         damaged = []
+        if not self._manager.checkpoints and list(self._directory.glob("ckpt-*.index")):
+            raise RunError(f"{self._directory} holds checkpoints, but the file that lists them is lost or damaged.")
         for path in reversed(self._manager.checkpoints):
             try:
                 self._checkpoint.restore(path).assert_existing_objects_matched()
@@ -58,6 +69,15 @@ class Checkpoints:
         if damaged:
             raise RunError(f"No checkpoint can be read: {', '.join(damaged)}. Name another --workdir to start anew.")
         return 0, damaged
+
+
+def check_pretrained(pretrained):
+    """Raises UserError if `pretrained`, unless it is empty, names no weights."""
+    try:
+        if pretrained:
+            find_weights(pretrained)
+    except PretrainedError as error:
+        raise UserError(f"pretrained={pretrained}: {error}") from error
 
 
 def choose_start(checkpoints, encoder, pretrained, say):

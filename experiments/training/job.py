@@ -20,7 +20,7 @@ from experiments.training.pictures import Curves
 from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
 from experiments.training.step import make_training_step
-from experiments.training.tracking import LogMetrics, Tracker
+from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
 from experiments.training.workdir import record_config, replacing
 
 
@@ -129,6 +129,7 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0):
     callbacks = [
         LogMetrics(job.tracker, learning_rate_schedule(training, plan)),
         *task_callbacks,
+        FlushMetrics(job.tracker),
         Curves(job.workdir),
         ProgressBar(training.section, course, job.say),
     ]

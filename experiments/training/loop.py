@@ -1,6 +1,7 @@
 """The training loop."""
 
 import dataclasses
+import json
 import math
 import time
 
@@ -58,7 +59,7 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
 
 
 def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption):
-    window = Window(course.batch_size)
+    window = Window(course.batch_size, checkpoints.window)
     for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
         window.add(training_step(batch))
         last = step == course.total_steps
@@ -67,14 +68,14 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
         save = last or stop or step % course.checkpoint_every == 0
         if log or save:
             metrics = window.metrics()
-            _check_finite(metrics, step, checkpoints)
-        if save:
-            checkpoints.save(step)
+            _check(metrics, step, course, checkpoints)
         callbacks.on_train_batch_end(step, {"epoch": step / course.steps_per_epoch, **metrics} if log else None)
         if log:
             window.clear()
         if step % course.steps_per_epoch == 0:
             callbacks.on_epoch_end(step // course.steps_per_epoch)
+        if save:  # last: what a kill before it leaves undone is done again
+            checkpoints.save(step, window.to_text())
         if stop:
             raise Interrupted(
                 f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there."
@@ -86,36 +87,48 @@ class Window:
 
     Args:
         batch_size: images of a step.
+        text: what `to_text` gave, to go on from; empty to begin anew.
     """
 
-    def __init__(self, batch_size):
+    def __init__(self, batch_size, text=""):
         self._batch_size = batch_size
         self.clear()
+        if text:
+            self._steps = json.loads(text)
 
     def clear(self):
         """Begins anew."""
         self._steps = []
+        self._timed_steps = 0
         self._began = time.perf_counter()
 
     def add(self, metrics):
-        """Adds what a step returned."""
+        """Adds what a step returned, a dictionary of scalar tensors."""
         self._steps.append(metrics)
+        self._timed_steps += 1
 
     def metrics(self):
         """Returns the means as floats, and `images_per_second`; `unreadable` is a sum."""
+        self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
         seconds = time.perf_counter() - self._began
-        values = {name: [float(step[name]) for step in self._steps] for name in self._steps[0]}
+        columns = {name: [step[name] for step in self._steps] for name in self._steps[0]}
         means = {
-            name: float(np.sum(column) if name == "unreadable" else np.mean(column)) for name, column in values.items()
+            name: float(np.sum(column) if name == "unreadable" else np.mean(column)) for name, column in columns.items()
         }
-        return {**means, "images_per_second": len(self._steps) * self._batch_size / seconds}
+        return {**means, "images_per_second": self._timed_steps * self._batch_size / seconds}
+
+    def to_text(self):
+        """Returns the steps since the last line as a text."""
+        return json.dumps([{name: float(value) for name, value in step.items()} for step in self._steps])
 
 
-def _check_finite(metrics, step, checkpoints):
-    if math.isfinite(metrics["loss"]):
-        return
+def _check(metrics, step, course, checkpoints):
+    """Raises RunError if it is no use to go on."""
     good = f"the last good checkpoint is {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint yet"
-    raise RunError(
-        f"The loss is {metrics['loss']} at step {step:,}; {good}. A lower base_learning_rate, a longer warmup or "
-        "clip_norm may help."
-    )
+    if not math.isfinite(metrics["loss"]):
+        raise RunError(
+            f"The loss is {metrics['loss']} at step {step:,}; {good}. A lower base_learning_rate, a longer warmup or "
+            "clip_norm may help."
+        )
+    if metrics["loss"] == 0.0 and metrics["unreadable"] >= course.batch_size:
+        raise RunError(f"None of the images up to step {step:,} can be read; {good}.")

@@ -24,6 +24,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._course = course
         self._say = say
         self._loss = None
+        self._unreadable = 0
         self._shown_at = 0.0
 
     def on_train_begin(self, logs=None):
@@ -43,7 +44,8 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if logs:
             self._loss = logs["loss"]
-            self._bar.set_postfix(loss=f"{self._loss:.4f}", refresh=False)
+            self._unreadable += int(logs["unreadable"])
+            self._bar.set_postfix_str(f"loss={self._loss:.4f}{self._losses()}", refresh=False)
         self._bar.update(self._course.batch_size)
         now = time.monotonic()
         finished = batch == self._course.total_steps
@@ -54,11 +56,14 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._bar.close()
 
+    def _losses(self):
+        return f", {self._unreadable:,} unreadable" if self._unreadable else ""
+
     def _line(self, step, now):
         course = self._course
         rate = (step - course.start_step) / max(now - self._began, 1e-9)
         left = tqdm.format_interval((course.total_steps - step) / rate)
         return (
-            f"{self._description}  step {step:,}/{course.total_steps:,}  loss {self._loss:.4f}  "
+            f"{self._description}  step {step:,}/{course.total_steps:,}  loss {self._loss:.4f}{self._losses()}  "
             f"{rate * course.batch_size:,.0f} img/s  {left} left"
         )

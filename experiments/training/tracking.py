@@ -4,6 +4,8 @@ import json
 
 import keras
 
+from experiments.errors import UserError
+
 METRICS = "metrics.jsonl"
 
 
@@ -26,14 +28,25 @@ class Tracker:
         path = self._workdir / METRICS
         _drop_lines_after(path, start_step)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open until `close`)
+        self._step, self._metrics = start_step, {}
         self._wandb = _start_wandb(self._workdir, self._config, start_step)
 
     def log(self, step, metrics):
-        """Records metrics, `{name: number}`, of a step."""
-        self._file.write(json.dumps({"step": step, **metrics}) + "\n")
+        """Takes metrics, `{name: number}`, of a step; all of one step make one line."""
+        if step != self._step:
+            self.flush()
+        self._step = step
+        self._metrics.update(metrics)
+
+    def flush(self):
+        """Writes the line of the current step, if it has one."""
+        if not self._metrics:
+            return
+        self._file.write(json.dumps({"step": self._step, **self._metrics}) + "\n")
         self._file.flush()
         if self._wandb:
-            self._wandb.log(metrics, step=step)
+            self._wandb.log(self._metrics, step=self._step)
+        self._metrics = {}
 
     def picture(self, step, name, path):
         """Records a picture that lies in a file."""
@@ -44,9 +57,25 @@ class Tracker:
 
     def close(self):
         """Ends the record."""
+        self.flush()
         self._file.close()
         if self._wandb:
             self._wandb.finish()
+
+
+class FlushMetrics(keras.callbacks.Callback):
+    """Writes the line of a step when all other callbacks have added to it.
+
+    Args:
+        tracker: a `Tracker`.
+    """
+
+    def __init__(self, tracker):
+        super().__init__()
+        self._tracker = tracker
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._tracker.flush()
 
 
 class LogMetrics(keras.callbacks.Callback):
@@ -89,12 +118,15 @@ def _start_wandb(workdir, config, start_step):
     import wandb
 
     name = settings.name or workdir.name
-    return wandb.init(
-        mode=settings.mode,
-        project=settings.project,
-        # A run that goes on is a new segment: an offline run cannot be continued.
-        name=f"{name}-from-{start_step}" if start_step else name,
-        group=name,
-        dir=str(workdir),
-        config=config.to_dict(),
-    )
+    try:
+        return wandb.init(
+            mode=settings.mode,
+            project=settings.project,
+            # A run that goes on is a new segment: an offline run cannot be continued.
+            name=f"{name}-from-{start_step}" if start_step else name,
+            group=name,
+            dir=str(workdir),
+            config=config.to_dict(),
+        )
+    except wandb.errors.Error as error:
+        raise UserError(f"wandb.mode={settings.mode}: {error} Try --config.wandb.mode=offline.") from error

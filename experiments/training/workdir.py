@@ -6,6 +6,7 @@ import pathlib
 
 from experiments.errors import UserError
 
+TEMPORARY = ".unfinished-"  # what the names of files begin with while they are written
 CONFIG, SUMMARY = "config.json", "summary.json"
 # Fields that change how a run is carried out, but not what comes of it.
 FREE_FIELDS = ("distribution", "logical_cpus", "log_every", "checkpoint_every", "keep_checkpoints", "wandb")
@@ -27,8 +28,7 @@ def check_workdir(path, config, task, resume="auto"):
         UserError: if the folder holds a run that must not go on, or one of another configuration.
     """
     workdir = pathlib.Path(path).expanduser()
-    if workdir.is_file():
-        raise UserError(f"--workdir={workdir} is a file: name a folder.")
+    _check_writable(workdir)
     if (workdir / CONFIG).exists():
         if resume == "never":
             raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
@@ -45,6 +45,8 @@ def finished_summary(workdir):
 def record_config(workdir, config, task):
     """Makes the folder of a run, if it is missing, and writes down what runs in it."""
     workdir.mkdir(parents=True, exist_ok=True)
+    for stale in workdir.glob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
+        stale.unlink()
     write_json(workdir / CONFIG, {"task": task, "config": config.to_dict()})
 
 
@@ -68,7 +70,7 @@ class replacing:  # noqa: N801 (a context manager reads as a verb)
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        self.temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
+        self.temporary = self.path.with_name(f"{TEMPORARY}{self.path.name}")
 
     def __enter__(self):
         return self.temporary
@@ -80,12 +82,29 @@ class replacing:  # noqa: N801 (a context manager reads as a verb)
             self.temporary.unlink(missing_ok=True)
 
 
+def _check_writable(workdir):
+    """Makes sure that the folder can be made and written to; makes none."""
+    above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
+
+
+def _recorded(workdir):
+    try:
+        recorded = read_json(workdir / CONFIG)
+        return recorded["task"], recorded["config"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{workdir / CONFIG} is damaged: name another --workdir.") from error
+
+
 def _check_same(workdir, config, task):
-    before = read_json(workdir / CONFIG)
-    if before["task"] != task:
-        raise UserError(f"{workdir} holds a {before['task']} run: name another --workdir to {task}.")
+    before, old_config = _recorded(workdir)
+    if before != task:
+        raise UserError(f"{workdir} holds a {before} run: name another --workdir to {task}.")
     now = json.loads(json.dumps(config.to_dict()))  # tuples become lists
-    old, new = _relevant(before["config"], task), _relevant(now, task)
+    old, new = _relevant(old_config, task), _relevant(now, task)
     differences = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if differences:
         shown = "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in differences[:5])

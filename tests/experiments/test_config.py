@@ -204,3 +204,32 @@ def test_a_configuration_cannot_be_changed():
         config.seed = 3
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.data.image_size = 64
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.mean", ("a",), "data.mean: 'a' is no number."),
+        ("data.mean", (float("nan"),), "data.mean: nan is not finite."),
+        ("data.std", (1e400,), "data.std: inf is not finite."),
+        ("model.depths", (1, 2.5, 3), "model.depths: 2.5 is no whole number."),
+        ("model.dims", ((1, 2), 2, 3), "model.dims: (1, 2) is no whole number."),
+        ("pretrain.crop_scale", ("a", "b"), "pretrain.crop_scale: 'a' is no number."),
+        ("pretrain.clip_norm", float("inf"), "pretrain.clip_norm: inf is not finite."),
+        ("seed", 2**32, "seed is below 2**32, got 4294967296."),
+        ("seed", "a", "seed: 'a' is no whole number."),
+        ("model", 3, "model has fields, got 3."),
+    ],
+)
+def test_a_value_of_another_type_is_an_error_that_names_its_field(field, value, message):
+    values = Config().to_dict()
+    *sections, name = field.split(".")
+    target = values[sections[0]] if sections else values
+    target[name] = value
+    with pytest.raises(UserError, match=re.escape(message)):
+        Config.from_dict(values)
+
+
+def test_a_whole_number_is_a_number_too():
+    warmup = PretrainConfig(warmup_epochs=4).warmup_epochs
+    assert warmup == 4.0 and isinstance(warmup, float)

@@ -10,6 +10,7 @@ from experiments.config import Config
 from experiments.errors import RunError, UserError
 from experiments.training.loop import Window
 from experiments.training.tracking import Tracker, read_metrics
+from tests.experiments.images import broken_inside, gradient, write
 from tests.experiments.tiny import Lines, picture_config
 
 
@@ -19,12 +20,31 @@ def begin(workdir, start_step):
     return tracker
 
 
-def test_each_line_is_readable_at_once(tmp_path):
+def test_all_metrics_of_a_step_make_one_line_that_is_readable_at_once(tmp_path):
     tracker = begin(tmp_path, 0)
     tracker.log(3, {"loss": 0.5})
     tracker.log(3, {"validation_loss": 0.25})
-    assert read_metrics(tmp_path) == [{"step": 3, "loss": 0.5}, {"step": 3, "validation_loss": 0.25}]
+    tracker.flush()
+    assert read_metrics(tmp_path) == [{"step": 3, "loss": 0.5, "validation_loss": 0.25}]
+    tracker.flush()
+    tracker.log(5, {"loss": 0.4})
+    tracker.log(6, {"loss": 0.3})
+    assert [line["step"] for line in read_metrics(tmp_path)] == [3, 5]
     tracker.close()
+    assert [line["step"] for line in read_metrics(tmp_path)] == [3, 5, 6]
+
+
+def test_a_window_goes_on_from_its_text():
+    steps = [{"loss": 1.0, "unreadable": 0.0}, {"loss": 2.0, "unreadable": 1.0}, {"loss": 6.0, "unreadable": 2.0}]
+    whole, first = Window(8), Window(8)
+    for step in steps:
+        whole.add(step)
+    for step in steps[:2]:
+        first.add(step)
+    second = Window(8, first.to_text())
+    second.add(steps[2])
+    for name, value in (("loss", 3.0), ("unreadable", 3.0)):
+        assert second.metrics()[name] == whole.metrics()[name] == value
 
 
 def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(tmp_path):
@@ -89,3 +109,12 @@ def test_a_disabled_wandb_leaves_no_trace_and_a_folder_without_labels_cannot_be_
     )
     assert summary["images"] == 16 and "validation_loss" not in summary
     assert not (tmp_path / "wandb").exists()
+
+
+def test_a_run_in_which_no_image_can_be_read_fails(tmp_path):
+    folder = tmp_path / "images"
+    for i in range(40):
+        write(folder / f"{i}.png", broken_inside(gradient(16, 16)))
+    config = picture_config(folder)
+    with pytest.raises(RunError, match="None of the images up to step"):
+        pretrain.run(config, tmp_path / "run", say=Lines())
