@@ -23,8 +23,9 @@ def get_config():
             evaluation_crop=1.0,
         ),
         pretrain=PretrainConfig(
-            epochs=140,
+            epochs=100,
             batch_size=128,
+            mask_ratio=0.75,
             crop_scale=(0.7, 1.0),
             base_learning_rate=2e-3,
             warmup_epochs=4,
@@ -36,5 +37,6 @@ def get_config():
             crop_scale=(0.7, 1.0),
             base_learning_rate=4e-3,
             warmup_epochs=5,
+            evaluations=2,
         ),
     ).to_config_dict()
