@@ -6,31 +6,17 @@ together (steps, peak rate) is computed in `experiments.training.plan`.
 """
 
 import dataclasses
-import math
 import typing
 
 from ml_collections import config_dict
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.errors import UserError
+from experiments.sections import Section, from_mapping, require, require_at_least
 from fcmae.masking import num_visible, patch_grid
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# Types as a person calls them.
-NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """A part of the configuration: every value has the type that its field declares, and numbers are finite."""
-
-    section: typing.ClassVar[str] = ""
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            where = f"{self.section}.{field.name}" if self.section else field.name
-            object.__setattr__(self, field.name, _typed(field.type, getattr(self, field.name), where))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +43,16 @@ class ModelConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(
+        require(
             self.variant in ConvNeXtV2.MODEL_VARIANTS,
             f"model.variant={self.variant!r} is not one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}.",
         )
-        _require(
+        require(
             len(self.depths) == len(self.dims),
             f"model.depths={self.depths} and model.dims={self.dims} need one number for each stage.",
         )
-        _require_at_least("model", self, 1, "stem_stride", "decoder_dim", "decoder_depth")
-        _require(min(self.depths + self.dims, default=1) > 0, "model.depths and model.dims are numbers above 0.")
+        require_at_least("model", self, 1, "stem_stride", "decoder_dim", "decoder_depth")
+        require(min(self.depths + self.dims, default=1) > 0, "model.depths and model.dims are numbers above 0.")
 
     @property
     def stages(self):
@@ -115,23 +101,23 @@ class DataConfig(Section):
     def __post_init__(self):
         super().__post_init__()
         kind, _, name = self.source.partition(":")
-        _require(
+        require(
             self.source == "digits" or (kind in ("tfds", "folder") and name),
             f"data.source={self.source!r} is not digits, tfds:NAME or folder:PATH.",
         )
-        _require(self.channels in (1, 3), f"data.channels is 1 or 3, got {self.channels}.")
-        _require(
+        require(self.channels in (1, 3), f"data.channels is 1 or 3, got {self.channels}.")
+        require(
             len(self.mean) == len(self.std) == self.channels,
             f"data.mean and data.std need {self.channels} numbers each, one for each of data.channels.",
         )
-        _require(min(self.std) > 0, "data.std is above 0.")
-        _require(0 < self.evaluation_crop <= 1, "data.evaluation_crop lies in (0, 1].")
+        require(min(self.std) > 0, "data.std is above 0.")
+        require(0 < self.evaluation_crop <= 1, "data.evaluation_crop lies in (0, 1].")
         for name in ("validation_share", "test_share"):
-            _require(0 <= getattr(self, name) < 1, f"data.{name} lies in [0, 1).")
-        _require(
+            require(0 <= getattr(self, name) < 1, f"data.{name} lies in [0, 1).")
+        require(
             self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image."
         )
-        _require_at_least("data", self, 1, "image_size", "shuffle_buffer")
+        require_at_least("data", self, 1, "image_size", "shuffle_buffer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,21 +159,21 @@ class TrainingConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _require_at_least(self.section, self, 1, "epochs", "batch_size", "accumulation_steps")
-        _require_at_least(
+        require_at_least(self.section, self, 1, "epochs", "batch_size", "accumulation_steps")
+        require_at_least(
             self.section,
             self,
             0,
             *("steps", "min_learning_rate", "warmup_epochs", "weight_decay", "clip_norm", "evaluations"),
         )
-        _require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
-        _require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
+        require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
+        require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
         scale = self.crop_scale
-        _require(
+        require(
             len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
             f"{self.section}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1, got {scale}.",
         )
-        _require(
+        require(
             self.batch_size % self.accumulation_steps == 0,
             f"{self.section}.batch_size={self.batch_size} does not divide by "
             f"{self.section}.accumulation_steps={self.accumulation_steps}.",
@@ -214,7 +200,7 @@ class PretrainConfig(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        _require_at_least(self.section, self, 0, "pictures")
+        require_at_least(self.section, self, 0, "pictures")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,7 +225,7 @@ class FinetuneConfig(TrainingConfig):
     def __post_init__(self):
         super().__post_init__()
         for name in ("drop_path_rate", "dropout_rate", "label_smoothing"):
-            _require(0 <= getattr(self, name) < 1, f"finetune.{name} lies in [0, 1).")
+            require(0 <= getattr(self, name) < 1, f"finetune.{name} lies in [0, 1).")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,7 +246,7 @@ class WandbConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(
+        require(
             self.mode in ("disabled", "offline", "online"),
             f"wandb.mode={self.mode!r} is not one of disabled, offline, online.",
         )
@@ -302,14 +288,14 @@ class Config(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _require(self.precision in ("auto", "float32", "mixed_bfloat16"), f"precision={self.precision!r} is unknown.")
-        _require(
+        require(self.precision in ("auto", "float32", "mixed_bfloat16"), f"precision={self.precision!r} is unknown.")
+        require(
             self.distribution in ("auto", "none", "mirrored"),
             f"distribution={self.distribution!r} is not one of auto, none, mirrored.",
         )
-        _require_at_least("", self, 0, "seed", "logical_cpus")
-        _require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
-        _require_at_least("", self, 1, "log_every", "checkpoint_every", "keep_checkpoints")
+        require_at_least("", self, 0, "seed", "logical_cpus")
+        require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
+        require_at_least("", self, 1, "log_every", "checkpoint_every", "keep_checkpoints")
         try:
             rows, columns = patch_grid(self.data.image_size, self.data.image_size, self.model.total_stride)
         except ValueError as error:
@@ -339,42 +325,4 @@ class Config(Section):
         Raises:
             UserError: if a field is unknown or its value is not allowed.
         """
-        return _from_mapping(cls, values, "")
-
-
-def _from_mapping(cls, values, prefix):
-    has_fields = isinstance(values, (dict, config_dict.ConfigDict))
-    _require(has_fields, f"{prefix.rstrip('.') or 'The configuration'} has fields, got {values!r}.")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = [name for name in values if name not in fields]
-    _require(not unknown, f"Unknown configuration: {', '.join(prefix + name for name in unknown)}.")
-    arguments = {}
-    for name, value in values.items():
-        kind = fields[name].type
-        arguments[name] = _from_mapping(kind, value, f"{prefix}{name}.") if dataclasses.is_dataclass(kind) else value
-    return cls(**arguments)
-
-
-def _typed(kind, value, where):
-    """Returns a value as the type that is declared: an integer is a float too, a list a tuple, nothing else changes."""
-    if typing.get_origin(kind) is tuple:
-        _require(isinstance(value, (list, tuple)), f"{where} is a tuple, got {value!r}.")
-        return tuple(_typed(typing.get_args(kind)[0], item, where) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-    _require(not wrong, f"{where}: {value!r} is no {NAMES.get(kind, kind.__name__)}.")
-    _require(kind is not float or math.isfinite(value), f"{where}: {value!r} is not finite.")
-    return value
-
-
-def _require(condition, message):
-    if not condition:
-        raise UserError(message)
-
-
-def _require_at_least(section, config, smallest, *names):
-    for name in names:
-        value = getattr(config, name)
-        where = f"{section}.{name}" if section else name
-        _require(value >= smallest, f"{where} is at least {smallest}, got {value}.")
+        return from_mapping(cls, values, "")

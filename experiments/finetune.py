@@ -55,13 +55,7 @@ def run(config, workdir, resume="auto", say=print):
         validation = Evaluate("validation_top1", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
 
-    def example_losses(batch):
-        targets = keras.ops.one_hot(batch["labels"], source.num_classes, dtype="float32")
-        targets = targets * (1.0 - training.label_smoothing) + training.label_smoothing / source.num_classes
-        logits = model(batch["images"], training=True)
-        return keras.ops.categorical_crossentropy(targets, logits, from_logits=True)
-
-    seconds = run_job(job, model, example_losses, callbacks)
+    seconds = run_job(job, model, _cross_entropy(model, source.num_classes, training.label_smoothing), callbacks)
     save_model(model, workdir / "classifier.keras")
     summary = {
         "task": "finetune",
@@ -77,3 +71,15 @@ def run(config, workdir, resume="auto", say=print):
         summary["test_top1"] = TopOne(model, test, job.preparation, training.batch_size)()
     write_json(workdir / SUMMARY, summary)
     return summary
+
+
+def _cross_entropy(model, num_classes, label_smoothing):
+    """Returns the function from a batch to the loss of each example, `(B,)`."""
+
+    def example_losses(batch):
+        targets = keras.ops.one_hot(batch["labels"], num_classes, dtype="float32")
+        targets = targets * (1.0 - label_smoothing) + label_smoothing / num_classes
+        logits = model(batch["images"], training=True)
+        return keras.ops.categorical_crossentropy(targets, logits, from_logits=True)
+
+    return example_losses
