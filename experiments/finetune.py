@@ -33,7 +33,7 @@ def run(config, workdir, resume="auto", say=print):
     if summary := finished_summary(workdir):
         say(f"The run in {workdir} is complete.")
         return summary
-    check_pretrained(config.pretrained)
+    check_pretrained(config.pretrained, workdir)
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to fine-tune on.")

@@ -34,7 +34,7 @@ def run(config, workdir, resume="auto", say=print):
     if summary := finished_summary(workdir):
         say(f"The run in {workdir} is complete.")
         return summary
-    check_pretrained(config.pretrained)
+    check_pretrained(config.pretrained, workdir)
     source = open_source(config.data)
     split = source.split("train")
     job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)

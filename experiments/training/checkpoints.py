@@ -5,6 +5,7 @@ import tensorflow as tf
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
 
+FOLDER = "checkpoints"
 # What TensorFlow raises for a checkpoint that is cut short, damaged or gone.
 DAMAGE = (tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError, OSError)
 
@@ -28,7 +29,7 @@ class Checkpoints:
         self._checkpoint = tf.train.Checkpoint(
             model=model, optimizer=optimizer, generators=generators, step=self._step, window=self._window
         )
-        self._directory = workdir / "checkpoints"
+        self._directory = workdir / FOLDER
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._directory), max_to_keep=keep)
 
     @property
@@ -71,11 +72,17 @@ class Checkpoints:
         return 0, damaged
 
 
-def check_pretrained(pretrained):
-    """Raises UserError if `pretrained`, unless it is empty, names no weights."""
+def check_pretrained(pretrained, workdir):
+    """Raises UserError if a run without a checkpoint of its own is to start from weights that are not there.
+
+    Args:
+        pretrained: a run's workdir or a file; empty for none.
+        workdir: of the run.
+    """
+    if not pretrained or tf.train.latest_checkpoint(str(workdir / FOLDER)):
+        return
     try:
-        if pretrained:
-            find_weights(pretrained)
+        find_weights(pretrained)
     except PretrainedError as error:
         raise UserError(f"pretrained={pretrained}: {error}") from error
 

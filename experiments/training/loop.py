@@ -109,7 +109,7 @@ class Window:
 
     def metrics(self):
         """Returns the means as floats, and `images_per_second`; `unreadable` is a sum."""
-        self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
+        self._read()
         seconds = time.perf_counter() - self._began
         columns = {name: [step[name] for step in self._steps] for name in self._steps[0]}
         means = {
@@ -119,7 +119,12 @@ class Window:
 
     def to_text(self):
         """Returns the steps since the last line as a text."""
-        return json.dumps([{name: float(value) for name, value in step.items()} for step in self._steps])
+        self._read()
+        return json.dumps(self._steps)
+
+    def _read(self):
+        """Brings the values from the device."""
+        self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
 
 
 def _check(metrics, step, course, checkpoints):

@@ -8,7 +8,7 @@ import pytest
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.errors import RunError, UserError
-from experiments.training.checkpoints import Checkpoints, choose_start
+from experiments.training.checkpoints import Checkpoints, check_pretrained, choose_start
 from tests.experiments.tiny import Lines
 
 INPUT = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
@@ -169,3 +169,12 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path):
     message = f"pretrained={tmp_path}: {tmp_path / 'encoder.keras'} does not fit the model (0 of "
     with pytest.raises(UserError, match=re.escape(message)):
         choose_start(checkpoints, model, str(tmp_path), Lines())
+
+
+def test_weights_that_are_gone_matter_to_a_run_without_a_checkpoint_alone(tmp_path):
+    gone = str(tmp_path / "gone")
+    _, _, checkpoints = make_state(tmp_path / "run")
+    with pytest.raises(UserError, match=re.escape(f"pretrained={gone}: There is no {gone}")):
+        check_pretrained(gone, tmp_path / "run")
+    checkpoints.save(3)
+    check_pretrained(gone, tmp_path / "run")
