@@ -1,17 +1,25 @@
-"""ConvNeXt in Keras 3, equal in numbers to the published models."""
+"""ConvNeXt V1 and V2 in Keras 3, equal in numbers to the published models."""
 
-from convnext.blocks import ConvNextV2Block
+from convnext.blocks import ConvNextV1Block, ConvNextV2Block
+from convnext.convnext_v1 import ConvNeXtV1, create_convnext_v1
 from convnext.convnext_v2 import ConvNeXtV2, create_convnext_v2
-from convnext.layers import GlobalResponseNormalization, StochasticDepth
-from convnext.pretrained import LoadReport, PretrainedError, load_pretrained
+from convnext.create import create_from_weights
+from convnext.errors import PretrainedError
+from convnext.layers import GlobalResponseNormalization, LayerScale, StochasticDepth
+from convnext.pretrained import LoadReport, load_pretrained
 
 __all__ = [
+    "ConvNeXtV1",
     "ConvNeXtV2",
+    "ConvNextV1Block",
     "ConvNextV2Block",
     "GlobalResponseNormalization",
+    "LayerScale",
     "LoadReport",
     "PretrainedError",
     "StochasticDepth",
+    "create_convnext_v1",
     "create_convnext_v2",
+    "create_from_weights",
     "load_pretrained",
 ]

@@ -95,7 +95,7 @@ class Stage(keras.layers.Layer):
 
 
 class ConvNeXt(keras.Model):
-    """The skeleton of a ConvNeXt; `ConvNeXtV2` gives it its block through `make_block`.
+    """The skeleton of a ConvNeXt; `ConvNeXtV1` and `ConvNeXtV2` give it their block through `make_block`.
 
     Args:
         depths: number of blocks of each stage.
@@ -112,6 +112,9 @@ class ConvNeXt(keras.Model):
         ValueError: if the sizes of the stages do not match, or the input is smaller than one position of the
             last stage.
     """
+
+    # The published sizes, `{name: Variant}`.
+    MODEL_VARIANTS = {}
 
     def __init__(
         self,
@@ -148,6 +151,22 @@ class ConvNeXt(keras.Model):
             # Logits are float32 under every policy: a softmax over bfloat16 loses the small classes.
             self.head = keras.layers.Dense(num_classes, kernel_initializer=initializer(), dtype="float32", name="head")
         self.build((None, *self.image_shape))
+
+    @classmethod
+    def from_variant(cls, variant, **overrides):
+        """Returns a new model of a published size.
+
+        Args:
+            variant: one of `MODEL_VARIANTS`.
+            **overrides: any argument of the model.
+
+        Raises:
+            ValueError: if no variant has that name.
+        """
+        if variant not in cls.MODEL_VARIANTS:
+            raise ValueError(f"No variant is called {variant!r}; there are {', '.join(cls.MODEL_VARIANTS)}.")
+        size = cls.MODEL_VARIANTS[variant]
+        return cls(**{"depths": size.depths, "dims": size.dims, **overrides})
 
     @property
     def total_stride(self):

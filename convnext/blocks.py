@@ -1,8 +1,8 @@
-"""The residual block of ConvNeXt V2."""
+"""The residual blocks of ConvNeXt, V1 and V2."""
 
 import keras
 
-from convnext.layers import EPSILON, GlobalResponseNormalization, StochasticDepth
+from convnext.layers import EPSILON, GlobalResponseNormalization, LayerScale, StochasticDepth
 
 
 def initializer():
@@ -14,12 +14,8 @@ def initializer():
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-@keras.saving.register_keras_serializable(package="convnext")
-class ConvNextV2Block(keras.layers.Layer):
-    """ConvNeXt V2 block (https://arxiv.org/abs/2301.00808, figure 5).
-
-    Depthwise convolution, LayerNorm, expansion to four times the channels, GELU, global response
-    normalization, projection back, stochastic depth, residual.
+class ConvNextBlock(keras.layers.Layer):
+    """What the blocks of both versions share; each of them says in `mix_channels` what its branch computes.
 
     Args:
         dim: number of channels `C`.
@@ -45,19 +41,16 @@ class ConvNextV2Block(keras.layers.Layer):
         self.expansion = keras.layers.Dense(
             4 * dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="expansion"
         )
-        self.grn = GlobalResponseNormalization(dtype=self.dtype_policy, name="grn")
         self.projection = keras.layers.Dense(
             dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="projection"
         )
         self.drop_path = StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
 
     def build(self, input_shape):
-        expanded = (*input_shape[:-1], 4 * self.dim)
         self.depthwise_conv.build(input_shape)
         self.norm.build(input_shape)
         self.expansion.build(input_shape)
-        self.grn.build(expanded)
-        self.projection.build(expanded)
+        self.projection.build((*input_shape[:-1], 4 * self.dim))
 
     def call(self, inputs, visible=None, training=None):
         """Applies the block.
@@ -74,7 +67,7 @@ class ConvNextV2Block(keras.layers.Layer):
         return inputs + branch
 
     def mix_channels(self, x, visible=None, training=None):
-        """The part of the branch that works on each position alone, but for the statistics of GRN.
+        """The branch after the depthwise convolution: each position alone, but for the statistics of GRN.
 
         Args:
             x: `(B, ..., C)`, the output of the depthwise convolution.
@@ -84,9 +77,11 @@ class ConvNextV2Block(keras.layers.Layer):
         Returns:
             `(B, ..., C)`.
         """
-        x = self.expansion(self.norm(x))
-        x = self.grn(keras.activations.gelu(x, approximate=False), visible=visible)
-        return self.drop_path(self.projection(x), training=training)
+        raise NotImplementedError
+
+    def expand(self, x):
+        """LayerNorm, expansion to four times the channels, exact GELU: `(B, ..., C)` to `(B, ..., 4 * C)`."""
+        return keras.activations.gelu(self.expansion(self.norm(x)), approximate=False)
 
     def get_config(self):
         return {
@@ -95,3 +90,64 @@ class ConvNextV2Block(keras.layers.Layer):
             "kernel_size": self.kernel_size,
             "drop_path_rate": self.drop_path_rate,
         }
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class ConvNextV1Block(ConvNextBlock):
+    """ConvNeXt block (https://arxiv.org/abs/2201.03545, figure 4).
+
+    Depthwise convolution, LayerNorm, expansion to four times the channels, GELU, projection back, layer scale,
+    stochastic depth, residual.
+
+    Args:
+        dim: number of channels `C`.
+        kernel_size: of the depthwise convolution.
+        drop_path_rate: probability to drop the residual branch of an image in training, in [0, 1).
+        layer_scale_init: initial value of the layer scale.
+
+    Input and output: `(B, H, W, C)`.
+    """
+
+    def __init__(self, dim, kernel_size=7, drop_path_rate=0.0, layer_scale_init=1e-6, **kwargs):
+        super().__init__(dim, kernel_size, drop_path_rate, **kwargs)
+        self.layer_scale_init = layer_scale_init
+        self.layer_scale = LayerScale(layer_scale_init, dtype=self.dtype_policy, name="layer_scale")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.layer_scale.build(input_shape)
+
+    def mix_channels(self, x, visible=None, training=None):
+        x = self.layer_scale(self.projection(self.expand(x)))
+        return self.drop_path(x, training=training)
+
+    def get_config(self):
+        return {**super().get_config(), "layer_scale_init": self.layer_scale_init}
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class ConvNextV2Block(ConvNextBlock):
+    """ConvNeXt V2 block (https://arxiv.org/abs/2301.00808, figure 5).
+
+    Depthwise convolution, LayerNorm, expansion to four times the channels, GELU, global response
+    normalization, projection back, stochastic depth, residual.
+
+    Args:
+        dim: number of channels `C`.
+        kernel_size: of the depthwise convolution.
+        drop_path_rate: probability to drop the residual branch of an image in training, in [0, 1).
+
+    Input and output: `(B, H, W, C)`.
+    """
+
+    def __init__(self, dim, kernel_size=7, drop_path_rate=0.0, **kwargs):
+        super().__init__(dim, kernel_size, drop_path_rate, **kwargs)
+        self.grn = GlobalResponseNormalization(dtype=self.dtype_policy, name="grn")
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.grn.build((*input_shape[:-1], 4 * self.dim))
+
+    def mix_channels(self, x, visible=None, training=None):
+        x = self.projection(self.grn(self.expand(x), visible=visible))
+        return self.drop_path(x, training=training)

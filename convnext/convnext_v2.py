@@ -7,6 +7,8 @@ from convnext.blocks import ConvNextV2Block
 from convnext.pretrained import load_pretrained
 from convnext.variants import CONVNEXT_V2
 
+__all__ = ["ConvNeXtV2", "ConvNextV2Block", "create_convnext_v2"]
+
 
 @keras.saving.register_keras_serializable(package="convnext")
 class ConvNeXtV2(ConvNeXt):
@@ -36,22 +38,6 @@ class ConvNeXtV2(ConvNeXt):
 
     MODEL_VARIANTS = CONVNEXT_V2
 
-    @classmethod
-    def from_variant(cls, variant, **overrides):
-        """Returns a new model of a published size.
-
-        Args:
-            variant: one of `MODEL_VARIANTS`.
-            **overrides: any argument of the model.
-
-        Raises:
-            ValueError: if no variant has that name.
-        """
-        if variant not in cls.MODEL_VARIANTS:
-            raise ValueError(f"No variant is called {variant!r}; there are {', '.join(cls.MODEL_VARIANTS)}.")
-        size = cls.MODEL_VARIANTS[variant]
-        return cls(**{"depths": size.depths, "dims": size.dims, **overrides})
-
     def make_block(self, dim, drop_path_rate, name):
         return ConvNextV2Block(dim, self.kernel_size, drop_path_rate, dtype=self.dtype_policy, name=name)
 
@@ -63,6 +49,7 @@ def create_convnext_v2(
     include_top=True,
     pretrained=None,
     drop_path_rate=0.0,
+    pretrained_stem="load",
     **overrides,
 ):
     """Creates a ConvNeXt V2, with pretrained weights where asked for.
@@ -72,8 +59,11 @@ def create_convnext_v2(
         num_classes: number of logits.
         input_shape: `(H, W, channels)`; H and W may be None.
         include_top: whether the model ends in the classification head.
-        pretrained: a run's workdir or a `.keras` file, or None for random weights.
+        pretrained: a run's workdir, or a file of Keras, of the authors' code, of timm or of Transformers (see
+            `load_pretrained`), or None for random weights.
         drop_path_rate: stochastic depth rate of the last block, in [0, 1).
+        pretrained_stem: `load`, `average` or `leave_out`, for images of another number of channels than those of
+            the pretrained weights (see `load_pretrained`).
         **overrides: any other argument of `ConvNeXtV2`.
 
     Returns:
@@ -92,5 +82,5 @@ def create_convnext_v2(
         **overrides,
     )
     if pretrained is not None:
-        load_pretrained(model, pretrained)
+        load_pretrained(model, pretrained, stem=pretrained_stem)
     return model

@@ -1,4 +1,4 @@
-"""The layers that Keras does not have: global response normalization and stochastic depth."""
+"""The layers that Keras does not have: global response normalization, layer scale, stochastic depth."""
 
 import keras
 from keras import ops
@@ -45,6 +45,32 @@ class GlobalResponseNormalization(keras.layers.Layer):
         response = norm / (ops.mean(norm, axis=-1, keepdims=True) + EPSILON)
         scale = ops.cast(self.gamma * response + 1.0, inputs.dtype)
         return inputs * scale + ops.cast(self.beta, inputs.dtype)
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class LayerScale(keras.layers.Layer):
+    """Scales each channel by a learned factor (https://arxiv.org/abs/2103.17239, equation 4).
+
+    Args:
+        initial_value: of all factors.
+
+    Input: `(..., C)`. Output: the same shape.
+    """
+
+    def __init__(self, initial_value=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(
+            name="gamma", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.initial_value)
+        )
+
+    def call(self, inputs):
+        return inputs * self.gamma
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": self.initial_value}
 
 
 @keras.saving.register_keras_serializable(package="convnext")

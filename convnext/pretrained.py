@@ -6,16 +6,19 @@ arrays; the names of a model's own variables are made the same way, so sources a
 
 import dataclasses
 import pathlib
-import zipfile
 
-import keras
+import numpy as np
 
-HEAD = ("head_norm/", "head/")
+from convnext.errors import PretrainedError
+from convnext.port.weights import KINDS, read_weights
+
+HEAD_NORM = ("head_norm/gamma", "head_norm/beta")
+HEAD = (*HEAD_NORM, "head/kernel", "head/bias")
 DECODER = "decoder/"
-
-
-class PretrainedError(ValueError):
-    """Pretrained weights that cannot be found, cannot be read, or do not fit the model."""
+STEM_KERNEL = "stem/conv/kernel"
+# What is done with the stem of a source: load it; average it over its input channels; leave it out.
+STEMS = ("load", "average", "leave_out")
+IN_WORKDIR = ("classifier.keras", "encoder.keras")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +28,21 @@ class LoadReport:
     Args:
         source: where the weights came from.
         loaded: variables that took their value from the source.
-        left_out: variables of the source that were left out on purpose (another classifier, a decoder).
-        missing: variables of the model that the source lacks, or has for another number of classes, and that
-            keep their initial values (the classifier alone).
+        left_out: variables of the source that were left out on purpose (another classifier, a decoder, a stem).
+        missing: variables of the model that keep their initial values (a classifier, a decoder, a stem).
+        averaged: those of `loaded` that were averaged over the input channels.
     """
 
     source: str
     loaded: tuple[str, ...]
     left_out: tuple[str, ...]
     missing: tuple[str, ...]
+    averaged: tuple[str, ...] = ()
 
     def __str__(self):
         parts = [f"{self.source}: {len(self.loaded)} variables loaded"]
+        if self.averaged:
+            parts.append(f"averaged over the input channels: {', '.join(self.averaged)}")
         if self.left_out:
             parts.append(f"left out on purpose: {', '.join(self.left_out)}")
         if self.missing:
@@ -44,34 +50,49 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_pretrained(model, source):
+def load_pretrained(model, source, stem="load"):
     """Loads the weights of `source` into `model`, strictly.
 
-    The encoder's variables must match one by one, in name and shape. The classification head is loaded where
-    both have one of the same size, and left out otherwise. On an error the model keeps the weights it had.
+    The encoder's variables must match one by one, in name and shape. The classification head is loaded where both
+    have one for the same number of classes, and left out otherwise. A decoder is loaded into an `FCMAE` where the
+    source has one, and left out for a backbone. On an error the model keeps the weights it had.
 
     Args:
-        model: a `ConvNeXt`.
-        source: a run's workdir (its `classifier.keras` or `encoder.keras`), or a `.keras` file.
+        model: a `ConvNeXt`, or an `FCMAE` around one.
+        source: a run's workdir (its `classifier.keras` or `encoder.keras`), or a file that
+            `convnext.port.read_weights` reads: of Keras, of the authors' code, of timm or of Transformers.
+        stem: what to do with the stem's kernel, for images of another number of channels than those of the source:
+            `load` expects the same number; `average` gives every channel the mean over the source's, scaled so that
+            an image with equal channels has the same features; `leave_out` keeps the model's own stem.
 
     Returns:
         A `LoadReport`.
 
     Raises:
         PretrainedError: if the source is not there, cannot be read, or does not fit.
+        ValueError: if `stem` is none of these.
     """
     path = find_weights(source)
-    values = _read(path)
+    return assign_weights(model, read_weights(path), path, stem)
+
+
+def assign_weights(model, values, path, stem="load"):
+    """Does for weights that have been read from `path` what `load_pretrained` does; takes `{name: array}`."""
+    if stem not in STEMS:
+        raise ValueError(f"stem={stem!r} is not one of {', '.join(STEMS)}.")
     targets = named_variables(model)
-    fits = {name for name in targets if name in values and values[name].shape == tuple(targets[name].shape)}
-    head_fits = all(name in fits for name in targets if name.startswith(HEAD))
-    loaded = [name for name in targets if name in fits and (head_fits or not name.startswith(HEAD))]
+    averaged = ()
+    if stem == "average" and STEM_KERNEL in values:
+        values = {**values, STEM_KERNEL: _average(values[STEM_KERNEL], targets[STEM_KERNEL].shape[2])}
+        averaged = (STEM_KERNEL,)
+    optional = _optional_parts(path, targets, values, stem)
+    loaded = [name for name in targets if name in values and name not in optional]
     missing = [name for name in targets if name not in loaded]
     left_out = [name for name in values if name not in loaded]
-    _check(path, targets, values, missing, left_out)
+    _check(path, targets, values, optional)
     for name in loaded:
         targets[name].assign(values[name])
-    return LoadReport(str(path), tuple(loaded), tuple(left_out), tuple(missing))
+    return LoadReport(str(path), tuple(loaded), tuple(left_out), tuple(missing), averaged)
 
 
 def find_weights(source):
@@ -82,7 +103,7 @@ def find_weights(source):
     """
     path = pathlib.Path(source)
     if path.is_dir():
-        for name in ("classifier.keras", "encoder.keras"):
+        for name in IN_WORKDIR:
             if (path / name).is_file():
                 return path / name
         raise PretrainedError(
@@ -90,19 +111,23 @@ def find_weights(source):
             "another workdir."
         )
     if not path.exists():
-        raise PretrainedError(f"There is no {path}: pretrained weights are a run's workdir or a .keras file.")
-    if path.suffix != ".keras":
-        raise PretrainedError(
-            f"{path} is not a kind of weights that can be read: name a run's workdir or a .keras file."
-        )
+        raise PretrainedError(f"There is no {path}: pretrained weights are a run's workdir, or a {KINDS} file.")
     return path
 
 
 def named_variables(model):
-    """Returns `{name: variable}` of the model's weights, names relative to the model.
+    """Returns `{name: variable}` of the weights of a `ConvNeXt`, names relative to it; of an `FCMAE`, those of its
+    backbone and, below `decoder/`, those of its decoder.
 
     The state of random generators is no weight and does not appear.
     """
+    if hasattr(model, "backbone"):
+        decoder = {name: variable for name, variable in _relative_names(model).items() if name.startswith(DECODER)}
+        return {**_relative_names(model.backbone), **decoder}
+    return _relative_names(model)
+
+
+def _relative_names(model):
     prefix = model.name + "/"
     return {
         variable.path.removeprefix(prefix): variable
@@ -111,24 +136,41 @@ def named_variables(model):
     }
 
 
-def _read(path):
-    """Returns `{name: array}` of a `.keras` file; of an autoencoder, its backbone's weights and those of `decoder/`."""
-    if not zipfile.is_zipfile(path):
-        raise PretrainedError(f"{path} is no .keras file, or it is cut short.")
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises whatever the damage leads to: zip, JSON, HDF5 or type errors.
-        raise PretrainedError(f"{path} cannot be read as a Keras model: {_first_line(error)}") from error
-    variables = named_variables(model)
-    if hasattr(model, "backbone"):
-        decoder = {name: variable for name, variable in variables.items() if name.startswith(DECODER)}
-        variables = {**named_variables(model.backbone), **decoder}
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in variables.items()}
+def _average(kernel, channels):
+    """`(rows, columns, in, out)` to `(rows, columns, channels, out)`; the sum over the input channels stays."""
+    mean = np.mean(kernel, axis=2, keepdims=True) * (kernel.shape[2] / channels)
+    return np.repeat(mean, channels, axis=2)
 
 
-def _check(path, targets, values, missing, left_out):
-    wrong = [name for name in missing if not name.startswith(HEAD)]
-    unknown = [name for name in left_out if not name.startswith((*HEAD, DECODER)) and name not in wrong]
+def _optional_parts(path, targets, values, stem):
+    """Returns the names, of either side, that are left out on purpose or keep their initial values."""
+    optional = set()
+    if stem == "leave_out":
+        optional.add(STEM_KERNEL)
+    for names in (_decoder(targets), _decoder(values)):
+        if not (_decoder(targets) and _decoder(values)):
+            optional.update(names)
+    heads = [{name for name in HEAD if name in names} for names in (targets, values)]
+    whole = [head in (set(), set(HEAD), set(HEAD_NORM)) for head in heads]
+    if all(whole) and (heads[0] != heads[1] or _number_of_classes(targets) != _number_of_classes(values)):
+        optional.update(HEAD)
+    return optional
+
+
+def _decoder(names):
+    return {name for name in names if name.startswith(DECODER)}
+
+
+def _number_of_classes(weights):
+    return weights["head/bias"].shape[-1] if "head/bias" in weights else None
+
+
+def _check(path, targets, values, optional):
+    """Raises PretrainedError if a variable of one side has no counterpart of its shape on the other."""
+    needed = [name for name in targets if name not in optional]
+    fitting = [name for name in needed if name in values and values[name].shape == tuple(targets[name].shape)]
+    wrong = [name for name in needed if name not in fitting]
+    unknown = [name for name in values if name not in targets and name not in optional]
     if not wrong and not unknown:
         return
     differences = [
@@ -137,13 +179,13 @@ def _check(path, targets, values, missing, left_out):
     ]
     shown = "; ".join(differences[:4])
     more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
-    fitting = len(targets) - len(missing)
-    raise PretrainedError(f"{path} does not fit the model ({fitting} of {len(targets)} variables do): {shown}{more}.")
+    hint = ""
+    if wrong == [STEM_KERNEL] and not unknown and values[STEM_KERNEL].shape[:2] == targets[STEM_KERNEL].shape[:2]:
+        hint = " For another number of input channels ask for stem='average' or stem='leave_out'."
+    raise PretrainedError(
+        f"{path} does not fit the model ({len(fitting)} of {len(targets)} variables do): {shown}{more}.{hint}"
+    )
 
 
 def _shape(variables, name):
     return tuple(variables[name].shape) if name in variables else "no such variable"
-
-
-def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

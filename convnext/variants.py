@@ -1,4 +1,4 @@
-"""The published sizes of ConvNeXt V2: how many blocks and how many channels each stage has."""
+"""The published sizes of ConvNeXt, V1 and V2: how many blocks and how many channels each stage has."""
 
 import dataclasses
 
@@ -15,6 +15,15 @@ class Variant:
     depths: tuple[int, ...]
     dims: tuple[int, ...]
 
+
+# ConvNeXt (https://arxiv.org/abs/2201.03545), section 3.
+CONVNEXT_V1 = {
+    "tiny": Variant((3, 3, 9, 3), (96, 192, 384, 768)),
+    "small": Variant((3, 3, 27, 3), (96, 192, 384, 768)),
+    "base": Variant((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "large": Variant((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "xlarge": Variant((3, 3, 27, 3), (256, 512, 1024, 2048)),
+}
 
 # ConvNeXt V2 (https://arxiv.org/abs/2301.00808), appendix A.1.
 CONVNEXT_V2 = {

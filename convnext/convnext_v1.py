@@ -1,0 +1,96 @@
+"""ConvNeXt, the first version."""
+
+import keras
+
+from convnext.backbone import ConvNeXt
+from convnext.blocks import ConvNextV1Block
+from convnext.pretrained import load_pretrained
+from convnext.variants import CONVNEXT_V1
+
+__all__ = ["ConvNeXtV1", "ConvNextV1Block", "create_convnext_v1"]
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class ConvNeXtV1(ConvNeXt):
+    """ConvNeXt (https://arxiv.org/abs/2201.03545).
+
+    Example:
+
+        >>> model = ConvNeXtV1.from_variant("tiny", num_classes=10, input_shape=(224, 224, 3))
+        >>> logits = model(images)                      # (B, 10)
+        >>> features = model.extract_features(images)   # four maps, strides 4, 8, 16, 32
+
+    Args:
+        depths: number of blocks of each stage.
+        dims: number of channels of each stage.
+        num_classes: number of logits of the head.
+        input_shape: `(H, W, channels)`; H and W may be None.
+        include_top: whether the model ends in the classification head.
+        stem_stride: side in pixels of the patches that the stem embeds.
+        kernel_size: of the depthwise convolutions.
+        drop_path_rate: stochastic depth rate of the last block; rates rise linearly from 0 over all blocks.
+        dropout_rate: of the pooled features, before the logits.
+        layer_scale_init: initial value of the layer scale of each block.
+
+    Raises:
+        ValueError: if the sizes of the stages do not match, or the input is smaller than one position of the
+            last stage.
+    """
+
+    MODEL_VARIANTS = CONVNEXT_V1
+
+    def __init__(self, depths, dims, *arguments, layer_scale_init=1e-6, **named_arguments):
+        self.layer_scale_init = layer_scale_init  # first, for the blocks are made in there
+        super().__init__(depths, dims, *arguments, **named_arguments)
+
+    def make_block(self, dim, drop_path_rate, name):
+        return ConvNextV1Block(
+            dim, self.kernel_size, drop_path_rate, self.layer_scale_init, dtype=self.dtype_policy, name=name
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "layer_scale_init": self.layer_scale_init}
+
+
+def create_convnext_v1(
+    variant,
+    num_classes=1000,
+    input_shape=(None, None, 3),
+    include_top=True,
+    pretrained=None,
+    drop_path_rate=0.0,
+    pretrained_stem="load",
+    **overrides,
+):
+    """Creates a ConvNeXt V1, with pretrained weights where asked for.
+
+    Args:
+        variant: a name in `ConvNeXtV1.MODEL_VARIANTS`.
+        num_classes: number of logits.
+        input_shape: `(H, W, channels)`; H and W may be None.
+        include_top: whether the model ends in the classification head.
+        pretrained: a run's workdir, or a file of Keras, of the authors' code, of timm or of Transformers (see
+            `load_pretrained`), or None for random weights.
+        drop_path_rate: stochastic depth rate of the last block, in [0, 1).
+        pretrained_stem: `load`, `average` or `leave_out`, for images of another number of channels than those of
+            the pretrained weights (see `load_pretrained`).
+        **overrides: any other argument of `ConvNeXtV1`.
+
+    Returns:
+        A `ConvNeXtV1`.
+
+    Raises:
+        ValueError: if there is no such variant.
+        PretrainedError: if the weights do not fit the model.
+    """
+    model = ConvNeXtV1.from_variant(
+        variant,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        include_top=include_top,
+        drop_path_rate=drop_path_rate,
+        **overrides,
+    )
+    if pretrained is not None:
+        load_pretrained(model, pretrained, stem=pretrained_stem)
+    return model

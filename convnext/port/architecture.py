@@ -1,0 +1,54 @@
+"""Which model a set of weights belongs to, read from their names and shapes."""
+
+import dataclasses
+
+from convnext.errors import PretrainedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """The sizes of a ConvNeXt.
+
+    Args:
+        version: 1 or 2.
+        depths: number of blocks of each stage.
+        dims: number of channels of each stage.
+        channels: of the images.
+        stem_stride: side in pixels of the patches of the stem.
+        kernel_size: of the depthwise convolutions.
+        num_classes: number of logits; 0 for an encoder without head.
+    """
+
+    version: int
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    channels: int
+    stem_stride: int
+    kernel_size: int
+    num_classes: int
+
+    @classmethod
+    def of(cls, weights, path="the weights"):
+        """Reads the architecture of `{our name: array}`; `path` is what a message calls them.
+
+        Raises:
+            PretrainedError: if a weight is missing that tells a size.
+        """
+        blocks = {tuple(name.split("/")[:2]) for name in weights if name.startswith("stage_") and "/block_" in name}
+        num_stages = len({stage for stage, _ in blocks})
+        depths = tuple(sum(stage == f"stage_{i}" for stage, _ in blocks) for i in range(num_stages))
+        try:
+            kernels = [weights[f"stage_{i}/block_0/depthwise_conv/kernel"] for i in range(num_stages)]
+            stem = weights["stem/conv/kernel"]
+            kernel_size = kernels[0].shape[0]
+        except (KeyError, IndexError) as error:
+            raise PretrainedError(f"{path} has not all weights of a ConvNeXt: it lacks {error}.") from error
+        return cls(
+            version=2 if "stage_0/block_0/grn/gamma" in weights else 1,
+            depths=depths,
+            dims=tuple(kernel.shape[2] for kernel in kernels),
+            channels=stem.shape[2],
+            stem_stride=stem.shape[0],
+            kernel_size=kernel_size,
+            num_classes=weights["head/bias"].size if "head/bias" in weights else 0,
+        )

@@ -1,0 +1,178 @@
+"""Files of arrays: PyTorch's `.pt` and `.pth`, `.safetensors`, and Keras's `.keras` and `.weights.h5`.
+
+No reader runs code from a file. PyTorch is needed for `.pt` and `.pth` alone.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import re
+import zipfile
+
+import h5py
+import ml_dtypes  # noqa: F401 (teaches NumPy the bfloat16 that safetensors reads)
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from convnext.errors import PretrainedError
+
+PYTORCH = (".pt", ".pth")
+SAFETENSORS = ".safetensors"
+# Where a training script keeps the weights in what it saves.
+CHECKPOINT_KEYS = ("model", "model_ema", "state_dict")
+# The weights of a layer in a Keras file have numbers for names.
+KERAS_WEIGHTS = {"norm": ("gamma", "beta"), "head_norm": ("gamma", "beta"), "grn": ("gamma", "beta")}
+KERAS_WEIGHTS |= {"layer_scale": ("gamma",), "decoder": ("mask_token",)}
+KERNEL_AND_BIAS = ("kernel", "bias")
+# What PyTorch says where a pickle names a class that is not let through.
+REFUSED_CLASS = re.compile(r"GLOBAL (\S+)")
+
+
+def read_pytorch(path, key=None):
+    """Returns `{name: array}` of a PyTorch checkpoint.
+
+    Args:
+        path: of a `.pt` or `.pth` file.
+        key: entry of the checkpoint that holds the weights; by default the first there is of `CHECKPOINT_KEYS`, or
+            the checkpoint itself.
+
+    Raises:
+        PretrainedError: if PyTorch is not installed, the file cannot be read or would have to run code, or holds no
+            weights there.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise PretrainedError(
+            f"{path} can be read where PyTorch is: pip install torch, or convert it there."
+        ) from error
+    _refuse_text(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the damage leads to, or a class that is not let through
+        if refused := REFUSED_CLASS.search(str(error)):
+            raise PretrainedError(
+                f"{path} would have to run code to be read ({refused[1]}), so it is refused. Save its state_dict alone."
+            ) from error
+        raise PretrainedError(f"{path} is no PyTorch file, or it is cut short: {_first_line(error)}") from error
+    state = _state_dict(checkpoint, key, path)
+    wrong = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    if wrong:
+        raise PretrainedError(f"{path} holds things that are no tensors: {', '.join(map(str, wrong[:4]))}.")
+    return {name: value.detach().float().numpy() for name, value in state.items()}
+
+
+def read_safetensors(path):
+    """Returns `{name: array}` of a `.safetensors` file.
+
+    Raises:
+        PretrainedError: if it cannot be read.
+    """
+    _refuse_text(path)
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
+        raise PretrainedError(f"{path} is no safetensors file, or it is cut short: {_first_line(error)}") from error
+
+
+def read_keras(path):
+    """Returns `{our name: array}` of a `.keras` or `.weights.h5` file: of a backbone, or of an autoencoder.
+
+    The layers' own names stand in the file. The state of optimizers and random generators is left aside.
+
+    Raises:
+        PretrainedError: if it cannot be read.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                content = io.BytesIO(archive.read("model.weights.h5"))
+        else:
+            content = path
+        with h5py.File(content) as file:
+            return _named_arrays(file)
+    except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError, EOFError) as error:
+        raise PretrainedError(f"{path} is no Keras file, or it is cut short: {_first_line(error)}") from error
+
+
+def write_pytorch(tensors, path):
+    """Writes `{name: array}` as the authors' scripts save it: `{"model": tensors}`.
+
+    Raises:
+        PretrainedError: if PyTorch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise PretrainedError(f"{path} can be written where PyTorch is; .safetensors needs none.") from error
+    state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        torch.save({"model": state}, temporary)
+
+
+def write_safetensors(tensors, path):
+    """Writes `{name: array}` as a `.safetensors` file that PyTorch's libraries read."""
+    with replacing(path) as temporary:
+        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary path beside `path`, which takes its place once it is whole."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".unfinished_{os.getpid()}_{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _named_arrays(file):
+    arrays = {}
+
+    def visit(path, item):
+        if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/") and "seed_generator" not in path:
+            arrays[_our_name(file, path)] = np.asarray(item, "float32")
+
+    file.visititems(visit)
+    return arrays
+
+
+def _our_name(file, path):
+    """`layers/stage_1/blocks/conv_next_v2_block/norm/vars/0` to `stage_1/block_0/norm/gamma`."""
+    *groups, _, index = path.split("/")
+    if groups[0] == "backbone":
+        file, groups = file["backbone"], groups[1:]
+    layers = ["/".join(groups[: i + 1]) for i in range(len(groups))]
+    names = [file[f"{layer}/vars"].attrs["name"] for layer in layers if f"{layer}/vars" in file]
+    names_of_weights = KERAS_WEIGHTS.get(names[-1], KERNEL_AND_BIAS) if names else ()
+    if int(index) >= len(names_of_weights):
+        raise ValueError(f"{path} is no weight of a ConvNeXt.")
+    return "/".join([*names, names_of_weights[int(index)]])
+
+
+def _state_dict(checkpoint, key, path):
+    if not isinstance(checkpoint, dict):
+        raise PretrainedError(f"{path} holds no state_dict but a {type(checkpoint).__name__}.")
+    if key is not None and key not in checkpoint:
+        raise PretrainedError(f"{path} has no entry {key!r}; it has {', '.join(map(str, list(checkpoint)[:8]))}.")
+    found = [key] if key is not None else [name for name in CHECKPOINT_KEYS if isinstance(checkpoint.get(name), dict)]
+    return checkpoint[found[0]] if found else checkpoint
+
+
+def _refuse_text(path):
+    with open(path, "rb") as file:
+        begin = file.read(64)
+    if begin.lstrip()[:1] == b"<":
+        shown = begin.decode("utf-8", "replace").strip().splitlines()[0]
+        raise PretrainedError(f"{path} is a web page ({shown[:40]}), not weights: download it again.")
+
+
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,91 @@
+"""Weights as `{our name: array}`, from any file that is known and to any library that is known."""
+
+import json
+import pathlib
+
+from convnext.errors import PretrainedError
+from convnext.port import fair, files, huggingface, timm
+from convnext.port.architecture import Architecture
+from convnext.port.scheme import recognise
+
+SCHEMES = (
+    fair.DENSE_SCHEME,
+    fair.SPARSE_SCHEME,
+    timm.READING,
+    huggingface.V2,
+    huggingface.V1,
+    huggingface.BARE,
+)
+LIBRARIES = ("fair", "timm", "huggingface")
+KINDS = ".keras, .weights.h5, .safetensors, .pt or .pth"
+
+
+def read_weights(path, key=None):
+    """Reads the weights of a ConvNeXt, or of an autoencoder around one, whatever library they come from.
+
+    Args:
+        path: a `.keras`, `.weights.h5`, `.safetensors`, `.pt` or `.pth` file. Names and layouts of the last three may
+            be those of the authors' code (dense or sparse), of timm or of Transformers.
+        key: entry of a PyTorch checkpoint that holds the weights; by default `model`, `model_ema` or `state_dict`,
+            the first that is there.
+
+    Returns:
+        `{name: array}`, float32, names and layouts as `convnext.pretrained.named_variables` has them.
+
+    Raises:
+        PretrainedError: if the file cannot be read, or is no ConvNeXt.
+    """
+    path = pathlib.Path(path)
+    if path.name.endswith((".keras", ".weights.h5")):
+        return files.read_keras(path)
+    if path.suffix == files.SAFETENSORS:
+        tensors = files.read_safetensors(path)
+    elif path.suffix in files.PYTORCH:
+        tensors = files.read_pytorch(path, key)
+    else:
+        raise PretrainedError(f"{path} is not a kind of weights that can be read: it should be a {KINDS} file.")
+    try:
+        return recognise(tensors, SCHEMES).read(tensors)
+    except PretrainedError as error:
+        raise PretrainedError(f"{path}: {error}.") from error
+
+
+def write_weights(weights, path, library, image_size=224):
+    """Writes weights for another library.
+
+    Args:
+        weights: `{our name: array}`, of a backbone with or without head; `fair` takes an autoencoder's as well, and
+            writes it in the layout of their sparse convolutions.
+        path: of a `.safetensors`, `.pt` or `.pth` file; for `huggingface` of a folder, which takes `model.safetensors`
+            and `config.json`.
+        library: one of `LIBRARIES`.
+        image_size: side in pixels of the images, for Transformers' configuration.
+
+    Raises:
+        PretrainedError: if the library has no place for a weight, or the file has another kind of name.
+    """
+    path = pathlib.Path(path)
+    architecture = Architecture.of(weights)
+    tensors = _writing_scheme(library, weights, architecture).write(weights)
+    if library == "huggingface":
+        config = json.dumps(huggingface.model_config(architecture, image_size), indent=2) + "\n"
+        files.write_safetensors(tensors, path / "model.safetensors")
+        with files.replacing(path / "config.json") as temporary:
+            temporary.write_text(config, encoding="utf-8")
+    elif path.suffix == files.SAFETENSORS:
+        files.write_safetensors(tensors, path)
+    elif path.suffix in files.PYTORCH:
+        files.write_pytorch(tensors, path)
+    else:
+        raise PretrainedError(f"{path}: name a .safetensors, .pt or .pth file for {library}.")
+
+
+def _writing_scheme(library, weights, architecture):
+    if library == "fair":
+        has_decoder = any(name.startswith("decoder/") for name in weights)
+        return fair.SPARSE_SCHEME if has_decoder else fair.DENSE_SCHEME
+    if library == "timm":
+        return timm.writing_scheme(architecture)
+    if library == "huggingface":
+        return huggingface.writing_scheme(architecture)
+    raise PretrainedError(f"{library!r} is not one of {', '.join(LIBRARIES)}.")

@@ -1,0 +1,117 @@
+"""Conversion of weights: from the authors' code, timm and Transformers to Keras, and back."""
+
+import pathlib
+
+import numpy as np
+
+from convnext.create import make_model
+from convnext.errors import PretrainedError
+from convnext.port import Architecture, read_weights, write_weights
+from convnext.pretrained import DECODER, HEAD, assign_weights, find_weights
+from experiments.errors import UserError
+from experiments.training.workdir import replacing
+from fcmae.model import FCMAE
+
+FORMATS = ("keras", "fair", "timm", "huggingface")
+PARTS = ("all", "encoder")
+
+
+def run(source, output, to="keras", part="all", key=None, image_size=224, say=print):
+    """Converts weights.
+
+    Args:
+        source: a run's workdir, or a file that `convnext.port.read_weights` reads.
+        output: file to write; for Transformers a folder.
+        to: one of `FORMATS`: `keras` writes a model (`.keras`, `.weights.h5`), the others the weights by the names of
+            that library (`.safetensors`, `.pt`; for Transformers a folder).
+        part: `all` of what the source holds (an autoencoder's decoder has a place in Keras and in the authors' format
+            alone), or the `encoder`, without head and decoder.
+        key: entry of a PyTorch checkpoint that holds the weights: `model`, `model_ema`.
+        image_size: side in pixels, for an autoencoder and for Transformers' configuration.
+        say: function that takes a line for the user.
+
+    Raises:
+        UserError: if the source cannot be read, or has no place in the format.
+    """
+    try:
+        path = find_weights(source)
+        weights = read_weights(path, key)
+        architecture = Architecture.of(weights, path)
+        weights = _chosen(weights, part, to, say)
+        say(f"{path}: {describe(weights)}")
+        _write(weights, pathlib.Path(output), to, image_size)
+        _check(weights, pathlib.Path(output), to)
+    except (PretrainedError, OSError) as error:
+        raise UserError(str(error)) from error
+    say(f"{output}: {len(weights)} arrays, the same when read back")
+    return architecture
+
+
+def describe(weights):
+    """Returns in a line what the weights belong to."""
+    architecture = Architecture.of(weights)
+    sizes = f"depths {_list(architecture.depths)}, channels {_list(architecture.dims)}"
+    parts = "an encoder"
+    if architecture.num_classes:
+        parts += f" with a head for {architecture.num_classes:,} classes"
+    if any(name.startswith(DECODER) for name in weights):
+        parts += " with a decoder"
+    parameters = sum(value.size for value in weights.values())
+    return f"ConvNeXt V{architecture.version}, {sizes}: {parts}, {parameters:,} parameters"
+
+
+def _list(numbers):
+    return "-".join(map(str, numbers))
+
+
+def _chosen(weights, part, to, say):
+    encoder = {name: value for name, value in weights.items() if not name.startswith(DECODER) and name not in HEAD}
+    if part == "encoder":
+        return encoder
+    decoder = [name for name in weights if name.startswith(DECODER)]
+    if decoder and to in ("timm", "huggingface"):
+        say(f"{to} has no place for the decoder: its {len(decoder)} arrays are left out")
+        return {name: value for name, value in weights.items() if name not in decoder}
+    return weights
+
+
+def _write(weights, output, to, image_size):
+    if to != "keras":
+        write_weights(weights, output, to, image_size)
+        return
+    model = _make_keras_model(weights, image_size)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.name.endswith(".weights.h5"):
+        with replacing(output) as temporary:
+            model.save_weights(temporary)
+    elif output.suffix == ".keras":
+        with replacing(output) as temporary:
+            model.save(temporary)
+    else:
+        raise UserError(f"--output={output}: name a .keras or .weights.h5 file, or a library with --to.")
+
+
+def _make_keras_model(weights, image_size):
+    """Returns the `ConvNeXt` or `FCMAE` that the weights are all of."""
+    architecture = Architecture.of(weights)
+    if f"{DECODER}mask_token" not in weights:
+        model = make_model(architecture, name="classifier" if architecture.num_classes else "encoder")
+    else:
+        shape = (image_size, image_size, architecture.channels)
+        backbone = make_model(architecture, include_top=False, input_shape=shape, name="encoder")
+        depth = sum(name.startswith(DECODER) and name.endswith("norm/gamma") for name in weights)
+        dim = weights[f"{DECODER}mask_token"].size
+        try:
+            model = FCMAE(backbone, decoder_dim=dim, decoder_depth=depth, name="fcmae")
+        except ValueError as error:
+            raise UserError(f"--image_size={image_size}: {error}") from error
+    assign_weights(model, weights, "the source")
+    return model
+
+
+def _check(weights, output, to):
+    """Raises RuntimeError if what was written does not read back as the same weights."""
+    written = read_weights(output / "model.safetensors" if to == "huggingface" else output)
+    different = [name for name in weights if not np.array_equal(written.get(name), weights[name])]
+    if different or written.keys() != weights.keys():
+        raise RuntimeError(f"{output} does not hold the weights that were to be written: {different[:4]}.")

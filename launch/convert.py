@@ -1,0 +1,35 @@
+"""Converts weights between Keras, the authors' PyTorch code, timm and Hugging Face Transformers.
+
+python -m launch.convert --source=convnextv2_atto_1k_224_fcmae.pt --output=fcmae.keras
+python -m launch.convert --source=runs/own --to=timm --output=encoder.safetensors
+python -m launch.convert --source=runs/own --to=huggingface --output=encoder_for_transformers
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments import convert
+from experiments.errors import UserError
+from launch.command import run_command
+
+
+def main(arguments):
+    """Converts what the flags name."""
+    del arguments
+    values = flags.FLAGS
+    if not values.source:
+        raise UserError("--source is missing: name a file of weights, or the workdir of a finished run.")
+    if not values.output:
+        raise UserError("--output is missing: name the file to write; for Transformers a folder.")
+    convert.run(values.source, values.output, values.to, values.part, values.key, values.image_size)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("source", None, "Workdir of a run, or a .keras, .weights.h5, .safetensors, .pt or .pth file.")
+    flags.DEFINE_string("output", None, "File to write; with --to=huggingface a folder.")
+    flags.DEFINE_enum("to", "keras", list(convert.FORMATS), "What reads the output.")
+    flags.DEFINE_enum("part", "all", list(convert.PARTS), "Whether head and decoder come along.")
+    flags.DEFINE_string("key", None, "Entry of a .pt file that holds the weights, such as model_ema.")
+    flags.DEFINE_integer("image_size", 224, "Side in pixels of the images, for an autoencoder.", lower_bound=1)
+    run_command(main)
