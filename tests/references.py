@@ -91,12 +91,17 @@ def downsampling(x, weights):
     return strided_conv(layer_norm(x, within(weights, "norm")), within(weights, "conv"))
 
 
+def branch(convolved, weights, normalize_response):
+    """What a block adds, after its depthwise convolution; of V1 where the weights have a layer scale."""
+    x = gelu(dense(layer_norm(convolved, within(weights, "norm")), within(weights, "expansion")))
+    if "layer_scale/gamma" in weights:
+        return weights["layer_scale/gamma"] * dense(x, within(weights, "projection"))
+    return dense(normalize_response(x, within(weights, "grn")), within(weights, "projection"))
+
+
 def block(x, weights):
-    """The ConvNeXt V2 block, `(B, H, W, C)`."""
-    branch = depthwise_conv(x, within(weights, "depthwise_conv"))
-    branch = dense(layer_norm(branch, within(weights, "norm")), within(weights, "expansion"))
-    branch = grn(gelu(branch), within(weights, "grn"))
-    return x + dense(branch, within(weights, "projection"))
+    """The ConvNeXt block, `(B, H, W, C)`."""
+    return x + branch(depthwise_conv(x, within(weights, "depthwise_conv")), weights, grn)
 
 
 def features(images, weights, depths):
@@ -141,11 +146,8 @@ def depthwise_conv_sites(x, sites, weights):
 
 
 def block_sites(x, sites, weights):
-    """The ConvNeXt V2 block over the positions of one image that exist: `x` is `(n, C)`, `sites` `(n, 2)`."""
-    branch = depthwise_conv_sites(x, sites, within(weights, "depthwise_conv"))
-    branch = dense(layer_norm(branch, within(weights, "norm")), within(weights, "expansion"))
-    branch = grn_sites(gelu(branch), within(weights, "grn"))
-    return x + dense(branch, within(weights, "projection"))
+    """The ConvNeXt block over the positions of one image that exist: `x` is `(n, C)`, `sites` `(n, 2)`."""
+    return x + branch(depthwise_conv_sites(x, sites, within(weights, "depthwise_conv")), weights, grn_sites)
 
 
 def downsampling_sites(x, sites, weights):

@@ -43,10 +43,12 @@ def randomize(variables, seed=0, scale=0.4):
     return values
 
 
-def small_backbone(input_shape=(32, 48, 3), depths=(1, 2, 1), dims=(4, 6, 8), stem_stride=2, **arguments):
-    """A `ConvNeXtV2` of three stages, without head: patches of 8 pixels."""
+def small_backbone(
+    input_shape=(32, 48, 3), depths=(1, 2, 1), dims=(4, 6, 8), stem_stride=2, model=ConvNeXtV2, **arguments
+):
+    """A `ConvNeXtV2`, or another `model`, of three stages, without head: patches of 8 pixels."""
     arguments = {"include_top": False, **arguments}
-    return ConvNeXtV2(depths, dims, input_shape=input_shape, stem_stride=stem_stride, **arguments)
+    return model(depths, dims, input_shape=input_shape, stem_stride=stem_stride, **arguments)
 
 
 def small_fcmae(input_shape=(32, 48, 3), decoder_dim=8, dtype=None, **arguments):

@@ -3,6 +3,7 @@
 A model with a classifier puts its backbone's weights below `convnext.` or `convnextv2.`; the bare model does not.
 """
 
+from convnext.errors import PretrainedError
 from convnext.layers import EPSILON
 from convnext.port.layouts import CHANNELS_LAST_VECTOR, CONVOLUTION, DENSE, DEPTHWISE
 from convnext.port.scheme import Rule, Scheme
@@ -58,10 +59,10 @@ def model_config(architecture, image_size=224):
         image_size: side in pixels of the images.
 
     Raises:
-        ValueError: if Transformers has no such model.
+        PretrainedError: if Transformers has no such model.
     """
     if architecture.kernel_size != 7:
-        raise ValueError(f"Transformers has depthwise kernels of 7, not of {architecture.kernel_size}.")
+        raise PretrainedError(f"Transformers has depthwise kernels of 7, not of {architecture.kernel_size}.")
     kind = "ConvNext" if architecture.version == 1 else "ConvNextV2"
     return {
         "architectures": [f"{kind}ForImageClassification" if architecture.num_classes else f"{kind}Model"],

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convnext import ConvNeXtV2
+from convnext import ConvNeXtV1, ConvNeXtV2
 from convnext.backbone import Downsampling, Stem
 from tests import references
 from tests.comparison import assert_close, gradients, to_numpy
@@ -28,7 +28,9 @@ def test_downsampling_equals_the_reference(size):
     assert_close(layer(x), references.downsampling(x.astype("float64"), weights), 1e-5)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"stem_stride": 4, "kernel_size": 5, "depths": (2, 1), "dims": (4, 8)}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"model": ConvNeXtV1}, {"stem_stride": 4, "kernel_size": 5, "depths": (2, 1), "dims": (4, 8)}]
+)
 def test_features_equal_the_reference(arguments):
     model = small_backbone((None, None, 2), **arguments)
     weights = randomize(variables_of(model))

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV2, PretrainedError, create_convnext_v2, load_pretrained
-from tests.comparison import to_numpy
-from tests.small_models import parts_of, randomize, small_backbone, small_fcmae, variables_of
+from tests.comparison import assert_close, to_numpy
+from tests.small_models import parts_of, random_images, randomize, small_backbone, small_fcmae, variables_of
 
 HEAD = {"head_norm/gamma", "head_norm/beta", "head/kernel", "head/bias"}
 
@@ -173,3 +173,85 @@ def test_a_truncated_model_is_refused(tmp_path, source):
     (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
     with pytest.raises(PretrainedError, match="half.keras is no Keras file, or it is cut short"):
         load_pretrained(small_backbone(), tmp_path / "half.keras")
+
+
+# Another number of input channels, only where asked for.
+
+
+def test_another_number_of_channels_is_refused_with_the_way_out(source):
+    path, _ = source
+    with pytest.raises(PretrainedError, match="ask for stem='average' or stem='leave_out'"):
+        load_pretrained(small_backbone((32, 48, 1)), path)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_an_averaged_stem_keeps_the_features_of_grey_images(source, channels):
+    path, values = source
+    model, original = small_backbone((32, 48, channels)), small_backbone()
+    load_pretrained(original, path)
+    report = load_pretrained(model, path, stem="average")
+    kernel = to_numpy(variables_of(model)["stem/conv/kernel"])
+    expected = values["stem/conv/kernel"].sum(axis=2, keepdims=True) / channels
+    np.testing.assert_allclose(kernel, np.broadcast_to(expected, kernel.shape), rtol=1e-5, atol=1e-7)
+    grey = random_images(2, 32, 48, 1)
+    features = [to_numpy(each(np.repeat(grey, n, axis=-1))) for each, n in ((model, channels), (original, 3))]
+    assert_close(features[0], features[1], 1e-4)
+    assert report.averaged == ("stem/conv/kernel",) and "stem/conv/kernel" in report.loaded
+    assert "averaged over the input channels: stem/conv/kernel" in str(report)
+
+
+def test_a_stem_that_is_left_out_is_named_and_stays(source):
+    path, values = source
+    model = small_backbone((32, 48, 2))
+    before = values_of(model)
+    report = load_pretrained(model, path, stem="leave_out")
+    assert_same_bits(values_of(model), before, {"stem/conv/kernel"})
+    assert_same_bits(values_of(model), values, values.keys() - HEAD - {"stem/conv/kernel"})
+    assert report.missing == ("stem/conv/kernel",) and "stem/conv/kernel" in report.left_out
+    assert report.averaged == ()
+
+
+def test_an_unknown_way_with_the_stem_is_an_error(source):
+    with pytest.raises(ValueError, match="stem='sum' is not one of load, average, leave_out"):
+        load_pretrained(small_backbone(), source[0], stem="sum")
+
+
+def test_create_passes_the_way_with_the_stem_on(tmp_path):
+    size = {"depths": (1, 1), "dims": (4, 8), "include_top": False}
+    encoder = ConvNeXtV2(**size)
+    encoder.save(tmp_path / "encoder.keras")
+    model = create_convnext_v2("atto", **size, input_shape=(16, 16, 1), pretrained=tmp_path, pretrained_stem="average")
+    kernel = to_numpy(variables_of(encoder)["stem/conv/kernel"]).sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(to_numpy(variables_of(model)["stem/conv/kernel"]), kernel, rtol=1e-5, atol=1e-8)
+
+
+# Autoencoders.
+
+
+def test_an_autoencoder_takes_encoder_and_decoder(tmp_path):
+    autoencoder = small_fcmae()
+    values = randomize(parts_of(autoencoder))
+    autoencoder.save(tmp_path / "fcmae.keras")
+    model = small_fcmae()
+    report = load_pretrained(model, tmp_path / "fcmae.keras")
+    after = {name: to_numpy(variable) for name, variable in parts_of(model).items()}
+    assert_same_bits(after, values, values.keys())
+    assert set(report.loaded) == values.keys() and report.left_out == report.missing == ()
+
+
+def test_an_autoencoder_takes_an_encoder_and_keeps_its_own_decoder(source):
+    path, values = source
+    model = small_fcmae()
+    before = {name: to_numpy(variable) for name, variable in parts_of(model).items()}
+    report = load_pretrained(model, path)
+    after = {name: to_numpy(variable) for name, variable in parts_of(model).items()}
+    decoder = {name for name in after if name.startswith("decoder/")}
+    assert_same_bits(after, before, decoder)
+    assert_same_bits(after, values, values.keys() - HEAD)
+    assert set(report.missing) == decoder and set(report.left_out) == HEAD
+
+
+def test_a_decoder_of_another_size_is_refused(tmp_path):
+    small_fcmae().save(tmp_path / "fcmae.keras")
+    with pytest.raises(PretrainedError, match=r"decoder/mask_token: the model has \(6,\), the file has \(8,\)"):
+        load_pretrained(small_fcmae(decoder_dim=6), tmp_path / "fcmae.keras")

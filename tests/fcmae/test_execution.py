@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from convnext import ConvNeXtV1
 from fcmae import FCMAE
 from tests.comparison import assert_close, gradients
 from tests.small_models import parts_of, random_images, random_visible, randomize, small_backbone
@@ -12,6 +13,7 @@ CASES = {
     "several stages": ((32, 48, 3), {}, 0.6),
     "one visible patch": ((24, 32, 1), {"depths": (1, 2), "dims": (4, 6)}, 0.97),
     "one hidden patch": ((32, 32, 3), {"depths": (2, 1), "dims": (4, 4), "stem_stride": 4}, 0.05),
+    "the first version": ((32, 48, 3), {"model": ConvNeXtV1}, 0.6),
     "one stage, odd sizes": ((9, 15, 2), {"depths": (2,), "dims": (5,), "stem_stride": 3}, 0.5),
 }
 

@@ -1,0 +1,82 @@
+"""What one backend computes: run in a process of its own, `python -m tests.backend_outputs FOLDER`.
+
+FOLDER holds the weights; the outputs go to `outputs_BACKEND.npz` in it.
+"""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+from convnext import ConvNeXtV1, ConvNeXtV2, load_pretrained
+from fcmae import FCMAE
+from tests.small_models import random_images, random_visible, randomize, small_backbone
+
+CLASSES = 5
+VERSIONS = {"v1": ConvNeXtV1, "v2": ConvNeXtV2}
+
+
+def make_classifier(version, **arguments):
+    return small_backbone(model=VERSIONS[version], include_top=True, num_classes=CLASSES, **arguments)
+
+
+def make_autoencoder(execution="sparse"):
+    return FCMAE(small_backbone(), decoder_dim=8, execution=execution)
+
+
+def outputs(folder):
+    """Returns `{name: array}`: logits, feature maps, predictions and losses for the weights in a folder."""
+    images = random_images(2, 32, 48, 3)
+    found = {}
+    for version in VERSIONS:
+        model = make_classifier(version)
+        load_pretrained(model, folder / f"{version}.weights.h5")
+        found[f"{version}/logits"] = model(images)
+        for stage, feature_map in enumerate(model.extract_features(images)):
+            found[f"{version}/f{stage}"] = feature_map
+    for execution in ("sparse", "dense"):
+        model = make_autoencoder(execution)
+        load_pretrained(model, folder / "fcmae.weights.h5")
+        visible = random_visible(2, model.num_patches, model.num_visible)
+        prediction = model.predict_patches(images, visible)
+        found[f"{execution}/prediction"] = prediction
+        found[f"{execution}/losses"] = model.image_losses(images, prediction, visible)
+    return {name: keras.ops.convert_to_numpy(value) for name, value in found.items()}
+
+
+def fit():
+    """Trains a classifier and an autoencoder for an epoch, and returns their losses before and after."""
+    labels = np.arange(16) % CLASSES
+    images = random_images(16, 32, 48, 3) + labels[:, None, None, None].astype("float32") * [1.0, -1.0, 0.0]
+    images = images.astype("float32")
+    losses = {}
+    for version in VERSIONS:
+        model = make_classifier(version, drop_path_rate=0.1)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.AdamW(1e-2), loss, jit_compile=False)
+        before = model.evaluate(images, labels, batch_size=4, verbose=0)
+        model.fit(images, labels, batch_size=4, epochs=6, verbose=0)
+        losses[f"fit/{version}"] = np.array([before, model.evaluate(images, labels, batch_size=4, verbose=0)])
+    model = make_autoencoder()
+    model.compile(keras.optimizers.AdamW(1e-2), jit_compile=False)
+    history = model.fit(images, batch_size=4, epochs=6, verbose=0).history["loss"]
+    losses["fit/fcmae"] = np.array([history[0], history[-1]])
+    return losses
+
+
+def write_weights(folder):
+    """Writes random weights for `outputs`."""
+    for version in VERSIONS:
+        model = make_classifier(version)
+        randomize({variable.path: variable for variable in model.weights})
+        model.save_weights(folder / f"{version}.weights.h5")
+    model = make_autoencoder()
+    randomize({variable.path: variable for variable in (*model.backbone.weights, *model.decoder.weights)})
+    model.save_weights(folder / "fcmae.weights.h5")
+
+
+if __name__ == "__main__":
+    keras.utils.set_random_seed(0)
+    directory = pathlib.Path(sys.argv[1])
+    np.savez(directory / f"outputs_{keras.backend.backend()}.npz", **outputs(directory), **fit())
