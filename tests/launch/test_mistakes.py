@@ -58,7 +58,7 @@ MISTAKES = {
     ),
     "missing pretrained": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={nowhere}"],
-        ["error: pretrained={nowhere}: There is no {nowhere}: pretrained weights are a run's workdir or a .keras"],
+        ["error: pretrained={nowhere}: There is no {nowhere}: pretrained weights are a run's workdir, or a .keras"],
     ),
     "pretrained that does not fit": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={foreign}"],
