@@ -57,8 +57,7 @@ def run(config, workdir, resume="auto", say=print):
 
     def example_losses(batch):
         visible = sample_visible(batch["noise"], training.mask_ratio)
-        prediction = model.predict_patches(batch["images"], visible, training=True)
-        return model.image_losses(batch["images"], prediction, visible)
+        return model.image_losses(batch["images"], visible, training=True)
 
     seconds = run_job(job, model.backbone, example_losses, callbacks, num_patches=model.num_patches)
     save_model(model, workdir / "fcmae.keras")

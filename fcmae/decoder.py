@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from convnext.blocks import ConvNextV2Block, initializer
+from fcmae.layout import gather_patches
 
 
 @keras.saving.register_keras_serializable(package="fcmae")
@@ -39,16 +40,18 @@ class Decoder(keras.layers.Layer):
             block.build((None, None, None, self.dim))
         self.prediction.build((None, None, self.dim))
 
-    def call(self, latent, visible, training=None):
-        """Predicts every patch.
+    def call(self, latent, visible, chosen=None, training=None):
+        """Predicts patches: all of them, or those that are chosen.
 
         Args:
             latent: `(B, rows, columns, C)`, the encoder's output.
             visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
+            chosen: `(B, n)` int32, indices of the patches to predict, or None for all L.
             training: whether the model trains.
 
         Returns:
-            `(B, L, patch_values)`: the values of each patch in the order of `masking.patchify`.
+            `(B, L, patch_values)` or `(B, n, patch_values)`: the values of each patch in the order of
+            `masking.patchify`.
         """
         _, rows, columns, _ = latent.shape
         x = self.embedding(latent)
@@ -56,7 +59,8 @@ class Decoder(keras.layers.Layer):
         x = x * kept + ops.cast(self.mask_token, x.dtype) * (1.0 - kept)
         for block in self.blocks:
             x = block(x, training=training)
-        return self.prediction(ops.reshape(x, (-1, rows * columns, self.dim)))
+        x = ops.reshape(x, (-1, rows * columns, self.dim))
+        return self.prediction(x if chosen is None else gather_patches(x, chosen))
 
     def get_config(self):
         return {**super().get_config(), "dim": self.dim, "depth": self.depth, "patch_values": self.patch_values}

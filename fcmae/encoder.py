@@ -14,7 +14,7 @@ Two executions compute this same function with the same layers:
 
 from keras import ops
 
-from fcmae.layout import StageLayout, gather_patches, visible_patches
+from fcmae.layout import StageLayout, gather_patches, nan_unless_exact, split_patches
 from fcmae.masking import patch_grid, patchify, raise_to_resolution
 
 EXECUTIONS = ("sparse", "dense")
@@ -60,14 +60,15 @@ def encode_sparse(backbone, images, visible, num_visible, training=None):
         training: whether stochastic depth is at work.
 
     Returns:
-        `(B, rows, columns, C)`, one position a patch, zero at hidden patches.
+        `(B, rows, columns, C)`, one position a patch, zero at hidden patches; NaN for an image with another number of
+        visible patches.
 
     Raises:
         ValueError: if the patches do not tile the images.
     """
     patch_size = backbone.total_stride
     grid = patch_grid(images.shape[1], images.shape[2], patch_size)
-    indices = visible_patches(visible, num_visible)
+    indices, _ = split_patches(visible, num_visible)
     patches = gather_patches(patchify(images, patch_size), indices)
     factor = patch_size // backbone.stem_stride
     # Each visible patch is a small image of its own for the stem and the downsamplings: (B * K, r, r, C).
@@ -82,4 +83,4 @@ def encode_sparse(backbone, images, visible, num_visible, training=None):
             convolved = layout.to_rows(block.depthwise_conv(layout.to_grid(rows)))
             rows = rows + block.mix_channels(convolved, training=training)
         x = ops.reshape(rows, (-1, factor, factor, rows.shape[-1]))
-    return layout.to_grid(rows)
+    return nan_unless_exact(layout.to_grid(rows), visible, num_visible)

@@ -8,18 +8,32 @@ each is the other's gradient: nothing is ever added up at an address.
 from keras import ops
 
 
-def visible_patches(visible, num_visible):
-    """Returns the indices of the visible patches, `(B, K)` int32, ascending.
+def split_patches(visible, num_visible):
+    """Returns the indices of the visible and of the hidden patches of each image, both int32 and ascending.
 
     Args:
         visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, with exactly K ones in each row.
         num_visible: K.
+
+    Returns:
+        `(B, K)` and `(B, L - K)`.
     """
     num_patches = visible.shape[1]
     position = ops.arange(num_patches, dtype="float32")
     # Visible patches first, each kind in its own order.
     order = ops.argsort(position - num_patches * ops.cast(visible, "float32"), axis=1)
-    return ops.cast(order[:, :num_visible], "int32")
+    order = ops.cast(order, "int32")
+    return order[:, :num_visible], order[:, num_visible:]
+
+
+def nan_unless_exact(values, visible, num_visible):
+    """Returns `values`, `(B, ...)`, with NaN for images that have another number of visible patches than K.
+
+    So a wrong mask is seen at once, without the device having to be asked.
+    """
+    exact = ops.sum(ops.cast(visible, "float32"), axis=1) == num_visible
+    exact = ops.reshape(exact, (-1,) + (1,) * (len(values.shape) - 1))
+    return ops.where(exact, values, ops.cast(float("nan"), values.dtype))
 
 
 def gather_patches(patches, indices):
@@ -33,7 +47,7 @@ class StageLayout:
     """The visible positions of a batch at one stage.
 
     Args:
-        indices: `(B, K)` int32, from `visible_patches`.
+        indices: `(B, K)` int32, the visible patches of `split_patches`.
         grid: `(rows, columns)` of the patches.
         factor: positions `r` of the stage on the side of a patch.
     """

@@ -2,8 +2,6 @@
 
 from keras import ops
 
-from fcmae.masking import patchify
-
 EPSILON = 1e-6  # added to the variance of a patch
 
 
@@ -17,33 +15,29 @@ def patch_statistics(patches):
     return mean, ops.sqrt(variance + EPSILON)
 
 
-def reconstruction_targets(images, patch_size, normalize=True):
-    """Returns what the decoder has to predict, `(B, L, patch_size * patch_size * channels)` float32.
+def reconstruction_targets(patches, normalize=True):
+    """Returns what the decoder has to predict of patches, `(B, n, values)` float32.
 
     Args:
-        images: `(B, H, W, channels)`.
-        patch_size: side of a patch in pixels.
+        patches: `(B, n, values)`, pixels as `masking.patchify` orders them.
         normalize: whether each patch is brought to mean 0 and variance 1.
     """
-    patches = patchify(ops.cast(images, "float32"), patch_size)
+    patches = ops.cast(patches, "float32")
     if not normalize:
         return patches
     mean, deviation = patch_statistics(patches)
     return (patches - mean) / deviation
 
 
-def reconstruction_loss(prediction, targets, visible):
-    """Mean squared error of each patch, averaged over the hidden patches of each image.
+def reconstruction_loss(prediction, targets):
+    """Mean squared error over the hidden patches of each image.
 
     Args:
-        prediction: `(B, L, values)`.
-        targets: `(B, L, values)`.
-        visible: `(B, L)`; visible patches do not enter.
+        prediction: `(B, n, values)`, of the hidden patches.
+        targets: `(B, n, values)`.
 
     Returns:
         `(B,)` float32. Every image hides the same number of patches, so the mean of these is the mean over all
         hidden patches of the batch.
     """
-    error = ops.mean(ops.square(ops.cast(prediction, "float32") - targets), axis=-1)
-    hidden = 1.0 - ops.cast(visible, "float32")
-    return ops.sum(error * hidden, axis=-1) / ops.sum(hidden, axis=-1)
+    return ops.mean(ops.square(ops.cast(prediction, "float32") - targets), axis=(1, 2))

@@ -5,8 +5,9 @@ from keras import ops
 
 from fcmae.decoder import Decoder
 from fcmae.encoder import EXECUTIONS, encode_dense, encode_sparse
+from fcmae.layout import gather_patches, nan_unless_exact, split_patches
 from fcmae.loss import reconstruction_loss, reconstruction_targets
-from fcmae.masking import num_visible, patch_grid, sample_visible
+from fcmae.masking import num_visible, patch_grid, patchify, sample_visible
 
 
 @keras.saving.register_keras_serializable(package="fcmae")
@@ -24,7 +25,7 @@ class FCMAE(keras.Model):
         >>> model.fit(images, epochs=1)                # images: (N, 224, 224, 3), normalized
 
     Args:
-        backbone: a `ConvNeXtV2` without head, of known height and width.
+        backbone: a `ConvNeXtV2` or `ConvNeXtV1` without head, of known height and width.
         mask_ratio: share of hidden patches, in (0, 1).
         decoder_dim: number of channels of the decoder.
         decoder_depth: number of blocks of the decoder.
@@ -80,7 +81,7 @@ class FCMAE(keras.Model):
         self.built = True
 
     def call(self, images, visible=None, training=None):
-        """Predicts all patches from the visible ones, and registers the loss.
+        """Predicts patches from the visible ones, and registers the loss.
 
         Args:
             images: `(B, H, W, channels)`, normalized.
@@ -90,19 +91,32 @@ class FCMAE(keras.Model):
 
         Returns:
             `(B, L, patch_size * patch_size * channels)`: the predicted values of each patch, in the units of the
-            targets (see `normalize_targets`).
+            targets (see `normalize_targets`); in training only those of the hidden patches, `(B, L - K, ...)`.
         """
         if visible is None:
             noise = keras.random.uniform((ops.shape(images)[0], self.num_patches), seed=self.seed_generator)
             visible = sample_visible(noise, self.mask_ratio)
-        prediction = self.predict_patches(images, visible, training=training)
-        self.add_loss(ops.mean(self.image_losses(images, prediction, visible)))
+        _, hidden = split_patches(visible, self.num_visible)
+        if training:
+            prediction = of_hidden = self._predict(images, visible, hidden, training)
+        else:
+            prediction = self.predict_patches(images, visible)
+            of_hidden = gather_patches(prediction, hidden)
+        self.add_loss(ops.mean(self._losses_of(images, of_hidden, hidden, visible)))
         return prediction
 
     def predict_patches(self, images, visible, training=None):
-        """The prediction of `call` for given masks; registers no loss."""
-        latent = self.encode(images, visible, training=training)
-        return self.decoder(latent, visible, training=training)
+        """The prediction of all patches, `(B, L, values)`, for given masks; registers no loss."""
+        return self._predict(images, visible, None, training)
+
+    def image_losses(self, images, visible, training=None):
+        """Returns the loss of each image for given masks, `(B,)` float32, averaged over its hidden patches.
+
+        Only hidden patches are predicted. An image with another number of visible patches than `num_visible` has the
+        loss NaN.
+        """
+        _, hidden = split_patches(visible, self.num_visible)
+        return self._losses_of(images, self._predict(images, visible, hidden, training), hidden, visible)
 
     def encode(self, images, visible, training=None):
         """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at hidden ones."""
@@ -110,10 +124,14 @@ class FCMAE(keras.Model):
             return encode_dense(self.backbone, images, visible, training=training)
         return encode_sparse(self.backbone, images, visible, self.num_visible, training=training)
 
-    def image_losses(self, images, prediction, visible):
-        """Returns the loss of each image, `(B,)` float32, averaged over its hidden patches."""
-        targets = reconstruction_targets(images, self.patch_size, self.normalize_targets)
-        return reconstruction_loss(prediction, targets, visible)
+    def _predict(self, images, visible, chosen, training):
+        latent = self.encode(images, visible, training=training)
+        return self.decoder(latent, visible, chosen, training=training)
+
+    def _losses_of(self, images, prediction, hidden, visible):
+        patches = gather_patches(patchify(images, self.patch_size), hidden)
+        losses = reconstruction_loss(prediction, reconstruction_targets(patches, self.normalize_targets))
+        return nan_unless_exact(losses, visible, self.num_visible)
 
     def get_config(self):
         return {

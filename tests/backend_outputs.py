@@ -39,9 +39,8 @@ def outputs(folder):
         model = make_autoencoder(execution)
         load_pretrained(model, folder / "fcmae.weights.h5")
         visible = random_visible(2, model.num_patches, model.num_visible)
-        prediction = model.predict_patches(images, visible)
-        found[f"{execution}/prediction"] = prediction
-        found[f"{execution}/losses"] = model.image_losses(images, prediction, visible)
+        found[f"{execution}/prediction"] = model.predict_patches(images, visible)
+        found[f"{execution}/losses"] = model.image_losses(images, visible)
     return {name: keras.ops.convert_to_numpy(value) for name, value in found.items()}
 
 

@@ -33,8 +33,7 @@ class ReconstructionLoss:
 
         @tf.function
         def sums(batch):
-            prediction = fcmae.predict_patches(batch["images"], visible, training=False)
-            losses = fcmae.image_losses(batch["images"], prediction, visible)
+            losses = fcmae.image_losses(batch["images"], visible, training=False)
             return tf.reduce_sum(losses * batch["weights"]), tf.reduce_sum(batch["weights"])
 
         self._sums = sums

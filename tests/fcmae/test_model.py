@@ -10,6 +10,7 @@ from keras import ops
 
 from convnext import ConvNeXtV2
 from fcmae import FCMAE
+from fcmae.encoder import EXECUTIONS
 from fcmae.masking import sample_visible
 from tests import references
 from tests.comparison import assert_close, gradients, to_numpy
@@ -36,11 +37,12 @@ def test_losses_equal_the_reference(arguments):
     model = small_fcmae((16, 24, 3), **arguments)
     weights = randomize(parts_of(model))
     images, visible = random_images(2, 16, 24, 3), random_visible(2, 6, 2)
-    prediction = model(images, visible=visible)
     expected = reference_losses(model, weights, images, visible)
-    assert_close(model.image_losses(images, prediction, visible), expected, 1e-5)
-    assert len(model.losses) == 1
-    assert_close(model.losses[0], expected.mean(), 1e-5)
+    assert_close(model.image_losses(images, visible), expected, 1e-5)
+    for training in (False, True):
+        model(images, visible=visible, training=training)
+        assert len(model.losses) == 1
+        assert_close(model.losses[0], expected.mean(), 1e-5)
 
 
 def test_gradient_equals_differences_of_the_reference():
@@ -52,7 +54,7 @@ def test_gradient_equals_differences_of_the_reference():
     directions = {name: rng.normal(size=value.shape) for name, value in weights.items()}
 
     def loss():
-        return ops.mean(model.image_losses(images, model.predict_patches(images, visible), visible))
+        return ops.mean(model.image_losses(images, visible))
 
     def moved(step):
         values = {name: value + step * directions[name] for name, value in weights.items()}
@@ -65,14 +67,36 @@ def test_gradient_equals_differences_of_the_reference():
     assert along == pytest.approx((moved(1e-6) - moved(-1e-6)) / 2e-6, rel=1e-4)
 
 
-def test_a_visible_patch_enters_the_loss_through_the_latent_alone():
+def test_the_loss_is_that_of_the_prediction_of_hidden_patches():
     model = small_fcmae()
     randomize(parts_of(model))
     images, visible = random_images(2, 32, 48, 3), random_visible(2, 24, 9)
     prediction = to_numpy(model.predict_patches(images, visible))
-    before = to_numpy(model.image_losses(images, prediction, visible))
-    changed = prediction + 3.0 * visible[..., None]
-    np.testing.assert_array_equal(to_numpy(model.image_losses(images, changed, visible)), before)
+    targets = references.targets(images.astype("float64"), 8)
+    assert_close(model.image_losses(images, visible), references.losses(prediction, targets, visible), 1e-5)
+
+
+def test_training_predicts_the_hidden_patches_alone():
+    model = small_fcmae()
+    randomize(parts_of(model))
+    images, visible = random_images(2, 32, 48, 3), random_visible(2, 24, 9)
+    everything = to_numpy(model(images, visible, training=False))
+    hidden = to_numpy(model(images, visible, training=True))
+    assert everything.shape == (2, 24, 192) and hidden.shape == (2, 15, 192)
+    for image, kept, of_hidden in zip(everything, visible, hidden):
+        np.testing.assert_allclose(of_hidden, image[kept == 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_a_mask_with_another_number_of_visible_patches_shows_in_the_loss_of_its_image(execution):
+    model = small_fcmae(execution=execution)
+    images, visible = random_images(3, 32, 48, 3), random_visible(3, 24, 9)
+    visible[1, np.argmin(visible[1])] = 1.0
+    losses = to_numpy(model.image_losses(images, visible))
+    np.testing.assert_array_equal(np.isnan(losses), [False, True, False])
+    if execution == "sparse":
+        latent = to_numpy(model.encode(images, visible))
+        np.testing.assert_array_equal(np.isnan(latent).all(axis=(1, 2, 3)), [False, True, False])
 
 
 def masks_drawn(model, monkeypatch, images):
@@ -124,7 +148,7 @@ def test_the_logged_loss_is_the_mean_of_the_losses_of_images():
     logged = model.fit(images, batch_size=6, epochs=1, shuffle=False, verbose=0).history["loss"]
     noise = keras.random.uniform((6, 24), seed=keras.random.SeedGenerator(5))
     visible = sample_visible(noise, model.mask_ratio)
-    expected = model.image_losses(images, model.predict_patches(images, visible), visible)
+    expected = model.image_losses(images, visible)
     assert_close(logged, [to_numpy(expected).mean()], 1e-5)
 
 
@@ -135,7 +159,7 @@ def test_loss_is_float32_and_near_the_reference_under_half_precision(policy):
     images, visible = random_images(2, 16, 24, 3), random_visible(2, 6, 2)
     prediction = model.predict_patches(images, visible)
     assert prediction.dtype == model.compute_dtype
-    losses = model.image_losses(images, prediction, visible)
+    losses = model.image_losses(images, visible)
     assert losses.dtype == "float32"
     assert_close(losses, reference_losses(model, weights, images, visible), 0.02)
 
