@@ -2,6 +2,7 @@
 
 import keras
 
+from convnext.depthwise import DepthwiseConv
 from convnext.layers import EPSILON, GlobalResponseNormalization, LayerScale, StochasticDepth
 
 
@@ -30,12 +31,8 @@ class ConvNextBlock(keras.layers.Layer):
         self.dim = dim
         self.kernel_size = kernel_size
         self.drop_path_rate = drop_path_rate
-        self.depthwise_conv = keras.layers.DepthwiseConv2D(
-            kernel_size,
-            padding="same",
-            depthwise_initializer=initializer(),
-            dtype=self.dtype_policy,
-            name="depthwise_conv",
+        self.depthwise_conv = DepthwiseConv(
+            kernel_size, depthwise_initializer=initializer(), dtype=self.dtype_policy, name="depthwise_conv"
         )
         self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
         self.expansion = keras.layers.Dense(

@@ -1,0 +1,65 @@
+"""The depthwise convolution, with a gradient of its own where TensorFlow's is slow."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class DepthwiseConv(keras.layers.DepthwiseConv2D):
+    """Depthwise convolution of stride 1 that keeps the size, `(B, H, W, C)` to `(B, H, W, C)`.
+
+    With TensorFlow on a CPU the gradient of the kernel is computed as `kernel_gradient` does. TensorFlow's own
+    operation takes 1.7 to 8 times as long (batches of 4 and 8, feature maps of 56x56x40 to 7x7x768, 2 cores). On
+    other devices and backends, and for kernels of even size, the gradient is the framework's.
+
+    Args:
+        kernel_size: side of the kernel.
+    """
+
+    def __init__(self, kernel_size, **kwargs):
+        super().__init__(kernel_size, **{"padding": "same", **kwargs})
+
+    def call(self, inputs):
+        if not _has_slow_gradient() or not all(side % 2 for side in self.kernel_size):
+            return super().call(inputs)
+        outputs = _convolve(inputs, ops.cast(self.kernel, inputs.dtype))
+        return ops.add(outputs, self.bias)
+
+
+def kernel_gradient(inputs, upstream, kernel_size):
+    """The gradient of the kernel of a depthwise convolution, as a depthwise convolution.
+
+    An entry of the gradient is a sum over all positions of the inputs, moved by the offset of the entry, times
+    the upstream gradient. That is a convolution of the inputs with the upstream gradient for a kernel, in which every
+    image has channels of its own.
+
+    Args:
+        inputs: `(B, H, W, C)`.
+        upstream: `(B, H, W, C)`, the gradient of the outputs.
+        kernel_size: `(rows, columns)`, both odd.
+
+    Returns:
+        `(rows, columns, C, 1)`.
+    """
+    batch, (height, width, channels) = ops.shape(inputs)[0], inputs.shape[1:]
+    rows, columns = kernel_size
+    margins = [[0, 0], [rows // 2, rows // 2], [columns // 2, columns // 2], [0, 0]]
+    images = ops.transpose(ops.pad(inputs, margins), (1, 2, 0, 3))
+    images = ops.reshape(images, (1, height + rows - 1, width + columns - 1, batch * channels))
+    kernel = ops.reshape(ops.transpose(upstream, (1, 2, 0, 3)), (height, width, batch * channels, 1))
+    gradient = ops.depthwise_conv(images, kernel, padding="valid")
+    return ops.sum(ops.reshape(gradient, (rows, columns, batch, channels)), axis=2)[..., None]
+
+
+@ops.custom_gradient
+def _convolve(inputs, kernel):
+    def gradient(*arguments, upstream=None):
+        upstream = arguments[0] if upstream is None else upstream
+        of_inputs = ops.depthwise_conv(upstream, ops.flip(kernel, axis=(0, 1)), padding="same")
+        return of_inputs, kernel_gradient(inputs, upstream, kernel.shape[:2])
+
+    return ops.depthwise_conv(inputs, kernel, padding="same"), gradient
+
+
+def _has_slow_gradient():
+    return keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
