@@ -2,6 +2,7 @@
 
 import keras
 
+from experiments.data.augmentation.mixing import Mixing
 from experiments.data.sources import open_source
 from experiments.data.subset import label_subset
 from experiments.errors import UserError
@@ -55,7 +56,13 @@ def run(config, workdir, resume="auto", say=print):
         validation = Evaluate("validation_top1", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
 
-    seconds = run_job(job, model, _cross_entropy(model, source.num_classes, training.label_smoothing), callbacks)
+    mixing = Mixing.of(training, source.num_classes)
+
+    def example_losses(batch):
+        logits = model(batch["images"], training=True)
+        return keras.ops.categorical_crossentropy(batch["targets"], logits, from_logits=True)
+
+    seconds = run_job(job, model, example_losses, callbacks, mixing=mixing)
     save_model(model, workdir / "classifier.keras")
     summary = {
         "task": "finetune",
@@ -71,15 +78,3 @@ def run(config, workdir, resume="auto", say=print):
         summary["test_top1"] = TopOne(model, test, job.preparation, training.batch_size)()
     write_json(workdir / SUMMARY, summary)
     return summary
-
-
-def _cross_entropy(model, num_classes, label_smoothing):
-    """Returns the function from a batch to the loss of each example, `(B,)`."""
-
-    def example_losses(batch):
-        targets = keras.ops.one_hot(batch["labels"], num_classes, dtype="float32")
-        targets = targets * (1.0 - label_smoothing) + label_smoothing / num_classes
-        logits = model(batch["images"], training=True)
-        return keras.ops.categorical_crossentropy(targets, logits, from_logits=True)
-
-    return example_losses

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from experiments.config import DataConfig, PretrainConfig
-from experiments.data import augment
+from experiments.data.augmentation import views
 from experiments.data.pipeline import WINDOW, Preparation
 from tests.experiments.images import encode, gradient
 
@@ -51,7 +51,7 @@ def test_evaluation_takes_the_centre(channels, kind, crop, window):
 def test_training_takes_the_window_of_the_seed(channels):
     prepare = preparation(channels, crop_scale=(0.2, 0.7))
     for seed in SEEDS[:10]:
-        window = augment.random_window(tf.constant((90, 120)), (0.2, 0.7), tf.random.fold_in(seed, WINDOW))
+        window = views.random_window(tf.constant((90, 120)), (0.2, 0.7), tf.random.fold_in(seed, WINDOW))
         assert distance(prepare.for_training(tf.constant(FILE), seed), reference(FILE, window, channels)) < 2
 
 
@@ -79,7 +79,7 @@ def test_window_and_flip_are_drawn_apart():
     areas = {True: [], False: []}
     for seed in SEEDS:
         image = prepare.for_training(tf.constant(FILE), seed).numpy()
-        window = augment.random_window(tf.constant((90, 120)), (0.2, 1.0), tf.random.fold_in(seed, WINDOW))
+        window = views.random_window(tf.constant((90, 120)), (0.2, 1.0), tf.random.fold_in(seed, WINDOW))
         # Green grows to the right.
         areas[bool(image[:, 0, 1].mean() > image[:, -1, 1].mean())].append(int(window[2] * window[3]))
     assert min(len(group) for group in areas.values()) >= 10
