@@ -1,5 +1,8 @@
 """Rotation, shear and translation, with the geometry of Pillow's `Image.transform` and bilinear interpolation.
 
+Interpolated values are cut off to whole ones, as in Pillow; where they are whole already, rounding errors make one less
+of some, here and there of others.
+
 Images are `(H, W, channels)` uint8 of static shape, and so are the results. `fill` is the value of each channel,
 `(channels,)` uint8, where the result shows what lies outside the image.
 """

@@ -29,10 +29,10 @@ def randaugment(image, magnitude, noise, mean, seed):
     fill = tf.constant([round(255 * value) for value in mean], tf.uint8)
     for i in range(OPERATIONS_PER_IMAGE):
         choice_seed, noise_seed = (tf.random.fold_in(tf.random.fold_in(seed, i), draw) for draw in range(2))
-        which, whether, sign = tf.unstack(tf.random.stateless_uniform([3], choice_seed, dtype=tf.float64))
+        which, whether, coin = tf.unstack(tf.random.stateless_uniform([3], choice_seed, dtype=tf.float64))
         drawn = magnitude + noise * tf.random.stateless_normal([], noise_seed, dtype=tf.float64)
         strength = tf.clip_by_value(drawn, 0.0, LARGEST_MAGNITUDE) / LARGEST_MAGNITUDE
-        choices = list(operations(strength, tf.where(sign < 0.5, -1.0, 1.0), fill).values())
+        choices = list(operations(strength, tf.sign(coin - 0.5), fill).values())
         chosen = tf.cast(which * len(choices), tf.int32)
         branches = [lambda apply=apply, image=image: apply(image) for apply in choices]
         branches.append(lambda image=image: image)
@@ -48,7 +48,7 @@ def operations(strength, sign, fill):
         sign: scalar float64, -1 or 1: the direction of those operations that have one.
         fill: `(channels,)` uint8.
     """
-    signed = tf.cast(sign, tf.float64) * strength
+    signed = sign * strength
     factor = tf.maximum(1.0 + signed * 0.9, 0.1)  # of enhancement; 1 changes nothing
     whole = lambda value: tf.cast(value, tf.int32)  # noqa: E731  (cuts off)
     return {

@@ -1,4 +1,4 @@
-"""Windows, flips, resizing and normalization of one image."""
+"""Windows, shifts, flips, resizing and normalization of one image."""
 
 import numpy as np
 import pytest
@@ -64,6 +64,37 @@ def test_a_window_is_a_function_of_its_seed():
 
 def test_a_window_of_the_whole_area_is_the_whole_image():
     assert (windows((64, 64), (1.0, 1.0), SEEDS[:20]) == [0, 0, 64, 64]).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        ((20, 400), (0, 186, 20, 27)),
+        ((400, 21), (186, 0, 28, 21)),
+        ((30, 41), (0, 0, 30, 40)),
+        ((41, 30), (0, 0, 40, 30)),
+    ],
+)
+def test_where_no_window_fits_it_is_the_largest_in_the_middle_that_keeps_the_aspect(size, window):
+    """The numbers are those of torchvision: for 20x400 a width of round(20 * 4 / 3) = 27, at (400 - 27) // 2."""
+    assert (windows(size, (0.99, 1.0), SEEDS[:5]) == window).all()
+
+
+@pytest.mark.parametrize("size", [(30, 40), (40, 30), (35, 35)])
+def test_where_no_window_fits_an_image_of_an_allowed_aspect_is_seen_whole(size):
+    assert (windows(size, (1.0, 1.0), SEEDS[:5]) == (0, 0, *size)).all()
+
+
+def test_a_shift_moves_both_ways_and_lets_black_in():
+    pixels = np.random.default_rng(0).uniform(1, 255, (6, 8, 3)).astype("float32")
+    padded = np.pad(pixels, [(2, 2), (2, 2), (0, 0)])
+    possible = {padded[i : i + 6, j : j + 8].tobytes(): (i, j) for i in range(5) for j in range(5)}
+    seeds = tf.constant(SEEDS, tf.int64)
+    shifted = tf.map_fn(lambda seed: views.random_shift(pixels, 2, seed), seeds, fn_output_signature=tf.float32)
+    found = [possible[image.tobytes()] for image in shifted.numpy()]
+    counts = np.zeros((5, 5))
+    np.add.at(counts, tuple(np.transpose(found)), 1)
+    assert counts.min() >= 5 and counts.max() <= 32  # 400 draws over 25 places
 
 
 @pytest.mark.parametrize(
