@@ -65,26 +65,31 @@ class Preparation:
 
     def for_training(self, encoded, seed):
         """Bytes to `(image_size, image_size, channels)` float32, by a stateless seed."""
-        seeds = {stream: tf.random.fold_in(seed, stream) for stream in (WINDOW, FLIP, COLORS, ERASING)}
-        image = self._random_view(encoded, seeds[WINDOW])
+        return self.augment(self.random_view(encoded, seed), seed)
+
+    def random_view(self, encoded, seed):
+        """The first half of `for_training`: the random crop, resized; values in [0, 255]."""
+        seed = tf.random.fold_in(seed, WINDOW)
+        if self.crop == "padded":
+            return views.random_shift(self._fixed_view(encoded), self.image_size // 8, seed)
+        return self._view(encoded, lambda size: views.random_window(size, self.crop_scale, seed))
+
+    def augment(self, image, seed):
+        """The second half of `for_training`: everything after the crop."""
+        flip_seed, colors_seed, erasing_seed = (tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING))
         if self.flip:
-            image = views.random_flip(image, seeds[FLIP])
+            image = views.random_flip(image, flip_seed)
         if self.randaugment_magnitude:
             strength = (self.randaugment_magnitude, self.randaugment_noise)
-            image = randaugment(_to_whole_values(image), *strength, self.mean, seeds[COLORS])
+            image = randaugment(_to_whole_values(image), *strength, self.mean, colors_seed)
         if any(self.color_jitter):
-            image = color_jitter(_to_whole_values(image), self.color_jitter, seeds[COLORS])
+            image = color_jitter(_to_whole_values(image), self.color_jitter, colors_seed)
         image = views.normalize(image, self.mean, self.std)
-        return random_erasing(image, self.erasing_probability, seeds[ERASING]) if self.erasing_probability else image
+        return random_erasing(image, self.erasing_probability, erasing_seed) if self.erasing_probability else image
 
     def for_evaluation(self, encoded):
         """Centre window, or the whole image, and resize: bytes to `(image_size, image_size, channels)` float32."""
         return views.normalize(self._fixed_view(encoded), self.mean, self.std)
-
-    def _random_view(self, encoded, seed):
-        if self.crop == "padded":
-            return views.random_shift(self._fixed_view(encoded), self.image_size // 8, seed)
-        return self._view(encoded, lambda size: views.random_window(size, self.crop_scale, seed))
 
     def _fixed_view(self, encoded):
         if self.whole_view:
@@ -129,25 +134,23 @@ def training_batches(split, preparation, batch_size, seed, start_step=0, num_pat
             lambda position, example: (example_seed(seed, epoch, position), *example)
         )
 
-    def load(example_seed, content, label):
-        example = {
-            "images": preparation.for_training(split.read(content), example_seed),
-            "labels": label,
-            "weights": tf.constant(1.0),
-        }
+    def load(seed, content, label):
+        return seed, preparation.random_view(split.read(content), seed), label, tf.constant(1.0)
+
+    def augment(seed, image, label, weight):
+        image = tf.cond(weight > 0.0, lambda: preparation.augment(image, seed), lambda: image)
+        example = {"images": image, "labels": label, "weights": weight}
         if num_patches:
-            example["noise"] = tf.random.stateless_uniform([num_patches], tf.random.fold_in(example_seed, MASK))
+            example["noise"] = tf.random.stateless_uniform([num_patches], tf.random.fold_in(seed, MASK))
         return example
 
     def mix(step, batch):
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    examples = _load_all(split, epochs.flat_map(epoch_examples), load)
+    examples = _map(_load_all(split, epochs.flat_map(epoch_examples), load), augment)
     batches = examples.batch(batch_size, drop_remainder=True)
-    if mixing:
-        batches = batches.enumerate(start_step).map(mix, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _finish(batches)
+    return _finish(_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
 def evaluation_batches(split, preparation, batch_size):
@@ -187,10 +190,10 @@ def _load_all(split, examples, load):
     """Maps `load` over the examples; one that cannot be decoded becomes zeros of weight 0.
 
     So each position of an epoch keeps its place whatever file is broken. The price, a small data set for each
-    example, is paid only where files come from outside.
+    example, grows with what `load` does, and is paid only where files come from outside.
     """
     if not split.can_fail:
-        return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return _map(examples, load)
     loaded_spec = examples.map(load).element_spec
     blank = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), loaded_spec)
 
@@ -199,6 +202,10 @@ def _load_all(split, examples, load):
         return loaded.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
 
     return examples.interleave(load_or_blank, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _map(dataset, function):
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _fill_up(batch, batch_size):

@@ -12,6 +12,13 @@ from tests.experiments.tiny import Lines, change, picture_config
 
 STEPS, CLIP_NORM = 10, 0.02
 TRAINING = {"steps": STEPS, "clip_norm": CLIP_NORM, "base_learning_rate": 0.02, "crop_scale": (0.5, 1.0)}
+AUGMENTATION = {
+    "randaugment_magnitude": 9.0,
+    "erasing_probability": 0.25,
+    "mixup_alpha": 0.8,
+    "cutmix_alpha": 1.0,
+    "label_smoothing": 0.1,
+}
 ONE_STAGE = {"depths": (1,), "dims": (4,), "stem_stride": 8}
 TASKS = {"pretrain": (pretrain, "fcmae.keras"), "finetune": (finetune, "classifier.keras")}
 WAYS = {
@@ -30,7 +37,12 @@ def runs(pictures, tmp_path_factory):
         if (task, way) not in done:
             arguments, accumulation_steps = WAYS[way]
             config = picture_config(
-                pictures, pretrain=TRAINING, finetune=TRAINING, model=ONE_STAGE, seed=3, **arguments
+                pictures,
+                pretrain=TRAINING,
+                finetune={**TRAINING, **AUGMENTATION},
+                model=ONE_STAGE,
+                seed=3,
+                **arguments,
             )
             config = change(config, task, accumulation_steps=accumulation_steps)
             workdir, lines = tmp_path_factory.mktemp("run") / "w", Lines()
