@@ -3,6 +3,7 @@
 import keras
 
 from experiments.data.augmentation.mixing import Mixing
+from experiments.data.picture import augmented_examples, draw_augmentation
 from experiments.data.sources import open_source
 from experiments.data.subset import label_subset
 from experiments.errors import UserError
@@ -11,7 +12,7 @@ from experiments.models import make_classifier
 from experiments.training.checkpoints import check_pretrained
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import prepare_job, run_job, save_model
-from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, write_json
+from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, replacing, write_json
 
 
 def run(config, workdir, resume="auto", say=print):
@@ -50,19 +51,14 @@ def run(config, workdir, resume="auto", say=print):
     )
     model = job.model
 
-    callbacks = []
+    mixing = Mixing.of(training, source.num_classes)
+    callbacks = [_draw_at_begin(job, mixing)]
     if held_out := source.get("validation"):
         evaluate = TopOne(model, held_out, job.preparation, training.batch_size)
         validation = Evaluate("validation_top1", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
 
-    mixing = Mixing.of(training, source.num_classes)
-
-    def example_losses(batch):
-        logits = model(batch["images"], training=True)
-        return keras.ops.categorical_crossentropy(batch["targets"], logits, from_logits=True)
-
-    seconds = run_job(job, model, example_losses, callbacks, mixing=mixing)
+    seconds = run_job(job, model, _cross_entropy(model), callbacks, mixing=mixing)
     save_model(model, workdir / "classifier.keras")
     summary = {
         "task": "finetune",
@@ -78,3 +74,28 @@ def run(config, workdir, resume="auto", say=print):
         summary["test_top1"] = TopOne(model, test, job.preparation, training.batch_size)()
     write_json(workdir / SUMMARY, summary)
     return summary
+
+
+def _cross_entropy(model):
+    """Returns the function from a batch to the loss of each example, `(B,)`."""
+
+    def example_losses(batch):
+        logits = model(batch["images"], training=True)
+        return keras.ops.categorical_crossentropy(batch["targets"], logits, from_logits=True)
+
+    return example_losses
+
+
+def _draw_at_begin(job, mixing):
+    """Returns the callback that draws `augmentation.png` when a run begins."""
+    path = job.workdir / "augmentation.png"
+
+    def draw(logs):
+        seed = job.config.seed
+        if path.exists() or not (examples := augmented_examples(job.split, job.preparation, seed)):
+            return
+        with replacing(path) as temporary:
+            draw_augmentation(temporary, examples, job.preparation, mixing, job.source.class_names, seed)
+        job.tracker.picture(0, "augmentation", path)
+
+    return keras.callbacks.LambdaCallback(on_train_begin=draw)

@@ -172,13 +172,18 @@ def evaluation_batches(split, preparation, batch_size):
 
 def example_seed(seed, epoch, position):
     """Returns the stateless seed, `(2,)` int64, of the `position`-th example of an epoch."""
-    epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)
-    return tf.random.fold_in(epoch_seed, position)
+    return _fold_in(tf.constant([seed, 1], tf.int64), epoch, position)
 
 
 def batch_seed(seed, epoch, position):
     """Returns the stateless seed, `(2,)` int64, of the `position`-th batch of an epoch."""
-    return tf.random.fold_in(tf.random.fold_in(tf.constant([seed, 2], tf.int64), epoch), position)
+    return _fold_in(tf.constant([seed, 2], tf.int64), epoch, position)
+
+
+def _fold_in(seed, *numbers):
+    for number in numbers:
+        seed = tf.random.fold_in(seed, tf.cast(number, tf.int64))  # of another type it would be another seed
+    return seed
 
 
 def _to_whole_values(image):

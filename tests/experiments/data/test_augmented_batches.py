@@ -87,7 +87,7 @@ def test_batches_are_mixed_after_their_images_are_prepared(example, everything):
     mixed = 0
     for step in range(STEPS):
         batch = {name: tf.constant(values[step]) for name, values in alone.items()}
-        expected = MIXING(batch, batch_seed(0, *tf.constant(divmod(step, PER_EPOCH), tf.int64)))
+        expected = MIXING(batch, batch_seed(0, *divmod(step, PER_EPOCH)))
         for name in ("images", "targets"):
             np.testing.assert_allclose(everything[name][step], expected[name], atol=1e-5)
         mixed += np.abs(everything["images"][step] - alone["images"][step]).max() > 0.01

@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import finetune, pretrain
 from experiments.training.tracking import read_metrics
@@ -94,3 +95,8 @@ def test_the_runs_clip_and_move(runs, task):
 )
 def test_a_run_says_on_which_devices_it_works(runs, way, words):
     assert f"  devices       {words}" in runs("pretrain", way)[1]
+
+
+def test_fine_tuning_leaves_a_picture_of_its_augmentation(runs):
+    pixels = np.asarray(Image.open(runs("finetune", "one")[0] / "augmentation.png").convert("L"))
+    assert min(pixels.shape) > 500 and pixels.std() > 20
