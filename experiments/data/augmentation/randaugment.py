@@ -1,7 +1,7 @@
 """RandAugment (https://arxiv.org/abs/1909.13719) in the "increasing" form of timm, as in `rand-m9-mstd0.5-inc1`.
 
 Operations and their strengths are those of timm; the arithmetic on pixels is Pillow's. Rotation, shear and translation
-interpolate bilinearly; timm does or bicubically, as it is told to.
+interpolate bilinearly, which is one of the choices that timm leaves.
 """
 
 import tensorflow as tf
