@@ -2,6 +2,8 @@
 
 import keras
 
+from experiments.data.augmentation.mixing import Mixing
+from experiments.data.picture import augmented_examples, draw_augmentation
 from experiments.data.sources import open_source
 from experiments.data.subset import label_subset
 from experiments.errors import UserError
@@ -10,7 +12,7 @@ from experiments.models import make_classifier
 from experiments.training.checkpoints import check_pretrained
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import prepare_job, run_job, save_model
-from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, write_json
+from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, replacing, write_json
 
 
 def run(config, workdir, resume="auto", say=print):
@@ -49,13 +51,14 @@ def run(config, workdir, resume="auto", say=print):
     )
     model = job.model
 
-    callbacks = []
+    mixing = Mixing.of(training, source.num_classes)
+    callbacks = [_draw_at_begin(job, mixing)]
     if held_out := source.get("validation"):
         evaluate = TopOne(model, held_out, job.preparation, training.batch_size)
         validation = Evaluate("validation_top1", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
 
-    seconds = run_job(job, model, _cross_entropy(model, source.num_classes, training.label_smoothing), callbacks)
+    seconds = run_job(job, model, _cross_entropy(model), callbacks, mixing=mixing)
     save_model(model, workdir / "classifier.keras")
     summary = {
         "task": "finetune",
@@ -73,13 +76,26 @@ def run(config, workdir, resume="auto", say=print):
     return summary
 
 
-def _cross_entropy(model, num_classes, label_smoothing):
+def _cross_entropy(model):
     """Returns the function from a batch to the loss of each example, `(B,)`."""
 
     def example_losses(batch):
-        targets = keras.ops.one_hot(batch["labels"], num_classes, dtype="float32")
-        targets = targets * (1.0 - label_smoothing) + label_smoothing / num_classes
         logits = model(batch["images"], training=True)
-        return keras.ops.categorical_crossentropy(targets, logits, from_logits=True)
+        return keras.ops.categorical_crossentropy(batch["targets"], logits, from_logits=True)
 
     return example_losses
+
+
+def _draw_at_begin(job, mixing):
+    """Returns the callback that draws `augmentation.png` when a run begins."""
+    path = job.workdir / "augmentation.png"
+
+    def draw(logs):
+        seed = job.config.seed
+        if path.exists() or not (examples := augmented_examples(job.split, job.preparation, seed)):
+            return
+        with replacing(path) as temporary:
+            draw_augmentation(temporary, examples, job.preparation, mixing, job.source.class_names, seed)
+        job.tracker.picture(0, "augmentation", path)
+
+    return keras.callbacks.LambdaCallback(on_train_begin=draw)

@@ -1,23 +1,29 @@
 """From a split to batches.
 
-The k-th example of epoch e, its window, its flip and its mask are functions of (seed, e, k), and of nothing else:
-a run that resumes at any step, or on another number of devices, sees the same batches.
+The k-th example of epoch e, its augmentation and its mask are functions of (seed, e, k), and of nothing else, and so is
+what the k-th batch is mixed by: a run that resumes at any step, or on another number of devices, sees the same batches.
 """
 
 import dataclasses
 
 import tensorflow as tf
 
-from experiments.data import augment
+from experiments.data.augmentation import views
+from experiments.data.augmentation.color_jitter import color_jitter
+from experiments.data.augmentation.erasing import random_erasing
+from experiments.data.augmentation.randaugment import randaugment
 from experiments.data.decoding import decode_and_crop
 
 # Independent streams of randomness of one example.
-WINDOW, FLIP, MASK = range(3)
+WINDOW, FLIP, MASK, COLORS, ERASING = range(5)
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
     """How an image becomes the input of the model.
+
+    Training crops, flips, changes tones and geometry, normalizes and erases, in this order; evaluation crops and
+    normalizes.
 
     Args:
         image_size: side in pixels.
@@ -27,6 +33,12 @@ class Preparation:
         evaluation_crop: share of the shorter side that the centre crop keeps.
         crop_scale: smallest and largest area of the random crop.
         flip: whether training mirrors images at random.
+        whole_view: whether evaluation sees the whole image, squeezed into a square, instead of the centre crop.
+        crop: of training: `resized` takes a random window, `padded` moves the view of evaluation at random.
+        randaugment_magnitude: see `randaugment`; 0 for none.
+        randaugment_noise: see `randaugment`.
+        color_jitter: strengths of brightness, contrast, saturation and hue, see `color_jitter`.
+        erasing_probability: see `random_erasing`.
     """
 
     image_size: int
@@ -36,37 +48,61 @@ class Preparation:
     evaluation_crop: float = 1.0
     crop_scale: tuple[float, float] = (1.0, 1.0)
     flip: bool = False
+    whole_view: bool = False
+    crop: str = "resized"
+    randaugment_magnitude: float = 0.0
+    randaugment_noise: float = 0.0
+    color_jitter: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    erasing_probability: float = 0.0
 
     @classmethod
     def of(cls, data, training=None):
-        """Returns the preparation that a `DataConfig` and a `TrainingConfig` describe."""
-        names = ("image_size", "channels", "mean", "std", "evaluation_crop", "flip")
-        shared = {name: getattr(data, name) for name in names}
-        return cls(**shared, crop_scale=training.crop_scale) if training else cls(**shared)
+        """Returns the preparation that a `DataConfig` and a `TrainingConfig` describe, in fields of the same names."""
+        values = {}
+        for section in (data, training):
+            values |= {f.name: getattr(section, f.name) for f in dataclasses.fields(cls) if hasattr(section, f.name)}
+        return cls(**values)
 
     def for_training(self, encoded, seed):
-        """Random window, resize, flip: bytes to `(image_size, image_size, channels)` float32."""
-        image = decode_and_crop(
-            encoded,
-            lambda size: augment.random_window(size, self.crop_scale, tf.random.fold_in(seed, WINDOW)),
-            self.channels,
-        )
-        image = augment.resize(image, self.image_size)
+        """Bytes to `(image_size, image_size, channels)` float32, by a stateless seed."""
+        return self.augment(self.random_view(encoded, seed), seed)
+
+    def random_view(self, encoded, seed):
+        """The first half of `for_training`: the random crop, resized; values in [0, 255]."""
+        seed = tf.random.fold_in(seed, WINDOW)
+        if self.crop == "padded":
+            return views.random_shift(self._fixed_view(encoded), self.image_size // 8, seed)
+        return self._view(encoded, lambda size: views.random_window(size, self.crop_scale, seed))
+
+    def augment(self, image, seed):
+        """The second half of `for_training`: everything after the crop."""
+        flip_seed, colors_seed, erasing_seed = (tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING))
         if self.flip:
-            image = augment.random_flip(image, tf.random.fold_in(seed, FLIP))
-        return self._finish(image)
+            image = views.random_flip(image, flip_seed)
+        if self.randaugment_magnitude:
+            strength = (self.randaugment_magnitude, self.randaugment_noise)
+            image = randaugment(_to_whole_values(image), *strength, self.mean, colors_seed)
+        if any(self.color_jitter):
+            image = color_jitter(_to_whole_values(image), self.color_jitter, colors_seed)
+        image = views.normalize(image, self.mean, self.std)
+        return random_erasing(image, self.erasing_probability, erasing_seed) if self.erasing_probability else image
 
     def for_evaluation(self, encoded):
-        """Centre window, resize: bytes to `(image_size, image_size, channels)` float32."""
-        window = lambda size: augment.centre_window(size, self.evaluation_crop)  # noqa: E731
-        return self._finish(augment.resize(decode_and_crop(encoded, window, self.channels), self.image_size))
+        """Centre window, or the whole image, and resize: bytes to `(image_size, image_size, channels)` float32."""
+        return views.normalize(self._fixed_view(encoded), self.mean, self.std)
 
-    def _finish(self, image):
-        image = tf.ensure_shape(image, (self.image_size, self.image_size, self.channels))
-        return augment.normalize(image, self.mean, self.std)
+    def _fixed_view(self, encoded):
+        if self.whole_view:
+            return self._view(encoded, views.whole_window)
+        return self._view(encoded, lambda size: views.centre_window(size, self.evaluation_crop))
+
+    def _view(self, encoded, choose_window):
+        """Decodes a window and resizes it: values in [0, 255], float32."""
+        image = views.resize(decode_and_crop(encoded, choose_window, self.channels), self.image_size)
+        return tf.ensure_shape(image, (self.image_size, self.image_size, self.channels))
 
 
-def training_batches(split, preparation, batch_size, seed, start_step=0, num_patches=0):
+def training_batches(split, preparation, batch_size, seed, start_step=0, num_patches=0, mixing=None):
     """Returns the endless stream of training batches from a given step on.
 
     Each epoch has `num_examples // batch_size` batches.
@@ -78,13 +114,15 @@ def training_batches(split, preparation, batch_size, seed, start_step=0, num_pat
         seed: integer.
         start_step: number of batches that are already done with.
         num_patches: number of patches of an image, for which mask noise is drawn; 0 draws none.
+        mixing: a `Mixing`, for tasks with labels.
 
     Returns:
         A `tf.data.Dataset` of dictionaries: `images` `(B, H, W, channels)` float32; `labels` `(B,)` int64; `weights`
-        `(B,)` float32, 0 for a file that cannot be decoded; and with `num_patches` `noise` `(B, L)` float32, uniform
-        draws to choose the visible patches by.
+        `(B,)` float32, 0 for a file that cannot be decoded; with `num_patches` `noise` `(B, L)` float32, uniform
+        draws to choose the visible patches by; with `mixing` `targets` `(B, num_classes)` float32.
     """
-    per_epoch = split.num_examples // batch_size * batch_size
+    batches_per_epoch = split.num_examples // batch_size
+    per_epoch = batches_per_epoch * batch_size
     first_epoch, first_example = divmod(start_step * batch_size, per_epoch)
 
     def epoch_examples(epoch):
@@ -96,19 +134,23 @@ def training_batches(split, preparation, batch_size, seed, start_step=0, num_pat
             lambda position, example: (example_seed(seed, epoch, position), *example)
         )
 
-    def load(example_seed, content, label):
-        example = {
-            "images": preparation.for_training(split.read(content), example_seed),
-            "labels": label,
-            "weights": tf.constant(1.0),
-        }
+    def load(seed, content, label):
+        return seed, preparation.random_view(split.read(content), seed), label, tf.constant(1.0)
+
+    def augment(seed, image, label, weight):
+        image = tf.cond(weight > 0.0, lambda: preparation.augment(image, seed), lambda: image)
+        example = {"images": image, "labels": label, "weights": weight}
         if num_patches:
-            example["noise"] = tf.random.stateless_uniform([num_patches], tf.random.fold_in(example_seed, MASK))
+            example["noise"] = tf.random.stateless_uniform([num_patches], tf.random.fold_in(seed, MASK))
         return example
 
+    def mix(step, batch):
+        return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
+
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    examples = _load_all(split, epochs.flat_map(epoch_examples), load)
-    return _finish(examples.batch(batch_size, drop_remainder=True))
+    examples = _map(_load_all(split, epochs.flat_map(epoch_examples), load), augment)
+    batches = examples.batch(batch_size, drop_remainder=True)
+    return _finish(_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
 def evaluation_batches(split, preparation, batch_size):
@@ -130,18 +172,33 @@ def evaluation_batches(split, preparation, batch_size):
 
 def example_seed(seed, epoch, position):
     """Returns the stateless seed, `(2,)` int64, of the `position`-th example of an epoch."""
-    epoch_seed = tf.random.fold_in(tf.constant([seed, 1], tf.int64), epoch)
-    return tf.random.fold_in(epoch_seed, position)
+    return _fold_in(tf.constant([seed, 1], tf.int64), epoch, position)
+
+
+def batch_seed(seed, epoch, position):
+    """Returns the stateless seed, `(2,)` int64, of the `position`-th batch of an epoch."""
+    return _fold_in(tf.constant([seed, 2], tf.int64), epoch, position)
+
+
+def _fold_in(seed, *numbers):
+    for number in numbers:
+        seed = tf.random.fold_in(seed, tf.cast(number, tf.int64))  # of another type it would be another seed
+    return seed
+
+
+def _to_whole_values(image):
+    """Rounds values in [0, 255] to uint8."""
+    return tf.cast(tf.round(image), tf.uint8)
 
 
 def _load_all(split, examples, load):
     """Maps `load` over the examples; one that cannot be decoded becomes zeros of weight 0.
 
     So each position of an epoch keeps its place whatever file is broken. The price, a small data set for each
-    example, is paid only where files come from outside.
+    example, grows with what `load` does, and is paid only where files come from outside.
     """
     if not split.can_fail:
-        return examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return _map(examples, load)
     loaded_spec = examples.map(load).element_spec
     blank = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), loaded_spec)
 
@@ -150,6 +207,10 @@ def _load_all(split, examples, load):
         return loaded.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
 
     return examples.interleave(load_or_blank, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _map(dataset, function):
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _fill_up(batch, batch_size):

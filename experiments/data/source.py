@@ -60,6 +60,10 @@ class MemorySplit:
         """Returns the split of the examples at `indices`, in that order."""
         return dataclasses.replace(self, contents=self.contents[indices], labels=self.labels[indices])
 
+    def some(self, count, seed):
+        """Returns up to `count` examples, chosen at random."""
+        return self.take(np.random.default_rng(seed).permutation(self.num_examples)[:count]).in_order()
+
     def _at(self, indices):
         contents = tf.constant(self.contents)
         labels = tf.constant(self.labels, tf.int64)
@@ -108,6 +112,10 @@ class StreamSplit:
         found = {i: example for i, example in enumerate(self.examples.as_numpy_iterator()) if i in wanted}
         contents = np.array([found[int(i)][0] for i in indices], dtype=object)
         return MemorySplit(contents, np.array([found[int(i)][1] for i in indices], np.int64))
+
+    def some(self, count, seed):
+        """Returns the first `count` examples: to choose others, the stream would have to be read to its end."""
+        return self.examples.take(count)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -90,7 +90,7 @@ def prepare_job(config, training, workdir, source, split, make_model, say):
     return job
 
 
-def run_job(job, encoder, example_losses, task_callbacks, num_patches=0):
+def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=None):
     """Trains until the run is complete, from where it stands.
 
     Args:
@@ -99,6 +99,7 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0):
         example_losses: function from a batch to `(B,)` losses.
         task_callbacks: Keras callbacks of the task's own.
         num_patches: number of patches of an image, for tasks that mask.
+        mixing: a `Mixing`, for tasks with labels.
 
     Returns:
         Seconds of training.
@@ -121,7 +122,9 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0):
         config.log_every,
         config.checkpoint_every,
     )
-    batches = training_batches(job.split, job.preparation, training.batch_size, config.seed, start_step, num_patches)
+    batches = training_batches(
+        job.split, job.preparation, training.batch_size, config.seed, start_step, num_patches, mixing
+    )
     training_step = make_training_step(
         job.strategy, job.model, job.optimizer, example_losses, training.accumulation_steps, training.clip_norm
     )

@@ -46,3 +46,28 @@ def write(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
+
+
+def varied(channels, side=40):
+    """Images on which operations behave in different ways, `{name: (H, W, channels) uint8}`."""
+    rng = np.random.default_rng(0)
+    shape = (side, side + 7, channels)
+    return {
+        "noise": rng.integers(0, 256, shape, dtype=np.uint8),
+        "smooth": gradient(*shape),
+        "dark": rng.integers(3, 30, shape, dtype=np.uint8),
+        "two tones": rng.choice([20, 200], shape).astype(np.uint8),
+        "one tone": np.full(shape, 77, np.uint8),
+        "tiny": rng.integers(0, 256, (5, 4, channels), dtype=np.uint8),
+    }
+
+
+def to_pillow(pixels):
+    """A Pillow image of the mode L or RGB of `(H, W, channels)` uint8."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+def from_pillow(image):
+    """`(H, W, channels)` uint8 of a Pillow image of the mode L or RGB."""
+    pixels = np.asarray(image)
+    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels

@@ -27,6 +27,7 @@ TRAINING_ERRORS = [
     ({"crop_scale": (0.0, 1.0)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
     ({"crop_scale": (0.5, 1.1)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
     ({"crop_scale": (0.5,)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1, got (0.5,)."),
+    ({"crop": "square"}, "{}.crop='square' is not one of resized, padded."),
     ({"batch_size": 10, "accumulation_steps": 4}, "{}.batch_size=10 does not divide by {}.accumulation_steps=4."),
 ]
 ERRORS = [
@@ -44,6 +45,7 @@ ERRORS = [
     (DataConfig, {"mean": (0.5,)}, "data.mean and data.std need 3 numbers each, one for each of data.channels."),
     (DataConfig, {"channels": 1}, "data.mean and data.std need 1 numbers each, one for each of data.channels."),
     (DataConfig, {"std": (0.2, 0.0, 0.2)}, "data.std is above 0."),
+    (DataConfig, {"evaluation_view": "half"}, "data.evaluation_view='half' is not one of auto, centre, whole."),
     (DataConfig, {"evaluation_crop": 0.0}, "data.evaluation_crop lies in (0, 1]."),
     (DataConfig, {"evaluation_crop": 1.5}, "data.evaluation_crop lies in (0, 1]."),
     (DataConfig, {"validation_share": 1.0}, "data.validation_share lies in [0, 1)."),
@@ -59,6 +61,27 @@ ERRORS = [
     (FinetuneConfig, {"drop_path_rate": 1.0}, "finetune.drop_path_rate lies in [0, 1)."),
     (FinetuneConfig, {"dropout_rate": -0.1}, "finetune.dropout_rate lies in [0, 1)."),
     (FinetuneConfig, {"label_smoothing": 1.0}, "finetune.label_smoothing lies in [0, 1)."),
+    (FinetuneConfig, {"randaugment_magnitude": 10.5}, "finetune.randaugment_magnitude lies in [0, 10]."),
+    (FinetuneConfig, {"randaugment_magnitude": -1.0}, "finetune.randaugment_magnitude lies in [0, 10]."),
+    (FinetuneConfig, {"randaugment_noise": -0.1}, "finetune.randaugment_noise is at least 0, got -0.1."),
+    (FinetuneConfig, {"erasing_probability": 1.1}, "finetune.erasing_probability lies in [0, 1]."),
+    (FinetuneConfig, {"mixup_alpha": -0.1}, "finetune.mixup_alpha is at least 0, got -0.1."),
+    (FinetuneConfig, {"cutmix_alpha": -0.1}, "finetune.cutmix_alpha is at least 0, got -0.1."),
+    (FinetuneConfig, {"mix_probability": -0.1}, "finetune.mix_probability lies in [0, 1]."),
+    (FinetuneConfig, {"switch_probability": 2.0}, "finetune.switch_probability lies in [0, 1]."),
+    *[
+        (
+            FinetuneConfig,
+            {"color_jitter": strengths},
+            "finetune.color_jitter is (brightness, contrast, saturation, hue),",
+        )
+        for strengths in ((0.4, 0.4, 0.4), (), (0.4, -0.1, 0.4, 0.1), (0.4, 0.4, 0.4, 0.6))
+    ],
+    (
+        FinetuneConfig,
+        {"color_jitter": (0.4, 0.4, 0.4, 0.1), "randaugment_magnitude": 9.0},
+        "finetune.color_jitter and finetune.randaugment_magnitude do not go together: set one of them to 0.",
+    ),
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
     (Config, {"precision": "float64"}, "precision='float64' is unknown."),
     (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored."),

@@ -7,9 +7,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments.config import DataConfig, PretrainConfig
-from experiments.data import augment
-from experiments.data.pipeline import WINDOW, Preparation
+from experiments.config import DataConfig, FinetuneConfig, PretrainConfig
+from experiments.data.augmentation import views
+from experiments.data.augmentation.color_jitter import color_jitter
+from experiments.data.augmentation.erasing import random_erasing
+from experiments.data.augmentation.randaugment import randaugment
+from experiments.data.pipeline import COLORS, ERASING, FLIP, WINDOW, Preparation
 from tests.experiments.images import encode, gradient
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -47,11 +50,19 @@ def test_evaluation_takes_the_centre(channels, kind, crop, window):
     assert distance(image, reference(content, window, channels)) < (5 if kind == "jpeg" else 2)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_evaluation_can_squeeze_the_whole_image(kind):
+    image = preparation(evaluation_crop=0.5, whole_view=True).for_evaluation(
+        tf.constant(encode(gradient(90, 120), kind))
+    )
+    assert distance(image, reference(FILE, (0, 0, 90, 120))) < 5
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_training_takes_the_window_of_the_seed(channels):
     prepare = preparation(channels, crop_scale=(0.2, 0.7))
     for seed in SEEDS[:10]:
-        window = augment.random_window(tf.constant((90, 120)), (0.2, 0.7), tf.random.fold_in(seed, WINDOW))
+        window = views.random_window(tf.constant((90, 120)), (0.2, 0.7), tf.random.fold_in(seed, WINDOW))
         assert distance(prepare.for_training(tf.constant(FILE), seed), reference(FILE, window, channels)) < 2
 
 
@@ -79,13 +90,53 @@ def test_window_and_flip_are_drawn_apart():
     areas = {True: [], False: []}
     for seed in SEEDS:
         image = prepare.for_training(tf.constant(FILE), seed).numpy()
-        window = augment.random_window(tf.constant((90, 120)), (0.2, 1.0), tf.random.fold_in(seed, WINDOW))
+        window = views.random_window(tf.constant((90, 120)), (0.2, 1.0), tf.random.fold_in(seed, WINDOW))
         # Green grows to the right.
         areas[bool(image[:, 0, 1].mean() > image[:, -1, 1].mean())].append(int(window[2] * window[3]))
     assert min(len(group) for group in areas.values()) >= 10
     middle = np.median(areas[True] + areas[False])
     for group in areas.values():
         assert 0.15 < np.mean(np.array(group) > middle) < 0.85
+
+
+def test_a_padded_crop_moves_the_view_of_evaluation():
+    view = preparation(evaluation_crop=0.9).for_evaluation(tf.constant(FILE)).numpy() * STD + MEAN
+    prepare, places = preparation(evaluation_crop=0.9, crop="padded", crop_scale=(0.1, 0.1)), set()
+    padded = np.pad(view, [(6, 6), (6, 6), (0, 0)])
+    for seed in SEEDS[:10]:
+        image = prepare.for_training(tf.constant(FILE), seed).numpy() * STD + MEAN
+        errors = {(i, j): np.abs(padded[i : i + 48, j : j + 48] - image).max() for i in range(13) for j in range(13)}
+        place = min(errors, key=errors.get)
+        assert errors[place] < 1e-3
+        places.add(place)
+    assert len(places) > 5
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("jitter", [False, True])
+def test_training_crops_flips_changes_normalizes_and_erases_in_this_order(channels, jitter):
+    """Each step is tested by itself; here they are put together again, each with its stream of randomness."""
+    changes = (
+        {"color_jitter": (0.4, 0.3, 0.2, 0.1)} if jitter else {"randaugment_magnitude": 9.0, "randaugment_noise": 0.5}
+    )
+    prepare = preparation(channels, crop_scale=(0.2, 0.7), flip=True, erasing_probability=0.5, **changes)
+    plain, mean, std = preparation(channels, crop_scale=(0.2, 0.7)), MEAN[:channels], STD[:channels]
+    whole, results = 0, []
+    for seed in SEEDS[:12]:
+        seeds = {stream: tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING)}
+        pixels = plain.for_training(tf.constant(FILE), seed) * std + mean  # in [0, 1]
+        pixels = tf.cast(tf.round(views.random_flip(pixels * 255.0, seeds[FLIP])), tf.uint8)
+        if jitter:
+            pixels = color_jitter(pixels, (0.4, 0.3, 0.2, 0.1), seeds[COLORS])
+        else:
+            pixels = randaugment(pixels, 9.0, 0.5, mean, seeds[COLORS])
+        expected = (pixels.numpy() / 255.0 - mean) / std
+        expected = random_erasing(tf.constant(expected, tf.float32), 0.5, seeds[ERASING]).numpy()
+        actual = prepare.for_training(tf.constant(FILE), seed).numpy()
+        assert (np.abs(actual - expected) > 1e-4).mean() < 1e-3  # but for values that are rounded the other way
+        results.append(actual)
+        whole += np.abs(actual).max() < 3.0
+    assert 0 < whole < 12  # some are erased
 
 
 def test_a_preparation_takes_its_values_from_the_configuration():
@@ -95,3 +146,23 @@ def test_a_preparation_takes_its_values_from_the_configuration():
     training = PretrainConfig(crop_scale=(0.3, 0.8))
     assert Preparation.of(data, training) == Preparation(64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True)
     assert Preparation.of(data).crop_scale == (1.0, 1.0)
+    finetune = FinetuneConfig(
+        crop_scale=(0.3, 0.8),
+        crop="padded",
+        randaugment_magnitude=5.0,
+        randaugment_noise=0.25,
+        erasing_probability=0.125,
+    )
+    expected = Preparation(
+        64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True, False, "padded", 5.0, 0.25, (0.0, 0.0, 0.0, 0.0), 0.125
+    )
+    assert Preparation.of(data, finetune) == expected
+    assert Preparation.of(data, FinetuneConfig(color_jitter=(1, 2, 3, 0.5))).color_jitter == (1.0, 2.0, 3.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("view", "image_size", "whole"),
+    [("auto", 352, False), ("auto", 384, True), ("centre", 384, False), ("whole", 32, True)],
+)
+def test_evaluation_sees_the_whole_image_from_384_pixels_up_or_as_it_is_told(view, image_size, whole):
+    assert Preparation.of(DataConfig(image_size=image_size, evaluation_view=view)).whole_view == whole

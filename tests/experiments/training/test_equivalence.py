@@ -5,6 +5,7 @@ import csv
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import finetune, pretrain
 from experiments.training.tracking import read_metrics
@@ -12,6 +13,13 @@ from tests.experiments.tiny import Lines, change, picture_config
 
 STEPS, CLIP_NORM = 10, 0.02
 TRAINING = {"steps": STEPS, "clip_norm": CLIP_NORM, "base_learning_rate": 0.02, "crop_scale": (0.5, 1.0)}
+AUGMENTATION = {
+    "randaugment_magnitude": 9.0,
+    "erasing_probability": 0.25,
+    "mixup_alpha": 0.8,
+    "cutmix_alpha": 1.0,
+    "label_smoothing": 0.1,
+}
 ONE_STAGE = {"depths": (1,), "dims": (4,), "stem_stride": 8}
 TASKS = {"pretrain": (pretrain, "fcmae.keras"), "finetune": (finetune, "classifier.keras")}
 WAYS = {
@@ -30,7 +38,12 @@ def runs(pictures, tmp_path_factory):
         if (task, way) not in done:
             arguments, accumulation_steps = WAYS[way]
             config = picture_config(
-                pictures, pretrain=TRAINING, finetune=TRAINING, model=ONE_STAGE, seed=3, **arguments
+                pictures,
+                pretrain=TRAINING,
+                finetune={**TRAINING, **AUGMENTATION},
+                model=ONE_STAGE,
+                seed=3,
+                **arguments,
             )
             config = change(config, task, accumulation_steps=accumulation_steps)
             workdir, lines = tmp_path_factory.mktemp("run") / "w", Lines()
@@ -82,3 +95,8 @@ def test_the_runs_clip_and_move(runs, task):
 )
 def test_a_run_says_on_which_devices_it_works(runs, way, words):
     assert f"  devices       {words}" in runs("pretrain", way)[1]
+
+
+def test_fine_tuning_leaves_a_picture_of_its_augmentation(runs):
+    pixels = np.asarray(Image.open(runs("finetune", "one")[0] / "augmentation.png").convert("L"))
+    assert min(pixels.shape) > 500 and pixels.std() > 20

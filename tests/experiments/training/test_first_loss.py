@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import finetune, pretrain
+from experiments.data.augmentation.mixing import Mixing
 from experiments.data.pipeline import Preparation, training_batches
 from experiments.data.sources import open_source
 from experiments.models import make_classifier, make_fcmae
@@ -17,9 +18,9 @@ MODEL = {"depths": (1,), "dims": (4,), "stem_stride": 8}
 TRAINING = {"steps": 1, "batch_size": 8, "crop_scale": (0.4, 1.0)}
 
 
-def first_batch(config, training, num_patches=0):
+def first_batch(config, training, **arguments):
     split, preparation = open_source(config.data).split("train"), Preparation.of(config.data, training)
-    batches = training_batches(split, preparation, 8, config.seed, num_patches=num_patches)
+    batches = training_batches(split, preparation, 8, config.seed, **arguments)
     return next(batches.as_numpy_iterator())
 
 
@@ -48,13 +49,18 @@ def test_pretraining_begins_with_the_loss_of_the_reference(pictures, tmp_path):
     assert first_loss(pretrain.run, config, tmp_path) == pytest.approx(expected, rel=1e-4)
 
 
-def test_fine_tuning_begins_with_the_cross_entropy_of_the_smoothed_labels(pictures, tmp_path):
+@pytest.mark.parametrize("mixed", [{}, {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "erasing_probability": 0.5}])
+def test_fine_tuning_begins_with_the_cross_entropy_of_the_smoothed_and_mixed_labels(pictures, tmp_path, mixed):
     smoothing = 0.3
-    config = picture_config(pictures, finetune={**TRAINING, "label_smoothing": smoothing}, model=MODEL, seed=12)
-    batch = first_batch(config, config.finetune)
+    config = picture_config(
+        pictures, finetune={**TRAINING, "label_smoothing": smoothing, **mixed}, model=MODEL, seed=12
+    )
+    batch = first_batch(config, config.finetune, mixing=Mixing.of(config.finetune, 3))
     weights = initial_weights(config, lambda: make_classifier(config, 3), variables_of)
     logits = references.logits(batch["images"].astype("float64"), weights, (1,))
     log_share = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     targets = np.eye(3)[batch["labels"]] * (1 - smoothing) + smoothing / 3
-    expected = -(targets * log_share).sum(axis=1).mean()
+    is_mixed = np.abs(batch["targets"] - targets).max() > 0.01
+    assert is_mixed == bool(mixed)
+    expected = -((batch["targets"] if mixed else targets) * log_share).sum(axis=1).mean()
     assert first_loss(finetune.run, config, tmp_path) == pytest.approx(expected, rel=1e-5)

@@ -1,11 +1,11 @@
-"""Windows, flips, resizing and normalization of one image."""
+"""Windows, shifts, flips, resizing and normalization of one image."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments.data import augment
+from experiments.data.augmentation import views
 from tests.experiments.images import gradient
 
 SEEDS = [(3, i) for i in range(400)]
@@ -13,7 +13,7 @@ SEEDS = [(3, i) for i in range(400)]
 
 def windows(size, scale, seeds=SEEDS):
     """`(N, 4)` int: the windows of many seeds."""
-    draw = tf.function(lambda seed: augment.random_window(tf.constant(size), scale, seed))
+    draw = tf.function(lambda seed: views.random_window(tf.constant(size), scale, seed))
     return tf.map_fn(draw, tf.constant(seeds, tf.int64), fn_output_signature=tf.int32).numpy()
 
 
@@ -67,6 +67,37 @@ def test_a_window_of_the_whole_area_is_the_whole_image():
 
 
 @pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        ((20, 400), (0, 186, 20, 27)),
+        ((400, 21), (186, 0, 28, 21)),
+        ((30, 41), (0, 0, 30, 40)),
+        ((41, 30), (0, 0, 40, 30)),
+    ],
+)
+def test_where_no_window_fits_it_is_the_largest_in_the_middle_that_keeps_the_aspect(size, window):
+    """The numbers are those of torchvision: for 20x400 a width of round(20 * 4 / 3) = 27, at (400 - 27) // 2."""
+    assert (windows(size, (0.99, 1.0), SEEDS[:5]) == window).all()
+
+
+@pytest.mark.parametrize("size", [(30, 40), (40, 30), (35, 35)])
+def test_where_no_window_fits_an_image_of_an_allowed_aspect_is_seen_whole(size):
+    assert (windows(size, (1.0, 1.0), SEEDS[:5]) == (0, 0, *size)).all()
+
+
+def test_a_shift_moves_both_ways_and_lets_black_in():
+    pixels = np.random.default_rng(0).uniform(1, 255, (6, 8, 3)).astype("float32")
+    padded = np.pad(pixels, [(2, 2), (2, 2), (0, 0)])
+    possible = {padded[i : i + 6, j : j + 8].tobytes(): (i, j) for i in range(5) for j in range(5)}
+    seeds = tf.constant(SEEDS, tf.int64)
+    shifted = tf.map_fn(lambda seed: views.random_shift(pixels, 2, seed), seeds, fn_output_signature=tf.float32)
+    found = [possible[image.tobytes()] for image in shifted.numpy()]
+    counts = np.zeros((5, 5))
+    np.add.at(counts, tuple(np.transpose(found)), 1)
+    assert counts.min() >= 5 and counts.max() <= 32  # 400 draws over 25 places
+
+
+@pytest.mark.parametrize(
     ("size", "share", "window"),
     [
         ((100, 100), 1.0, (0, 0, 100, 100)),
@@ -77,13 +108,13 @@ def test_a_window_of_the_whole_area_is_the_whole_image():
     ],
 )
 def test_the_centre_window_is_a_square_in_the_middle(size, share, window):
-    np.testing.assert_array_equal(augment.centre_window(tf.constant(size), share), window)
+    np.testing.assert_array_equal(views.centre_window(tf.constant(size), share), window)
 
 
 @pytest.mark.parametrize("side", [16, 40, 120])
 def test_resizing_equals_pillow(side):
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    resized = augment.resize(tf.constant(pixels), side).numpy()
+    resized = views.resize(tf.constant(pixels), side).numpy()
     assert np.abs(resized - pillow_resize(pixels, side)).max() < 1e-2
     assert resized.min() >= 0 and resized.max() <= 255
 
@@ -92,7 +123,7 @@ def test_a_flip_mirrors_left_and_right_half_of_the_time():
     image = tf.constant(gradient(4, 6).astype("float32"))
     flipped = 0
     for seed in SEEDS[:200]:
-        result = augment.random_flip(image, tf.constant(seed, tf.int64)).numpy()
+        result = views.random_flip(image, tf.constant(seed, tf.int64)).numpy()
         mirrored = not np.array_equal(result, image)
         flipped += mirrored
         np.testing.assert_array_equal(result, image.numpy()[:, ::-1] if mirrored else image)
@@ -103,4 +134,4 @@ def test_normalization_takes_mean_and_deviation_of_each_channel():
     pixels = np.random.default_rng(0).uniform(0, 255, (5, 6, 3)).astype("float32")
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     expected = (pixels.astype("float64") / 255 - mean) / std
-    np.testing.assert_allclose(augment.normalize(pixels, mean, std), expected, atol=1e-5)
+    np.testing.assert_allclose(views.normalize(pixels, mean, std), expected, atol=1e-5)

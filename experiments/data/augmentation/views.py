@@ -1,4 +1,4 @@
-"""Windows and flips: which part of an image a model sees.
+"""Windows, shifts and flips: which part of an image a model sees.
 
 Every random choice takes a stateless seed, `(2,)` int64, and is a function of it.
 """
@@ -10,6 +10,9 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 
 def random_window(size, scale, seed):
     """Draws a window of random area and aspect ratio (the random resized crop of Inception).
+
+    Where none fits, in a very long image, it is the largest window in the middle that keeps the bounds of the aspect
+    ratio, as in torchvision.
 
     Args:
         size: `(2,)` int32, height and width of the image.
@@ -29,7 +32,9 @@ def random_window(size, scale, seed):
         max_attempts=10,
         use_image_if_no_bounding_boxes=True,
     )
-    return tf.concat([begin[:2], extent[:2]], axis=0)
+    found = tf.concat([begin[:2], extent[:2]], axis=0)
+    # The whole image is also what the draw returns if it fails; where it is a fair draw, the other is the same.
+    return tf.where(tf.reduce_all(extent[:2] == size), _largest_window(size), found)
 
 
 def centre_window(size, share):
@@ -47,10 +52,21 @@ def centre_window(size, share):
     return tf.concat([(size - side) // 2, [side, side]], axis=0)
 
 
+def whole_window(size):
+    """Returns the window of the whole image; see `centre_window`."""
+    return tf.concat([[0, 0], size], axis=0)
+
+
 def resize(image, side):
     """Resizes to `(side, side, channels)` float32 in [0, 255], bicubic with antialiasing."""
     image = tf.image.resize(image, (side, side), method="bicubic", antialias=True)
     return tf.clip_by_value(image, 0.0, 255.0)
+
+
+def random_shift(image, distance, seed):
+    """Moves an image by up to `distance` pixels both ways; what comes in from outside is black."""
+    padded = tf.pad(image, [[distance, distance], [distance, distance], [0, 0]])
+    return tf.image.stateless_random_crop(padded, image.shape, seed)
 
 
 def random_flip(image, seed):
@@ -59,5 +75,14 @@ def random_flip(image, seed):
 
 
 def normalize(image, mean, std):
-    """Brings pixels from [0, 255] to mean 0 and standard deviation 1 of the data, channel by channel."""
-    return (image / 255.0 - tf.constant(mean)) / tf.constant(std)
+    """Brings pixels from [0, 255] to mean 0 and standard deviation 1 of the data, channel by channel, as float32."""
+    return (tf.cast(image, tf.float32) / 255.0 - tf.constant(mean)) / tf.constant(std)
+
+
+def _largest_window(size):
+    """Returns the largest window in the middle of an image whose aspect ratio is allowed."""
+    lowest, highest = ASPECT_RATIOS
+    height, width = tf.unstack(size)
+    longest = lambda side, ratio: tf.cast(tf.round(tf.cast(side, tf.float32) * ratio), tf.int32)  # noqa: E731
+    extent = tf.stack([tf.minimum(height, longest(width, 1 / lowest)), tf.minimum(width, longest(height, highest))])
+    return tf.concat([(size - extent) // 2, extent], axis=0)

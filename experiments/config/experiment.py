@@ -1,0 +1,114 @@
+"""The whole configuration: its sections, and what concerns all of them."""
+
+import dataclasses
+import typing
+
+from ml_collections import config_dict
+
+from experiments.config.data import DataConfig
+from experiments.config.finetuning import FinetuneConfig
+from experiments.config.model import ModelConfig
+from experiments.config.sections import Section, from_mapping, require, require_at_least
+from experiments.config.training import PretrainConfig
+from experiments.errors import UserError
+from fcmae.masking import num_visible, patch_grid
+
+
+@dataclasses.dataclass(frozen=True)
+class WandbConfig(Section):
+    """Weights & Biases.
+
+    Args:
+        mode: `disabled`, `offline` or `online`.
+        project: where the run appears.
+        name: of the run; empty for the name of the workdir.
+    """
+
+    mode: str = "disabled"
+    project: str = "fcmae"
+    name: str = ""
+
+    section: typing.ClassVar[str] = "wandb"
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.mode in ("disabled", "offline", "online"),
+            f"wandb.mode={self.mode!r} is not one of disabled, offline, online.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Section):
+    """An experiment: one description for pretraining, fine-tuning and evaluation.
+
+    Args:
+        seed: everything random follows from it.
+        model: the model.
+        data: the images.
+        pretrain: how to pretrain.
+        finetune: how to fine-tune.
+        pretrained: a run's workdir or a `.keras` file to start from; empty for random weights.
+        precision: `auto` (bfloat16 on GPUs made for it, float32 elsewhere), `float32` or `mixed_bfloat16`.
+        distribution: `auto` (all GPUs), `none` (one device) or `mirrored`.
+        logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
+        log_every: steps between two lines of metrics.
+        checkpoint_every: steps between two checkpoints.
+        keep_checkpoints: number of newest checkpoints that are kept.
+        wandb: tracking.
+    """
+
+    seed: int = 0
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
+    finetune: FinetuneConfig = dataclasses.field(default_factory=FinetuneConfig)
+    pretrained: str = ""
+    precision: str = "auto"
+    distribution: str = "auto"
+    logical_cpus: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.precision in ("auto", "float32", "mixed_bfloat16"), f"precision={self.precision!r} is unknown.")
+        require(
+            self.distribution in ("auto", "none", "mirrored"),
+            f"distribution={self.distribution!r} is not one of auto, none, mirrored.",
+        )
+        require_at_least("", self, 0, "seed", "logical_cpus")
+        require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
+        require_at_least("", self, 1, "log_every", "checkpoint_every", "keep_checkpoints")
+        try:
+            rows, columns = patch_grid(self.data.image_size, self.data.image_size, self.model.total_stride)
+        except ValueError as error:
+            raise UserError(f"data.image_size={self.data.image_size}: {error}") from error
+        try:
+            num_visible(rows * columns, self.pretrain.mask_ratio)
+        except ValueError as error:
+            raise UserError(f"pretrain.{error}") from error
+
+    @property
+    def num_patches(self):
+        """Number of patches of an image."""
+        return (self.data.image_size // self.model.total_stride) ** 2
+
+    def to_dict(self):
+        """Returns nested dictionaries of plain values."""
+        return dataclasses.asdict(self)
+
+    def to_config_dict(self):
+        """Returns a `ConfigDict`, whose fields command-line flags can override."""
+        return config_dict.ConfigDict(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, values):
+        """Makes the configuration of nested mappings, such as a `ConfigDict` or `config.json`.
+
+        Raises:
+            UserError: if a field is unknown or its value is not allowed.
+        """
+        return from_mapping(cls, values, "")

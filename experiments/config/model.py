@@ -1,0 +1,54 @@
+"""The model's section of the configuration."""
+
+import dataclasses
+import typing
+
+from convnext.convnext_v2 import ConvNeXtV2
+from experiments.config.sections import Section, require, require_at_least
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Section):
+    """The encoder and the decoder.
+
+    Args:
+        variant: published size; `depths` and `dims` take its place where given.
+        depths: number of blocks of each stage.
+        dims: number of channels of each stage.
+        stem_stride: side in pixels of the patches of the stem; 4 in the published models.
+        decoder_dim: channels of the decoder.
+        decoder_depth: blocks of the decoder.
+    """
+
+    variant: str = "atto"
+    depths: tuple[int, ...] = ()
+    dims: tuple[int, ...] = ()
+    stem_stride: int = 4
+    decoder_dim: int = 512
+    decoder_depth: int = 1
+
+    section: typing.ClassVar[str] = "model"
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(
+            self.variant in ConvNeXtV2.MODEL_VARIANTS,
+            f"model.variant={self.variant!r} is not one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}.",
+        )
+        require(
+            len(self.depths) == len(self.dims),
+            f"model.depths={self.depths} and model.dims={self.dims} need one number for each stage.",
+        )
+        require_at_least("model", self, 1, "stem_stride", "decoder_dim", "decoder_depth")
+        require(min(self.depths + self.dims, default=1) > 0, "model.depths and model.dims are numbers above 0.")
+
+    @property
+    def stages(self):
+        """`(depths, dims)` of the encoder."""
+        size = ConvNeXtV2.MODEL_VARIANTS[self.variant]
+        return (self.depths, self.dims) if self.depths else (size.depths, size.dims)
+
+    @property
+    def total_stride(self):
+        """Side in pixels of a patch."""
+        return self.stem_stride * 2 ** (len(self.stages[0]) - 1)

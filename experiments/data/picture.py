@@ -1,0 +1,111 @@
+"""A picture of what augmentation makes of images, for a person to look at."""
+
+import dataclasses
+import functools
+
+import matplotlib
+import numpy as np
+import tensorflow as tf
+
+from experiments.data.pipeline import batch_seed, example_seed
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+
+IMAGES, VERSIONS = 8, 6
+CANDIDATES = 4 * IMAGES  # of which some may be unreadable
+CELL = 128  # side in pixels at which an image is drawn
+GAP = 28  # pixels below a cell, for its caption
+NAME_LENGTH = 18  # letters of a class in a caption, a third of it where there are two
+
+
+def draw_augmentation(path, examples, preparation, mixing, class_names, seed):
+    """Draws images, one a row: as evaluation sees it, then as training does in some epochs.
+
+    Captions tell the targets, before smoothing.
+
+    Args:
+        path: of the PNG file.
+        examples: what `augmented_examples` returns.
+        preparation: the `Preparation` that they were made by.
+        mixing: a `Mixing`.
+        class_names: names of the classes.
+        seed: integer, of the mixing.
+    """
+    originals, versions, labels = examples
+    hard = dataclasses.replace(mixing, label_smoothing=0.0)
+    columns, captions = [originals], [[_caption(target, class_names) for target in np.eye(len(class_names))[labels]]]
+    for i in range(VERSIONS):
+        batch = {"images": versions[:, i], "labels": labels, "weights": np.ones(len(labels), np.float32)}
+        mixed = hard(tf.nest.map_structure(tf.constant, batch), batch_seed(seed, i, 0))
+        columns.append(mixed["images"].numpy())
+        captions.append([_caption(target, class_names) for target in mixed["targets"].numpy()])
+    pixels = np.stack(columns) * np.array(preparation.std) + np.array(preparation.mean)
+    _draw_grid(path, np.clip(pixels, 0.0, 1.0), captions)
+
+
+def augmented_examples(split, preparation, seed):
+    """Returns a few images of a split, as evaluation sees them and as training does in some epochs.
+
+    Args:
+        split: labelled examples; those that cannot be read are left out.
+        preparation: a `Preparation`.
+        seed: integer.
+
+    Returns:
+        `(originals, versions, labels)`: NumPy `(N, H, W, C)`, `(N, VERSIONS, H, W, C)` and `(N,)`; or None if no
+        image can be read.
+    """
+
+    def load(position, example):
+        content, label = example
+        encoded = split.read(content)
+        versions = tf.map_fn(
+            lambda epoch: preparation.for_training(encoded, example_seed(seed, epoch, position)),
+            tf.range(VERSIONS),
+            fn_output_signature=tf.float32,
+        )
+        return preparation.for_evaluation(encoded), versions, label
+
+    examples = split.some(CANDIDATES, seed).enumerate().map(load).ignore_errors().take(IMAGES)
+    rows = list(examples.as_numpy_iterator())
+    return tuple(np.stack(column) for column in zip(*rows)) or None
+
+
+def _caption(target, class_names):
+    """Names the classes of a target `(num_classes,)`, with their shares where there are more."""
+    order = np.argsort(-target, kind="stable")
+    present = [i for i in order if round(100 * target[i])]
+    if len(present) == 1:
+        return class_names[present[0]][:NAME_LENGTH]
+    return " + ".join(f"{100 * target[i]:.0f}% {class_names[i][: NAME_LENGTH // 3]}" for i in present)
+
+
+def _draw_grid(path, columns, captions):
+    """Draws `(columns, rows, H, W, C)` in [0, 1], each cell with its caption below."""
+    num_columns, num_rows, height, _, channels = columns.shape
+    method = "area" if height > CELL else "nearest"
+    cells = tf.image.resize(columns.reshape(-1, *columns.shape[2:]), (CELL, CELL), method=method).numpy()
+    cells = cells.reshape(num_columns, num_rows, CELL, CELL, channels)
+    canvas = np.ones((GAP + num_rows * (CELL + GAP), num_columns * (CELL + GAP), channels))
+    corners = {
+        (j, i): (GAP + i * (CELL + GAP), GAP // 2 + j * (CELL + GAP))
+        for j in range(num_columns)
+        for i in range(num_rows)
+    }
+    for place, (top, left) in corners.items():
+        canvas[top : top + CELL, left : left + CELL] = cells[place]
+
+    dpi = 100
+    figure = pyplot.figure(figsize=(canvas.shape[1] / dpi, canvas.shape[0] / dpi), dpi=dpi)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    axis.imshow(np.squeeze(canvas), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+    for (j, i), (top, left) in corners.items():
+        write = functools.partial(axis.text, left + CELL / 2, ha="center", va="center", fontsize=8)
+        write(y=top + CELL + GAP / 2, s=captions[j][i])
+        if i == 0:
+            write(y=GAP / 2, s=f"training, epoch {j}" if j else "evaluation", weight="bold")
+    figure.savefig(path, dpi=dpi)
+    pyplot.close(figure)
