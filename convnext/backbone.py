@@ -23,7 +23,13 @@ class Stem(keras.layers.Layer):
         self.dim = dim
         self.stride = stride
         self.conv = keras.layers.Conv2D(
-            dim, stride, strides=stride, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv"
+            dim,
+            stride,
+            strides=stride,
+            data_format="channels_last",
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name="conv",
         )
         self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
 
@@ -53,7 +59,13 @@ class Downsampling(keras.layers.Layer):
         self.dim = dim
         self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
         self.conv = keras.layers.Conv2D(
-            dim, 2, strides=2, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv"
+            dim,
+            2,
+            strides=2,
+            data_format="channels_last",
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name="conv",
         )
 
     def build(self, input_shape):
@@ -67,6 +79,7 @@ class Downsampling(keras.layers.Layer):
         return {**super().get_config(), "dim": self.dim}
 
 
+@keras.saving.register_keras_serializable(package="convnext")
 class Stage(keras.layers.Layer):
     """One resolution of the model: downsampling (but in the first stage), then blocks.
 
@@ -81,10 +94,12 @@ class Stage(keras.layers.Layer):
         self.blocks = blocks
 
     def build(self, input_shape):
-        if self.downsampling is not None:
+        # Keras builds what it reads from a file.
+        if self.downsampling is not None and not self.downsampling.built:
             self.downsampling.build(input_shape)
         for block in self.blocks:
-            block.build((None, None, None, block.dim))
+            if not block.built:
+                block.build((None, None, None, block.dim))
 
     def call(self, x, training=None):
         if self.downsampling is not None:
@@ -92,6 +107,19 @@ class Stage(keras.layers.Layer):
         for block in self.blocks:
             x = block(x, training=training)
         return x
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "downsampling": keras.saving.serialize_keras_object(self.downsampling),
+            "blocks": [keras.saving.serialize_keras_object(block) for block in self.blocks],
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        downsampling = keras.saving.deserialize_keras_object(config["downsampling"])
+        blocks = [keras.saving.deserialize_keras_object(block) for block in config["blocks"]]
+        return cls(**{**config, "downsampling": downsampling, "blocks": blocks})
 
 
 class ConvNeXt(keras.Model):
@@ -214,7 +242,12 @@ class ConvNeXt(keras.Model):
         return self.head(x)
 
     def extract_features(self, images, training=None):
-        """Returns the output of each stage: a list of `(B, h, w, C)`, strides 4, 8, 16, 32 as published."""
+        """Returns the output of each stage: a list of `(B, h, w, C)`, strides 4, 8, 16, 32 as published.
+
+        Raises:
+            ValueError: if the images are smaller than one position of the last stage.
+        """
+        _check_input_size(tuple(images.shape[1:]), self.stem_stride, len(self.stages))
         x = self.stem(images)
         features = []
         for stage in self.stages:

@@ -24,6 +24,9 @@ class ConvNextBlock(keras.layers.Layer):
         drop_path_rate: probability to drop the residual branch of an image in training, in [0, 1).
 
     Input and output: `(B, H, W, C)`.
+
+    Raises:
+        ValueError: if it is built for another number of channels.
     """
 
     def __init__(self, dim, kernel_size=7, drop_path_rate=0.0, **kwargs):
@@ -44,6 +47,8 @@ class ConvNextBlock(keras.layers.Layer):
         self.drop_path = StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
 
     def build(self, input_shape):
+        if input_shape[-1] != self.dim:
+            raise ValueError(f"A block of {self.dim} channels cannot be built for {input_shape[-1]}.")
         self.depthwise_conv.build(input_shape)
         self.norm.build(input_shape)
         self.expansion.build(input_shape)

@@ -92,5 +92,5 @@ def create_convnext_v1(
         **overrides,
     )
     if pretrained is not None:
-        load_pretrained(model, pretrained, stem=pretrained_stem)
+        load_pretrained(model, pretrained, pretrained_stem).log()
     return model

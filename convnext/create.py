@@ -9,7 +9,7 @@ from convnext.pretrained import assign_weights, find_weights
 VERSIONS = {1: ConvNeXtV1, 2: ConvNeXtV2}
 
 
-def create_from_weights(source, key=None, **overrides):
+def create_from_weights(source, key=None, pretrained_stem="load", **overrides):
     """Creates the ConvNeXt that some weights belong to, whatever its version and sizes, and loads them.
 
     Example:
@@ -20,10 +20,12 @@ def create_from_weights(source, key=None, **overrides):
     Args:
         source: a run's workdir or a file, as `load_pretrained` takes it.
         key: entry of a PyTorch checkpoint that holds the weights (see `convnext.port.read_weights`).
-        **overrides: arguments of the model, such as `include_top`, `input_shape` or `drop_path_rate`.
+        pretrained_stem: as `load_pretrained` takes it, for an `input_shape` with another number of channels.
+        **overrides: arguments of the model, such as `num_classes`, `include_top`, `input_shape` or `drop_path_rate`.
 
     Returns:
-        A `ConvNeXtV1` or `ConvNeXtV2`. A decoder in the source is left out.
+        A `ConvNeXtV1` or `ConvNeXtV2`; with a head where the source has one or `num_classes` is given. A decoder in
+        the source is left out.
 
     Raises:
         PretrainedError: if the source cannot be read, or is no ConvNeXt.
@@ -31,7 +33,7 @@ def create_from_weights(source, key=None, **overrides):
     path = find_weights(source)
     weights = read_weights(path, key)
     model = make_model(Architecture.of(weights, path), **overrides)
-    assign_weights(model, weights, path)
+    assign_weights(model, weights, path, pretrained_stem).log()
     return model
 
 
@@ -41,7 +43,7 @@ def make_model(architecture, **overrides):
         "depths": architecture.depths,
         "dims": architecture.dims,
         "input_shape": (None, None, architecture.channels),
-        "include_top": architecture.num_classes > 0,
+        "include_top": architecture.num_classes > 0 or "num_classes" in overrides,
         "num_classes": architecture.num_classes or 1000,
         "stem_stride": architecture.stem_stride,
         "kernel_size": architecture.kernel_size,

@@ -17,7 +17,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     """
 
     def __init__(self, kernel_size, **kwargs):
-        super().__init__(kernel_size, **{"padding": "same", **kwargs})
+        super().__init__(kernel_size, **{"padding": "same", "data_format": "channels_last", **kwargs})
 
     def call(self, inputs):
         if not _has_slow_gradient() or not all(side % 2 for side in self.kernel_size):
@@ -47,7 +47,7 @@ def kernel_gradient(inputs, upstream, kernel_size):
     images = ops.transpose(ops.pad(inputs, margins), (1, 2, 0, 3))
     images = ops.reshape(images, (1, height + rows - 1, width + columns - 1, batch * channels))
     kernel = ops.reshape(ops.transpose(upstream, (1, 2, 0, 3)), (height, width, batch * channels, 1))
-    gradient = ops.depthwise_conv(images, kernel, padding="valid")
+    gradient = ops.depthwise_conv(images, kernel, padding="valid", data_format="channels_last")
     return ops.sum(ops.reshape(gradient, (rows, columns, batch, channels)), axis=2)[..., None]
 
 
@@ -55,10 +55,14 @@ def kernel_gradient(inputs, upstream, kernel_size):
 def _convolve(inputs, kernel):
     def gradient(*arguments, upstream=None):
         upstream = arguments[0] if upstream is None else upstream
-        of_inputs = ops.depthwise_conv(upstream, ops.flip(kernel, axis=(0, 1)), padding="same")
+        of_inputs = _same(upstream, ops.flip(kernel, axis=(0, 1)))
         return of_inputs, kernel_gradient(inputs, upstream, kernel.shape[:2])
 
-    return ops.depthwise_conv(inputs, kernel, padding="same"), gradient
+    return _same(inputs, kernel), gradient
+
+
+def _same(inputs, kernel):
+    return ops.depthwise_conv(inputs, kernel, padding="same", data_format="channels_last")
 
 
 def _has_slow_gradient():

@@ -5,6 +5,7 @@ arrays; the names of a model's own variables are made the same way, so sources a
 """
 
 import dataclasses
+import logging
 import pathlib
 
 import numpy as np
@@ -13,12 +14,14 @@ from convnext.errors import PretrainedError
 from convnext.port.weights import KINDS, read_weights
 
 HEAD_NORM = ("head_norm/gamma", "head_norm/beta")
-HEAD = (*HEAD_NORM, "head/kernel", "head/bias")
+CLASSIFIER = ("head/kernel", "head/bias")
+HEAD = (*HEAD_NORM, *CLASSIFIER)
 DECODER = "decoder/"
 STEM_KERNEL = "stem/conv/kernel"
 # What is done with the stem of a source: load it; average it over its input channels; leave it out.
 STEMS = ("load", "average", "leave_out")
-IN_WORKDIR = ("classifier.keras", "encoder.keras")
+# What a folder may hold: a run's results, or a model of Transformers.
+IN_FOLDER = ("classifier.keras", "encoder.keras", "model.safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,43 +52,53 @@ class LoadReport:
             parts.append(f"newly initialised: {', '.join(self.missing)}")
         return "; ".join(parts)
 
+    def log(self):
+        """Logs the report: as a warning where the model has weights that are new or averaged."""
+        level = logging.WARNING if self.missing or self.averaged else logging.INFO
+        logging.getLogger("convnext").log(level, "%s", self)
 
-def load_pretrained(model, source, stem="load"):
+
+def load_pretrained(model, source, pretrained_stem="load"):
     """Loads the weights of `source` into `model`, strictly.
 
-    The encoder's variables must match one by one, in name and shape. The classification head is loaded where both
-    have one for the same number of classes, and left out otherwise. A decoder is loaded into an `FCMAE` where the
-    source has one, and left out for a backbone. On an error the model keeps the weights it had.
+    The encoder's variables must match one by one, in name and shape. The last normalization and the classifier are
+    loaded where both have them, the classifier for the same number of classes, and left out otherwise. A decoder is
+    loaded into an `FCMAE` where the source has one, and left out for a backbone. On an error the model keeps the
+    weights it had.
 
     Args:
         model: a `ConvNeXt`, or an `FCMAE` around one.
         source: a run's workdir (its `classifier.keras` or `encoder.keras`), or a file that
             `convnext.port.read_weights` reads: of Keras, of the authors' code, of timm or of Transformers.
-        stem: what to do with the stem's kernel, for images of another number of channels than those of the source:
-            `load` expects the same number; `average` gives every channel the mean over the source's, scaled so that
-            an image with equal channels has the same features; `leave_out` keeps the model's own stem.
+        pretrained_stem: what to do with the stem's kernel where the model has another number of input channels than the
+            source: `load` raises; `average` gives every channel the mean over the source's, scaled so that an image
+            with equal channels has the same features; `leave_out` keeps the model's own. Where the numbers are equal it
+            is loaded.
 
     Returns:
         A `LoadReport`.
 
     Raises:
         PretrainedError: if the source is not there, cannot be read, or does not fit.
-        ValueError: if `stem` is none of these.
+        ValueError: if `pretrained_stem` is none of these.
     """
     path = find_weights(source)
-    return assign_weights(model, read_weights(path), path, stem)
+    return assign_weights(model, read_weights(path), path, pretrained_stem)
 
 
-def assign_weights(model, values, path, stem="load"):
+def assign_weights(model, values, path, pretrained_stem="load"):
     """Does for weights that have been read from `path` what `load_pretrained` does; takes `{name: array}`."""
-    if stem not in STEMS:
-        raise ValueError(f"stem={stem!r} is not one of {', '.join(STEMS)}.")
+    if pretrained_stem not in STEMS:
+        raise ValueError(f"pretrained_stem={pretrained_stem!r} is not one of {', '.join(STEMS)}.")
     targets = named_variables(model)
     averaged = ()
-    if stem == "average" and STEM_KERNEL in values:
-        values = {**values, STEM_KERNEL: _average(values[STEM_KERNEL], targets[STEM_KERNEL].shape[2])}
-        averaged = (STEM_KERNEL,)
-    optional = _optional_parts(path, targets, values, stem)
+    optional = _optional_parts(targets, values)
+    if pretrained_stem != "load" and _differs_in_channels(targets, values):
+        if pretrained_stem == "average":
+            values = {**values, STEM_KERNEL: _average(values[STEM_KERNEL], targets[STEM_KERNEL].shape[2])}
+            averaged = (STEM_KERNEL,)
+        else:
+            optional.add(STEM_KERNEL)
     loaded = [name for name in targets if name in values and name not in optional]
     missing = [name for name in targets if name not in loaded]
     left_out = [name for name in values if name not in loaded]
@@ -101,14 +114,16 @@ def find_weights(source):
     Raises:
         PretrainedError: if there is none.
     """
+    if not str(source):
+        raise PretrainedError("The name of the pretrained weights is empty.")
     path = pathlib.Path(source)
     if path.is_dir():
-        for name in IN_WORKDIR:
+        for name in IN_FOLDER:
             if (path / name).is_file():
                 return path / name
         raise PretrainedError(
-            f"{path} has no encoder.keras: no run has finished there. Start its command again to finish it, or name "
-            "another workdir."
+            f"{path} has no encoder.keras, so no run has finished there, and no model.safetensors of Transformers. "
+            "Start the run's command again to finish it, or name another folder."
         )
     if not path.exists():
         raise PretrainedError(f"There is no {path}: pretrained weights are a run's workdir, or a {KINDS} file.")
@@ -122,18 +137,22 @@ def named_variables(model):
     The state of random generators is no weight and does not appear.
     """
     if hasattr(model, "backbone"):
-        decoder = {name: variable for name, variable in _relative_names(model).items() if name.startswith(DECODER)}
-        return {**_relative_names(model.backbone), **decoder}
-    return _relative_names(model)
+        anchor = model.decoder.mask_token.path
+        decoder = _relative_names(model.decoder.weights, anchor.removesuffix("decoder/mask_token"))
+        return {**named_variables(model.backbone), **decoder}
+    return _relative_names(model.weights, model.stem.conv.kernel.path.removesuffix(STEM_KERNEL))
 
 
-def _relative_names(model):
-    prefix = model.name + "/"
+def _relative_names(variables, prefix):
     return {
-        variable.path.removeprefix(prefix): variable
-        for variable in model.weights
-        if "seed_generator" not in variable.path
+        variable.path.removeprefix(prefix): variable for variable in variables if "seed_generator" not in variable.path
     }
+
+
+def _differs_in_channels(targets, values):
+    """Whether the kernels of the stem are the same but for the number of input channels."""
+    one, other = tuple(targets[STEM_KERNEL].shape), getattr(values.get(STEM_KERNEL), "shape", ())
+    return len(other) == 4 and one[2] != other[2] and (*one[:2], one[3]) == (*other[:2], other[3])
 
 
 def _average(kernel, channels):
@@ -142,19 +161,17 @@ def _average(kernel, channels):
     return np.repeat(mean, channels, axis=2)
 
 
-def _optional_parts(path, targets, values, stem):
+def _optional_parts(targets, values):
     """Returns the names, of either side, that are left out on purpose or keep their initial values."""
     optional = set()
-    if stem == "leave_out":
-        optional.add(STEM_KERNEL)
-    for names in (_decoder(targets), _decoder(values)):
-        if not (_decoder(targets) and _decoder(values)):
-            optional.update(names)
+    if not (_decoder(targets) and _decoder(values)):
+        optional |= _decoder(targets) | _decoder(values)
     heads = [{name for name in HEAD if name in names} for names in (targets, values)]
-    whole = [head in (set(), set(HEAD), set(HEAD_NORM)) for head in heads]
-    if all(whole) and (heads[0] != heads[1] or _number_of_classes(targets) != _number_of_classes(values)):
-        optional.update(HEAD)
-    return optional
+    if any(head not in (set(), set(HEAD_NORM), set(HEAD)) for head in heads):
+        return optional  # a part of a head is none
+    if _number_of_classes(targets) != _number_of_classes(values):
+        optional |= set(CLASSIFIER)
+    return optional | set(HEAD) - heads[0] | set(HEAD) - heads[1]
 
 
 def _decoder(names):
@@ -180,10 +197,11 @@ def _check(path, targets, values, optional):
     shown = "; ".join(differences[:4])
     more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
     hint = ""
-    if wrong == [STEM_KERNEL] and not unknown and values[STEM_KERNEL].shape[:2] == targets[STEM_KERNEL].shape[:2]:
-        hint = " For another number of input channels ask for stem='average' or stem='leave_out'."
+    if wrong == [STEM_KERNEL] and not unknown and _differs_in_channels(targets, values):
+        hint = " For another number of input channels ask for pretrained_stem=average or pretrained_stem=leave_out."
     raise PretrainedError(
-        f"{path} does not fit the model ({len(fitting)} of {len(targets)} variables do): {shown}{more}.{hint}"
+        f"{path} does not fit the model ({len(fitting)} of the model's {len(targets)} variables do): "
+        f"{shown}{more}.{hint}"
     )
 
 

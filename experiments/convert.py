@@ -7,9 +7,9 @@ import numpy as np
 from convnext.create import make_model
 from convnext.errors import PretrainedError
 from convnext.port import Architecture, read_weights, write_weights
-from convnext.pretrained import DECODER, HEAD, assign_weights, find_weights
+from convnext.port.files import replacing
+from convnext.pretrained import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights
 from experiments.errors import UserError
-from experiments.training.workdir import replacing
 from fcmae.model import FCMAE
 
 FORMATS = ("keras", "fair", "timm", "huggingface")
@@ -39,10 +39,12 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
         architecture = Architecture.of(weights, path)
         weights = _chosen(weights, part, to, say)
         say(f"{path}: {describe(weights)}")
-        _write(weights, pathlib.Path(output), to, image_size)
+        _write(weights, pathlib.Path(output), to, image_size, path)
         _check(weights, pathlib.Path(output), to)
-    except (PretrainedError, OSError) as error:
+    except PretrainedError as error:
         raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"--output={output} cannot be written: {error.strerror or error}.") from error
     say(f"{output}: {len(weights)} arrays, the same when read back")
     return architecture
 
@@ -68,6 +70,9 @@ def _chosen(weights, part, to, say):
     encoder = {name: value for name, value in weights.items() if not name.startswith(DECODER) and name not in HEAD}
     if part == "encoder":
         return encoder
+    if "head/kernel" not in weights and any(name in weights for name in HEAD_NORM) and to == "keras":
+        say("the source has no classifier: the normalization before it is left out")
+        weights = {name: value for name, value in weights.items() if name not in HEAD_NORM}
     decoder = [name for name in weights if name.startswith(DECODER)]
     if decoder and to in ("timm", "huggingface"):
         say(f"{to} has no place for the decoder: its {len(decoder)} arrays are left out")
@@ -75,23 +80,24 @@ def _chosen(weights, part, to, say):
     return weights
 
 
-def _write(weights, output, to, image_size):
+def _write(weights, output, to, image_size, path):
+    if output.is_dir() and to != "huggingface":
+        raise UserError(f"--output={output} is a folder: name a file.")
     if to != "keras":
         write_weights(weights, output, to, image_size)
         return
-    model = _make_keras_model(weights, image_size)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.name.endswith(".weights.h5"):
-        with replacing(output) as temporary:
-            model.save_weights(temporary)
-    elif output.suffix == ".keras":
-        with replacing(output) as temporary:
-            model.save(temporary)
-    else:
+    if not output.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"--output={output}: name a .keras or .weights.h5 file, or a library with --to.")
+    model = _make_keras_model(weights, image_size, path)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as temporary:
+        if output.suffix == ".keras":
+            model.save(temporary)
+        else:
+            model.save_weights(temporary)
 
 
-def _make_keras_model(weights, image_size):
+def _make_keras_model(weights, image_size, path):
     """Returns the `ConvNeXt` or `FCMAE` that the weights are all of."""
     architecture = Architecture.of(weights)
     if f"{DECODER}mask_token" not in weights:
@@ -105,13 +111,17 @@ def _make_keras_model(weights, image_size):
             model = FCMAE(backbone, decoder_dim=dim, decoder_depth=depth, name="fcmae")
         except ValueError as error:
             raise UserError(f"--image_size={image_size}: {error}") from error
-    assign_weights(model, weights, "the source")
+    assign_weights(model, weights, path)
     return model
 
 
 def _check(weights, output, to):
     """Raises RuntimeError if what was written does not read back as the same weights."""
     written = read_weights(output / "model.safetensors" if to == "huggingface" else output)
-    different = [name for name in weights if not np.array_equal(written.get(name), weights[name])]
+    different = [name for name in weights if not _equal(written.get(name), weights[name])]
     if different or written.keys() != weights.keys():
         raise RuntimeError(f"{output} does not hold the weights that were to be written: {different[:4]}.")
+
+
+def _equal(one, other):
+    return one is not None and np.array_equal(one, other, equal_nan=True)

@@ -40,8 +40,9 @@ class Architecture:
         try:
             kernels = [weights[f"stage_{i}/block_0/depthwise_conv/kernel"] for i in range(num_stages)]
             stem = weights["stem/conv/kernel"]
-            kernel_size = kernels[0].shape[0]
-        except (KeyError, IndexError) as error:
+            if {kernel.ndim for kernel in (*kernels, stem)} != {4}:
+                raise PretrainedError(f"{path} is no ConvNeXt: its convolutions have kernels of other than 4 axes.")
+        except KeyError as error:
             raise PretrainedError(f"{path} has not all weights of a ConvNeXt: it lacks {error}.") from error
         return cls(
             version=2 if "stage_0/block_0/grn/gamma" in weights else 1,
@@ -49,6 +50,6 @@ class Architecture:
             dims=tuple(kernel.shape[2] for kernel in kernels),
             channels=stem.shape[2],
             stem_stride=stem.shape[0],
-            kernel_size=kernel_size,
+            kernel_size=kernels[0].shape[0],
             num_classes=weights["head/bias"].size if "head/bias" in weights else 0,
         )

@@ -8,10 +8,12 @@ import io
 import os
 import pathlib
 import re
+import warnings
 import zipfile
+import zlib
 
 import h5py
-import ml_dtypes  # noqa: F401 (teaches NumPy the bfloat16 that safetensors reads)
+import ml_dtypes  # teaches NumPy the bfloat16 that safetensors reads
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -28,6 +30,9 @@ KERAS_WEIGHTS |= {"layer_scale": ("gamma",), "decoder": ("mask_token",)}
 KERNEL_AND_BIAS = ("kernel", "bias")
 # What PyTorch says where a pickle names a class that is not let through.
 REFUSED_CLASS = re.compile(r"GLOBAL (\S+)")
+# What damage to a Keras file leads to.
+DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, IndexError, OSError, ValueError, TypeError, RuntimeError, EOFError)
+TEMPORARY = ".unfinished-"  # what the names of files begin with while they are written
 
 
 def read_pytorch(path, key=None):
@@ -49,19 +54,23 @@ def read_pytorch(path, key=None):
             f"{path} can be read where PyTorch is: pip install torch, or convert it there."
         ) from error
     _refuse_text(path)
+    _check_archive(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the damage leads to, or a class that is not let through
-        if refused := REFUSED_CLASS.search(str(error)):
-            raise PretrainedError(
-                f"{path} would have to run code to be read ({refused[1]}), so it is refused. Save its state_dict alone."
-            ) from error
-        raise PretrainedError(f"{path} is no PyTorch file, or it is cut short: {_first_line(error)}") from error
+        refused = REFUSED_CLASS.search(str(error))
+        because = f" It names {refused[1]}." if refused else ""
+        raise PretrainedError(
+            f"{path} cannot be read as tensors alone: it is no PyTorch file, it is cut short, or it would have to run "
+            f"code, which is refused.{because} Download it again, or save its state_dict alone."
+        ) from error
     state = _state_dict(checkpoint, key, path)
-    wrong = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+    wrong = [name for name, value in state.items() if not isinstance(name, str) or not _is_array(value, torch)]
     if wrong:
-        raise PretrainedError(f"{path} holds things that are no tensors: {', '.join(map(str, wrong[:4]))}.")
-    return {name: value.detach().float().numpy() for name, value in state.items()}
+        raise PretrainedError(f"{path} holds things that are no arrays of weights: {', '.join(map(str, wrong[:4]))}.")
+    return {name.removeprefix("module."): value.detach().float().numpy() for name, value in state.items()}
 
 
 def read_safetensors(path):
@@ -73,8 +82,8 @@ def read_safetensors(path):
     _refuse_text(path)
     try:
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
-        raise PretrainedError(f"{path} is no safetensors file, or it is cut short: {_first_line(error)}") from error
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise PretrainedError(f"{path} is no safetensors file, or it is cut short: {_first_line(error)}.") from error
 
 
 def read_keras(path):
@@ -94,8 +103,8 @@ def read_keras(path):
             content = path
         with h5py.File(content) as file:
             return _named_arrays(file)
-    except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError, EOFError) as error:
-        raise PretrainedError(f"{path} is no Keras file, or it is cut short: {_first_line(error)}") from error
+    except DAMAGE as error:
+        raise PretrainedError(f"{path} is no Keras file, or it is cut short: {_first_line(error)}.") from error
 
 
 def write_pytorch(tensors, path):
@@ -122,10 +131,9 @@ def write_safetensors(tensors, path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives a temporary path beside `path`, which takes its place once it is whole."""
+    """Gives a temporary path beside `path`, of the same suffix, which takes its place once it is whole."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".unfinished_{os.getpid()}_{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -138,7 +146,9 @@ def _named_arrays(file):
 
     def visit(path, item):
         if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/") and "seed_generator" not in path:
-            arrays[_our_name(file, path)] = np.asarray(item, "float32")
+            # Keras writes bfloat16 as two bytes, and says so beside them.
+            kind = ml_dtypes.bfloat16 if item.attrs.get("dtype") == "bfloat16" else item.dtype
+            arrays[_our_name(file, path)] = np.array(item).view(kind).astype("float32")
 
     file.visititems(visit)
     return arrays
@@ -147,7 +157,7 @@ def _named_arrays(file):
 def _our_name(file, path):
     """`layers/stage_1/blocks/conv_next_v2_block/norm/vars/0` to `stage_1/block_0/norm/gamma`."""
     *groups, _, index = path.split("/")
-    if groups[0] == "backbone":
+    if groups[:1] == ["backbone"]:
         file, groups = file["backbone"], groups[1:]
     layers = ["/".join(groups[: i + 1]) for i in range(len(groups))]
     names = [file[f"{layer}/vars"].attrs["name"] for layer in layers if f"{layer}/vars" in file]
@@ -163,16 +173,47 @@ def _state_dict(checkpoint, key, path):
     if key is not None and key not in checkpoint:
         raise PretrainedError(f"{path} has no entry {key!r}; it has {', '.join(map(str, list(checkpoint)[:8]))}.")
     found = [key] if key is not None else [name for name in CHECKPOINT_KEYS if isinstance(checkpoint.get(name), dict)]
-    return checkpoint[found[0]] if found else checkpoint
+    state = checkpoint[found[0]] if found else checkpoint
+    if not isinstance(state, dict):
+        raise PretrainedError(f"{path}: the entry {key!r} holds no weights.")
+    return state
+
+
+def _is_array(value, torch):
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+        and value.is_floating_point()
+    )
+
+
+def _check_archive(path):
+    """Raises PretrainedError if a checksum of a PyTorch archive is wrong; PyTorch does not look at them."""
+    if not zipfile.is_zipfile(path):  # the older format has none
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except DAMAGE as error:
+        raise PretrainedError(f"{path} is damaged, or it is cut short: {_first_line(error)}.") from error
+    if damaged:
+        raise PretrainedError(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
 
 
 def _refuse_text(path):
-    with open(path, "rb") as file:
-        begin = file.read(64)
-    if begin.lstrip()[:1] == b"<":
-        shown = begin.decode("utf-8", "replace").strip().splitlines()[0]
+    """Raises PretrainedError if the file is not there, or begins as a web page does."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(64)
+    except OSError as error:
+        raise PretrainedError(f"{path} cannot be read: {error.strerror}.") from error
+    begin = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if begin[:1] == b"<":
+        shown = begin.decode("utf-8", "replace").splitlines()[0]
         raise PretrainedError(f"{path} is a web page ({shown[:40]}), not weights: download it again.")
 
 
 def _first_line(error):
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

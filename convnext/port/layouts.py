@@ -34,11 +34,20 @@ def _last_axis(ndim):
 def _from_offsets(kernel):
     """`(rows * columns, ...)`, row fastest, to `(rows, columns, ...)`."""
     side = math.isqrt(len(kernel))
+    if side**2 != len(kernel):
+        raise ValueError("has a kernel that is no square")
     return kernel.reshape(side, side, *kernel.shape[1:]).swapaxes(0, 1)
 
 
 def _to_offsets(kernel):
     return kernel.swapaxes(0, 1).reshape(-1, *kernel.shape[2:])
+
+
+def _from_pointwise(kernel):
+    """`(out, in, 1, 1)` to `(in, out)`; takes `(out, in)` as well."""
+    if any(side != 1 for side in kernel.shape[2:]):
+        raise ValueError("is no 1x1 convolution")
+    return kernel.reshape(kernel.shape[:2]).T
 
 
 VECTOR = _last_axis(1)
@@ -48,8 +57,8 @@ CONVOLUTION = Layout((4,), lambda array: array.transpose(2, 3, 1, 0), lambda arr
 DEPTHWISE = Layout((4,), lambda array: array.transpose(2, 3, 0, 1), lambda array: array.transpose(2, 3, 0, 1))
 DENSE = Layout((2,), lambda array: array.T, lambda array: array.T)
 # A dense layer as a 1x1 convolution, or either of the two.
-POINTWISE = Layout((4,), lambda array: array[:, :, 0, 0].T, lambda array: array.T[:, :, None, None])
-DENSE_OR_POINTWISE = Layout((2, 4), lambda array: array.reshape(array.shape[:2]).T, lambda array: array.T)
+POINTWISE = Layout((4,), _from_pointwise, lambda array: array.T[:, :, None, None])
+DENSE_OR_POINTWISE = Layout((2, 4), _from_pointwise, lambda array: array.T)
 CHANNELS_LAST_VECTOR = _last_axis(4)
 CHANNELS_FIRST_VECTOR = Layout((4,), lambda array: array.reshape(-1), lambda array: array.reshape(1, -1, 1, 1))
 

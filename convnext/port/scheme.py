@@ -62,7 +62,10 @@ class Scheme:
             if tensor.ndim not in layout.ndims:
                 expected = " or ".join(map(str, layout.ndims))
                 raise PretrainedError(f"{key} has the shape {tensor.shape}, which should have {expected} axes")
-            weights[name] = np.ascontiguousarray(layout.to_keras(tensor), dtype="float32")
+            try:
+                weights[name] = np.ascontiguousarray(layout.to_keras(tensor), dtype="float32")
+            except ValueError as error:
+                raise PretrainedError(f"{key} of shape {tensor.shape} {error}") from error
         return weights
 
     def write(self, weights):
@@ -97,7 +100,9 @@ def recognise(keys, schemes):
     shown = ", ".join(list(unknown[best])[:NAMES_SHOWN]) or "nothing"
     more = f" and {len(unknown[best]) - NAMES_SHOWN} more" if len(unknown[best]) > NAMES_SHOWN else ""
     if len(unknown[best]) > len(keys) / 2 or not keys:
-        raise PretrainedError(f"these are the weights of no ConvNeXt: it has {shown}{more}")
+        raise PretrainedError(
+            f"its names are not those of a ConvNeXt of the authors, of timm or of Transformers: it has {shown}{more}"
+        )
     raise PretrainedError(f"it has names that {best.name} does not give a ConvNeXt: {shown}{more}")
 
 

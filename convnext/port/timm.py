@@ -1,6 +1,6 @@
 """The names of timm (https://github.com/huggingface/pytorch-image-models): `convnext_*` and `convnextv2_*`.
 
-timm builds the four smallest sizes of V2 with 1x1 convolutions where the others have dense layers.
+timm builds the four smallest sizes with 1x1 convolutions where the others have dense layers.
 """
 
 from convnext.port.layouts import CONVOLUTION, DENSE, DENSE_OR_POINTWISE, DEPTHWISE, POINTWISE
@@ -52,6 +52,5 @@ def writing_scheme(architecture):
     Args:
         architecture: an `Architecture`.
     """
-    pointwise = [CONVNEXT_V2[name].dims for name in POINTWISE_VARIANTS]
-    is_pointwise = architecture.version == 2 and architecture.dims in pointwise
-    return make_scheme(POINTWISE if is_pointwise else DENSE)
+    pointwise = [CONVNEXT_V2[name].dims for name in POINTWISE_VARIANTS]  # those of timm's V1 too
+    return make_scheme(POINTWISE if architecture.dims in pointwise else DENSE)

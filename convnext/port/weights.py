@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 
 from convnext.errors import PretrainedError
 from convnext.port import fair, files, huggingface, timm
@@ -17,6 +18,7 @@ SCHEMES = (
     huggingface.BARE,
 )
 LIBRARIES = ("fair", "timm", "huggingface")
+SHARD = re.compile(r"-\d+-of-\d+\.")
 KINDS = ".keras, .weights.h5, .safetensors, .pt or .pth"
 
 
@@ -36,8 +38,12 @@ def read_weights(path, key=None):
         PretrainedError: if the file cannot be read, or is no ConvNeXt.
     """
     path = pathlib.Path(path)
+    if key is not None and path.suffix not in files.PYTORCH:
+        raise PretrainedError(f"{path} has no entries to choose {key!r} from; .pt and .pth files have.")
     if path.name.endswith((".keras", ".weights.h5")):
         return files.read_keras(path)
+    if SHARD.search(path.name):
+        raise PretrainedError(f"{path} is one part of several: save the model in one file.")
     if path.suffix == files.SAFETENSORS:
         tensors = files.read_safetensors(path)
     elif path.suffix in files.PYTORCH:
@@ -65,9 +71,13 @@ def write_weights(weights, path, library, image_size=224):
         PretrainedError: if the library has no place for a weight, or the file has another kind of name.
     """
     path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     architecture = Architecture.of(weights)
     tensors = _writing_scheme(library, weights, architecture).write(weights)
     if library == "huggingface":
+        if path.suffix in (files.SAFETENSORS, *files.PYTORCH) or path.is_file():
+            raise PretrainedError(f"{path}: name a folder for Transformers.")
+        path.mkdir(parents=True, exist_ok=True)
         config = json.dumps(huggingface.model_config(architecture, image_size), indent=2) + "\n"
         files.write_safetensors(tensors, path / "model.safetensors")
         with files.replacing(path / "config.json") as temporary:

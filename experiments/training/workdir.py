@@ -4,9 +4,9 @@ import json
 import os
 import pathlib
 
+from convnext.port.files import TEMPORARY, replacing
 from experiments.errors import UserError
 
-TEMPORARY = ".unfinished-"  # what the names of files begin with while they are written
 CONFIG, SUMMARY = "config.json", "summary.json"
 # Fields that change how a run is carried out, but not what comes of it.
 FREE_FIELDS = ("distribution", "logical_cpus", "log_every", "checkpoint_every", "keep_checkpoints", "wandb")
@@ -59,27 +59,6 @@ def write_json(path, value):
     """Writes a JSON file in one piece: a reader sees the old content or the new."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-class replacing:  # noqa: N801 (a context manager reads as a verb)
-    """Context in which a file is written under a temporary name that takes its place at the end.
-
-    Args:
-        path: of the file; the temporary name keeps its suffix.
-    """
-
-    def __init__(self, path):
-        self.path = pathlib.Path(path)
-        self.temporary = self.path.with_name(f"{TEMPORARY}{self.path.name}")
-
-    def __enter__(self):
-        return self.temporary
-
-    def __exit__(self, error, *_):
-        if error is None:
-            os.replace(self.temporary, self.path)
-        else:
-            self.temporary.unlink(missing_ok=True)
 
 
 def _check_writable(workdir):

@@ -1,5 +1,6 @@
 """Stem, downsampling, features, head, and what holds for the whole backbone."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -130,6 +131,21 @@ def test_too_small_an_input_is_refused_with_advice_that_works(side, advice):
         stride = int(advice[-1])
         model = ConvNeXtV2(**size, input_shape=(side, 64, 3), stem_stride=stride)
         assert model(random_images(1, side, 64, 3)).shape[1] == 1
+
+
+def test_too_small_an_image_is_refused_where_the_input_size_is_free():
+    model = ConvNeXtV2((1, 1, 1, 1), (2, 2, 2, 2), include_top=False)
+    with pytest.raises(ValueError, match="16x64 is smaller than the total stride of 32: use stem_stride=2 or less"):
+        model(random_images(1, 16, 64, 3))
+
+
+def test_channels_come_last_whatever_the_process_says():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = small_backbone()
+        assert model(random_images(1, 32, 48, 3)).shape == (1, 4, 6, 8)
+    finally:
+        keras.config.set_image_data_format("channels_last")
 
 
 @pytest.mark.parametrize(("depths", "dims"), [((1, 1), (4, 8, 16)), ((), ())])

@@ -3,14 +3,18 @@
 import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
-from convnext import ConvNeXtV2, PretrainedError, create_convnext_v2, load_pretrained
+from convnext import ConvNeXtV2, PretrainedError, create_convnext_v2, create_from_weights, load_pretrained
+from convnext.pretrained import named_variables
+from fcmae import FCMAE
 from tests.comparison import assert_close, to_numpy
 from tests.small_models import parts_of, random_images, randomize, small_backbone, small_fcmae, variables_of
 
-HEAD = {"head_norm/gamma", "head_norm/beta", "head/kernel", "head/bias"}
+CLASSIFIER = {"head/kernel", "head/bias"}
+HEAD = {"head_norm/gamma", "head_norm/beta"} | CLASSIFIER
 
 
 def classifier(num_classes=5, **arguments):
@@ -54,12 +58,12 @@ def test_the_head_of_another_number_of_classes_is_left_out_and_named(source):
     before = values_of(model)
     report = load_pretrained(model, path)
     after = values_of(model)
-    assert_same_bits(after, values, values.keys() - HEAD)
-    assert_same_bits(after, before, HEAD)
-    assert set(report.loaded) == values.keys() - HEAD
-    assert set(report.left_out) == set(report.missing) == HEAD
+    assert_same_bits(after, values, values.keys() - CLASSIFIER)
+    assert_same_bits(after, before, CLASSIFIER)
+    assert set(report.loaded) == values.keys() - CLASSIFIER
+    assert set(report.left_out) == set(report.missing) == CLASSIFIER
     left_out, newly = str(report).split("left out on purpose: ")[1].split("newly initialised: ")
-    for name in HEAD:
+    for name in CLASSIFIER:
         assert name in left_out and name in newly
 
 
@@ -180,7 +184,7 @@ def test_a_truncated_model_is_refused(tmp_path, source):
 
 def test_another_number_of_channels_is_refused_with_the_way_out(source):
     path, _ = source
-    with pytest.raises(PretrainedError, match="ask for stem='average' or stem='leave_out'"):
+    with pytest.raises(PretrainedError, match="ask for pretrained_stem=average or pretrained_stem=leave_out"):
         load_pretrained(small_backbone((32, 48, 1)), path)
 
 
@@ -189,7 +193,7 @@ def test_an_averaged_stem_keeps_the_features_of_grey_images(source, channels):
     path, values = source
     model, original = small_backbone((32, 48, channels)), small_backbone()
     load_pretrained(original, path)
-    report = load_pretrained(model, path, stem="average")
+    report = load_pretrained(model, path, pretrained_stem="average")
     kernel = to_numpy(variables_of(model)["stem/conv/kernel"])
     expected = values["stem/conv/kernel"].sum(axis=2, keepdims=True) / channels
     np.testing.assert_allclose(kernel, np.broadcast_to(expected, kernel.shape), rtol=1e-5, atol=1e-7)
@@ -204,7 +208,7 @@ def test_a_stem_that_is_left_out_is_named_and_stays(source):
     path, values = source
     model = small_backbone((32, 48, 2))
     before = values_of(model)
-    report = load_pretrained(model, path, stem="leave_out")
+    report = load_pretrained(model, path, pretrained_stem="leave_out")
     assert_same_bits(values_of(model), before, {"stem/conv/kernel"})
     assert_same_bits(values_of(model), values, values.keys() - HEAD - {"stem/conv/kernel"})
     assert report.missing == ("stem/conv/kernel",) and "stem/conv/kernel" in report.left_out
@@ -212,8 +216,8 @@ def test_a_stem_that_is_left_out_is_named_and_stays(source):
 
 
 def test_an_unknown_way_with_the_stem_is_an_error(source):
-    with pytest.raises(ValueError, match="stem='sum' is not one of load, average, leave_out"):
-        load_pretrained(small_backbone(), source[0], stem="sum")
+    with pytest.raises(ValueError, match="pretrained_stem='sum' is not one of load, average, leave_out"):
+        load_pretrained(small_backbone(), source[0], pretrained_stem="sum")
 
 
 def test_create_passes_the_way_with_the_stem_on(tmp_path):
@@ -223,6 +227,53 @@ def test_create_passes_the_way_with_the_stem_on(tmp_path):
     model = create_convnext_v2("atto", **size, input_shape=(16, 16, 1), pretrained=tmp_path, pretrained_stem="average")
     kernel = to_numpy(variables_of(encoder)["stem/conv/kernel"]).sum(axis=2, keepdims=True)
     np.testing.assert_allclose(to_numpy(variables_of(model)["stem/conv/kernel"]), kernel, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("way", ["average", "leave_out"])
+def test_a_stem_that_fits_is_loaded_whatever_was_asked_for(source, way):
+    path, values = source
+    model = small_backbone()
+    report = load_pretrained(model, path, pretrained_stem=way)
+    assert_same_bits(values_of(model), values, values.keys() - HEAD)
+    assert report.averaged == report.missing == ()
+
+
+def test_a_created_model_says_what_is_new_in_it(source, caplog):
+    size = {"depths": (1, 2, 1), "dims": (4, 6, 8), "stem_stride": 2, "input_shape": (32, 48, 3)}
+    create_convnext_v2("atto", num_classes=7, **size, pretrained=source[0])
+    (record,) = [record for record in caplog.records if record.name == "convnext"]
+    assert record.levelname == "WARNING" and "newly initialised: head/kernel, head/bias" in record.getMessage()
+
+
+def test_an_encoder_gets_a_head_where_classes_are_asked_for(tmp_path):
+    small_backbone().save(tmp_path / "encoder.keras")
+    assert create_from_weights(tmp_path / "encoder.keras", num_classes=7)(random_images(2, 32, 48, 3)).shape == (2, 7)
+
+
+def test_names_do_not_depend_on_where_a_model_was_made(source):
+    path, values = source
+
+    class Detector(keras.Model):
+        def build(self, input_shape):
+            self.backbone_model = classifier(name="decoder")
+
+        def call(self, images):
+            return self.backbone_model(images)
+
+    detector = Detector()
+    detector(random_images(1, 32, 48, 3))
+    load_pretrained(detector.backbone_model, path)
+    loaded = named_variables(detector.backbone_model)
+    for name, value in values.items():
+        np.testing.assert_array_equal(to_numpy(loaded[name]), value, err_msg=name)
+
+
+def test_a_backbone_may_be_called_decoder(tmp_path):
+    model = FCMAE(small_backbone(name="decoder"), decoder_dim=8)
+    randomize({variable.path + str(i): variable for i, variable in enumerate(model.trainable_variables)})
+    model.save(tmp_path / "fcmae.keras")
+    report = load_pretrained(FCMAE(small_backbone(), decoder_dim=8), tmp_path / "fcmae.keras")
+    assert len(report.loaded) == len(model.trainable_variables) and report.missing == report.left_out == ()
 
 
 # Autoencoders.

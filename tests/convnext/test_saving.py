@@ -65,6 +65,18 @@ def test_a_classifier_is_loaded_in_a_new_process(tmp_path, version, compiled):
     np.testing.assert_allclose(found, to_numpy(model.predict_on_batch(images)), rtol=1e-5, atol=1e-6)
 
 
+def test_a_model_of_features_is_saved_cloned_and_loaded(tmp_path):
+    backbone = small_backbone(model=ConvNeXtV1, drop_path_rate=0.1)
+    inputs = keras.Input((32, 48, 3))
+    model = keras.Model(inputs, backbone.extract_features(inputs))
+    model.save(tmp_path / "features.keras")
+    loaded = keras.models.load_model(tmp_path / "features.keras")
+    images = random_images(2, 32, 48, 3)
+    for one, other in zip(loaded(images), backbone.extract_features(images), strict=True):
+        np.testing.assert_array_equal(to_numpy(one), to_numpy(other))
+    assert len(keras.models.clone_model(model)(images)) == 3
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_an_autoencoder_is_loaded_in_a_new_process(tmp_path, compiled):
     model = FCMAE(small_backbone(), decoder_dim=8)

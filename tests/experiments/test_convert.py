@@ -85,6 +85,20 @@ def test_a_decoder_without_a_place_is_left_out_and_said(fcmae, tmp_path):
     assert not any("decoder" in name for name in read_weights(tmp_path / "encoder.safetensors"))
 
 
+@pytest.mark.parametrize("to", ["keras", "timm", "huggingface", "fair"])
+def test_a_bare_model_with_its_last_normalization_is_converted(tmp_path, to):
+    tensors = safetensors.numpy.load_file(DATA / "port" / "huggingface_v2" / "model.safetensors")
+    bare = {key: value for key, value in tensors.items() if "classifier" not in key}
+    bare["convnextv2.layernorm.bias"][0] = np.nan  # a value that equals nothing, itself included
+    safetensors.numpy.save_file(bare, tmp_path / "bare.safetensors")
+    output = tmp_path / {"keras": "x.keras", "huggingface": "folder"}.get(to, "x.safetensors")
+    lines = Lines()
+    convert.run(tmp_path / "bare.safetensors", output, to=to, say=lines)
+    weights = read_weights(output / "model.safetensors" if to == "huggingface" else output)
+    assert ("head_norm/gamma" in weights) == (to != "keras")
+    assert any("the normalization before it is left out" in line for line in lines) == (to == "keras")
+
+
 def test_a_workdir_is_converted(tmp_path):
     small_backbone(depths=(1, 1, 1, 1), dims=(4, 6, 8, 10), input_shape=(32, 32, 3)).save(tmp_path / "encoder.keras")
     convert.run(tmp_path, tmp_path / "out", to="huggingface")
@@ -103,6 +117,8 @@ def assert_weights_equal(one, other):
     [
         ({"output": "x.bin"}, "x.bin: name a .keras or .weights.h5 file, or a library with --to"),
         ({"output": "x.keras", "to": "timm"}, "x.keras: name a .safetensors, .pt or .pth file for timm"),
+        ({"output": "x.safetensors", "to": "huggingface"}, "x.safetensors: name a folder for Transformers"),
+        ({"output": "x.keras", "key": "model_ema"}, "authors.safetensors has no entries to choose 'model_ema' from"),
         ({"output": "x.keras", "image_size": 100}, "--image_size=100: .*nearest sizes that do are 96x96 and 128x128"),
     ],
 )
@@ -111,6 +127,16 @@ def test_mistakes_are_errors_that_say_what_to_do(fcmae, tmp_path, arguments, mes
     with pytest.raises(UserError, match=message):
         convert.run(fcmae, output, **arguments)
     assert not output.exists()
+
+
+def test_a_place_that_cannot_be_written_to_is_named(fcmae, tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder.keras").mkdir()
+    with pytest.raises(UserError, match="file/x.safetensors cannot be written: "):
+        convert.run(fcmae, tmp_path / "file" / "x.safetensors", to="fair")
+    with pytest.raises(UserError, match="folder.keras is a folder: name a file"):
+        convert.run(fcmae, tmp_path / "folder.keras")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["authors.safetensors", "file", "folder.keras"]
 
 
 def test_a_kernel_that_transformers_does_not_have_is_an_error(tmp_path):

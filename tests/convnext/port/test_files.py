@@ -1,6 +1,7 @@
 """Files that are damaged or are something else: a clear error that names them, and the model as it was."""
 
 import argparse
+import pickle
 import re
 import zipfile
 
@@ -61,7 +62,7 @@ def swapped(one, other):
         (renamed("head.bias", "haed.bias"), "does not give a ConvNeXt: haed.bias"),
         (swapped("stages.0.0.norm.weight", "stages.1.0.norm.weight"), r"stage_0/block_0/norm/gamma: .*\(4,\).*\(8,\)"),
         (swapped("head.weight", "stages.1.0.pwconv1.weight"), "head/kernel: "),
-        (lambda tensors: {"conv1.weight": np.zeros((3, 3))}, "the weights of no ConvNeXt"),
+        (lambda tensors: {"conv1.weight": np.zeros((3, 3))}, "not those of a ConvNeXt"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(tmp_path, change, message):
@@ -168,6 +169,48 @@ def test_nothing_is_left_behind_where_writing_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_a_model_of_pure_bfloat16_is_read(tmp_path, suffix):
+    model = ConvNeXtV2(**SIZE, dtype="bfloat16")
+    path = tmp_path / f"x{suffix}"
+    model.save(path) if suffix == ".keras" else model.save_weights(path)
+    weights = read_weights(path)
+    for name, variable in named_variables(model).items():
+        np.testing.assert_array_equal(weights[name], np.array(variable).astype("float32"), err_msg=name)
+
+
+def test_a_weight_at_the_top_of_an_h5_file_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.weights.h5", "w") as file:
+        file["vars/0"] = np.zeros(3)
+    assert_refused(tmp_path / "x.weights.h5", "vars/0 is no weight of a ConvNeXt")
+
+
+def test_one_part_of_several_is_refused(tmp_path):
+    assert_refused(safetensors_file(tmp_path / "model-00001-of-00002.safetensors"), "is one part of several")
+
+
+def test_a_kernel_with_a_wrong_number_of_offsets_is_refused(tmp_path):
+    tensors = read("fair_fcmae_small")
+    tensors["encoder.stages.0.0.dwconv.kernel"] = tensors["encoder.stages.0.0.dwconv.kernel"][:48]
+    safetensors.numpy.save_file(tensors, tmp_path / "x.safetensors")
+    assert_refused(tmp_path / "x.safetensors", r"dwconv.kernel of shape \(48, 4\) has a kernel that is no square")
+
+
+def test_a_kernel_that_is_no_1x1_convolution_is_refused(tmp_path):
+    tensors = read("fair_fcmae_small")
+    tensors["proj.weight"] = np.zeros((8, 16, 3, 3), "float32")
+    safetensors.numpy.save_file(tensors, tmp_path / "x.safetensors")
+    assert_refused(tmp_path / "x.safetensors", "proj.weight of shape .* is no 1x1 convolution")
+
+
+def test_a_folder_of_transformers_is_a_source_and_others_are_named(tmp_path):
+    model = ConvNeXtV2(**SIZE)
+    assert len(load_pretrained(model, DATA / "port" / "huggingface_v2").loaded) == len(named_variables(model))
+    assert_refused(tmp_path, "has no encoder.keras, so no run has finished there, and no model.safetensors")
+    with pytest.raises(PretrainedError, match="is empty"):
+        load_pretrained(model, "")
+
+
 # PyTorch's own files, where PyTorch is.
 
 
@@ -209,12 +252,20 @@ def test_a_pytorch_file_is_written_as_the_authors_scripts_read_it(tmp_path, torc
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, torch):
     torch.save({"model": checkpoint(torch), "args": argparse.Namespace(lr=1)}, tmp_path / "x.pt")
-    assert_refused(tmp_path / "x.pt", r"would have to run code to be read \(argparse.Namespace\), so it is refused")
+    assert_refused(tmp_path / "x.pt", "which is refused. It names argparse.Namespace")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cut short"), (b"not weights", "cut short"), (WEB_PAGE, "is a web page"), (None, "cut short")],
+    [
+        (b"", "no PyTorch file, it is cut short"),
+        (b"not weights", "no PyTorch file, it is cut short"),
+        (b'{"error": 404}', "no PyTorch file, it is cut short"),
+        (pickle.dumps(print, protocol=4), "it would have to run code, which is refused"),
+        (WEB_PAGE, "is a web page"),
+        (b"\xef\xbb\xbf" + WEB_PAGE, "is a web page"),
+        (None, "it is cut short"),
+    ],
 )
 def test_what_is_no_pytorch_file_is_refused(tmp_path, torch, content, message):
     path = tmp_path / "x.pt"
@@ -225,7 +276,10 @@ def test_what_is_no_pytorch_file_is_refused(tmp_path, torch, content, message):
 
 @pytest.mark.parametrize(
     ("saved", "message"),
-    [([1, 2], "holds no state_dict but a list"), ({"model": {"a": 1}}, "holds things that are no tensors: a")],
+    [
+        ([1, 2], "holds no state_dict but a list"),
+        ({"model": {"a": 1}}, "holds things that are no arrays of weights: a"),
+    ],
 )
 def test_a_pytorch_file_of_other_things_is_refused(tmp_path, torch, saved, message):
     torch.save(saved, tmp_path / "x.pt")
@@ -236,3 +290,32 @@ def test_an_entry_that_is_not_there_is_named(tmp_path, torch):
     torch.save({"model": checkpoint(torch)}, tmp_path / "x.pt")
     with pytest.raises(PretrainedError, match="has no entry 'model_ema'; it has model"):
         read_weights(tmp_path / "x.pt", "model_ema")
+
+
+def test_a_flipped_byte_in_a_pytorch_file_is_found(tmp_path, torch):
+    path = tmp_path / "x.pt"
+    torch.save({"model": checkpoint(torch)}, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert_refused(path, "is damaged")
+
+
+def test_odd_states_are_refused(tmp_path, torch):
+    state = checkpoint(torch)
+    for odd in (
+        {1: state["head.bias"]},
+        {"head.bias": state["head.bias"].to("meta")},
+        {"a": torch.ones(2).to_sparse()},
+    ):
+        torch.save({"model": {**state, **odd}}, tmp_path / "x.pt")
+        assert_refused(tmp_path / "x.pt", "holds things that are no arrays of weights")
+    torch.save({"model": state, "epoch": 3}, tmp_path / "x.pt")
+    with pytest.raises(PretrainedError, match="the entry 'epoch' holds no weights"):
+        read_weights(tmp_path / "x.pt", "epoch")
+
+
+def test_the_prefix_of_parallel_training_is_dropped(tmp_path, torch):
+    state = checkpoint(torch)
+    torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "x.pt")
+    np.testing.assert_array_equal(read_weights(tmp_path / "x.pt")["head/bias"], state["head.bias"].numpy())
