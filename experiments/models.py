@@ -1,6 +1,6 @@
 """From a configuration to Keras models."""
 
-from convnext.convnext_v2 import ConvNeXtV2
+from convnext.create import VERSIONS
 from fcmae.model import FCMAE
 
 
@@ -9,7 +9,7 @@ def make_encoder(config, **overrides):
 
     Args:
         config: a `Config`.
-        **overrides: arguments of `ConvNeXtV2`.
+        **overrides: arguments of the model.
     """
     depths, dims = config.model.stages
     size = config.data.image_size
@@ -19,7 +19,7 @@ def make_encoder(config, **overrides):
         "stem_stride": config.model.stem_stride,
         "name": "encoder",
     }
-    return ConvNeXtV2(depths, dims, **{**arguments, **overrides})
+    return VERSIONS[config.model.version](depths, dims, **{**arguments, **overrides})
 
 
 def make_fcmae(config, dtype="float32"):
@@ -30,6 +30,7 @@ def make_fcmae(config, dtype="float32"):
         decoder_dim=config.model.decoder_dim,
         decoder_depth=config.model.decoder_depth,
         normalize_targets=config.pretrain.normalize_targets,
+        execution=config.pretrain.execution,
         seed=config.seed,
         dtype=dtype,
         name="fcmae",

@@ -5,6 +5,7 @@ import typing
 
 from ml_collections import config_dict
 
+from convnext.pretrained import STEMS
 from experiments.config.data import DataConfig
 from experiments.config.finetuning import FinetuneConfig
 from experiments.config.model import ModelConfig
@@ -48,7 +49,10 @@ class Config(Section):
         data: the images.
         pretrain: how to pretrain.
         finetune: how to fine-tune.
-        pretrained: a run's workdir or a `.keras` file to start from; empty for random weights.
+        pretrained: a run's workdir, or a file of Keras, the authors' code, timm or Transformers, to start from; empty
+            for random weights.
+        pretrained_stem: `load`, or for images of another number of channels than those of the pretrained weights
+            `average` (over the channels) or `leave_out`.
         precision: `auto` (bfloat16 on GPUs made for it, float32 elsewhere), `float32` or `mixed_bfloat16`.
         distribution: `auto` (all GPUs), `none` (one device) or `mirrored`.
         logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
@@ -64,6 +68,7 @@ class Config(Section):
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = dataclasses.field(default_factory=FinetuneConfig)
     pretrained: str = ""
+    pretrained_stem: str = "load"
     precision: str = "auto"
     distribution: str = "auto"
     logical_cpus: int = 0
@@ -78,6 +83,10 @@ class Config(Section):
         require(
             self.distribution in ("auto", "none", "mirrored"),
             f"distribution={self.distribution!r} is not one of auto, none, mirrored.",
+        )
+        require(
+            self.pretrained_stem in STEMS,
+            f"pretrained_stem={self.pretrained_stem!r} is not one of {', '.join(STEMS)}.",
         )
         require_at_least("", self, 0, "seed", "logical_cpus")
         require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")

@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 
-from convnext.convnext_v2 import ConvNeXtV2
+from convnext.create import VERSIONS
 from experiments.config.sections import Section, require, require_at_least
 
 
@@ -12,7 +12,8 @@ class ModelConfig(Section):
     """The encoder and the decoder.
 
     Args:
-        variant: published size; `depths` and `dims` take its place where given.
+        version: of ConvNeXt, 1 or 2.
+        variant: published size of that version; `depths` and `dims` take its place where given.
         depths: number of blocks of each stage.
         dims: number of channels of each stage.
         stem_stride: side in pixels of the patches of the stem; 4 in the published models.
@@ -20,6 +21,7 @@ class ModelConfig(Section):
         decoder_depth: blocks of the decoder.
     """
 
+    version: int = 2
     variant: str = "atto"
     depths: tuple[int, ...] = ()
     dims: tuple[int, ...] = ()
@@ -31,9 +33,11 @@ class ModelConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
+        require(self.version in VERSIONS, f"model.version is 1 or 2, got {self.version}.")
+        variants = VERSIONS[self.version].MODEL_VARIANTS
         require(
-            self.variant in ConvNeXtV2.MODEL_VARIANTS,
-            f"model.variant={self.variant!r} is not one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}.",
+            self.variant in variants or self.depths,
+            f"model.variant={self.variant!r} is not one of {', '.join(variants)}, the sizes of version {self.version}.",
         )
         require(
             len(self.depths) == len(self.dims),
@@ -45,8 +49,10 @@ class ModelConfig(Section):
     @property
     def stages(self):
         """`(depths, dims)` of the encoder."""
-        size = ConvNeXtV2.MODEL_VARIANTS[self.variant]
-        return (self.depths, self.dims) if self.depths else (size.depths, size.dims)
+        if self.depths:
+            return self.depths, self.dims
+        size = VERSIONS[self.version].MODEL_VARIANTS[self.variant]
+        return size.depths, size.dims
 
     @property
     def total_stride(self):

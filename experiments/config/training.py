@@ -4,6 +4,7 @@ import dataclasses
 import typing
 
 from experiments.config.sections import Section, require, require_at_least
+from fcmae.encoder import EXECUTIONS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,7 @@ class PretrainConfig(TrainingConfig):
 
     Args:
         mask_ratio: share of hidden patches, in (0, 1).
+        execution: `sparse` computes the visible positions alone, `dense` all of them, with the same result.
         normalize_targets: whether target patches are normalized by their own mean and variance.
         pictures: number of pictures of reconstructions over a run, evenly spaced, at most one an epoch; the last
             is at the end.
@@ -84,6 +86,7 @@ class PretrainConfig(TrainingConfig):
 
     beta_2: float = 0.95
     mask_ratio: float = 0.6
+    execution: str = "sparse"
     normalize_targets: bool = True
     pictures: int = 5
 
@@ -91,4 +94,8 @@ class PretrainConfig(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        require(
+            self.execution in EXECUTIONS,
+            f"pretrain.execution={self.execution!r} is not one of {', '.join(EXECUTIONS)}.",
+        )
         require_at_least(self.section, self, 0, "pictures")

@@ -87,7 +87,7 @@ def check_pretrained(pretrained, workdir):
         raise UserError(f"pretrained={pretrained}: {error}") from error
 
 
-def choose_start(checkpoints, encoder, pretrained, say):
+def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
     """Decides what a run starts from:
 
     1. the newest checkpoint in its own workdir,
@@ -99,6 +99,7 @@ def choose_start(checkpoints, encoder, pretrained, say):
         encoder: the `ConvNeXt` that pretrained weights are for.
         pretrained: a run's workdir or a file; empty for none.
         say: function that takes a line for the user.
+        pretrained_stem: as `convnext.load_pretrained` takes it.
 
     Returns:
         The number of steps that are done.
@@ -114,7 +115,7 @@ def choose_start(checkpoints, encoder, pretrained, say):
         say(f"  starts from   its own checkpoint of step {step:,}")
     elif pretrained:
         try:
-            report = load_pretrained(encoder, pretrained)
+            report = load_pretrained(encoder, pretrained, pretrained_stem)
         except PretrainedError as error:
             raise UserError(f"pretrained={pretrained}: {error}") from error
         say(f"  starts from   {report}")

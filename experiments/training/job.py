@@ -111,7 +111,7 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     config, training, plan = job.config, job.training, job.plan
     checkpoints = Checkpoints(job.workdir, job.model, job.optimizer, config.keep_checkpoints)
     with job.strategy.scope():
-        start_step = choose_start(checkpoints, encoder, config.pretrained, job.say)
+        start_step = choose_start(checkpoints, encoder, config.pretrained, job.say, config.pretrained_stem)
     record_config(job.workdir, config, training.section)
     _write_rule_table(job)
     course = Course(

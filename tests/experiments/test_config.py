@@ -32,6 +32,14 @@ TRAINING_ERRORS = [
 ]
 ERRORS = [
     (ModelConfig, {"variant": "giant"}, "model.variant='giant' is not one of atto, femto, pico,"),
+    (
+        ModelConfig,
+        {"version": 1},
+        "model.variant='atto' is not one of tiny, small, base, large, xlarge, the sizes of ver",
+    ),
+    (ModelConfig, {"version": 3}, "model.version is 1 or 2, got 3."),
+    (PretrainConfig, {"execution": "fast"}, "pretrain.execution='fast' is not one of sparse, dense."),
+    (Config, {"pretrained_stem": "sum"}, "pretrained_stem='sum' is not one of load, average, leave_out."),
     (ModelConfig, {"depths": (1, 2)}, "model.depths=(1, 2) and model.dims=() need one number for each stage."),
     (ModelConfig, {"depths": (1, 0), "dims": (4, 8)}, "model.depths and model.dims are numbers above 0."),
     (ModelConfig, {"depths": (1, 1), "dims": (4, -8)}, "model.depths and model.dims are numbers above 0."),

@@ -1,0 +1,28 @@
+"""From a configuration to models."""
+
+import pytest
+
+from convnext import ConvNeXtV1, ConvNeXtV2
+from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
+from experiments.models import make_classifier, make_encoder, make_fcmae
+
+
+@pytest.mark.parametrize(("version", "kind"), [(1, ConvNeXtV1), (2, ConvNeXtV2)])
+@pytest.mark.parametrize("execution", ["sparse", "dense"])
+def test_a_model_is_what_the_configuration_says(version, kind, execution):
+    config = Config(
+        model=ModelConfig(version=version, depths=(1, 2), dims=(4, 6), stem_stride=2, decoder_dim=8, decoder_depth=2),
+        data=DataConfig(image_size=32, channels=1, mean=(0.5,), std=(0.5,)),
+        pretrain=PretrainConfig(mask_ratio=0.75, execution=execution),
+    )
+    fcmae, classifier = make_fcmae(config), make_classifier(config, 7)
+    for model in (make_encoder(config), classifier, fcmae.backbone):
+        assert type(model) is kind
+        assert (model.depths, model.dims, model.stem_stride) == ((1, 2), (4, 6), 2)
+        assert model.image_shape == (32, 32, 1)
+    assert (fcmae.execution, fcmae.mask_ratio, fcmae.decoder_dim, fcmae.decoder_depth) == (execution, 0.75, 8, 2)
+    assert classifier.num_classes == 7
+
+
+def test_a_published_size_of_the_first_version():
+    assert ModelConfig(version=1, variant="xlarge").stages == ((3, 3, 27, 3), (256, 512, 1024, 2048))
