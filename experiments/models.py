@@ -22,8 +22,8 @@ def make_encoder(config, **overrides):
     return ConvNeXtV2(depths, dims, **{**arguments, **overrides})
 
 
-def make_fcmae(config, dtype="float32"):
-    """Returns a new masked autoencoder of a Keras dtype policy."""
+def make_fcmae(config, dtype="float32", execution="sparse"):
+    """Returns a new masked autoencoder of a Keras dtype policy and an execution, `sparse` or `dense`."""
     return FCMAE(
         make_encoder(config, dtype=dtype),
         mask_ratio=config.pretrain.mask_ratio,
@@ -31,6 +31,7 @@ def make_fcmae(config, dtype="float32"):
         decoder_depth=config.model.decoder_depth,
         normalize_targets=config.pretrain.normalize_targets,
         seed=config.seed,
+        execution=execution,
         dtype=dtype,
         name="fcmae",
     )
