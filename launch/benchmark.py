@@ -18,7 +18,8 @@ round, then summarised in the same way. The other columns:
                 warmup; on a GPU the most that the framework has allocated there
   above import  on a CPU the same, less what the process had when its framework was imported
 
-A mask ratio of 0 stands for a single hidden patch: without one there is no loss. Run nothing else beside it.
+A mask ratio of 0 stands for a single hidden patch: without one there is no loss. Run nothing else beside it: a busy
+machine slows the contenders unequally, PyTorch most. On Linux the table says how many cores others kept busy.
 """
 
 import importlib.util

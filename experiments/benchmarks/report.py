@@ -1,5 +1,9 @@
 """The figures of the benchmark of training steps, as lines of text."""
 
+from statistics import median
+
+BUSY_CORES = 0.2  # of others, from which on a turn is spoiled
+
 HEADER = (
     f"  {'':<8} {'images/s':>9} {'(lowest - highest)':>21} {'GFLOP/step':>11} {'GFLOP/s':>9} {'of product':>10}"
     f" {'peak MiB':>9} {'above import':>12}"
@@ -43,8 +47,18 @@ def table_lines(table):
         *(_contender_line(name, figures) for name, figures in contenders.items()),
         *(f"  {name:<16} {_spread(figures, '.2f')} times as fast" for name, figures in ratios.items()),
         f"  large matrix product: {table['matrix_product_flops_per_second'] / 1e9:,.0f} GFLOP/s",
+        *_load_lines(contenders),
         *(f"  {figures['note']}" for figures in contenders.values() if figures["note"]),
     ]
+
+
+def _load_lines(contenders):
+    """Says how busy the machine was with other things, where that is known."""
+    loads = [load for figures in contenders.values() for load in figures["others_cores"] if load is not None]
+    if not loads:
+        return []
+    advice = "; measure again when nothing else runs" if max(loads) > BUSY_CORES else ""
+    return [f"  other processes: {median(loads):.2f} cores in the median turn, {max(loads):.2f} at most{advice}"]
 
 
 def _contender_line(name, figures):

@@ -100,6 +100,7 @@ def _table(settings, ratio, openings, turns, products):
             "seconds_per_step": {**summarize(seconds[name]), "rounds": seconds[name]},
             "images_per_second": summarize([settings.batch_size / value for value in seconds[name]]),
             "last_loss": turns[name][-1]["loss"],
+            "others_cores": [turn["others_cores"] for turn in turns[name]],
             "flops_per_step": {"total": sum(parts.values()), **parts},
             "flops_per_second": rate,
             "matrix_product_flops_per_second": {**summarize(products[name]), "rounds": products[name]},

@@ -63,7 +63,7 @@ class Worker:
             raise
 
     def steps(self):
-        """Has the contender take its turn; returns `{"seconds": of all steps together, "loss": of the last}`."""
+        """Has the contender take its turn; returns what `worker.timed_steps` does."""
         return self._ask("steps")
 
     def matrix_product(self):

@@ -10,6 +10,7 @@ import sys
 import time
 
 from experiments.benchmarks.contenders import contender_class
+from experiments.benchmarks.load import OthersLoad
 from experiments.benchmarks.memory import resident_peak
 from experiments.benchmarks.settings import StepSettings
 
@@ -59,10 +60,11 @@ def serve(requests, answer):
 
 
 def timed_steps(contender, steps):
-    """Takes steps, and returns the seconds they took together and the last loss."""
-    started = time.perf_counter()
+    """Takes steps; returns the seconds they took together, the last loss, and the cores that others kept busy."""
+    load, started = OthersLoad(), time.perf_counter()
     loss = contender.run(steps)
-    return {"seconds": time.perf_counter() - started, "loss": loss}
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "loss": loss, "others_cores": load.cores()}
 
 
 class MatrixProduct:

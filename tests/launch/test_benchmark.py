@@ -73,6 +73,7 @@ def test_figures_follow_from_the_rounds(table):
         assert figures["flops_per_second"] == pytest.approx(flops / seconds["median"])
         share = figures["flops_per_second"] / table["matrix_product_flops_per_second"]
         assert figures["share_of_matrix_product"] == pytest.approx(share)
+        assert len(figures["others_cores"]) == ROUNDS
     rounds = {name: figures["seconds_per_step"]["rounds"] for name, figures in table["contenders"].items()}
     ratios = [dense / sparse for sparse, dense in zip(rounds["sparse"], rounds["dense"])]
     assert table["ratios"]["sparse/dense"]["rounds"] == pytest.approx(ratios)
