@@ -5,6 +5,8 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
+COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark")
+
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
     "no preset named": (
@@ -82,6 +84,19 @@ MISTAKES = {
     "no model": ("evaluate", [], ["error: --model is missing: name the workdir of a finished run."]),
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
+    "nothing to measure": ("benchmark", [], ["error: --what is missing: name what to measure, one of step."]),
+    "ratio that is no number": (
+        "benchmark", ["--what=step", "--mask_ratio=0.4,half"],
+        ["error: --mask_ratio=0.4,half: a list of numbers such as 0.4,0.6 is needed."],
+    ),
+    "unknown contender": (
+        "benchmark", ["--what=step", "--execution=sparse,fast"],
+        ["error: execution='fast' is not one of sparse, dense, pytorch."],
+    ),
+    "file of figures in no folder": (
+        "benchmark", ["--what=step", "--json={nowhere}/step.json"],
+        ["error: --json={nowhere}/step.json cannot be written: name a file in a folder that exists."],
+    ),
 }  # fmt: skip
 
 
@@ -111,7 +126,7 @@ def outcomes(places):
     commands = {
         name: (command, [flag.format(**places) for flag in flags]) for name, (command, flags, _) in MISTAKES.items()
     }
-    helps = {f"help {name}": (name, ["--help"]) for name in ("pretrain", "finetune", "evaluate", "demo")}
+    helps = {f"help {name}": (name, ["--help"]) for name in COMMANDS}
     return run_forked({**commands, **helps})
 
 
@@ -128,9 +143,9 @@ def test_a_mistake_leaves_no_workdir(outcomes, places):
     assert outcomes and not places["new"].exists()
 
 
-@pytest.mark.parametrize("name", ["pretrain", "finetune", "evaluate", "demo"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help_says_how_the_command_is_used_without_a_traceback(outcomes, name):
     outcome = outcomes[f"help {name}"]
     assert outcome.code in (0, 1) and outcome.errors == ""
     assert f"python -m launch.{name} " in outcome.output
-    assert "--workdir=" in outcome.output or "--model=" in outcome.output
+    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what"))

@@ -1,0 +1,1 @@
+"""Measuring how fast training is: the step of pretraining."""

@@ -1,0 +1,122 @@
+"""Measures how fast training is, and prints a table.
+
+python -m launch.benchmark --what=step [--variant=atto] [--image_size=224] [--batch_size=8] [--mask_ratio=0.6]
+    [--execution=sparse,dense] [--precision=float32] [--backend=tensorflow] [--json=FILE]
+
+--what=step times the training step of FCMAE (forward, backward, AdamW). Each contender named by --execution is a
+process of its own: `sparse` and `dense` are the executions of the Keras model on --backend, `pytorch` is the same
+masked dense model in plain PyTorch, compiled. All get the same images and masks. They take turns of --steps steps,
+--rounds times, so that what else the machine does meets all of them; the table shows medians over the rounds and, in
+brackets, the lowest and the highest. Comparisons (sparse/dense 2.1: sparse is 2.1 times as fast) are made within each
+round, then summarised in the same way. The other columns:
+
+  GFLOP/step    operations of all convolutions and matrix products of a step, computed from the sizes of the model
+  GFLOP/s       the same, by the median time of a step
+  of product    share of the rate of a large matrix product of the same precision on the same device, measured after
+                each turn; of the fastest framework, if the contenders use two
+  peak MiB      on a CPU the largest resident memory of the contender's process, from its start to the end of the
+                warmup; on a GPU the most that the framework has allocated there
+  above import  on a CPU the same, less what the process had when its framework was imported
+
+A mask ratio of 0 stands for a single hidden patch: without one there is no loss. Run nothing else beside it: a busy
+machine slows the contenders unequally, PyTorch most. On Linux the table says how many cores others kept busy.
+"""
+
+import importlib.util
+import json
+import os
+import pathlib
+
+if importlib.util.find_spec("tensorflow"):
+    import launch.environment  # noqa: F401  (before anything that imports Keras)
+else:
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+
+from absl import flags
+
+from experiments.benchmarks import settings, step
+from experiments.errors import UserError
+from launch.command import run_command
+
+
+def measure_step():
+    """Measures the training step that the flags describe; returns all figures."""
+    values = flags.FLAGS
+    return step.run(
+        settings.StepSettings(
+            variant=values.variant,
+            depths=_numbers("depths", int),
+            dims=_numbers("dims", int),
+            decoder_dim=values.decoder_dim,
+            image_size=values.image_size,
+            batch_size=values.batch_size,
+            mask_ratio=_numbers("mask_ratio", float),
+            execution=tuple(values.execution),
+            precision=values.precision,
+            backend=values.backend,
+            rounds=values.rounds,
+            steps=values.steps,
+            warmup=values.warmup,
+        )
+    )
+
+
+BENCHMARKS = {"step": measure_step}
+
+
+def main(arguments):
+    """Measures what the flags name."""
+    del arguments
+    if flags.FLAGS.what is None:
+        raise UserError(f"--what is missing: name what to measure, one of {', '.join(BENCHMARKS)}.")
+    file = _writable(flags.FLAGS.json)
+    results = BENCHMARKS[flags.FLAGS.what]()
+    if file:
+        file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        print(f"written: {file}")
+
+
+def _numbers(flag, kind):
+    words = getattr(flags.FLAGS, flag)
+    try:
+        return tuple(kind(word) for word in words)
+    except ValueError as error:
+        example = "0.4,0.6" if kind is float else "2,2,6,2"
+        raise UserError(f"--{flag}={','.join(words)}: a list of numbers such as {example} is needed.") from error
+
+
+def _writable(name):
+    """Returns the path to write to, or None without a name; finds out before the measurement if it can be written."""
+    if not name:
+        return None
+    file = pathlib.Path(name)
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"--json={name} cannot be written: name a file in a folder that exists.")
+    return file
+
+
+def _define_flags():
+    """Defines the flags; the values that they have by themselves are those of `StepSettings`."""
+    fields = settings.StepSettings()
+    flags.DEFINE_enum("what", None, list(BENCHMARKS), "What to measure.")
+    flags.DEFINE_string("json", None, "File for everything measured, with hardware, versions and commit.")
+    flags.DEFINE_enum("variant", fields.variant, list(settings.VARIANTS), "Published size of the encoder.")
+    flags.DEFINE_list("depths", [], "Blocks of each stage, in place of --variant; with --dims.")
+    flags.DEFINE_list("dims", [], "Channels of each stage, in place of --variant; with --depths.")
+    flags.DEFINE_integer("decoder_dim", fields.decoder_dim, "Channels of the decoder.")
+    flags.DEFINE_integer("image_size", fields.image_size, "Side of the images in pixels.")
+    flags.DEFINE_integer("batch_size", fields.batch_size, "Images of a step.")
+    flags.DEFINE_list(
+        "mask_ratio", [str(ratio) for ratio in fields.mask_ratio], "Shares of hidden patches: a table each."
+    )
+    flags.DEFINE_list("execution", list(fields.execution), f"Contenders: {', '.join(settings.CONTENDERS)}.")
+    flags.DEFINE_enum("precision", fields.precision, list(settings.PRECISIONS), "bfloat16 means mixed precision.")
+    flags.DEFINE_enum("backend", fields.backend, list(settings.BACKENDS), "Backend of Keras.")
+    flags.DEFINE_integer("rounds", fields.rounds, "How often every contender has its turn.")
+    flags.DEFINE_integer("steps", fields.steps, "Training steps of a turn.")
+    flags.DEFINE_integer("warmup", fields.warmup, "Training steps before the first turn, at least 3.")
+
+
+if __name__ == "__main__":
+    _define_flags()
+    run_command(main)
