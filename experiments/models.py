@@ -22,8 +22,8 @@ def make_encoder(config, **overrides):
     return VERSIONS[config.model.version](depths, dims, **{**arguments, **overrides})
 
 
-def make_fcmae(config, dtype="float32", execution="sparse"):
-    """Returns a new masked autoencoder of a Keras dtype policy and an execution, `sparse` or `dense`."""
+def make_fcmae(config, dtype="float32"):
+    """Returns a new masked autoencoder of a Keras dtype policy."""
     return FCMAE(
         make_encoder(config, dtype=dtype),
         mask_ratio=config.pretrain.mask_ratio,
@@ -32,7 +32,6 @@ def make_fcmae(config, dtype="float32", execution="sparse"):
         normalize_targets=config.pretrain.normalize_targets,
         execution=config.pretrain.execution,
         seed=config.seed,
-        execution=execution,
         dtype=dtype,
         name="fcmae",
     )

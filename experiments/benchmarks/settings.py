@@ -4,8 +4,8 @@ import dataclasses
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
+from experiments.config.sections import Section, require, require_at_least
 from experiments.errors import UserError
-from experiments.sections import Section, require, require_at_least
 from fcmae.encoder import EXECUTIONS
 from fcmae.masking import num_visible, patch_grid
 
@@ -114,13 +114,15 @@ class StepSettings(Section):
         """
         return num_visible(self.num_patches, self.legal_ratio(ratio))
 
-    def config(self, ratio):
-        """Returns the `Config` of pretraining at a mask ratio."""
+    def config(self, ratio, execution="sparse"):
+        """Returns the `Config` of pretraining at a mask ratio, by an execution of Keras's contenders."""
         return Config(
             seed=self.seed,
             model=ModelConfig(variant=self.variant, depths=self.depths, dims=self.dims, decoder_dim=self.decoder_dim),
             data=DataConfig(image_size=self.image_size),
-            pretrain=PretrainConfig(batch_size=self.batch_size, mask_ratio=self.legal_ratio(ratio)),
+            pretrain=PretrainConfig(
+                batch_size=self.batch_size, mask_ratio=self.legal_ratio(ratio), execution=execution
+            ),
         )
 
     @property

@@ -17,14 +17,13 @@ def make_model_and_optimizer(settings, ratio, execution):
         ratio: one of their mask ratios.
         execution: `sparse` or `dense`.
     """
-    config = settings.config(ratio)
+    config = settings.config(ratio, execution)
     keras.utils.set_random_seed(config.seed)
-    model = make_fcmae(config, settings.policy, execution)
+    model = make_fcmae(config, settings.policy)
     plan = Plan.of(config.pretrain, BATCHES_PER_EPOCH * settings.batch_size)
     return model, make_adamw(model.trainable_variables, config.pretrain, plan)
 
 
 def example_losses(model, images, visible):
     """Returns the loss of each image, `(B,)` float32, as pretraining computes it."""
-    prediction = model.predict_patches(images, visible, training=True)
-    return model.image_losses(images, prediction, visible)
+    return model.image_losses(images, visible, training=True)
