@@ -1,9 +1,12 @@
 """The residual blocks of ConvNeXt, V1 and V2."""
 
 import keras
+from keras import ops
 
 from convnext.depthwise import DepthwiseConv
-from convnext.layers import EPSILON, GlobalResponseNormalization, LayerScale, StochasticDepth
+from convnext.devices import is_tensorflow_on_cpu
+from convnext.fusion import fused
+from convnext.layers import EPSILON, GlobalResponseNormalization, LayerScale, StochasticDepth, normalize_response
 
 
 def initializer():
@@ -45,6 +48,9 @@ class ConvNextBlock(keras.layers.Layer):
             dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="projection"
         )
         self.drop_path = StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
+        # XLA's depthwise convolution on a CPU is several times slower than TensorFlow's, so what Keras does by itself
+        # in `compile` is not to compile a model of such blocks.
+        self.supports_jit = not is_tensorflow_on_cpu()
 
     def build(self, input_shape):
         if input_shape[-1] != self.dim:
@@ -151,5 +157,19 @@ class ConvNextV2Block(ConvNextBlock):
         self.grn.build((*input_shape[:-1], 4 * self.dim))
 
     def mix_channels(self, x, visible=None, training=None):
-        x = self.projection(self.grn(self.expand(x), visible=visible))
-        return self.drop_path(x, training=training)
+        in_one_pass = training and visible is None
+        x = self._expand_and_normalize(x) if in_one_pass else self.grn(self.expand(x), visible=visible)
+        return self.drop_path(self.projection(x), training=training)
+
+    def _expand_and_normalize(self, x):
+        """`grn(expand(x))`, with all that comes after the matrix product in one pass."""
+        x = self.norm(x)
+        x = ops.matmul(x, ops.cast(self.expansion.kernel, x.dtype))
+        bias = ops.cast(self.expansion.bias, x.dtype)
+        gamma, beta = (ops.cast(variable, "float32") for variable in (self.grn.gamma, self.grn.beta))
+        return fused(_activate_and_normalize)(x, bias, gamma, beta)
+
+
+def _activate_and_normalize(x, bias, gamma, beta):
+    """Bias, GELU and GRN of `(B, ..., C)`."""
+    return normalize_response(keras.activations.gelu(x + bias, approximate=False), gamma, beta)

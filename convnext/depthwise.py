@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from convnext.devices import is_tensorflow_on_cpu
+
 
 @keras.saving.register_keras_serializable(package="convnext")
 class DepthwiseConv(keras.layers.DepthwiseConv2D):
@@ -20,7 +22,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         super().__init__(kernel_size, **{"padding": "same", "data_format": "channels_last", **kwargs})
 
     def call(self, inputs):
-        if not _has_slow_gradient() or not all(side % 2 for side in self.kernel_size):
+        if not is_tensorflow_on_cpu() or not all(side % 2 for side in self.kernel_size):
             return super().call(inputs)
         outputs = _convolve(inputs, ops.cast(self.kernel, inputs.dtype))
         return ops.add(outputs, self.bias)
@@ -63,7 +65,3 @@ def _convolve(inputs, kernel):
 
 def _same(inputs, kernel):
     return ops.depthwise_conv(inputs, kernel, padding="same", data_format="channels_last")
-
-
-def _has_slow_gradient():
-    return keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")

@@ -37,14 +37,19 @@ class GlobalResponseNormalization(keras.layers.Layer):
             visible: `(B, ..., 1)`, 1 at the positions that count in the statistics and 0 elsewhere, or None
                 when all of them count.
         """
-        positions = tuple(range(1, len(inputs.shape) - 1))
-        energy = ops.square(ops.cast(inputs, "float32"))
-        if visible is not None:
-            energy = energy * ops.cast(visible, "float32")
-        norm = ops.sqrt(ops.sum(energy, axis=positions, keepdims=True) + EPSILON)
-        response = norm / (ops.mean(norm, axis=-1, keepdims=True) + EPSILON)
-        scale = ops.cast(self.gamma * response + 1.0, inputs.dtype)
-        return inputs * scale + ops.cast(self.beta, inputs.dtype)
+        return normalize_response(inputs, self.gamma, self.beta, visible)
+
+
+def normalize_response(inputs, gamma, beta, visible=None):
+    """What `GlobalResponseNormalization` computes, of `(B, ..., C)`, with `gamma` and `beta` `(C,)` float32."""
+    positions = tuple(range(1, len(inputs.shape) - 1))
+    energy = ops.square(ops.cast(inputs, "float32"))
+    if visible is not None:
+        energy = energy * ops.cast(visible, "float32")
+    norm = ops.sqrt(ops.sum(energy, axis=positions, keepdims=True) + EPSILON)
+    response = norm / (ops.mean(norm, axis=-1, keepdims=True) + EPSILON)
+    scale = ops.cast(gamma * response + 1.0, inputs.dtype)
+    return inputs * scale + ops.cast(beta, inputs.dtype)
 
 
 @keras.saving.register_keras_serializable(package="convnext")

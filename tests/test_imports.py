@@ -11,8 +11,11 @@ PACKAGES = ("convnext", "fcmae", "experiments", "launch")
 # The numerics run on every backend of Keras, so they may import none.
 PORTABLE = {"convnext", "fcmae"}
 PORTABLE_IMPORTS = {"keras", "numpy", *sys.stdlib_module_names}
-# The one file that reads and writes files of weights.
-EXCEPTIONS = {"convnext/port/files.py": {"h5py", "ml_dtypes", "safetensors", "torch"}}
+# The one file that reads and writes files of weights, and the one that knows of TensorFlow's compiler.
+EXCEPTIONS = {
+    "convnext/port/files.py": {"h5py", "ml_dtypes", "safetensors", "torch"},
+    "convnext/fusion.py": {"tensorflow"},
+}
 
 
 def imported_modules(path, root):

@@ -44,9 +44,9 @@ def step_flops(sizes, batch_size, execution):
     Args:
         sizes: `Sizes`.
         batch_size: images of the step.
-        execution: `dense` takes every product at every position. `sparse` takes those that the loss depends on: the
-            encoder works on visible positions and the prediction on hidden patches, but the depthwise convolutions,
-            which need their neighbours, run over the whole grid.
+        execution: `pytorch` takes every product at every position; `dense` too, but predicts hidden patches alone.
+            `sparse` takes the products that the loss depends on: the encoder works on visible positions alone, but for
+            the depthwise convolutions, which need their neighbours and run over the whole grid.
 
     Returns:
         `{part: operations}` of the parts `stem`, `downsampling`, `depthwise`, `pointwise` and `decoder`.
@@ -60,9 +60,9 @@ def step_flops(sizes, batch_size, execution):
 
 def forward_flops(sizes, execution):
     """Returns the operations of the forward pass of one image, part by part as in `step_flops`."""
-    patches, kept, predicted = sizes.num_patches, sizes.num_patches, sizes.num_patches
-    if execution == "sparse":
-        kept, predicted = sizes.num_visible, patches - sizes.num_visible
+    patches = sizes.num_patches
+    kept = sizes.num_visible if execution == "sparse" else patches
+    predicted = patches if execution == "pytorch" else patches - sizes.num_visible
     parts = dict.fromkeys(("stem", "downsampling", "depthwise", "pointwise"), 0)
     side = 2 ** (len(sizes.dims) - 1)  # positions of the stage on the side of a patch
     parts["stem"] = kept * side**2 * _product(sizes.stem_stride**2 * sizes.channels, sizes.dims[0])

@@ -93,7 +93,7 @@ def _table(settings, ratio, openings, turns, products):
     best_product = max(summarize(rates)["median"] for rates in products.values())
     contenders = {}
     for name in turns:
-        parts = step_flops(_sizes(settings, ratio), settings.batch_size, "sparse" if name == "sparse" else "dense")
+        parts = step_flops(_sizes(settings, ratio), settings.batch_size, name)
         rate = sum(parts.values()) / summarize(seconds[name])["median"]
         contenders[name] = {
             **openings[name],
