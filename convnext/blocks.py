@@ -19,7 +19,7 @@ def initializer():
 
 
 class ConvNextBlock(keras.layers.Layer):
-    """What the blocks of both versions share; each of them says in `mix_channels` what its branch computes.
+    """What the blocks of both versions share; each adds to the halves of its branch, `expand` and `project`.
 
     Args:
         dim: number of channels `C`.
@@ -85,11 +85,15 @@ class ConvNextBlock(keras.layers.Layer):
         Returns:
             `(B, ..., C)`.
         """
-        raise NotImplementedError
+        return self.project(self.expand(x, visible=visible, training=training), training=training)
 
-    def expand(self, x):
-        """LayerNorm, expansion to four times the channels, exact GELU: `(B, ..., C)` to `(B, ..., 4 * C)`."""
+    def expand(self, x, visible=None, training=None):
+        """The first half of `mix_channels`: LayerNorm, expansion, exact GELU, `(B, ..., C)` to `(B, ..., 4 * C)`."""
         return keras.activations.gelu(self.expansion(self.norm(x)), approximate=False)
+
+    def project(self, x, training=None):
+        """The second half of `mix_channels`, in which each position is alone: `(B, ..., 4 * C)` to `(B, ..., C)`."""
+        return self.drop_path(self.projection(x), training=training)
 
     def get_config(self):
         return {
@@ -125,9 +129,9 @@ class ConvNextV1Block(ConvNextBlock):
         super().build(input_shape)
         self.layer_scale.build(input_shape)
 
-    def mix_channels(self, x, visible=None, training=None):
-        x = self.layer_scale(self.projection(self.expand(x)))
-        return self.drop_path(x, training=training)
+    def project(self, x, training=None):
+        """Projection, layer scale, stochastic depth."""
+        return self.drop_path(self.layer_scale(self.projection(x)), training=training)
 
     def get_config(self):
         return {**super().get_config(), "layer_scale_init": self.layer_scale_init}
@@ -156,20 +160,29 @@ class ConvNextV2Block(ConvNextBlock):
         super().build(input_shape)
         self.grn.build((*input_shape[:-1], 4 * self.dim))
 
-    def mix_channels(self, x, visible=None, training=None):
-        in_one_pass = training and visible is None
-        x = self._expand_and_normalize(x) if in_one_pass else self.grn(self.expand(x), visible=visible)
-        return self.drop_path(self.projection(x), training=training)
-
-    def _expand_and_normalize(self, x):
-        """`grn(expand(x))`, with all that comes after the matrix product in one pass."""
-        x = self.norm(x)
+    def expand(self, x, visible=None, training=None):
+        """LayerNorm, expansion, GELU, global response normalization."""
+        if visible is not None or not training:
+            return self.grn(super().expand(x), visible=visible)
+        # What comes before the matrix product in one pass over memory, and what comes after in another.
+        x = fused(_normalize)(x, *_float32(self.norm.gamma, self.norm.beta))
         x = ops.matmul(x, ops.cast(self.expansion.kernel, x.dtype))
-        bias = ops.cast(self.expansion.bias, x.dtype)
-        gamma, beta = (ops.cast(variable, "float32") for variable in (self.grn.gamma, self.grn.beta))
-        return fused(_activate_and_normalize)(x, bias, gamma, beta)
+        return fused(_activate_and_normalize)(x, *_float32(self.expansion.bias, self.grn.gamma, self.grn.beta))
+
+
+def _float32(*variables):
+    """The values of variables, unrounded under every precision policy."""
+    return [ops.cast(variable, "float32") for variable in variables]
+
+
+def _normalize(x, gamma, beta):
+    """LayerNorm of `(B, ..., C)`, statistics in float32."""
+    values = ops.cast(x, "float32")
+    mean, variance = ops.moments(values, axes=-1, keepdims=True)
+    return ops.cast((values - mean) * ops.rsqrt(variance + EPSILON) * gamma + beta, x.dtype)
 
 
 def _activate_and_normalize(x, bias, gamma, beta):
     """Bias, GELU and GRN of `(B, ..., C)`."""
-    return normalize_response(keras.activations.gelu(x + bias, approximate=False), gamma, beta)
+    x = x + ops.cast(bias, x.dtype)
+    return normalize_response(keras.activations.gelu(x, approximate=False), gamma, beta)

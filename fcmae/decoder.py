@@ -57,10 +57,28 @@ class Decoder(keras.layers.Layer):
         x = self.embedding(latent)
         kept = ops.cast(ops.reshape(visible, (-1, rows, columns, 1)), x.dtype)
         x = x * kept + ops.cast(self.mask_token, x.dtype) * (1.0 - kept)
+        if chosen is not None and self.blocks:
+            return self.prediction(self._apply_blocks_for(chosen, x, training))
         for block in self.blocks:
             x = block(x, training=training)
-        x = ops.reshape(x, (-1, rows * columns, self.dim))
+        x = _as_patches(x)
         return self.prediction(x if chosen is None else gather_patches(x, chosen))
+
+    def _apply_blocks_for(self, chosen, x, training):
+        """What the blocks make of the chosen patches, `(B, n, dim)`."""
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x, training=training)
+        # The statistics of the last block are those of all patches; after them each patch is alone.
+        expanded = last.expand(_as_patches(last.depthwise_conv(x)), training=training)
+        branch = last.project(gather_patches(expanded, chosen), training=training)
+        return gather_patches(_as_patches(x), chosen) + branch
 
     def get_config(self):
         return {**super().get_config(), "dim": self.dim, "depth": self.depth, "patch_values": self.patch_values}
+
+
+def _as_patches(feature_map):
+    """`(B, rows, columns, C)` to `(B, L, C)`."""
+    _, rows, columns, channels = feature_map.shape
+    return ops.reshape(feature_map, (-1, rows * columns, channels))

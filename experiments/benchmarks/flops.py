@@ -73,7 +73,8 @@ def forward_flops(sizes, execution):
         parts["depthwise"] += depth * patches * side**2 * _depthwise(dim)
         parts["pointwise"] += depth * kept * side**2 * _pointwise(dim)
     embedding = kept * _product(sizes.dims[-1], sizes.decoder_dim)
-    block = patches * (_depthwise(sizes.decoder_dim) + _pointwise(sizes.decoder_dim))
+    # The statistics of its block are those of all patches; after them only what is predicted counts.
+    block = patches * _depthwise(sizes.decoder_dim) + (patches + predicted) * _pointwise(sizes.decoder_dim) // 2
     prediction = predicted * _product(sizes.decoder_dim, sizes.patch_values)
     return {**parts, "decoder": embedding + block + prediction}
 

@@ -95,4 +95,5 @@ def test_the_sparse_decoder_embeds_visible_and_predicts_hidden_patches():
     embedding, prediction = 2 * DIMS[-1] * DECODER_DIM, 2 * DECODER_DIM * 16 * 16 * 3
     sparse, dense, pytorch = (forward_flops(sizes, name)["decoder"] for name in ("sparse", "dense", "pytorch"))
     assert dense - sparse == 4 * embedding  # 4 of 6 patches are hidden
-    assert pytorch - dense == 2 * prediction
+    projection = 2 * 4 * DECODER_DIM * DECODER_DIM
+    assert pytorch - dense == 2 * (projection + prediction)
