@@ -5,21 +5,38 @@ depthwise convolution is.
 """
 
 import functools
+import math
 
 from convnext.devices import is_tensorflow_on_cpu
 
+# Compiling takes about a second for each size, which a chain over fewer values would not win back.
+LEAST_VALUES = 2**17
+
 
 def fused(function):
-    """Returns `function`, on TensorFlow on a CPU in a form that is compiled for training.
+    """Returns `function` in a form that, in graphs of TensorFlow on a CPU, is compiled where that pays.
 
     The gradient is compiled as well. It computes from the arguments what it needs, so that nothing between arguments
-    and result is kept in memory. On other backends and devices the function is returned as it is: JAX compiles whole
-    steps by itself.
+    and result is kept in memory. On other backends and devices the function is called as it is (JAX compiles whole
+    steps by itself), and so it is outside of a `tf.function`, where each new size would have to wait for the compiler.
 
     Args:
-        function: a pure function of tensors, written in `keras.ops`, to a tensor.
+        function: a pure function of tensors, written in `keras.ops`, to a tensor; the first is the large one.
     """
-    return _compiled(function) if is_tensorflow_on_cpu() else function
+
+    def apply(values, *arguments):
+        chosen = _compiled(function) if _pays(values) else function
+        return chosen(values, *arguments)
+
+    return apply
+
+
+def _pays(values):
+    if not is_tensorflow_on_cpu():
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly() and None not in values.shape and math.prod(values.shape) >= LEAST_VALUES
 
 
 @functools.cache

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 
-from convnext import ConvNeXtV1
+from convnext import ConvNeXtV1, fusion
 from fcmae import FCMAE
-from tests.comparison import assert_close, gradients
+from tests.comparison import assert_close, gradients, to_numpy
 from tests.small_models import parts_of, random_images, random_visible, randomize, small_backbone
 
 CASES = {
@@ -43,3 +44,25 @@ def test_executions_agree(size, arguments, mask_ratio):
 def test_an_unknown_execution_is_an_error():
     with pytest.raises(ValueError, match="execution='fast' is not one of sparse, dense"):
         FCMAE(small_backbone(), execution="fast")
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_compiled_step_has_the_gradients_of_the_plain_one(policy, monkeypatch):
+    """In a graph long chains of element-wise operations are compiled, with gradients of their own."""
+    monkeypatch.setattr(fusion, "LEAST_VALUES", 1)
+    model = FCMAE(small_backbone(drop_path_rate=0.0, dtype=policy), decoder_dim=8, dtype=policy)
+    randomize(parts_of(model), scale=0.2)
+    images, visible = random_images(3, 32, 48, 3), random_visible(3, 24, 9)
+    variables = [variable.value for variable in parts_of(model).values()]
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = ops.mean(model.image_losses(images, visible, training=True))
+        return loss, *tape.gradient(loss, variables)
+
+    loss, *actual = tf.function(step)()
+    expected_loss, *expected = step()
+    # Rounding to bfloat16 falls elsewhere where operations are fused.
+    assert float(loss) == pytest.approx(float(expected_loss), rel=1e-6 if policy == "float32" else 1e-2)
+    for value, reference in zip(actual, expected):
+        assert_close(value, to_numpy(reference), 1e-5 if policy == "float32" else 0.2)
