@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV1, ConvNeXtV2
-from convnext.backbone import Downsampling, Stem
+from convnext.stages import Downsampling, Stem
 from tests import references
 from tests.comparison import assert_close, gradients, to_numpy
 from tests.small_models import random_images, randomize, small_backbone, variables_of

@@ -1,0 +1,121 @@
+"""What a ConvNeXt is made of, above its blocks: stem, downsampling, stage."""
+
+import keras
+
+from convnext.blocks import initializer
+from convnext.layers import EPSILON
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class Stem(keras.layers.Layer):
+    """Cuts the image into patches of `stride` x `stride` pixels and embeds each: convolution, LayerNorm.
+
+    Input: `(B, H, W, channels)`. Output: `(B, H // stride, W // stride, dim)`.
+
+    Args:
+        dim: number of output channels.
+        stride: side of a patch in pixels; the kernel is as large, so patches never overlap.
+    """
+
+    def __init__(self, dim, stride=4, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.stride = stride
+        self.conv = keras.layers.Conv2D(
+            dim,
+            stride,
+            strides=stride,
+            data_format="channels_last",
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name="conv",
+        )
+        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+        self.norm.build((*input_shape[:-1], self.dim))
+
+    def call(self, images):
+        return self.norm(self.conv(images))
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class Downsampling(keras.layers.Layer):
+    """Halves height and width between two stages: LayerNorm, then a 2x2 convolution of stride 2.
+
+    Input: `(B, H, W, C)`. Output: `(B, H // 2, W // 2, dim)`.
+
+    Args:
+        dim: number of output channels.
+    """
+
+    def __init__(self, dim, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
+        self.conv = keras.layers.Conv2D(
+            dim,
+            2,
+            strides=2,
+            data_format="channels_last",
+            kernel_initializer=initializer(),
+            dtype=self.dtype_policy,
+            name="conv",
+        )
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.conv.build(input_shape)
+
+    def call(self, inputs):
+        return self.conv(self.norm(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "dim": self.dim}
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class Stage(keras.layers.Layer):
+    """One resolution of the model: downsampling (but in the first stage), then blocks.
+
+    Args:
+        downsampling: a `Downsampling` layer, or None.
+        blocks: list of blocks of the same width.
+    """
+
+    def __init__(self, downsampling, blocks, **kwargs):
+        super().__init__(**kwargs)
+        self.downsampling = downsampling
+        self.blocks = blocks
+
+    def build(self, input_shape):
+        # Keras builds what it reads from a file.
+        if self.downsampling is not None and not self.downsampling.built:
+            self.downsampling.build(input_shape)
+        for block in self.blocks:
+            if not block.built:
+                block.build((None, None, None, block.dim))
+
+    def call(self, x, training=None):
+        if self.downsampling is not None:
+            x = self.downsampling(x)
+        for block in self.blocks:
+            x = block(x, training=training)
+        return x
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "downsampling": keras.saving.serialize_keras_object(self.downsampling),
+            "blocks": [keras.saving.serialize_keras_object(block) for block in self.blocks],
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        downsampling = keras.saving.deserialize_keras_object(config["downsampling"])
+        blocks = [keras.saving.deserialize_keras_object(block) for block in config["blocks"]]
+        return cls(**{**config, "downsampling": downsampling, "blocks": blocks})
