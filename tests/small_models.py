@@ -1,9 +1,20 @@
 """Models that are small enough to check value by value, and random weights for any layer."""
 
+import contextlib
+
+import keras
 import numpy as np
 
 from convnext import ConvNeXtV2
 from fcmae import FCMAE
+
+
+@contextlib.contextmanager
+def no_values():
+    """A scope in which models have variables without values: those of the largest would take 2.6 GB."""
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    keras.utils.clear_session()  # or Keras would make up for the values later on
 
 
 def variables_of(layer):

@@ -4,7 +4,6 @@ import functools
 import gzip
 import json
 
-import keras
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from convnext.port.scheme import Rule, Scheme, recognise
 from convnext.port.weights import SCHEMES
 from convnext.pretrained import named_variables
 from tests.golden_weights import DATA, our_layout, our_name, read
+from tests.small_models import no_values
 
 MODELS = {1: ConvNeXtV1, 2: ConvNeXtV2}
 SIZES = [(version, variant) for version, model in MODELS.items() for variant in model.MODEL_VARIANTS]
@@ -27,7 +27,7 @@ def real_keys():
 @functools.cache
 def our_shapes(version, variant):
     """`{our name: shape}` of a published size."""
-    with keras.StatelessScope(initialize_variables=False):
+    with no_values():
         model = MODELS[version].from_variant(variant)
     return {name: tuple(variable.shape) for name, variable in named_variables(model).items()}
 
