@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m launch.demo --workdir=runs/demo
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

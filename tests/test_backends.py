@@ -1,4 +1,4 @@
-"""The same weights compute the same on TensorFlow, JAX and PyTorch, and `fit` trains on each."""
+"""The same weights compute the same on JAX and PyTorch as on TensorFlow, and `fit` trains there."""
 
 import importlib.util
 import os
@@ -32,7 +32,7 @@ def run(backend, folder):
         return {name: file[name] for name in file.files}
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+@pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_outputs_are_those_of_this_process_and_training_lowers_the_loss(backend, folder):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
@@ -41,7 +41,7 @@ def test_outputs_are_those_of_this_process_and_training_lowers_the_loss(backend,
     assert expected.keys() == {name for name in found if not name.startswith("fit/")}
     for name, value in expected.items():
         assert_close(found[name], value, 1e-4)
-    for name in ("fit/v1", "fit/v2", "fit/fcmae"):
+    for name in ("fit/v2", "fit/fcmae"):
         before, after = found[name]
         assert after < 0.9 * before, name
 
