@@ -25,17 +25,11 @@ class LayerwiseAdamW(keras.optimizers.Adam):
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
         factor, decay = self._rate_factors[index], self._decays[index]
+        rate = learning_rate if factor == 1.0 else learning_rate * factor
         if decay:
-            # The rate is read once more, as Keras's AdamW does: TensorFlow would reorder a product of the one that the
-            # step takes, and round it otherwise.
-            rate = ops.cast(_scaled(self.learning_rate, factor), variable.dtype)
-            self.assign_sub(variable, variable * decay * rate)
-        self.adam_step(gradient, variable, _scaled(learning_rate, factor), index)
+            self.assign(variable, variable * (1.0 - ops.cast(rate * decay, variable.dtype)))
+        self.adam_step(gradient, variable, rate, index)
 
     def adam_step(self, gradient, variable, rate, index):
         """Does the step of Adam, for the `index`-th variable."""
         super().update_step(gradient, variable, rate)
-
-
-def _scaled(rate, factor):
-    return rate if factor == 1.0 else rate * factor

@@ -28,16 +28,17 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
     def gradient_sums(batch):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(example_losses(batch) * batch["weights"])
-        return (*tape.gradient(loss, tensors), loss, tf.reduce_sum(batch["weights"]))
+        return (*tape.gradient(loss, tensors), loss)
 
     def replica_step(batch):
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
-        *gradients, loss, weight = _sum_over_parts(gradient_sums, batch, accumulation_steps)
-        loss, weight = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, weight])
-        metrics = {"loss": loss / tf.maximum(weight, 1.0)}
+        weight = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(batch["weights"]))
+        # Dividing the weights, few as they are, makes the sums below those of the mean.
+        shares = {**batch, "weights": batch["weights"] / tf.maximum(weight, 1.0)}
+        *gradients, loss = _sum_over_parts(gradient_sums, shares, accumulation_steps)
+        metrics = {"loss": context.all_reduce(tf.distribute.ReduceOp.SUM, loss)}
         metrics["unreadable"] = tf.cast(batch["weights"].shape[0] * replicas, tf.float32) - weight
-        gradients = [gradient / tf.maximum(weight, 1.0) for gradient in gradients]
         if clip_norm:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients, metrics["gradient_norm"] = tf.clip_by_global_norm(gradients, clip_norm)
