@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from convnext.blocks import initializer
-from convnext.layers import EPSILON
+from convnext.layers import LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
 
 
@@ -60,7 +60,7 @@ class ConvNeXt(keras.Model):
         self.stem = Stem(dims[0], stem_stride, dtype=self.dtype_policy, name="stem")
         self.stages = self._make_stages()
         if include_top:
-            self.head_norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="head_norm")
+            self.head_norm = LayerNormalization(dtype=self.dtype_policy, name="head_norm")
             self.head_dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="head_dropout")
             # Logits are float32 under every policy: a softmax over bfloat16 loses the small classes.
             self.head = keras.layers.Dense(num_classes, kernel_initializer=initializer(), dtype="float32", name="head")

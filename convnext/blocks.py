@@ -6,7 +6,14 @@ from keras import ops
 from convnext.depthwise import DepthwiseConv
 from convnext.devices import is_tensorflow_on_cpu
 from convnext.fusion import fused
-from convnext.layers import EPSILON, GlobalResponseNormalization, LayerScale, StochasticDepth, normalize_response
+from convnext.layers import (
+    GlobalResponseNormalization,
+    LayerNormalization,
+    LayerScale,
+    StochasticDepth,
+    in_float32,
+    normalize_response,
+)
 
 
 def initializer():
@@ -40,7 +47,7 @@ class ConvNextBlock(keras.layers.Layer):
         self.depthwise_conv = DepthwiseConv(
             kernel_size, depthwise_initializer=initializer(), dtype=self.dtype_policy, name="depthwise_conv"
         )
-        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
+        self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
         self.expansion = keras.layers.Dense(
             4 * dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="expansion"
         )
@@ -162,24 +169,12 @@ class ConvNextV2Block(ConvNextBlock):
 
     def expand(self, x, visible=None, training=None):
         """LayerNorm, expansion, GELU, global response normalization."""
-        if visible is not None or not training:
+        if visible is not None or not training or not is_tensorflow_on_cpu():
             return self.grn(super().expand(x), visible=visible)
-        # What comes before the matrix product in one pass over memory, and what comes after in another.
-        x = fused(_normalize)(x, *_float32(self.norm.gamma, self.norm.beta))
+        # All that comes after the matrix product in one pass over memory.
+        x = self.norm(x)
         x = ops.matmul(x, ops.cast(self.expansion.kernel, x.dtype))
-        return fused(_activate_and_normalize)(x, *_float32(self.expansion.bias, self.grn.gamma, self.grn.beta))
-
-
-def _float32(*variables):
-    """The values of variables, unrounded under every precision policy."""
-    return [ops.cast(variable, "float32") for variable in variables]
-
-
-def _normalize(x, gamma, beta):
-    """LayerNorm of `(B, ..., C)`, statistics in float32."""
-    values = ops.cast(x, "float32")
-    mean, variance = ops.moments(values, axes=-1, keepdims=True)
-    return ops.cast((values - mean) * ops.rsqrt(variance + EPSILON) * gamma + beta, x.dtype)
+        return fused(_activate_and_normalize)(x, *in_float32(self.expansion.bias, self.grn.gamma, self.grn.beta))
 
 
 def _activate_and_normalize(x, bias, gamma, beta):

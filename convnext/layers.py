@@ -1,9 +1,40 @@
-"""The layers that Keras does not have: global response normalization, layer scale, stochastic depth."""
+"""Normalizations, layer scale, stochastic depth."""
 
 import keras
 from keras import ops
 
+from convnext.devices import is_tensorflow_on_cpu
+from convnext.fusion import fused
+
 EPSILON = 1e-6  # of every normalization in the published models
+
+
+@keras.saving.register_keras_serializable(package="convnext")
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Layer normalization over the channels, `(B, ..., C)`, with the epsilon of the published models.
+
+    With TensorFlow on a CPU it is `fused`; on other devices and backends it is the framework's.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"epsilon": EPSILON, **kwargs})
+
+    def call(self, inputs):
+        if not is_tensorflow_on_cpu():
+            return super().call(inputs)
+        return fused(normalize_channels)(inputs, *in_float32(self.gamma, self.beta))
+
+
+def normalize_channels(inputs, gamma, beta):
+    """What `LayerNormalization` computes, of `(B, ..., C)`, with `gamma` and `beta` `(C,)` float32."""
+    values = ops.cast(inputs, "float32")
+    mean, variance = ops.moments(values, axes=-1, keepdims=True)
+    return ops.cast((values - mean) * ops.rsqrt(variance + EPSILON) * gamma + beta, inputs.dtype)
+
+
+def in_float32(*variables):
+    """The values of variables, unrounded under every precision policy."""
+    return [ops.cast(variable, "float32") for variable in variables]
 
 
 @keras.saving.register_keras_serializable(package="convnext")

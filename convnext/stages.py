@@ -3,7 +3,8 @@
 import keras
 
 from convnext.blocks import initializer
-from convnext.layers import EPSILON
+from convnext.layers import LayerNormalization
+from convnext.patch_conv import PatchConv
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -21,16 +22,8 @@ class Stem(keras.layers.Layer):
         super().__init__(**kwargs)
         self.dim = dim
         self.stride = stride
-        self.conv = keras.layers.Conv2D(
-            dim,
-            stride,
-            strides=stride,
-            data_format="channels_last",
-            kernel_initializer=initializer(),
-            dtype=self.dtype_policy,
-            name="conv",
-        )
-        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
+        self.conv = PatchConv(dim, stride, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv")
+        self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape):
         self.conv.build(input_shape)
@@ -56,16 +49,8 @@ class Downsampling(keras.layers.Layer):
     def __init__(self, dim, **kwargs):
         super().__init__(**kwargs)
         self.dim = dim
-        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, dtype=self.dtype_policy, name="norm")
-        self.conv = keras.layers.Conv2D(
-            dim,
-            2,
-            strides=2,
-            data_format="channels_last",
-            kernel_initializer=initializer(),
-            dtype=self.dtype_policy,
-            name="conv",
-        )
+        self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
+        self.conv = PatchConv(dim, 2, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv")
 
     def build(self, input_shape):
         self.norm.build(input_shape)
