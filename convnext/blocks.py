@@ -5,7 +5,7 @@ from keras import ops
 
 from convnext.depthwise import DepthwiseConv
 from convnext.devices import is_tensorflow_on_cpu
-from convnext.fusion import fused
+from convnext.fusion import fused, fused_matmul
 from convnext.layers import (
     GlobalResponseNormalization,
     LayerNormalization,
@@ -167,14 +167,33 @@ class ConvNextV2Block(ConvNextBlock):
         super().build(input_shape)
         self.grn.build((*input_shape[:-1], 4 * self.dim))
 
+    def mix_channels(self, x, visible=None, training=None):
+        """See `ConvNextBlock.mix_channels`."""
+        if not _is_fused(visible, training):
+            return super().mix_channels(x, visible=visible, training=training)
+        # What stands between the two matrix products in one pass over memory, and none of it kept.
+        x = self._expand_linearly(x)
+        kernel = ops.cast(self.projection.kernel, x.dtype)
+        x = fused_matmul(_activate_and_normalize)(x, kernel, *self._between_products())
+        return self.drop_path(x + ops.cast(self.projection.bias, x.dtype), training=training)
+
     def expand(self, x, visible=None, training=None):
         """LayerNorm, expansion, GELU, global response normalization."""
-        if visible is not None or not training or not is_tensorflow_on_cpu():
+        if not _is_fused(visible, training):
             return self.grn(super().expand(x), visible=visible)
-        # All that comes after the matrix product in one pass over memory.
+        return fused(_activate_and_normalize)(self._expand_linearly(x), *self._between_products())
+
+    def _expand_linearly(self, x):
+        """LayerNorm, and the expansion without its bias."""
         x = self.norm(x)
-        x = ops.matmul(x, ops.cast(self.expansion.kernel, x.dtype))
-        return fused(_activate_and_normalize)(x, *in_float32(self.expansion.bias, self.grn.gamma, self.grn.beta))
+        return ops.matmul(x, ops.cast(self.expansion.kernel, x.dtype))
+
+    def _between_products(self):
+        return in_float32(self.expansion.bias, self.grn.gamma, self.grn.beta)
+
+
+def _is_fused(visible, training):
+    return training and visible is None and is_tensorflow_on_cpu()
 
 
 def _activate_and_normalize(x, bias, gamma, beta):
