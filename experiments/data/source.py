@@ -15,6 +15,8 @@ import tensorflow as tf
 from experiments.data.cache import read_examples, read_files, total_size
 from experiments.errors import UserError
 
+CHUNK = 128  # examples of a stream that are chosen from at once: one by one takes longer than reading them
+
 
 @dataclasses.dataclass(frozen=True)
 class MemorySplit:
@@ -128,8 +130,13 @@ class StreamSplit:
         shuffled = self.in_order().shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
         size = tf.constant([self.num_examples], tf.int64)
         wanted = tf.scatter_nd(positions[:, tf.newaxis], tf.ones_like(positions, tf.bool), size)
-        chosen = shuffled.enumerate().filter(lambda position, _: wanted[position])
-        return chosen.map(lambda _, example: example).take(tf.size(positions, tf.int64))
+
+        def choose(start, *chunk):
+            return tuple(tf.boolean_mask(values, wanted[start : start + CHUNK]) for values in chunk)
+
+        chunks = tf.data.Dataset.zip(tf.data.Dataset.range(0, self.num_examples, CHUNK), shuffled.batch(CHUNK))
+        chosen = chunks.map(lambda start, chunk: choose(start, *chunk)).unbatch()
+        return chosen.take(tf.size(positions, tf.int64))
 
     def in_order(self):
         """See `MemorySplit.in_order`."""
