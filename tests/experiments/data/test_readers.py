@@ -1,5 +1,6 @@
 """Several readers share each batch; together they give the batches of one."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -20,9 +21,9 @@ PREPARATION = Preparation(
     *(16, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3)),
     crop_scale=(0.3, 1.0),
     flip=True,
-    color_jitter=(0.4, 0.4, 0.4, 0.1),
     erasing_probability=0.5,
 )
+JITTER = dataclasses.replace(PREPARATION, color_jitter=(0.4, 0.4, 0.4, 0.1))
 MIXING = Mixing(CLASSES, mixup_alpha=0.8, cutmix_alpha=1.0, mix_probability=0.8, label_smoothing=0.1)
 PICTURES = np.array(
     [encode(np.roll(gradient(30, 24), i, axis=1), "jpeg" if i % 2 else "png") for i in range(COUNT)], dtype=object
@@ -44,7 +45,8 @@ def splits(tmp_path_factory):
 def take(split, count, **arguments):
     """`count` batches, `{name: (count, B, ...)}`."""
     mixing = None if isinstance(split, MixedSplit) else MIXING
-    batches = training_batches(split, PREPARATION, BATCH, 5, num_patches=4, mixing=mixing, **arguments).take(count)
+    preparation = JITTER if split.can_fail and mixing else PREPARATION  # each operation once is enough
+    batches = training_batches(split, preparation, BATCH, 5, num_patches=4, mixing=mixing, **arguments).take(count)
     rows = list(batches.as_numpy_iterator())
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -67,7 +69,7 @@ def test_the_example_of_the_docstring():
 
 @pytest.mark.parametrize(
     ("kind", "num_readers", "start_step"),
-    [("memory", 4, PER_EPOCH - 1), ("stream", 2, 1), ("stream", 4, 0), ("files", 2, PER_EPOCH), ("mix", 2, 2)],
+    [("memory", 2, PER_EPOCH - 1), ("stream", 4, 1), ("files", 2, PER_EPOCH), ("mix", 2, 2)],
 )
 def test_together_they_give_the_batches_of_one_reader_bit_for_bit(splits, kind, num_readers, start_step):
     """From the beginning and from the middle, across the end of an epoch, with augmentation and mixing."""
