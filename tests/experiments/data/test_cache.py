@@ -27,7 +27,7 @@ def sources(tmp_path):
     store(tmp_path, "stored", {"train": 12, "test": 3})
     names = {"files": f"folder:{tmp_path / 'pictures'}", "stream": "tfds:stored"}
     names["mix"] = "+".join(names.values())
-    configs = {kind: {"source": name, "dir": str(tmp_path), "shuffle_buffer": 5} for kind, name in names.items()}
+    configs = {kind: {"source": name, "dir": str(tmp_path), "shuffle_buffer": 5, "test_share": 0.0} for kind, name in names.items()}
     return {
         kind: (open_source(DataConfig(**values)), open_source(DataConfig(**values, cache=True)))
         for kind, values in configs.items()
@@ -43,7 +43,7 @@ def test_the_batches_are_the_same_and_the_disk_is_read_once(sources, tmp_path, k
     plain, cached = (source.splits["train"] for source in sources[kind])
     expected = rows(training_batches(plain, PREPARATION, 5, 0, 1, 4), 4)
     held_out = rows(evaluation_batches(sources[kind][0].splits["validation"], PREPARATION, 4), 1)
-    assert (kind == "stream") == all(batch["weights"].all() for batch in expected + held_out)  # a broken file
+    assert (kind == "files") <= any((batch["weights"] == 0.0).any() for batch in expected)  # the broken file
 
     batches = training_batches(cached, PREPARATION, 5, 0, 1, 4)
     evaluation = evaluation_batches(sources[kind][1].splits["validation"], PREPARATION, 4)
