@@ -1,9 +1,9 @@
 """Encoded images in memory, so that only the first reading waits for the disk.
 
 With `data.cache` each split is read whole the first time that it is needed, and stays in memory as the bytes of its
-files; order, augmentation and everything else are as without. The rule on memory: all splits of the source together may
-take half of the memory that is available when the run starts; if they are larger, the run says so and does not start. Of
-several workers each holds all of it.
+files; order, augmentation and everything else are as without. The rule on memory: all splits of the source together
+may take half of the memory that is available when the run starts; if they are larger, the run says so and does not
+start. Of several workers each holds all of it.
 """
 
 import concurrent.futures

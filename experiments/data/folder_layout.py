@@ -1,11 +1,11 @@
 """What the sub-folders of a folder of images mean: splits and classes.
 
-Splits: where a folder has a sub-folder `train` and one or both of `val` (or `valid`, `validation`) and `test`, in upper or
-lower case, these are the splits, and images beside them are left out and counted. Each of them has to hold an image.
+Splits: where a folder has a sub-folder `train` and one or both of `val` (or `valid`, `validation`) and `test`, in upper
+or lower case, these are the splits, and images beside them are left out and counted. Each of them has to hold an image.
 
-Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders; those of
-the first level are the classes. Images of other splits have to lie in folders of the same names. A class folder
-without a readable image is no class; a class without images in another split is none there. Both are noted.
+Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders;
+those of the first level are the classes. Images of other splits have to lie in folders of the same names. A class
+folder without a readable image is no class; a class may have no images in another split. Both are noted.
 """
 
 import dataclasses

@@ -2,8 +2,9 @@
 
 An epoch of a mix has as many images as its sources have together, and every epoch has the same number of each source:
 in proportion to the weights, or without weights to the sizes, so that each image comes once. A source of which an epoch
-takes fewer images than it has goes on in the next epoch where it was; one of which it takes more begins anew, in another
-order. Which source the k-th example of epoch e comes from, and which of its examples that is, follow from (seed, e, k).
+takes fewer images than it has goes on in the next epoch where it was; one of which it takes more begins anew, in
+another order. Which source the k-th example of epoch e comes from, and which of its examples that is, follow from
+(seed, e, k).
 
 A mix has no labels, even where its sources have: fine-tuning on it is an error. Its validation images are those of its
 sources, one source after the other.

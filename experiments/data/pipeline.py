@@ -141,17 +141,6 @@ def training_batches(
     if mixing:
         check_mixing(batch_size, num_readers)
     batches_per_epoch = split.num_examples // batch_size
-    first_epoch, first_batch = divmod(start_step, batches_per_epoch)
-
-    def epoch_examples(epoch):
-        tf.random.set_seed(1)  # of this function's graph: `shuffle` would take in the seed of the process
-        first = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
-        batches = tf.range(first, tf.constant(batches_per_epoch, tf.int64))
-        positions = tf.reshape(batches[:, tf.newaxis] * batch_size + places, [-1])
-        examples = split.shuffled(seed, epoch, positions)
-        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(positions), examples).map(
-            lambda position, example: (example_seed(seed, epoch, position), *example)
-        )
 
     def load(seed, content, label):
         return seed, preparation.random_view(split.read(content), seed), label, _weight(label, labelled=bool(mixing))
@@ -166,8 +155,8 @@ def training_batches(
     def mix(step, batch):
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
 
-    epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
-    examples = _map(_load_all(split, epochs.flat_map(epoch_examples), load), augment)
+    examples = _endless_examples(split, seed, batch_size, places, start_step)
+    examples = _map(_load_all(split, examples, load), augment)
     batches = examples.batch(len(places), drop_remainder=True)
     return _finish(_map(batches.enumerate(start_step), mix) if mixing else batches)
 
@@ -204,6 +193,24 @@ def _fold_in(seed, *numbers):
     for number in numbers:
         seed = tf.random.fold_in(seed, tf.cast(number, tf.int64))  # of another type it would be another seed
     return seed
+
+
+def _endless_examples(split, seed, batch_size, places, start_step):
+    """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on."""
+    batches_per_epoch = split.num_examples // batch_size
+    first_epoch, first_batch = divmod(start_step, batches_per_epoch)
+
+    def epoch_examples(epoch):
+        tf.random.set_seed(1)  # of this function's graph: `shuffle` would take in the seed of the process
+        first = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
+        batches = tf.range(first, tf.constant(batches_per_epoch, tf.int64))
+        positions = tf.reshape(batches[:, tf.newaxis] * batch_size + places, [-1])
+        examples = split.shuffled(seed, epoch, positions)
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(positions), examples).map(
+            lambda position, example: (example_seed(seed, epoch, position), *example)
+        )
+
+    return tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_examples)
 
 
 def _weight(label, labelled):

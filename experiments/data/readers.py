@@ -8,8 +8,8 @@ from experiments.errors import UserError
 def share_of_batch(batch_size, reader, num_readers):
     """Returns the places of a global batch that belong to a reader.
 
-    The places are dealt out from both ends of the batch to its middle: of 8 places the first of two readers gets
-    0, 1, 6 and 7, the other 2 to 5. So with each place a share of an even number has the opposite one, and what Mixup and
+    The places are dealt out from both ends of the batch to its middle: of 8 places the first of two readers gets 0, 1,
+    6 and 7, the other 2 to 5. So a share of an even number of places has with each the opposite one, and what Mixup and
     CutMix mix, opposite places, lies in one share. A single reader gets all places.
 
     Args:

@@ -70,7 +70,7 @@ def _stream(builder, ranges, num_classes, shuffle_buffer):
 
     def example_of(features):
         label = features["label"] if num_classes else tf.constant(-1, tf.int64)
-        return features["image"], tf.where((0 <= label) & (label < num_classes), label, tf.constant(-1, tf.int64))
+        return features["image"], tf.where((label >= 0) & (label < num_classes), label, tf.constant(-1, tf.int64))
 
     examples = examples.map(example_of, num_parallel_calls=tf.data.AUTOTUNE)
     available = builder.info.splits

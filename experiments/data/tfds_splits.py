@@ -9,7 +9,8 @@ Each of `data.train_split`, `validation_split`, `test_split` and `pretrain_split
   training images;
 - pretraining learns from the training images.
 
-This rule sees no split of which another field takes a part. No image that is trained on is evaluated on: that is an error.
+The rules for `test` and `validation` see no split of which a field for fine-tuning or evaluation takes a part. An image
+that is trained on and evaluated on is an error.
 """
 
 import dataclasses
@@ -54,9 +55,11 @@ def choose_ranges(available, config, name):
     chosen = {part: _parse(part, spec, available, name) for part, spec in specs.items() if spec}
     if "train" not in chosen:
         if "train" not in available:
-            raise UserError(f"{name} has no train split; it has {', '.join(available)}. Name one with data.train_split.")
+            raise UserError(
+                f"{name} has no train split; it has {', '.join(available)}. Name one with data.train_split."
+            )
         chosen["train"] = _whole("train", available)
-    taken = {part.split for part in _of(chosen, "train", "validation", "test", "pretrain")}
+    taken = {part.split for part in _of(chosen, "train", "validation", "test")}
     free = [split for split in ("test", "validation") if split in available and split not in taken]
     if "test" not in chosen and free:
         chosen["test"] = _whole(free[0], available)

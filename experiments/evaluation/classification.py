@@ -9,7 +9,7 @@ from experiments.data.pipeline import evaluation_batches
 class TopOne:
     """The share of the images of a split, in percent, whose largest logit is that of their class.
 
-    Each readable image that has a label counts once. Calling the object evaluates the classifier as it is at that moment.
+    Each readable image with a label counts once. Calling the object evaluates the classifier as it is at that moment.
 
     Args:
         classifier: a model with logits.

@@ -84,7 +84,7 @@ MISTAKES = {
     "no model": ("evaluate", [], ["error: --model is missing: name the workdir of a finished run."]),
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
-    "nothing to prepare": ("prepare", [], ["error: --source is missing: name a data set, such as --source=tfds:fashion_m"]),
+    "nothing to prepare": ("prepare", [], ["error: --source is missing: name a data set, such as --source=tfds:"]),
     "images that need no preparation": (
         "prepare", ["--source=digits"], ["error: --source=digits: only tfds:NAME is prepared; digits and folders are"],
     ),
