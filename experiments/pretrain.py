@@ -36,7 +36,7 @@ def run(config, workdir, resume="auto", say=print):
         return summary
     check_pretrained(config.pretrained, workdir)
     source = open_source(config.data)
-    split = source.split("train")
+    split = source.get("pretrain") or source.split("train")
     job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)
     model = job.model
     held_out = source.get("validation")

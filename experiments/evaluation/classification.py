@@ -9,7 +9,7 @@ from experiments.data.pipeline import evaluation_batches
 class TopOne:
     """The share of the images of a split, in percent, whose largest logit is that of their class.
 
-    Each readable image counts once. Calling the object evaluates the classifier as it is at that moment.
+    Each readable image with a label counts once. Calling the object evaluates the classifier as it is at that moment.
 
     Args:
         classifier: a model with logits.
@@ -19,7 +19,7 @@ class TopOne:
     """
 
     def __init__(self, classifier, split, preparation, batch_size):
-        self._batches = evaluation_batches(split, preparation, min(batch_size, split.num_examples))
+        self._batches = evaluation_batches(split, preparation, min(batch_size, split.num_examples), labelled=True)
 
         @tf.function
         def count(batch):

@@ -154,7 +154,7 @@ def save_model(model, path):
 
 def _describe(job, precision):
     training, plan, data = job.training, job.plan, job.config.data
-    others = [f"{name} {split.num_examples:,}" for name, split in job.source.splits.items() if name != "train"]
+    others = [f"{name} {split.num_examples:,}" for name in ("validation", "test") if (split := job.source.get(name))]
     length = f"{plan.total_steps / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,}"
     decaying = sum(row.decays for row in rule_table(job.model.trainable_variables))
     job.say(f"{training.section}")

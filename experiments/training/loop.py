@@ -136,4 +136,5 @@ def _check(metrics, step, course, checkpoints):
             "clip_norm may help."
         )
     if metrics["loss"] == 0.0 and metrics["unreadable"] >= course.batch_size:
-        raise RunError(f"None of the images up to step {step:,} can be read; {good}.")
+        wanting = "can be read (or has a label, where one is needed)"
+        raise RunError(f"None of the images up to step {step:,} {wanting}; {good}.")

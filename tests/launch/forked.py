@@ -12,7 +12,7 @@ import sys
 import tempfile
 import traceback
 
-from experiments import evaluate, finetune, pretrain  # noqa: F401
+from experiments import evaluate, finetune, prepare, pretrain  # noqa: F401
 
 
 def run_in_fork(name, flags):

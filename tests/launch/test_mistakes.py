@@ -5,7 +5,7 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark")
+COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare")
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
@@ -84,6 +84,18 @@ MISTAKES = {
     "no model": ("evaluate", [], ["error: --model is missing: name the workdir of a finished run."]),
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
+    "nothing to prepare": ("prepare", [], ["error: --source is missing: name a data set, such as --source=tfds:"]),
+    "images that need no preparation": (
+        "prepare", ["--source=digits"], ["error: --source=digits: only tfds:NAME is prepared; digits and folders are"],
+    ),
+    "splits of what has none": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.train_split=train"],
+        ["error: data.train_split is for data sets of TensorFlow Datasets; data.source='digits' is none."],
+    ),
+    "fine-tuning on a mix": (
+        "finetune", ["--config={preset}", "--workdir={new}", "--config.data.source=digits+folder:{pictures}"],
+        ["error: the mix of digits and folder:{pictures} has no labels to fine-tune on."],
+    ),
     "nothing to measure": ("benchmark", [], ["error: --what is missing: name what to measure, one of step."]),
     "ratio that is no number": (
         "benchmark", ["--what=step", "--mask_ratio=0.4,half"],
@@ -148,4 +160,4 @@ def test_help_says_how_the_command_is_used_without_a_traceback(outcomes, name):
     outcome = outcomes[f"help {name}"]
     assert outcome.code in (0, 1) and outcome.errors == ""
     assert f"python -m launch.{name} " in outcome.output
-    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what"))
+    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source"))

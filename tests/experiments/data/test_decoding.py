@@ -1,6 +1,8 @@
 """From the bytes of an image file to pixels, beside Pillow."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from experiments.data.decoding import decode_and_crop
+from experiments.data.pipeline import Preparation
 from tests.experiments.images import encode, gradient
 
 PIXELS = gradient(37, 53)
@@ -110,3 +113,68 @@ def test_colour_becomes_grey_as_the_eye_weighs_it(kind):
 def test_what_cannot_be_decoded_raises(content):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(content)
+
+
+def interlaced_png(pixels):
+    """A PNG file of `(H, W, 3)` uint8 in Adam7's seven passes, which Pillow reads and does not write."""
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = [row for top, left, down, right in passes for row in pixels[top::down, left::right] if row.size]
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 1)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        for name, content in chunks
+    )
+
+
+def ycck(pixels):
+    """A JPEG file with the ink's colours turned into YCC, as graphics programs write: Pillow's, marked as such."""
+    content = bytearray(encode(pixels, "jpeg", mode="CMYK", quality=95))
+    content[content.index(b"Adobe") + 11] = 2
+    return bytes(content)
+
+
+FRAMES = [Image.fromarray(np.roll(PIXELS, shift, axis=0)).quantize(64) for shift in (0, 9)]
+# What Pillow reads exactly as here, and JPEGs, whose decoders round differently.
+HOSTILE = {
+    "interlaced PNG": (interlaced_png(PIXELS), 0),
+    "palette PNG of two bits": (encode(Image.fromarray(PIXELS).quantize(4), bits=2), 0),
+    "palette PNG with a transparent colour": (encode(Image.fromarray(PIXELS).quantize(64), transparency=3), 0),
+    "animated GIF": (encode(FRAMES[0], "gif", save_all=True, append_images=FRAMES[1:]), 0),
+    "animated PNG": (encode(FRAMES[0], save_all=True, append_images=FRAMES[1:]), 0),
+    "progressive JPEG": (encode(PIXELS, "jpeg", progressive=True, quality=95), 5),
+    "CMYK JPEG": (encode(PIXELS, "jpeg", mode="CMYK", quality=95), 4),
+    "YCCK JPEG": (ycck(PIXELS), 8),
+    "PNG of one pixel": (encode(Image.fromarray(PIXELS[:1, :1])), 0),
+    "JPEG of one pixel": (encode(Image.fromarray(PIXELS[:1, :1]), "jpeg"), 2),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_unusual_files_look_as_in_pillow(kind):
+    content, tolerance = HOSTILE[kind]
+    expected = pillow(content)
+    assert kind != "interlaced PNG" or (expected == PIXELS).all()
+    assert np.abs(decode(content).astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_of_16_bits_the_upper_8_count(channels):
+    values = np.random.default_rng(0).integers(0, 2**16, (6, 7), dtype=np.uint16)
+    content = encode(Image.fromarray(values))
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), values)
+    upper = np.repeat((values >> 8)[..., None], channels, axis=-1)
+    assert np.abs(decode(content, channels=channels).astype(int) - upper).max() <= (channels == 1)  # weights round
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (2, 3)])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_an_image_of_one_pixel_or_one_row_is_read_in_training_and_evaluation(size, kind):
+    """Where all of it has one colour, every window of it has."""
+    pixels = Image.fromarray(np.full((*size, 3), (250, 130, 10), np.uint8))
+    content = tf.constant(encode(pixels, kind, quality=95))
+    prepare = Preparation(8, 3, (0.0,) * 3, (1.0,) * 3, evaluation_crop=0.875, crop_scale=(0.2, 1.0), flip=True)
+    views = [prepare.for_training(content, tf.constant((0, i), tf.int64)) for i in range(3)]
+    for image in [*views, prepare.for_evaluation(content)]:
+        np.testing.assert_allclose(image, np.full((8, 8, 3), (250, 130, 10)) / 255, atol=0.02)

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.config import DataConfig
 from experiments.data.folder import open_folder
@@ -195,3 +196,80 @@ def test_a_dangling_link_is_skipped_and_named(tmp_path):
         "skipped 1 files: 1 x the file cannot be opened",
         "  2.png: the file cannot be opened",
     )
+
+
+SPLIT_FILES = ["train/x/1.png", "train/x/deep/2.png", "train/y/3.png", "train/y/4.png", "val/x/5.png", "val/y/6.png"]
+
+
+@pytest.mark.parametrize(
+    ("renamed", "others", "splits", "notes"),
+    [
+        ({}, ["test/y/7.png"], (4, 2, 1), ["1 classes have no images in test: x"]),
+        ({"val": "valid", "train": "Train"}, [], (3, 2, 1), []),
+        ({"val": "validation"}, ["other/8.png", "9.png"], (3, 2, 1), ["left out: 2 images beside train, validation"]),
+        ({"val": "test"}, [], (3, 1, 2), []),
+    ],
+    ids=["with test", "other names", "images beside", "without val"],
+)
+def test_train_and_val_are_splits_and_the_classes_lie_below(tmp_path, renamed, others, splits, notes):
+    def rename(file):
+        top, *rest = file.split("/")
+        return "/".join([renamed.get(top, top), *rest])
+
+    fill(tmp_path, dict.fromkeys([*map(rename, SPLIT_FILES), *others], encode(PIXELS)))
+    source = open_folder(tmp_path, DataConfig(validation_share=0.2, test_share=0.2))
+    assert source.class_names == ("x", "y")
+    found = [names(source, name, tmp_path) for name in ("train", "validation", "test")]
+    assert tuple(len(part) for part in found) == splits
+    for part, folders in zip(("train", "validation", "test"), (("train",), ("val", "valid", "validation"), ("test",))):
+        own = [name for name in map(rename, [*SPLIT_FILES, *others]) if name.split("/")[0].lower() in folders]
+        if own and part != "train":
+            assert names(source, part, tmp_path) == sorted(own)
+        for path, label in zip(source.splits[part].contents, source.splits[part].labels):
+            assert os.path.relpath(os.fsdecode(path), tmp_path).split(os.sep)[1] == "xy"[label]
+    assert [note for note in source.notes[1:] if not note.startswith("splits from")] == notes
+
+
+def test_splits_without_classes_are_for_pretraining(tmp_path):
+    fill(tmp_path, dict.fromkeys(["train/1.png", "train/2.png", "val/a/3.png"], encode(PIXELS)))
+    source = open_folder(tmp_path, DataConfig(validation_share=0.4, test_share=0.5))
+    assert source.class_names == () and set(source.splits["validation"].labels) == {-1}
+    assert names(source, "train", tmp_path) == ["train/1.png", "train/2.png"] and not source.get("test")
+
+
+@pytest.mark.parametrize(
+    ("files", "folders", "message"),
+    [
+        (["val/z/7.png"], [], "{root}/val has images of the class z, and {root}/train has none."),
+        (["val/7.png"], [], "{root}/val/7.png lies in no class folder of {root}/val, where {root}/train has classes."),
+        (["valid/x/7.png"], [], "{root} has several folders for validation: val, valid; keep one."),
+        ([], ["test"], "{root}/test holds no image that can be read; fill or remove it."),
+    ],
+)
+def test_splits_that_do_not_fit_together_are_refused(tmp_path, files, folders, message):
+    fill(tmp_path, dict.fromkeys([*SPLIT_FILES, *files], encode(PIXELS)))
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    with pytest.raises(UserError, match=re.escape(message.format(root=tmp_path))):
+        open_folder(tmp_path, ALL)
+
+
+def test_a_class_folder_without_images_is_no_class_and_is_noted(tmp_path):
+    fill(tmp_path, {"x/1.png": encode(PIXELS), "y/2.png": encode(PIXELS), "z/3.png": b"no picture", "u/v.txt": b""})
+    source = open_folder(tmp_path, ALL)
+    assert source.class_names == ("x", "y")
+    assert f"2 folders without images are no classes of {tmp_path.name}: u, z" in source.notes
+
+
+def test_a_class_called_train_is_a_class(tmp_path):
+    fill(tmp_path, dict.fromkeys(["bus/1.png", "train/2.png"], encode(PIXELS)))
+    assert open_folder(tmp_path, ALL).class_names == ("bus", "train")
+
+
+def test_a_bmp_with_a_palette_is_skipped_and_other_kinds_are_read(tmp_path):
+    palette = Image.fromarray(PIXELS).quantize(64)
+    files = {"grey.bmp": PIXELS[..., 0], "colour.bmp": PIXELS, "palette.bmp": palette, "palette.png": palette}
+    fill(tmp_path, {name: encode(pixels, name[-3:]) for name, pixels in files.items()})
+    source = open_folder(tmp_path, ALL)
+    assert names(source, "train", tmp_path) == ["colour.bmp", "grey.bmp", "palette.png"]
+    assert source.notes[2:] == ("  palette.bmp: BMP with a palette cannot be decoded here",)

@@ -92,3 +92,16 @@ def test_images_stay_with_their_labels():
     subset = label_subset(split, "4 per class", 3, seed=1)
     lookup = {content: label for content, label in zip(split.contents, split.labels)}
     assert [lookup[content] for content in subset.contents] == list(subset.labels)
+
+
+def test_images_without_a_label_are_never_chosen():
+    labels = np.where(np.arange(100) % 4 == 0, -1, LABELS)
+    split = MemorySplit(np.arange(100).astype(object), labels)
+    assert not (chosen("30", split=split) % 4 == 0).any()
+    labelled = label_subset(split, "100%", 3, 0).labels
+    np.testing.assert_array_equal(np.bincount(labelled), np.bincount(labels[labels >= 0]))
+
+
+def test_an_empty_class_leaves_nothing_per_class():
+    with pytest.raises(UserError, match="asks for more than the 0 images of the smallest class."):
+        label_subset(SPLIT, "1 per class", 4, 0)

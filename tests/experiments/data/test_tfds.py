@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from experiments.config import DataConfig
+from experiments.data.augmentation.mixing import Mixing
 from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
 from experiments.data.sources import open_source
 from experiments.data.subset import label_subset
@@ -19,14 +20,13 @@ WHOLE = Preparation(8, 1, (0.0,), (1.0,))
 
 def store(folder, name, splits=COUNTS, image="image", label=LABEL):
     """Prepares a data set whose k-th image is grey of value k, plus 100 in `test` and 200 in `validation`."""
-    start = {"train": 0, "test": 100, "validation": 200}
+    start = {"train": 0, "test": 100, "validation": 200, "unlabelled": 50}
     features = {image: tfds.features.Image(shape=(8, 8, 1)), **({"label": label} if label else {})}
-    classes = {"label": lambda k: k % 3} if label else {}
 
     def examples(split, count):
         for k in range(count):
-            pixels = np.full((8, 8, 1), start[split] + k, np.uint8)
-            yield k, {image: pixels, **{key: function(k) for key, function in classes.items()}}
+            labels = {"label": -1 if split == "unlabelled" else k % 3} if label else {}
+            yield k, {image: np.full((8, 8, 1), start[split] + k, np.uint8), **labels}
 
     tfds.dataset_builders.AdhocBuilder(
         name=name,
@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
     store(folder, "only_train", {"train": 40}, label=tfds.features.Scalar(np.int64))
     store(folder, "only_test", {"test": 10})
     store(folder, "pictures", {"train": 4}, image="picture")
+    store(folder, "partly_labelled", {"train": 20, "test": 10, "unlabelled": 30})
     return folder
 
 
@@ -80,6 +81,89 @@ def test_the_splits_are_those_of_the_data_set_with_a_share_held_out_where_it_lac
         assert all(start <= value < start + 100 for value in found[split])
     if name != "all_splits" and shares:
         assert found["train"] | found["validation"] == set(range(40))
+
+
+SPLITS = ("train", "validation", "test", "pretrain")
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "expected"),
+    [
+        ("all_splits", {"train_split": "train[:50%]"}, ("train[:20]", "validation", "test", None)),
+        (
+            "all_splits",
+            {"train_split": "train[10:]+validation[:4]"},
+            ("train[10:]+validation[:1]", "validation[1:4]", "test", None),
+        ),
+        (
+            "only_train",
+            {"train_split": "train[:20]", "validation_split": "train[20:25]", "test_split": "train[25:]"},
+            ("train[:20]", "train[20:25]", "train[25:]", None),
+        ),
+        ("no_test", {"validation_split": "validation"}, ("train", "validation", None, None)),
+        ("partly_labelled", {"pretrain_split": "unlabelled"}, ("train[:18]", "train[18:]", "test", "unlabelled")),
+        (
+            "partly_labelled",
+            {"pretrain_split": "unlabelled+train[:90%]", "validation_split": "train[90%:]", "train_split": "train[:9]"},
+            ("train[:9]", "train[18:]", "test", "unlabelled+train[:18]"),
+        ),
+        ("only_test", {"train_split": "test[:10]"}, ("test[:9]", "test[9:]", None, None)),
+    ],
+)
+def test_splits_can_be_named_and_the_rule_gives_the_others(folder, name, fields, expected):
+    source = open_tiny(folder, name, **fields)
+    assert set(source.splits) == {part for part, spec in zip(SPLITS, expected) if spec}
+    for part, spec in zip(SPLITS, expected):
+        if spec:
+            one_by_one = tfds.ReadConfig(interleave_cycle_length=1)
+            stored = tfds.load(name, data_dir=folder, split=spec, download=False, read_config=one_by_one)
+            wanted = [example["image"][0, 0, 0] for example in stored.as_numpy_iterator()]
+            np.testing.assert_array_equal(values(source.splits[part])[0], wanted, err_msg=part)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"train_split": "extra"}, "data.train_split='extra' names a split that tfds:all_splits does not have; "),
+        ({"test_split": "train[:9]+held"}, "data.test_split='train[:9]+held' names a split that tfds:all_splits does"),
+        ({"train_split": "train[:x]"}, "data.train_split='train[:x]' is not in the syntax of TensorFlow Datasets"),
+        ({"train_split": "train[:120%]"}, "data.train_split='train[:120%]' is not in the syntax of TensorFlow"),
+        ({"validation_split": "train[5:5]"}, "data.validation_split='train[5:5]' holds no image."),
+        (
+            {"validation_split": "train[30:]"},
+            "tfds:all_splits: train[0:40] is trained on and overlaps train[30:40], which is evaluated on; name other",
+        ),
+        ({"pretrain_split": "test[:1]"}, "test[0:1] is trained on and overlaps test[0:10], which is evaluated on"),
+    ],
+)
+def test_splits_that_do_not_exist_or_overlap_are_refused(folder, fields, message):
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        open_tiny(folder, "all_splits", **fields)
+    if "names a split" in message:
+        assert str(raised.value).endswith("tfds:all_splits has train, validation, test.")
+
+
+def test_labels_outside_of_the_classes_count_as_missing(folder, tmp_path):
+    """They weigh nothing in tasks with labels, and as much as others in tasks without."""
+    store(tmp_path, "fewer_names")
+    (names,) = tmp_path.glob("fewer_names/*/label.labels.txt")
+    names.write_text("cat\ndog\n")
+    (features,) = tmp_path.glob("fewer_names/*/features.json")
+    features.write_text(features.read_text().replace('"numClasses": "3"', '"numClasses": "2"'))
+    source = open_tiny(tmp_path, "fewer_names")
+    assert source.num_classes == 2
+    split = source.splits["test"]
+    np.testing.assert_array_equal(split.labels, np.array([0, 1, -1])[(values(split)[0] - 100) % 3])
+    labelled = (split.labels >= 0).astype("float32")
+    for arguments, weights in (({}, np.ones(10)), ({"labelled": True}, labelled)):
+        (batch,) = evaluation_batches(split, WHOLE, 10, **arguments).as_numpy_iterator()
+        np.testing.assert_array_equal(batch["weights"], weights)
+    for mixing in (None, Mixing(2)):
+        batch = next(training_batches(split, WHOLE, 10, 0, mixing=mixing).as_numpy_iterator())
+        assert (batch["labels"] < 0).sum() == 3
+        np.testing.assert_array_equal(batch["weights"], (batch["labels"] >= 0) if mixing else np.ones(10))
+    subset = label_subset(split, "100%", 2, seed=0)
+    np.testing.assert_array_equal(np.bincount(subset.labels), [4, 3])
 
 
 def test_images_come_with_their_labels_and_the_classes_with_their_names(folder):
@@ -133,3 +217,8 @@ def test_a_subset_of_a_stream_is_held_in_memory_with_its_own_images(folder):
 def test_what_cannot_be_read_is_refused(folder, name, message):
     with pytest.raises(UserError, match=re.escape(message.format(folder))):
         open_tiny(folder, name)
+
+
+def test_what_is_not_prepared_names_the_command_that_prepares_it(folder):
+    with pytest.raises(UserError, match="or prepare it with `python -m launch.prepare --source=tfds:mnist`."):
+        open_tiny(folder, "mnist")
