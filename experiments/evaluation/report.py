@@ -44,8 +44,8 @@ def write_report(path, labels, predicted, class_names):
 def draw_confusion(path, labels, predicted, class_names, title):
     """Draws which classes are taken for which.
 
-    Up to 25 classes the picture is a table of counts, a row for each class. Above it is an image of the mistakes without
-    names, beside the pairs of classes that are confused most.
+    Up to 25 classes the picture is a table of counts, a row for each class. With more it is an image of the mistakes,
+    beside the pairs of classes that are confused most.
 
     Args:
         path: of the PNG file.

@@ -78,7 +78,5 @@ def test_the_frozen_encoder_is_in_inference_mode_and_gets_no_gradient():
 
 def test_of_a_classifier_with_a_frozen_encoder_the_logits_alone_train():
     model = make_classifier(tiny_config(finetune={"frozen_encoder": True}), 3)
-    assert [variable.path for variable in model.trainable_variables] == [
-        "classifier/head/kernel",
-        "classifier/head/bias",
-    ]
+    paths = [variable.path for variable in model.trainable_variables]
+    assert paths == ["classifier/head/kernel", "classifier/head/bias"]
