@@ -163,26 +163,13 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
             job.averages.begin()
     record_config(job.workdir, config, training.section)
     _write_rule_table(job)
-    course = Course(
-        start_step,
-        plan.total_steps,
-        plan.steps_per_epoch,
-        training.batch_size,
-        config.log_every,
-        config.checkpoint_every,
-    )
+    course = _course(job, start_step)
     batches = training_batches(
         job.split, job.preparation, training.batch_size, config.seed, start_step, num_patches, mixing
     )
-    training_step = make_training_step(
-        job.strategy,
-        job.model,
-        job.optimizer,
-        example_losses,
-        training.accumulation_steps,
-        training.clip_norm,
-        job.averages,
-    )
+    devices, model, optimizer = job.strategy, job.model, job.optimizer
+    parts, clip_norm = training.accumulation_steps, training.clip_norm
+    training_step = make_training_step(devices, model, optimizer, example_losses, parts, clip_norm, job.averages)
     began = time.perf_counter()
     callbacks = [
         LogMetrics(job.tracker, learning_rate_schedule(training, plan)),
@@ -199,6 +186,18 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     finally:
         job.tracker.close()
     return time.perf_counter() - began
+
+
+def _course(job, start_step):
+    config, plan = job.config, job.plan
+    return Course(
+        start_step,
+        plan.total_steps,
+        plan.steps_per_epoch,
+        job.training.batch_size,
+        config.log_every,
+        config.checkpoint_every,
+    )
 
 
 def _describe(job, precision):
