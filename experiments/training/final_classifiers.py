@@ -22,11 +22,12 @@ def evaluate_and_save(job, validation):
         validation: its `Validation`, or None without validation images.
 
     Returns:
-        What the summary says of it: `validation_top1`, `test_top1`, with an average both of `..._ema`, and `best` with
-        the step, epoch, weights (`plain` or `ema`), `validation_top1` and `test_top1` of `classifier_best.keras`.
+        What the summary says of it: `validation_top1`, `test_top1`, with an average both of `..._ema`, and of
+        `classifier_best.keras` `best_step`, `best_epoch`, `best_weights` (`plain` or `ema`), `best_validation_top1` and
+        `best_test_top1`.
     """
     model, workdir = job.model, job.workdir
-    figures = validation.final() if validation else {}
+    figures = dict(validation.final()) if validation else {}
     test = job.source.get("test")
     predict = _predictions(job, test) if test else None
     save_model(model, workdir / "classifier.keras")
@@ -42,11 +43,10 @@ def evaluate_and_save(job, validation):
             if test:
                 figures["test_top1_ema"] = top_one(*predict())
     if validation:
-        best = validation.best.record
+        figures.update({f"best_{name}": value for name, value in validation.best.record.items()})
         if test:
             load_pretrained(model, validation.best.path)  # all others are saved
-            best["test_top1"] = top_one(*predict())
-        figures["best"] = best
+            figures["best_test_top1"] = top_one(*predict())
     return figures
 
 
