@@ -4,11 +4,10 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.sources import open_source
 from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
 from experiments.models import make_fcmae
-from experiments.training.checkpoints import check_pretrained
 from experiments.training.evaluating import Evaluate, evenly_spaced
-from experiments.training.job import prepare_job, run_job, save_model
+from experiments.training.job import enter_workdir, prepare_job, run_job
 from experiments.training.pictures import Reconstructions
-from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, write_json
+from experiments.training.workdir import SUMMARY, save_model, write_json
 from fcmae.masking import sample_visible
 
 IMAGES_IN_PICTURE = 8
@@ -30,11 +29,9 @@ def run(config, workdir, resume="auto", say=print):
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
     training = config.pretrain
-    workdir = check_workdir(workdir, config, "pretrain", resume)
-    if summary := finished_summary(workdir):
-        say(f"The run in {workdir} is complete.")
+    workdir, summary = enter_workdir(workdir, config, "pretrain", resume, say)
+    if summary:
         return summary
-    check_pretrained(config.pretrained, workdir)
     source = open_source(config.data)
     split = source.get("pretrain") or source.split("train")
     job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)

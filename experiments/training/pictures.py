@@ -21,6 +21,7 @@ CURVES = {
     "loss": "training loss",
     "validation_loss": "validation loss",
     "validation_top1": "validation top-1 (%)",
+    "validation_top1_ema": "validation top-1 of the average (%)",
     "learning_rate": "learning rate",
 }
 

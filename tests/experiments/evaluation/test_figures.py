@@ -6,12 +6,14 @@ import pytest
 import tensorflow as tf
 
 from convnext.convnext_v2 import ConvNeXtV2
+from experiments.config import Config
 from experiments.data.pipeline import Preparation
 from experiments.data.source import MemorySplit
-from experiments.evaluation.classification import TopOne
+from experiments.evaluation.classification import Predictions, TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
+from experiments.training.distribution import make_strategy
 from tests import references
 from tests.experiments.images import encode, write
 from tests.small_models import parts_of, randomize, small_fcmae, variables_of
@@ -45,6 +47,16 @@ def test_top1_counts_every_image_once(classifier, batch_size):
     assert 0 < hits.sum() < COUNT
     expected = 100 * hits.sum() / COUNT
     assert TopOne(classifier, SPLIT, PREPARATION, batch_size)() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 22, 100])
+def test_every_image_counts_once_for_a_classifier_on_two_devices(classifier, batch_size):
+    with make_strategy(Config(logical_cpus=2)).scope():
+        mirrored = ConvNeXtV2((1,), (4,), input_shape=(16, 16, 1), include_top=True, num_classes=4)
+    mirrored.set_weights(classifier.get_weights())
+    labels, predicted = Predictions(mirrored, SPLIT, PREPARATION, batch_size)()
+    np.testing.assert_array_equal(labels, LABELS)
+    np.testing.assert_array_equal(predicted, np.asarray(classifier(IMAGES)).argmax(axis=1))
 
 
 def test_top1_leaves_unreadable_images_out(classifier, split_with_broken_file):

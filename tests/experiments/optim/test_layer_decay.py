@@ -59,7 +59,6 @@ def authors_decay(variable):
         ("base", "group", 0.6, 14),  # stem, 12 groups, head
         ("huge", "group", 0.75, 14),
         ("tiny", "single", 0.9, 19),  # 18 blocks, head
-        ("atto", "single", 0.9, 13),
     ],
 )
 def test_rate_and_decay_of_every_variable_are_those_of_the_authors(variant, kind, decay, factors):

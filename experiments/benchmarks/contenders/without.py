@@ -1,0 +1,69 @@
+"""What each measure that makes the step fast is worth: the same step, without one of them.
+
+Each function here takes one measure back, in this process alone, before a contender is made.
+"""
+
+import keras
+
+
+def _depthwise_gradient():
+    """The gradient of the depthwise kernels is TensorFlow's own operation."""
+    from convnext import depthwise
+
+    depthwise.is_tensorflow_on_cpu = lambda: False
+
+
+def _patch_products():
+    """Stem and downsampling are convolutions instead of matrix products."""
+    from convnext import patch_conv
+
+    patch_conv.is_tensorflow_on_cpu = lambda: False
+
+
+def _compiled_chains():
+    """Chains of element-wise operations run one after the other."""
+    from convnext import fusion
+
+    fusion.LEAST_VALUES = 2**62
+
+
+def _fused_adamw():
+    """Adam's step is that of Keras."""
+    from experiments.optim.fused_adamw import FusedAdamW
+    from experiments.optim.layerwise_adamw import LayerwiseAdamW
+
+    FusedAdamW.adam_step = LayerwiseAdamW.adam_step
+
+
+def _hidden_only():
+    """The decoder predicts every patch, and the loss picks the hidden ones."""
+    from fcmae.decoder import Decoder
+    from fcmae.layout import gather_patches
+
+    predict = Decoder.call
+
+    def call(self, latent, visible, chosen=None, training=None):
+        prediction = predict(self, latent, visible, training=training)
+        return prediction if chosen is None else gather_patches(prediction, chosen)
+
+    Decoder.call = call
+
+
+def _onednn():
+    """TensorFlow runs without oneDNN, which `turns` sees to: it has to be said before TensorFlow is imported."""
+
+
+MEASURES = {
+    "onednn": _onednn,
+    "depthwise_gradient": _depthwise_gradient,
+    "patch_products": _patch_products,
+    "compiled_chains": _compiled_chains,
+    "fused_adamw": _fused_adamw,
+    "hidden_only": _hidden_only,
+}
+
+
+def take_back(measure):
+    """Takes a measure of `MEASURES` back, for the rest of this process, which has no model yet."""
+    assert keras.backend.backend() == "tensorflow"
+    MEASURES[measure]()
