@@ -1,6 +1,7 @@
 """Measures how fast training or its input is, and prints a table.
 
-python -m launch.benchmark --what=input [--batch_size=64] [--image_size=224] [--cores=0] [--stages=pretraining,...] [--json=FILE]
+python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size=224] [--batch_size=64] [--cores=0]
+    [--json=FILE]
 python -m launch.benchmark --what=step [--variant=atto] [--image_size=224] [--batch_size=8] [--mask_ratio=0.6]
     [--execution=sparse,dense] [--precision=float32] [--backend=tensorflow] [--json=FILE]
 
@@ -22,8 +23,8 @@ round, then summarised in the same way. The other columns:
 A mask ratio of 0 stands for a single hidden patch: without one there is no loss.
 
 --what=input times the input pipeline, from JPEG files as large as ImageNet's (500x375 pixels, 110 kB) to batches, with
-and without each of its stages. Beside it Pillow does the same to one file after the other, in as many processes as there
-are cores: `pillow` decodes, takes a random crop, resizes it (bicubic), flips it and makes a uint8 array;
+and without each of its stages. Beside it Pillow does the same to one file after the other, in as many processes as
+there are cores: `pillow` decodes, takes a random crop, resizes it (bicubic), flips it and makes a uint8 array;
 `pillow_normalize` makes a normalized float32 array. All take turns as above. What --stages names:
 
   crop                reads, decodes, takes a random crop and resizes it

