@@ -1,5 +1,7 @@
-"""Measures how fast training is, and prints a table.
+"""Measures how fast training or its input is, and prints a table.
 
+python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size=224] [--batch_size=64] [--cores=0]
+    [--json=FILE]
 python -m launch.benchmark --what=step [--variant=atto] [--image_size=224] [--batch_size=8] [--mask_ratio=0.6]
     [--execution=sparse,dense] [--precision=float32] [--backend=tensorflow] [--json=FILE]
 
@@ -18,8 +20,26 @@ round, then summarised in the same way. The other columns:
                 warmup; on a GPU the most that the framework has allocated there
   above import  on a CPU the same, less what the process had when its framework was imported
 
-A mask ratio of 0 stands for a single hidden patch: without one there is no loss. Run nothing else beside it: a busy
-machine slows the contenders unequally, PyTorch most. On Linux the table says how many cores others kept busy.
+A mask ratio of 0 stands for a single hidden patch: without one there is no loss.
+
+--what=input times the input pipeline, from JPEG files as large as ImageNet's (500x375 pixels, 110 kB) to batches, with
+and without each of its stages. Beside it Pillow does the same to one file after the other, in as many processes as
+there are cores: `pillow` decodes, takes a random crop, resizes it (bicubic), flips it and makes a uint8 array;
+`pillow_normalize` makes a normalized float32 array. All take turns as above. What --stages names:
+
+  crop                reads, decodes, takes a random crop and resizes it
+  crop_normalize      that, and normalizes
+  pretraining         that, and flips; from files, as from a folder
+  pretraining_stream  the same from encoded images in memory, one after another
+  randaugment, color_jitter, erasing, mixing (Mixup and CutMix)   `pretraining` and one thing more
+  finetuning          `pretraining` with RandAugment, erasing and mixing
+  evaluation          the centre crop, resized and normalized
+
+The columns: images/s of all cores together, the same divided by the number of cores, and how many times as fast that is
+as Pillow, within rounds.
+
+Run nothing else beside it: a busy machine slows the contenders unequally, PyTorch most. On Linux the table says how
+many cores others kept busy.
 """
 
 import importlib.util
@@ -35,8 +55,12 @@ else:
 from absl import flags
 
 from experiments.benchmarks import settings, step
+from experiments.benchmarks.pipeline import measure as pipeline
+from experiments.benchmarks.pipeline.settings import InputSettings
 from experiments.errors import UserError
 from launch.command import run_command
+
+SHARED = ("image_size", "batch_size", "rounds", "steps", "warmup")  # flags of both, with defaults of their own
 
 
 def measure_step():
@@ -48,20 +72,21 @@ def measure_step():
             depths=_numbers("depths", int),
             dims=_numbers("dims", int),
             decoder_dim=values.decoder_dim,
-            image_size=values.image_size,
-            batch_size=values.batch_size,
             mask_ratio=_numbers("mask_ratio", float),
             execution=tuple(values.execution),
             precision=values.precision,
             backend=values.backend,
-            rounds=values.rounds,
-            steps=values.steps,
-            warmup=values.warmup,
+            **_given(SHARED),
         )
     )
 
 
-BENCHMARKS = {"step": measure_step}
+def measure_input():
+    """Measures the input pipeline as the flags describe; returns all figures."""
+    return pipeline.run(InputSettings(stages=tuple(flags.FLAGS.stages), **_given((*SHARED, "files", "cores"))))
+
+
+BENCHMARKS = {"step": measure_step, "input": measure_input}
 
 
 def main(arguments):
@@ -74,6 +99,12 @@ def main(arguments):
     if file:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         print(f"written: {file}")
+
+
+def _given(names):
+    """Returns the flags that have a value, by name."""
+    values = {name: getattr(flags.FLAGS, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _numbers(flag, kind):
@@ -96,25 +127,33 @@ def _writable(name):
 
 
 def _define_flags():
-    """Defines the flags; the values that they have by themselves are those of `StepSettings`."""
-    fields = settings.StepSettings()
+    """Defines the flags; the values that they have by themselves are those of `StepSettings` and `InputSettings`."""
+    fields, of_input = settings.StepSettings(), InputSettings()
+
+    def shared(name, meaning):
+        defaults = f"{getattr(fields, name)} of step, {getattr(of_input, name)} of input"
+        flags.DEFINE_integer(name, None, f"{meaning} (by itself {defaults}).")
+
     flags.DEFINE_enum("what", None, list(BENCHMARKS), "What to measure.")
     flags.DEFINE_string("json", None, "File for everything measured, with hardware, versions and commit.")
     flags.DEFINE_enum("variant", fields.variant, list(settings.VARIANTS), "Published size of the encoder.")
     flags.DEFINE_list("depths", [], "Blocks of each stage, in place of --variant; with --dims.")
     flags.DEFINE_list("dims", [], "Channels of each stage, in place of --variant; with --depths.")
     flags.DEFINE_integer("decoder_dim", fields.decoder_dim, "Channels of the decoder.")
-    flags.DEFINE_integer("image_size", fields.image_size, "Side of the images in pixels.")
-    flags.DEFINE_integer("batch_size", fields.batch_size, "Images of a step.")
+    shared("image_size", "Side of the images in pixels")
+    shared("batch_size", "Images of a step or batch")
     flags.DEFINE_list(
         "mask_ratio", [str(ratio) for ratio in fields.mask_ratio], "Shares of hidden patches: a table each."
     )
     flags.DEFINE_list("execution", list(fields.execution), f"Contenders: {', '.join(settings.CONTENDERS)}.")
     flags.DEFINE_enum("precision", fields.precision, list(settings.PRECISIONS), "bfloat16 means mixed precision.")
     flags.DEFINE_enum("backend", fields.backend, list(settings.BACKENDS), "Backend of Keras.")
-    flags.DEFINE_integer("rounds", fields.rounds, "How often every contender has its turn.")
-    flags.DEFINE_integer("steps", fields.steps, "Training steps of a turn.")
-    flags.DEFINE_integer("warmup", fields.warmup, "Training steps before the first turn, at least 3.")
+    shared("rounds", "How often every contender has its turn")
+    shared("steps", "Training steps or batches of a turn")
+    shared("warmup", "Training steps before the first turn, at least 3, or batches before each turn")
+    flags.DEFINE_list("stages", list(of_input.stages), f"Contenders of --what=input: {', '.join(of_input.stages)}.")
+    flags.DEFINE_integer("files", of_input.files, "Number of files that --what=input reads.")
+    flags.DEFINE_integer("cores", of_input.cores, "Cores that --what=input may use; 0 for all.")
 
 
 if __name__ == "__main__":

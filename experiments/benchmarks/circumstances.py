@@ -7,7 +7,7 @@ import pathlib
 import platform
 import subprocess
 
-PACKAGES = ("numpy", "keras", "tensorflow", "jax", "jaxlib", "torch")
+PACKAGES = ("numpy", "pillow", "keras", "tensorflow", "jax", "jaxlib", "torch")
 ROOT = pathlib.Path(__file__).parents[2]
 
 

@@ -10,14 +10,17 @@ class OthersLoad:
     def __init__(self):
         self._busy, self._own, self._started = _busy_seconds(), time.process_time(), time.perf_counter()
 
-    def cores(self):
+    def cores(self, helpers_seconds=0.0):
         """Returns how many cores other processes, and the machine's own host, kept busy on average, or None.
+
+        Args:
+            helpers_seconds: for which processes of one's own have worked since then.
 
         The system counts in hundredths of a second, so of turns shorter than a second it says little.
         """
         if self._busy is None:
             return None
-        others = (_busy_seconds() - self._busy) - (time.process_time() - self._own)
+        others = (_busy_seconds() - self._busy) - (time.process_time() - self._own) - helpers_seconds
         return max(0.0, others / (time.perf_counter() - self._started))
 
 

@@ -1,4 +1,4 @@
-"""The figures of the benchmark of training steps, as lines of text."""
+"""The figures of the benchmark of training steps, as lines of text, and lines of other benchmarks."""
 
 from statistics import median
 
@@ -18,14 +18,21 @@ def opening_lines(settings, results):
         results: `circumstances()`.
     """
     model = f"depths {settings.depths}, dims {settings.dims}" if settings.depths else settings.variant
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    changes = " and uncommitted changes" if results["uncommitted_changes"] else ""
     return [
         "benchmark of training steps: forward, backward, AdamW",
         f"  model     {model}, decoder {settings.decoder_dim}",
         f"  images    {settings.batch_size} of {settings.image_size}x{settings.image_size} a step",
         f"  backend   {settings.backend}, {settings.precision}",
         f"  rounds    {settings.rounds} of {settings.steps} steps a contender, after {settings.warmup} to warm up",
+        *circumstance_lines(results),
+    ]
+
+
+def circumstance_lines(results):
+    """Returns the lines that say on what and with what was measured; `results` holds `circumstances()`."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    changes = " and uncommitted changes" if results["uncommitted_changes"] else ""
+    return [
         f"  cpu       {results['hardware']['cpu']}, {results['hardware']['cores']} cores",
         f"  versions  {versions}",
         f"  commit    {results['commit'] or 'unknown'}{changes}",
@@ -45,14 +52,14 @@ def table_lines(table):
         ),
         HEADER,
         *(_contender_line(name, figures) for name, figures in contenders.items()),
-        *(f"  {name:<16} {_spread(figures, '.2f')} times as fast" for name, figures in ratios.items()),
+        *(f"  {name:<16} {spread(figures, '.2f')} times as fast" for name, figures in ratios.items()),
         f"  large matrix product: {table['matrix_product_flops_per_second'] / 1e9:,.0f} GFLOP/s",
-        *_load_lines(contenders),
+        *load_lines(contenders),
         *(f"  {figures['note']}" for figures in contenders.values() if figures["note"]),
     ]
 
 
-def _load_lines(contenders):
+def load_lines(contenders):
     """Says how busy the machine was with other things, where that is known."""
     loads = [load for figures in contenders.values() for load in figures["others_cores"] if load is not None]
     if not loads:
@@ -75,5 +82,6 @@ def _contender_line(name, figures):
     )
 
 
-def _spread(figures, form):
+def spread(figures, form):
+    """Returns the text of a median with the smallest and the largest."""
     return f"{figures['median']:{form}} ({figures['smallest']:{form}} - {figures['largest']:{form}})"

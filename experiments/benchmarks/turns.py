@@ -26,51 +26,42 @@ ENVIRONMENT = {
 }
 
 
-class Worker:
-    """The process of one contender, from its first step to its last turn; a context manager.
+class ContenderProcess:
+    """The process of one contender, from its making to its last turn; a context manager.
 
     Args:
-        settings: `StepSettings`.
-        ratio: one of their mask ratios.
-        execution: one of their executions.
+        name: of the contender, for messages.
+        module: that the process runs; it reads lines of JSON and answers each with one.
+        task: what to make, the first line.
+        variables: of the environment.
 
     Attributes:
-        opening: what the process says of itself after its warmup, see `experiments.benchmarks.worker`.
+        opening: what the process answers to its task.
 
     Raises:
         RunError: if the process ends before its time; what it wrote is shown.
     """
 
-    def __init__(self, settings, ratio, execution):
-        self._name = execution
+    def __init__(self, name, module, task, variables):
+        self._name = name
         self._written = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (closed by `close`)
-        backend = "torch" if execution == PYTORCH else settings.backend
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        variables = {"KERAS_BACKEND": backend, "PYTHONPATH": os.pathsep.join(paths), **ENVIRONMENT}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.benchmarks.worker"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._written,
             text=True,
-            env={**os.environ, **variables},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **variables},
         )
         try:
-            task = {"settings": dataclasses.asdict(settings), "ratio": ratio, "execution": execution}
-            self.opening = self._ask(task)
+            self.opening = self.ask(task)
         except BaseException:
             self.close()
             raise
 
-    def steps(self):
-        """Has the contender take its turn; returns what `worker.timed_steps` does."""
-        return self._ask("steps")
-
-    def matrix_product(self):
-        """Returns the operations a second of a large matrix product."""
-        return self._ask("matrix_product")["flops_per_second"]
-
-    def _ask(self, request):
+    def ask(self, request):
+        """Sends a request and returns the answer to it, both plain values."""
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(request), file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
@@ -104,3 +95,26 @@ class Worker:
         if error[0] is not None:
             self._process.kill()  # it may be in the midst of steps
         self.close()
+
+
+class Worker(ContenderProcess):
+    """The process of a contender that takes training steps, see `experiments.benchmarks.worker`.
+
+    Args:
+        settings: `StepSettings`.
+        ratio: one of their mask ratios.
+        execution: one of their executions.
+    """
+
+    def __init__(self, settings, ratio, execution):
+        backend = "torch" if execution == PYTORCH else settings.backend
+        task = {"settings": dataclasses.asdict(settings), "ratio": ratio, "execution": execution}
+        super().__init__(execution, "experiments.benchmarks.worker", task, {"KERAS_BACKEND": backend, **ENVIRONMENT})
+
+    def steps(self):
+        """Has the contender take its turn; returns what `worker.timed_steps` does."""
+        return self.ask("steps")
+
+    def matrix_product(self):
+        """Returns the operations a second of a large matrix product."""
+        return self.ask("matrix_product")["flops_per_second"]

@@ -5,13 +5,12 @@ then what to do, until the input ends. What a framework prints goes to the stand
 """
 
 import json
-import os
-import sys
 import time
 
 from experiments.benchmarks.contenders import contender_class
 from experiments.benchmarks.load import OthersLoad
 from experiments.benchmarks.memory import resident_peak
+from experiments.benchmarks.serving import serve_standard_input
 from experiments.benchmarks.settings import StepSettings
 
 # Large enough for the best rate of the device.
@@ -90,16 +89,5 @@ class MatrixProduct:
         return {"flops_per_second": 2 * self.size**3 * self._times / self._seconds(self._times)}
 
 
-def main():
-    """Serves the standard input and output."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def answer(values):
-        print(json.dumps(values), file=answers, flush=True)
-
-    serve(iter(sys.stdin.readline, ""), answer)
-
-
 if __name__ == "__main__":
-    main()
+    serve_standard_input(serve)

@@ -17,6 +17,7 @@ from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
 from experiments.data.decoding import decode_and_crop
+from experiments.data.loading import load_batches, parallel_map
 from experiments.data.readers import check_mixing, share_of_batch
 
 # Independent streams of randomness of one example.
@@ -156,9 +157,8 @@ def training_batches(
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
 
     examples = _endless_examples(split, seed, batch_size, places, start_step)
-    examples = _map(_load_all(split, examples, load), augment)
-    batches = examples.batch(len(places), drop_remainder=True)
-    return _finish(_map(batches.enumerate(start_step), mix) if mixing else batches)
+    batches = load_batches(split, examples, load, augment, len(places), drop_remainder=True)
+    return _finish(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
 def evaluation_batches(split, preparation, batch_size, labelled=False):
@@ -172,10 +172,12 @@ def evaluation_batches(split, preparation, batch_size, labelled=False):
     """
 
     def load(content, label):
-        image = preparation.for_evaluation(split.read(content))
-        return {"images": image, "labels": label, "weights": _weight(label, labelled)}
+        return preparation.for_evaluation(split.read(content)), label, _weight(label, labelled)
 
-    batches = _load_all(split, split.in_order(), load).batch(batch_size)
+    def name(image, label, weight):
+        return {"images": image, "labels": label, "weights": weight}
+
+    batches = load_batches(split, split.in_order(), load, name, batch_size)
     return _finish(batches.map(lambda batch: _fill_up(batch, batch_size)))
 
 
@@ -221,28 +223,6 @@ def _weight(label, labelled):
 def _to_whole_values(image):
     """Rounds values in [0, 255] to uint8."""
     return tf.cast(tf.round(image), tf.uint8)
-
-
-def _load_all(split, examples, load):
-    """Maps `load` over the examples; one that cannot be decoded becomes zeros of weight 0.
-
-    So each position of an epoch keeps its place whatever file is broken. The price, a small data set for each
-    example, grows with what `load` does, and is paid only where files come from outside.
-    """
-    if not split.can_fail:
-        return _map(examples, load)
-    loaded_spec = examples.map(load).element_spec
-    blank = tf.nest.map_structure(lambda spec: tf.zeros(spec.shape, spec.dtype), loaded_spec)
-
-    def load_or_blank(*example):
-        loaded = tf.data.Dataset.from_tensors(example).map(load).ignore_errors()
-        return loaded.concatenate(tf.data.Dataset.from_tensors(blank)).take(1)
-
-    return examples.interleave(load_or_blank, cycle_length=16, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _map(dataset, function):
-    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def _fill_up(batch, batch_size):

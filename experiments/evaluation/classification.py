@@ -9,9 +9,9 @@ from experiments.data.pipeline import evaluation_batches
 class Predictions:
     """The classes of the images of a split, and those that a classifier takes them for.
 
-    Each readable image with a label counts once, whatever the size of the batches, and whatever the number of devices that the
-    classifier was made for: one of them does the work. Calling the object evaluates the classifier as it is at that
-    moment.
+    Each readable image with a label counts once, whatever the size of the batches, and whatever the number of devices
+    that the classifier was made for: one of them does the work. Calling the object evaluates the classifier as it is at
+    that moment.
 
     Args:
         classifier: a model with logits.

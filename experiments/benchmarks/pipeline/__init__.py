@@ -1,0 +1,1 @@
+"""Measuring how fast the input pipeline is, from image files to batches."""
