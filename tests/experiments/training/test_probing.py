@@ -30,7 +30,7 @@ PLAIN = tiny_config(
     seed=3,
     log_every=2,
 )
-PROBED = change(PLAIN, "pretrain", probe_every=1, probe_images=30)
+PROBED = change(PLAIN, "pretrain", probe_every=2, probe_images=30)
 CONTROL = ("random_knn_top1", "random_linear_top1")
 FIGURES = ("knn_top1", "linear_top1")
 
@@ -63,6 +63,8 @@ def runs(tmp_path_factory, source):
     root = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "open_source", lambda data: source)
+        patch.setattr(pretrain, "ReconstructionLoss", lambda *arguments: lambda: 0.0)  # takes its time
+        patch.setattr(drawing, "draw_curves", lambda workdir: None)
         plain = pretrain.run(PLAIN, root / "plain", say=Lines())
         make_training_step = job.make_training_step
 
@@ -103,7 +105,7 @@ def test_probes_do_not_change_the_training_also_of_a_run_that_goes_on(runs):
 def test_figures_stand_at_the_ends_of_epochs_and_of_the_run_and_those_of_the_random_encoder_once(runs):
     lines = read_metrics(runs["probed"][0])
     for name in FIGURES:
-        assert [line["step"] for line in lines if name in line] == [2, 4, 5]
+        assert [line["step"] for line in lines if name in line] == [4, 5]
     for name in CONTROL:
         assert [line["step"] for line in lines if name in line] == [0]
     assert not any(name in line for line in read_metrics(runs["plain"][0]) for name in FIGURES + CONTROL)
@@ -132,7 +134,7 @@ def test_a_person_sees_what_is_probed_on(runs, source, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "run_job", None)  # is not reached
     lines = Lines()
     with pytest.raises(TypeError):
-        pretrain.run(change(PROBED, "pretrain", probe_every=2, probe_images=20), tmp_path, say=lines)
+        pretrain.run(change(PROBED, "pretrain", probe_images=20), tmp_path, say=lines)
     assert "  probes        k-NN and linear, on 20 training and 20 validation images, every 2 epochs" in lines
 
 
