@@ -122,9 +122,11 @@ class ConvNeXt(keras.Model):
             Logits `(B, num_classes)`, or without the head the last feature map `(B, h, w, C)`.
         """
         x = self.extract_features(images, training=training)[-1]
-        if not self.include_top:
-            return x
-        x = self.head_dropout(self.head_norm(pool(x)), training=training)
+        return self.classify(x, training=training) if self.include_top else x
+
+    def classify(self, feature_map, training=None):
+        """Applies the head to the last feature map, `(B, h, w, C)`: logits `(B, num_classes)`."""
+        x = self.head_dropout(self.head_norm(pool(feature_map)), training=training)
         return self.head(x)
 
     def extract_features(self, images, training=None):

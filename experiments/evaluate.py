@@ -68,10 +68,15 @@ def _config_of(path, data, data_dir):
 
 
 def _applicable(probes, path):
-    classifies = path.name == "classifier.keras"
+    classifies = _is_classifier(path)
     if "top1" in probes and not classifies:
         raise UserError(f"{path} is an encoder: top1 needs a fine-tuned run. Use --probe=knn or --probe=linear.")
     return probes or (PROBES if classifies else PROBES[1:])
+
+
+def _is_classifier(path):
+    """Whether a file of a run is a classifier: that of its end, the average, or the best."""
+    return path.name.startswith("classifier")
 
 
 def _check_classes(path, source):
@@ -88,7 +93,7 @@ def _models(path, config, num_classes):
 
     def make():
         with initial_weights(config.seed):
-            if path.name == "classifier.keras":
+            if _is_classifier(path):
                 return make_classifier(config, num_classes)
             return make_encoder(config)
 

@@ -9,10 +9,13 @@ from experiments.data.subset import label_subset
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.models import make_classifier
-from experiments.training.checkpoints import check_pretrained
-from experiments.training.evaluating import Evaluate, evenly_spaced
-from experiments.training.job import prepare_job, run_job, save_model
-from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, replacing, write_json
+from experiments.optim.layer_decay import LayerDecay
+from experiments.training.classification_loss import balanced_class_weights, cross_entropy
+from experiments.training.evaluating import evenly_spaced
+from experiments.training.final_classifiers import evaluate_and_save
+from experiments.training.job import enter_workdir, prepare_job, run_job
+from experiments.training.validation import Validation
+from experiments.training.workdir import SUMMARY, replacing, write_json
 
 
 def run(config, workdir, resume="auto", say=print):
@@ -31,15 +34,16 @@ def run(config, workdir, resume="auto", say=print):
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
     training = config.finetune
-    workdir = check_workdir(workdir, config, "finetune", resume)
-    if summary := finished_summary(workdir):
-        say(f"The run in {workdir} is complete.")
+    workdir, summary = enter_workdir(workdir, config, "finetune", resume, say)
+    if summary:
         return summary
-    check_pretrained(config.pretrained, workdir)
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to fine-tune on.")
     split = label_subset(source.split("train"), training.labels, source.num_classes, config.seed)
+    weights = None
+    if training.class_weights == "balanced":
+        weights = balanced_class_weights(split.labels, source.class_names)
     job = prepare_job(
         config,
         training,
@@ -48,18 +52,19 @@ def run(config, workdir, resume="auto", say=print):
         split,
         lambda dtype: make_classifier(config, source.num_classes, dtype),
         say,
+        LayerDecay(config.model.stages[0], training.layer_decay, training.layer_decay_groups),
+        training.ema_decay,
     )
     model = job.model
 
     mixing = Mixing.of(training, source.num_classes)
-    callbacks = [_draw_at_begin(job, mixing)]
+    callbacks, validation = [_draw_at_begin(job, mixing)], None
     if held_out := source.get("validation"):
-        evaluate = TopOne(model, held_out, job.preparation, training.batch_size)
-        validation = Evaluate("validation_top1", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
+        top_one = TopOne(model, held_out, job.preparation, training.batch_size)
+        validation = Validation(job, top_one, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
 
-    seconds = run_job(job, model, _cross_entropy(model), callbacks, mixing=mixing)
-    save_model(model, workdir / "classifier.keras")
+    seconds = run_job(job, model, cross_entropy(model, weights, training.frozen_encoder), callbacks, mixing=mixing)
     summary = {
         "task": "finetune",
         "steps": job.plan.total_steps,
@@ -67,23 +72,10 @@ def run(config, workdir, resume="auto", say=print):
         "classes": list(source.class_names),
         "pretrained": config.pretrained,
         "seconds": round(seconds, 1),
+        **evaluate_and_save(job, validation),
     }
-    if held_out:
-        summary["validation_top1"] = validation.final()
-    if test := source.get("test"):
-        summary["test_top1"] = TopOne(model, test, job.preparation, training.batch_size)()
     write_json(workdir / SUMMARY, summary)
     return summary
-
-
-def _cross_entropy(model):
-    """Returns the function from a batch to the loss of each example, `(B,)`."""
-
-    def example_losses(batch):
-        logits = model(batch["images"], training=True)
-        return keras.ops.categorical_crossentropy(batch["targets"], logits, from_logits=True)
-
-    return example_losses
 
 
 def _draw_at_begin(job, mixing):

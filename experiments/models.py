@@ -55,8 +55,12 @@ def make_fcmae(config, dtype="float32"):
 
 
 def make_classifier(config, num_classes, dtype="float32"):
-    """Returns a new classifier of `num_classes` classes and a Keras dtype policy."""
-    return make_encoder(
+    """Returns a new classifier of `num_classes` classes and a Keras dtype policy.
+
+    The initial weights of its logits are multiplied by `finetune.head_init_scale`. With `finetune.frozen_encoder` they
+    are its only trainable ones.
+    """
+    classifier = make_encoder(
         config,
         include_top=True,
         num_classes=num_classes,
@@ -65,6 +69,13 @@ def make_classifier(config, num_classes, dtype="float32"):
         dtype=dtype,
         name="classifier",
     )
+    if config.finetune.head_init_scale != 1.0:
+        for variable in classifier.head.weights:
+            variable.assign(variable * config.finetune.head_init_scale)
+    if config.finetune.frozen_encoder:
+        for layer in (classifier.stem, *classifier.stages, classifier.head_norm):
+            layer.trainable = False
+    return classifier
 
 
 def make_random_encoder(config, dtype="float32"):

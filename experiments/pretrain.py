@@ -4,12 +4,11 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.sources import open_source
 from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
 from experiments.models import make_fcmae
-from experiments.training.checkpoints import check_pretrained
 from experiments.training.evaluating import Evaluate, evenly_spaced
-from experiments.training.job import prepare_job, run_job, save_model
+from experiments.training.job import enter_workdir, prepare_job, run_job
 from experiments.training.pictures import Reconstructions
 from experiments.training.probing import check_probing, probing_callbacks
-from experiments.training.workdir import SUMMARY, check_workdir, finished_summary, write_json
+from experiments.training.workdir import SUMMARY, save_model, write_json
 from fcmae.masking import sample_visible
 
 IMAGES_IN_PICTURE = 8
@@ -31,11 +30,9 @@ def run(config, workdir, resume="auto", say=print):
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
     training = config.pretrain
-    workdir = check_workdir(workdir, config, "pretrain", resume)
-    if summary := finished_summary(workdir):
-        say(f"The run in {workdir} is complete.")
+    workdir, summary = enter_workdir(workdir, config, "pretrain", resume, say)
+    if summary:
         return summary
-    check_pretrained(config.pretrained, workdir)
     source = open_source(config.data)
     split = source.split("train")
     check_probing(training, source)
@@ -56,9 +53,9 @@ def run(config, workdir, resume="auto", say=print):
         evaluate = ReconstructionLoss(model, held_out, job.preparation, training.batch_size, config.seed)
         validation = Evaluate("validation_loss", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
-    probing = probing_callbacks(job, model.backbone) if training.probe_every else ()
-
+    probing = probing_callbacks(job, model.backbone) if training.probe_every else []
     callbacks += probing
+
     seconds = run_job(job, model.backbone, _image_losses(model), callbacks, num_patches=model.num_patches)
     save_model(model, workdir / "fcmae.keras")
     save_model(model.backbone, workdir / "encoder.keras")

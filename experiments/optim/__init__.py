@@ -1,1 +1,1 @@
-"""AdamW, its schedule, and the rules that say which variable decays."""
+"""AdamW, its schedule, and the rules that say how fast a variable learns and whether it decays."""

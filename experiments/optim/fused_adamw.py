@@ -3,16 +3,17 @@
 import keras
 import tensorflow as tf
 
+from experiments.optim.layerwise_adamw import LayerwiseAdamW
 
-class FusedAdamW(keras.optimizers.AdamW):
+
+class FusedAdamW(LayerwiseAdamW):
     """AdamW that updates a variable and its two moments in one pass over memory.
 
     Its variables and its formula are those of `keras.optimizers.AdamW`, which makes about a dozen passes: 83 ms
     against 40 ms for the 32 M variables of an autoencoder around V2-tiny, on 2 cores.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
+    def adam_step(self, gradient, variable, rate, index):
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
@@ -20,7 +21,7 @@ class FusedAdamW(keras.optimizers.AdamW):
             v=_handle(self._velocities[index]),
             beta1_power=self.beta_1**step,
             beta2_power=self.beta_2**step,
-            lr=tf.cast(learning_rate, tf.float32),
+            lr=tf.cast(rate, tf.float32),
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,

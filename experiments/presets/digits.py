@@ -43,5 +43,6 @@ def get_config():
             base_learning_rate=4e-3,
             warmup_epochs=5,
             evaluations=2,
+            head_init_scale=1.0,
         ),
     ).to_config_dict()

@@ -12,23 +12,25 @@ DAMAGE = (tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionErr
 
 class Checkpoints:
     """The checkpoints in a run's workdir: model with its generators of random numbers, optimizer
-    (with its step) and position in the data.
+    (with its step), moving average of the weights and position in the data.
 
     Args:
         workdir: of the run.
         model: built model.
         optimizer: built optimizer.
         keep: number of newest checkpoints that are kept.
+        averages: the `AveragedWeights`, for a run that has them.
     """
 
-    def __init__(self, workdir, model, optimizer, keep):
+    def __init__(self, workdir, model, optimizer, keep, averages=None):
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
         generators = [variable.value for variable in model.variables if "seed_generator" in variable.path]
-        self._checkpoint = tf.train.Checkpoint(
-            model=model, optimizer=optimizer, generators=generators, step=self._step, window=self._window
-        )
+        parts = {"model": model, "optimizer": optimizer, "generators": generators}
+        if averages:
+            parts["averages"] = averages.averages
+        self._checkpoint = tf.train.Checkpoint(**parts, step=self._step, window=self._window)
         self._directory = workdir / FOLDER
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._directory), max_to_keep=keep)
 

@@ -12,7 +12,8 @@ from experiments.data.pipeline import Preparation, training_batches
 from experiments.data.source import Source
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.rules import rule_table
-from experiments.training.checkpoints import Checkpoints, choose_start
+from experiments.training.averaging import AveragedWeights
+from experiments.training.checkpoints import Checkpoints, check_pretrained, choose_start
 from experiments.training.distribution import check_batch, choose_precision, describe_devices, make_strategy
 from experiments.training.interruption import Interruption
 from experiments.training.loop import Course, train
@@ -21,7 +22,7 @@ from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
-from experiments.training.workdir import record_config, replacing
+from experiments.training.workdir import check_workdir, finished_summary, record_config, replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Job:
         split: those that are trained on.
         plan: the `Plan`.
         model: the model.
+        rows: how each of its trainable variables is optimised, as `rule_table` returns it.
         optimizer: its optimizer.
+        averages: the `AveragedWeights`, or None.
         preparation: how images are prepared.
         tracker: takes its metrics and pictures.
         say: function that takes a line for the user.
@@ -51,23 +54,52 @@ class Job:
     split: typing.Any
     plan: Plan
     model: keras.Model
+    rows: list
     optimizer: keras.optimizers.Optimizer
+    averages: AveragedWeights | None
     preparation: Preparation
     tracker: Tracker
     say: typing.Callable
 
 
-def prepare_job(config, training, workdir, source, split, make_model, say):
+def enter_workdir(path, config, task, resume, say):
+    """Checks, before anything is made, that a run may use its folder and finds what it starts from.
+
+    Args:
+        path: of the folder that the run leaves its results in.
+        config: the `Config`.
+        task: `pretrain` or `finetune`.
+        resume: `auto` or `never`, see `check_workdir`.
+        say: function that takes a line for the user.
+
+    Returns:
+        `(workdir, summary)`: the folder, and what a run that is complete there came to, or None.
+
+    Raises:
+        UserError: if the folder or the pretrained weights cannot be used.
+    """
+    workdir = check_workdir(path, config, task, resume)
+    summary = finished_summary(workdir)
+    if summary:
+        say(f"The run in {workdir} is complete.")
+    else:
+        check_pretrained(config.pretrained, workdir)
+    return workdir, summary
+
+
+def prepare_job(config, training, workdir, source, split, make_model, say, layer_decay=None, ema_decay=0.0):
     """Chooses devices, plans the run, and makes model and optimizer.
 
     Args:
         config: the `Config`.
         training: its section for this task.
-        workdir: the run's folder, as `check_workdir` returns it.
+        workdir: the run's folder, as `enter_workdir` returns it.
         source: the `Source` of the images.
         split: the split of it to train on.
         make_model: function from a dtype policy to the model.
         say: function that takes a line for the user.
+        layer_decay: a `LayerDecay`; None for one rate for all variables.
+        ema_decay: decay of a moving average of the weights; 0 for none.
 
     Returns:
         A `Job`.
@@ -82,10 +114,25 @@ def prepare_job(config, training, workdir, source, split, make_model, say):
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         model = make_model(precision)
-        optimizer = make_adamw(model.trainable_variables, training, plan)
-    preparation = Preparation.of(config.data, training)
-    tracker = Tracker(workdir, config)
-    job = Job(config, training, workdir, strategy, source, split, plan, model, optimizer, preparation, tracker, say)
+        variables = model.trainable_variables
+        optimizer = make_adamw(variables, training, plan, layer_decay)
+        averages = AveragedWeights(variables, ema_decay) if ema_decay else None
+    job = Job(
+        config=config,
+        training=training,
+        workdir=workdir,
+        strategy=strategy,
+        source=source,
+        split=split,
+        plan=plan,
+        model=model,
+        rows=rule_table(variables, layer_decay=layer_decay),
+        optimizer=optimizer,
+        averages=averages,
+        preparation=Preparation.of(config.data, training),
+        tracker=Tracker(workdir, config),
+        say=say,
+    )
     _describe(job, precision)
     return job
 
@@ -109,9 +156,11 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
         UserError, RunError: if it cannot begin or go on.
     """
     config, training, plan = job.config, job.training, job.plan
-    checkpoints = Checkpoints(job.workdir, job.model, job.optimizer, config.keep_checkpoints)
+    checkpoints = Checkpoints(job.workdir, job.model, job.optimizer, config.keep_checkpoints, job.averages)
     with job.strategy.scope():
         start_step = choose_start(checkpoints, encoder, config.pretrained, job.say, config.pretrained_stem)
+        if job.averages and not start_step:
+            job.averages.begin()
     record_config(job.workdir, config, training.section)
     _write_rule_table(job)
     course = Course(
@@ -126,7 +175,13 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
         job.split, job.preparation, training.batch_size, config.seed, start_step, num_patches, mixing
     )
     training_step = make_training_step(
-        job.strategy, job.model, job.optimizer, example_losses, training.accumulation_steps, training.clip_norm
+        job.strategy,
+        job.model,
+        job.optimizer,
+        example_losses,
+        training.accumulation_steps,
+        training.clip_norm,
+        job.averages,
     )
     began = time.perf_counter()
     callbacks = [
@@ -146,17 +201,11 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     return time.perf_counter() - began
 
 
-def save_model(model, path):
-    """Saves a model as a `.keras` file, in one piece."""
-    with replacing(path) as temporary:
-        model.save(temporary)
-
-
 def _describe(job, precision):
     training, plan, data = job.training, job.plan, job.config.data
     others = [f"{name} {split.num_examples:,}" for name, split in job.source.splits.items() if name != "train"]
     length = f"{plan.total_steps / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,}"
-    decaying = sum(row.decays for row in rule_table(job.model.trainable_variables))
+    decaying = sum(row.decays for row in job.rows)
     job.say(f"{training.section}")
     job.say(f"  devices       {describe_devices(job.strategy)}, {precision}")
     job.say(f"  dataset       {job.source.name}, {job.source.num_classes or 'no'} classes")
@@ -169,7 +218,7 @@ def _describe(job, precision):
     job.say(f"  steps         {plan.total_steps:,} ({length}), batch {training.batch_size}")
     job.say(
         f"  optimizer     AdamW, peak rate {plan.peak_learning_rate:.3g} after {plan.warmup_steps:,} steps, decay "
-        f"{training.weight_decay:g} on {decaying} of {len(job.model.trainable_variables)} variables"
+        f"{training.weight_decay:g} on {decaying} of {len(job.rows)} variables"
     )
     job.say(f"  workdir       {job.workdir}")
 
@@ -178,8 +227,9 @@ def _write_rule_table(job):
     """Writes how each variable is optimised to `parameters.csv`."""
     with replacing(job.workdir / "parameters.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("variable", "shape", "peak_learning_rate", "weight_decay"))
-        for row in rule_table(job.model.trainable_variables):
+        writer.writerow(("variable", "shape", "rule", "peak_learning_rate", "weight_decay"))
+        for row in job.rows:
             shape = "x".join(map(str, row.shape))
+            rate = job.plan.peak_learning_rate * row.rate_factor
             decay = job.training.weight_decay if row.decays else 0.0
-            writer.writerow((row.path, shape, job.plan.peak_learning_rate, decay))
+            writer.writerow((row.path, shape, row.rule, rate, decay))

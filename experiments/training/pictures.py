@@ -21,6 +21,7 @@ CURVES = {
     "loss": "training loss",
     "validation_loss": "validation loss",
     "validation_top1": "validation top-1 (%)",
+    "validation_top1_ema": "validation top-1 of the average (%)",
     "knn_top1": "k-NN, validation top-1 (%)",
     "linear_top1": "linear probe, validation top-1 (%)",
     "learning_rate": "learning rate",

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-def make_training_step(strategy, model, optimizer, example_losses, accumulation_steps=1, clip_norm=0.0):
+def make_training_step(strategy, model, optimizer, example_losses, accumulation_steps=1, clip_norm=0.0, averages=None):
     """Returns the function that takes one optimizer step.
 
     The gradient is that of the weighted mean loss over the whole batch, whatever the number of devices and of
@@ -17,6 +17,7 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
         example_losses: function from a batch to the loss of each example, `(B,)` float32.
         accumulation_steps: parts in which a device works through its share of the batch.
         clip_norm: largest global norm of the gradient; 0 does not clip.
+        averages: `AveragedWeights` that follow the step; None for none.
 
     Returns:
         A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (examples of
@@ -47,10 +48,11 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
 
     @tf.function
     def training_step(batch):
+        metrics = strategy.run(replica_step, args=(batch,))
+        if averages:
+            averages.update()
         # The values are the same on every device.
-        return tf.nest.map_structure(
-            lambda value: strategy.experimental_local_results(value)[0], strategy.run(replica_step, args=(batch,))
-        )
+        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], metrics)
 
     return training_step
 

@@ -50,6 +50,12 @@ def record_config(workdir, config, task):
     write_json(workdir / CONFIG, {"task": task, "config": config.to_dict()})
 
 
+def save_model(model, path):
+    """Saves a model as a `.keras` file, in one piece."""
+    with replacing(path) as temporary:
+        model.save(temporary)
+
+
 def read_json(path):
     """Returns the content of a JSON file."""
     return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))

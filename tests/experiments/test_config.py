@@ -69,6 +69,24 @@ ERRORS = [
     (FinetuneConfig, {"drop_path_rate": 1.0}, "finetune.drop_path_rate lies in [0, 1)."),
     (FinetuneConfig, {"dropout_rate": -0.1}, "finetune.dropout_rate lies in [0, 1)."),
     (FinetuneConfig, {"label_smoothing": 1.0}, "finetune.label_smoothing lies in [0, 1)."),
+    (FinetuneConfig, {"ema_decay": 1.0}, "finetune.ema_decay lies in [0, 1)."),
+    (FinetuneConfig, {"head_init_scale": -0.1}, "finetune.head_init_scale is at least 0, got -0.1."),
+    (FinetuneConfig, {"layer_decay": 0.0}, "finetune.layer_decay lies in (0, 1], got 0."),
+    (FinetuneConfig, {"layer_decay": 1.1}, "finetune.layer_decay lies in (0, 1], got 1.1."),
+    (FinetuneConfig, {"layer_decay_groups": "all"}, "finetune.layer_decay_groups='all' is not one of single, group."),
+    (FinetuneConfig, {"class_weights": "equal"}, "finetune.class_weights='equal' is not one of none, balanced."),
+    (
+        FinetuneConfig,
+        {"frozen_encoder": True, "drop_path_rate": 0.1},
+        "finetune.frozen_encoder leaves nothing for finetune.drop_path_rate=0.1 to act on: add "
+        "--config.finetune.drop_path_rate=0.",
+    ),
+    (
+        FinetuneConfig,
+        {"frozen_encoder": True, "layer_decay": 0.9},
+        "finetune.frozen_encoder leaves nothing for finetune.layer_decay=0.9 to act on: add "
+        "--config.finetune.layer_decay=1.",
+    ),
     (FinetuneConfig, {"randaugment_magnitude": 10.5}, "finetune.randaugment_magnitude lies in [0, 10]."),
     (FinetuneConfig, {"randaugment_magnitude": -1.0}, "finetune.randaugment_magnitude lies in [0, 10]."),
     (FinetuneConfig, {"randaugment_noise": -0.1}, "finetune.randaugment_noise is at least 0, got -0.1."),

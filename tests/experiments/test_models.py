@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV1, ConvNeXtV2
-from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 from experiments.models import initial_weights, make_classifier, make_encoder, make_fcmae, make_random_encoder
+from tests.experiments.tiny import tiny_config
 
 
 @pytest.mark.parametrize(("version", "kind"), [(1, ConvNeXtV1), (2, ConvNeXtV2)])
@@ -26,6 +27,19 @@ def test_a_model_is_what_the_configuration_says(version, kind, execution):
         assert model.image_shape == (32, 32, 1)
     assert (fcmae.execution, fcmae.mask_ratio, fcmae.decoder_dim, fcmae.decoder_depth) == (execution, 0.75, 8, 2)
     assert classifier.num_classes == 7
+
+
+def test_the_initial_weights_of_the_logits_are_multiplied():
+    values = {}
+    for scale in (1.0, 0.001):
+        keras.utils.set_random_seed(0)
+        model = make_classifier(tiny_config(finetune={"head_init_scale": scale}), 5)
+        values[scale] = {variable.path: np.asarray(variable.value) for variable in model.weights}
+    for path, value in values[1.0].items():
+        factor = 0.001 if path == "classifier/head/kernel" else 1.0
+        np.testing.assert_allclose(values[0.001][path], value * factor, rtol=1e-6, err_msg=path)
+    assert 1e-5 < values[0.001]["classifier/head/kernel"].std() < 2e-5  # the authors' deviation, cut at two of it
+    assert FinetuneConfig().head_init_scale == 0.001
 
 
 def test_a_published_size_of_the_first_version():

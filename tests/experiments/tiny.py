@@ -17,7 +17,7 @@ def tiny_config(pretrain=(), finetune=(), data=(), model=(), **arguments):
             ),
             "data": DataConfig(**{**shared, **dict(data)}),
             "pretrain": PretrainConfig(**{**QUIET, "pictures": 0, **dict(pretrain)}),
-            "finetune": FinetuneConfig(**{**QUIET, "labels": "100", **dict(finetune)}),
+            "finetune": FinetuneConfig(**{**QUIET, "labels": "100", "head_init_scale": 1.0, **dict(finetune)}),
             "log_every": 1,
             "checkpoint_every": 100,
             **arguments,

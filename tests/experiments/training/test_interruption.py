@@ -18,6 +18,7 @@ TRAINING = {"steps": STEPS, "warmup_epochs": 1, "base_learning_rate": 0.1}
 TASKS = {"pretrain": (pretrain, "fcmae.keras"), "finetune": (finetune, "classifier.keras")}
 # Stochastic depth and dropout draw from generators, whose state has to survive too.
 NOISE = {"drop_path_rate": 0.5, "dropout_rate": 0.3}
+AVERAGE = {"ema_decay": 0.7}
 
 
 class CrashError(Exception):
@@ -25,7 +26,13 @@ class CrashError(Exception):
 
 
 def make_config(pictures, **arguments):
-    arguments = {"finetune": {**TRAINING, **NOISE}, "pretrain": TRAINING, "checkpoint_every": 3, "seed": 1, **arguments}
+    arguments = {
+        "finetune": {**TRAINING, **NOISE, **AVERAGE},
+        "pretrain": TRAINING,
+        "checkpoint_every": 3,
+        "seed": 1,
+        **arguments,
+    }
     return picture_config(pictures, model={"depths": (1,), "dims": (4,), "stem_stride": 8}, **arguments)
 
 
@@ -58,8 +65,12 @@ def crash():
 
 
 def weights(workdir, task):
-    model = keras.saving.load_model(workdir / TASKS[task][1], compile=False)
-    return {variable.path: np.asarray(variable.value) for variable in model.weights}
+    """The final weights, and the average of them."""
+    found = {}
+    for name in (TASKS[task][1], *(["classifier_ema.keras"] if task == "finetune" else [])):
+        model = keras.saving.load_model(workdir / name, compile=False)
+        found.update({f"{name}: {variable.path}": np.asarray(variable.value) for variable in model.weights})
+    return found
 
 
 def logged(workdir, name="loss"):

@@ -1,0 +1,54 @@
+"""Exponential moving average of the weights of a model."""
+
+import contextlib
+
+import tensorflow as tf
+
+
+class AveragedWeights:
+    """The moving average of variables: after each step `average = decay * average + (1 - decay) * variable`.
+
+    It begins with the values that the variables begin with, without a correction of that or a smaller decay in the
+    first steps, as timm's `ModelEma` that the authors' code uses. Make it in the scope of the strategy that the
+    variables were made in: each device then has a copy, and all copies are the same.
+
+    Args:
+        variables: Keras variables of a model, those that train.
+        decay: in (0, 1).
+
+    Attributes:
+        averages: list of `tf.Variable`, to be saved with a checkpoint.
+    """
+
+    def __init__(self, variables, decay):
+        self._variables = [variable.value for variable in variables]
+        self._decay = decay
+        self._strategy = tf.distribute.get_strategy()
+        self.averages = [tf.Variable(tf.convert_to_tensor(value), trainable=False) for value in self._variables]
+
+    def begin(self):
+        """Makes the averages what the variables are now."""
+        _assign(self.averages, self._variables)
+
+    def update(self):
+        """Moves the averages towards the variables; to be called after a step, outside of what the devices run."""
+        for average, variable in zip(self.averages, self._variables):
+            self._strategy.extended.update(average, self._move, args=(variable,), group=False)
+
+    @contextlib.contextmanager
+    def in_place(self):
+        """Context in which the variables of the model hold the averages."""
+        values = [tf.convert_to_tensor(variable) for variable in self._variables]
+        _assign(self._variables, self.averages)
+        try:
+            yield
+        finally:
+            _assign(self._variables, values)
+
+    def _move(self, average, variable):
+        average.assign_sub((1.0 - self._decay) * (average - variable))
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values):
+        variable.assign(tf.convert_to_tensor(value))

@@ -1,0 +1,93 @@
+"""Validation in the course of fine-tuning: top-1 of the weights and of their moving average; the best are kept."""
+
+import contextlib
+
+import keras
+
+from experiments.training.workdir import read_json, save_model, write_json
+
+PLAIN, AVERAGED = "validation_top1", "validation_top1_ema"
+WEIGHTS = {PLAIN: "plain", AVERAGED: "ema"}
+BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"
+
+
+class Best:
+    """The weights with the highest top-1 on the validation images so far; the earliest of equals.
+
+    They lie in the workdir, `classifier_best.keras`, with what is known of them in `best.json`, so a run that goes on
+    knows them. The model is written first: after a kill between the two, the run comes to the same step once more.
+
+    Args:
+        model: the classifier.
+        workdir: of the run.
+    """
+
+    def __init__(self, model, workdir):
+        self._model = model
+        self._workdir = workdir
+
+    @property
+    def path(self):
+        """Path of the model."""
+        return self._workdir / BEST_MODEL
+
+    @property
+    def record(self):
+        """`{"step", "epoch", "weights": "plain" or "ema", "validation_top1"}`, or None before the first evaluation."""
+        path = self._workdir / BEST_RECORD
+        return read_json(path) if path.exists() and self.path.exists() else None
+
+    def consider(self, step, epoch, weights, top1):
+        """Keeps what the model holds now, if it is better than all before.
+
+        Args:
+            step: number of steps that are done.
+            epoch: number of epochs that are done.
+            weights: `plain` or `ema`.
+            top1: on the validation images.
+        """
+        before = self.record
+        if before is None or top1 > before["validation_top1"]:
+            save_model(self._model, self.path)
+            record = {"step": step, "epoch": round(epoch, 4), "weights": weights, "validation_top1": top1}
+            write_json(self._workdir / BEST_RECORD, record)
+
+
+class Validation(keras.callbacks.Callback):
+    """Evaluates a classifier after some steps, and keeps the best.
+
+    Args:
+        job: the `Job` of the run.
+        top_one: function without arguments that returns the top-1 of the classifier as it is.
+        at_steps: the steps.
+
+    Attributes:
+        best: the `Best`.
+    """
+
+    def __init__(self, job, top_one, at_steps):
+        super().__init__()
+        self._job = job
+        self._top_one = top_one
+        self._at_steps = set(at_steps)
+        self._latest = None
+        self.best = Best(job.model, job.workdir)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch in self._at_steps:
+            self._latest = self._evaluate(batch)
+            self._job.tracker.log(batch, self._latest)
+
+    def final(self):
+        """Returns the figures at the end of the run: `validation_top1` and, with an average, `validation_top1_ema`."""
+        return self._latest or self._evaluate(self._job.plan.total_steps)
+
+    def _evaluate(self, step):
+        averages = self._job.averages
+        held = {PLAIN: contextlib.nullcontext, **({AVERAGED: averages.in_place} if averages else {})}
+        figures = {}
+        for name, in_place in held.items():
+            with in_place():
+                figures[name] = self._top_one()
+                self.best.consider(step, step / self._job.plan.steps_per_epoch, WEIGHTS[name], figures[name])
+        return figures

@@ -1,0 +1,55 @@
+"""The report on a classifier beside NumPy."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.evaluation.classification import top_one
+from experiments.evaluation.report import draw_confusion, most_confused, write_report
+
+NAMES = ("cat, small", "dog", "never seen", "never said")
+LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 3, 3])
+PREDICTED = np.array([0, 0, 1, 2, 1, 1, 0, 0, 1])
+
+
+@pytest.fixture
+def rows(tmp_path):
+    write_report(tmp_path / "report.csv", LABELS, PREDICTED, NAMES)
+    with open(tmp_path / "report.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_report_counts_and_shares_by_class(rows):
+    assert [row["class"] for row in rows] == list(NAMES)
+    counts = [[int(row[name]) for name in ("images", "correct", "predicted")] for row in rows]
+    assert counts == [[4, 2, 4], [3, 2, 4], [0, 0, 1], [2, 0, 0]]
+    shares = [[row[name] for name in ("top1", "precision", "f1")] for row in rows]
+    assert shares[0] == ["50", "50", "50"]
+    assert [float(share) for share in shares[1]] == pytest.approx([100 * 2 / 3, 50, 100 * 2 / 3.5], rel=1e-5)
+    assert shares[2] == ["", "0", "0"]  # no image to be right about
+    assert shares[3] == ["0", "", "0"]  # nothing was said of it
+
+
+def test_the_report_agrees_with_top_1_exactly(rows):
+    correct, images = (sum(int(row[name]) for row in rows) for name in ("correct", "images"))
+    assert 100.0 * correct / images == top_one(LABELS, PREDICTED) == 100.0 * 4 / 9
+
+
+def test_the_most_confused_pairs_come_first():
+    labels, predicted = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([1, 1, 2, 0, 1, 1, 1, 1])
+    assert most_confused(labels, predicted, 3) == [(2, 1, 3), (0, 1, 2), (0, 2, 1)]
+    assert most_confused(labels, labels, 3) == []
+
+
+@pytest.mark.parametrize("num_classes", [3, 25, 30, 600])
+@pytest.mark.parametrize("right", [0.6, 1.0])
+def test_the_picture_shows_something_for_any_number_of_classes(tmp_path, num_classes, right):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, num_classes, 400)
+    predicted = np.where(rng.random(400) < right, labels, rng.integers(0, num_classes, 400))
+    path = tmp_path / "confusion.png"
+    draw_confusion(path, labels, predicted, [f"class {i}" for i in range(num_classes)], "test images")
+    pixels = np.asarray(Image.open(path).convert("L"))
+    assert min(pixels.shape) > 400 and pixels.std() > 10
