@@ -4,6 +4,7 @@ import dataclasses
 
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.config import Config
+from experiments.config.data import SPLIT_FIELDS
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
 from experiments.errors import UserError
@@ -64,6 +65,8 @@ def _config_of(path, data, data_dir):
         raise UserError(f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared.")
     config = Config.from_dict(read_json(recorded)["config"])
     changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
+    if data:  # the names of splits are those of the run's own data set
+        changes |= dict.fromkeys(SPLIT_FIELDS, "")
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 

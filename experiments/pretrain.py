@@ -34,7 +34,7 @@ def run(config, workdir, resume="auto", say=print):
     if summary:
         return summary
     source = open_source(config.data)
-    split = source.split("train")
+    split = source.get("pretrain") or source.split("train")
     check_probing(training, source)
     job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)
     model = job.model

@@ -3,11 +3,13 @@
 import dataclasses
 import typing
 
+from experiments.config.mix import parse_sources
 from experiments.config.sections import Section, require, require_at_least
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
+SPLIT_FIELDS = ("pretrain_split", "train_split", "validation_split", "test_split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +17,15 @@ class DataConfig(Section):
     """The images.
 
     Args:
-        source: `digits`, `tfds:NAME` or `folder:PATH`.
+        source: `digits`, `tfds:NAME` or `folder:PATH`; for pretraining also several of them, with or without weights:
+            `tfds:a+folder:B`, `tfds:a*0.7+folder:B*0.3`, see `experiments.data.mixture`.
         dir: where TensorFlow Datasets keeps its data; empty for its own default.
+        pretrain_split: what pretraining learns from, in the split syntax of TensorFlow Datasets: `unlabelled`,
+            `train[:90%]+extra`; empty for the training split.
+        train_split: what fine-tuning learns from, in the same syntax; empty for `train`.
+        validation_split: what choices are made on; empty for the rule of `experiments.data.tfds_splits`.
+        test_split: what the final figures are taken on; empty for the same rule.
+        cache: whether encoded images stay in memory once a split has been read; see `experiments.data.cache`.
         image_size: side in pixels of the square images that the model sees.
         channels: 1 (grey) or 3 (colour); images of the other kind are converted.
         mean: mean of each channel, in [0, 1], that is subtracted.
@@ -32,6 +41,11 @@ class DataConfig(Section):
 
     source: str = "digits"
     dir: str = ""
+    pretrain_split: str = ""
+    train_split: str = ""
+    validation_split: str = ""
+    test_split: str = ""
+    cache: bool = False
     image_size: int = 224
     channels: int = 3
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -47,11 +61,12 @@ class DataConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        kind, _, name = self.source.partition(":")
-        require(
-            self.source == "digits" or (kind in ("tfds", "folder") and name),
-            f"data.source={self.source!r} is not digits, tfds:NAME or folder:PATH.",
-        )
+        kinds = [source.partition(":")[0] for source, _ in self.sources]
+        for name in SPLIT_FIELDS:
+            require(
+                "tfds" in kinds or not getattr(self, name),
+                f"data.{name} is for data sets of TensorFlow Datasets; data.source={self.source!r} is none.",
+            )
         require(self.channels in (1, 3), f"data.channels is 1 or 3, got {self.channels}.")
         require(
             len(self.mean) == len(self.std) == self.channels,
@@ -69,6 +84,11 @@ class DataConfig(Section):
             self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image."
         )
         require_at_least("data", self, 1, "image_size", "shuffle_buffer")
+
+    @property
+    def sources(self):
+        """`((source, weight), ...)`, see `parse_sources`."""
+        return parse_sources(self.source)
 
     @property
     def whole_view(self):

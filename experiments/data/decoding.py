@@ -6,8 +6,9 @@ import tensorflow as tf
 def decode_and_crop(encoded, choose_window, channels):
     """Decodes the part of an image that is needed.
 
-    Of a JPEG only the blocks under the window are decoded. An alpha channel is dropped, a palette looked up, 16
-    bits become 8, of an animation the first picture counts.
+    Of a JPEG only the blocks under the window are decoded. CMYK becomes RGB, an alpha channel is dropped, a palette
+    looked up, of 16 bits the upper 8 count, of an animation the first picture. The format is told by the first bytes;
+    a note in the file that it is to be shown turned is not heeded.
 
     Args:
         encoded: scalar string tensor, the bytes of a JPEG, PNG, BMP or GIF file.
@@ -16,6 +17,10 @@ def decode_and_crop(encoded, choose_window, channels):
 
     Returns:
         `(h, w, channels)` uint8.
+
+    Raises:
+        InvalidArgumentError: when it is run, if the bytes are no such file, or cut short. A BMP with a palette is read
+            wrong: its colours' numbers become grey values. (Folders leave such files out.)
     """
 
     def decode_jpeg():

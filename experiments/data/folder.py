@@ -8,11 +8,13 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from experiments.data.folder_layout import read_layout
 from experiments.data.source import MemorySplit, Source, held_out
 from experiments.errors import UserError
 
 # What TensorFlow decodes, as Pillow calls it.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # MPO: a JPEG with more pictures behind it, as many phones write
+BMP_MODES = ("L", "RGB", "RGBA")  # TensorFlow takes the numbers of a palette's colours for grey values
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".avif")
 # The last bytes of a complete file.
 END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
@@ -22,18 +24,18 @@ NAMED_IN_NOTES = 5
 def open_folder(path, config):
     """Reads which images a folder holds, at any depth.
 
-    The folder is labelled if every image lies in one of two or more sub-folders; the sub-folders of the first
-    level are the classes. A labelled folder gives up `validation_share` and `test_share` of its images, drawn
-    at random; an unlabelled one trains on all but `validation_share`.
+    Splits and classes follow from the sub-folders, see `folder_layout`. What is missing is held out from the training
+    images, at random: `validation_share` of them, and of a labelled folder `test_share`.
 
-    Files that are not images, broken or of a format that cannot be decoded are skipped and listed in the notes.
+    Files that are not images, broken or of a format that cannot be decoded are skipped and listed in the notes. What a
+    file is, its content says, not its suffix.
 
     Args:
         path: of the folder.
         config: a `DataConfig`.
 
     Raises:
-        UserError: if the folder does not exist or holds no image.
+        UserError: if the folder does not exist, holds no image, or its splits and classes do not fit together.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
@@ -47,12 +49,19 @@ def open_folder(path, config):
         found = f"none of its {len(files)} image files can be read" if files else "it holds no image file"
         raise UserError(f"{root}: {found} ({', '.join(SUFFIXES[:6])}).")
 
-    class_names, labels = _labels(root, good)
-    everything = MemorySplit(np.array([os.fsencode(file) for file in good], dtype=object), labels, are_paths=True)
-    test_share = config.test_share if class_names else 0.0
-    parts = held_out(len(good), (config.validation_share, test_share))
-    splits = {name: everything.take(part) for name, part in zip(("train", "validation", "test"), parts)}
-    return Source(f"folder:{root}", splits, class_names, _notes(root, good, class_names, skipped))
+    layout = read_layout(root, good)
+    splits = {name: _split(*examples) for name, examples in layout.splits.items()}
+    shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
+    missing = {name: share for name, share in shares.items() if name not in splits}
+    train = splits["train"]
+    parts = held_out(train.num_examples, tuple(missing.values()))
+    splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
+    notes = _notes(root, good, layout, skipped)
+    return Source(f"folder:{root}", splits, layout.class_names, notes)
+
+
+def _split(files, labels):
+    return MemorySplit(np.array([os.fsencode(file) for file in files], dtype=object), labels, are_paths=True)
 
 
 def _image_files(root):
@@ -83,6 +92,8 @@ def _problem(path):
         with Image.open(path) as image:
             if image.format not in FORMATS:
                 return f"{image.format} is a format that cannot be decoded here"
+            if image.format == "BMP" and image.mode not in BMP_MODES:
+                return "BMP with a palette cannot be decoded here"
             if not _is_complete(path, image.format):
                 image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -102,18 +113,9 @@ def _is_complete(path, image_format):
         return file.read() == marker
 
 
-def _labels(root, files):
-    first_level = [file.relative_to(root).parts[:-1][:1] for file in files]
-    names = sorted({parts[0] for parts in first_level if parts})
-    if len(names) < 2 or not all(first_level):
-        return (), np.full(len(files), -1, np.int64)
-    index = {name: i for i, name in enumerate(names)}
-    return tuple(names), np.array([index[parts[0]] for parts in first_level], np.int64)
-
-
-def _notes(root, good, class_names, skipped):
-    labelling = f"{len(class_names)} classes from sub-folders" if class_names else "no labels"
-    notes = [f"{len(good):,} images, {labelling}"]
+def _notes(root, good, layout, skipped):
+    labelling = f"{len(layout.class_names)} classes from sub-folders" if layout.class_names else "no labels"
+    notes = [f"{len(good):,} images, {labelling}", *layout.notes]
     if skipped:
         reasons = collections.Counter(problem for _, problem in skipped)
         counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())

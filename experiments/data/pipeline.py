@@ -1,7 +1,11 @@
 """From a split to batches.
 
 The k-th example of epoch e, its augmentation and its mask are functions of (seed, e, k), and of nothing else, and so is
-what the k-th batch is mixed by: a run that resumes at any step, or on another number of devices, sees the same batches.
+what the k-th batch is mixed by: a run that resumes at any step, or on another number of devices or of readers, sees the
+same batches.
+
+Only that is decoded which a batch shows. An example that cannot be decoded, and for tasks with labels one that has none
+(-1), keeps its place with weight 0.
 """
 
 import dataclasses
@@ -13,6 +17,7 @@ from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
 from experiments.data.decoding import decode_and_crop
+from experiments.data.readers import check_mixing, share_of_batch
 
 # Independent streams of randomness of one example.
 WINDOW, FLIP, MASK, COLORS, ERASING = range(5)
@@ -102,40 +107,54 @@ class Preparation:
         return tf.ensure_shape(image, (self.image_size, self.image_size, self.channels))
 
 
-def training_batches(split, preparation, batch_size, seed, start_step=0, num_patches=0, mixing=None):
-    """Returns the endless stream of training batches from a given step on.
+def training_batches(
+    split, preparation, batch_size, seed, start_step=0, num_patches=0, mixing=None, reader=0, num_readers=1
+):
+    """Returns the endless stream of training batches from a given step on, or one reader's share of it.
 
-    Each epoch has `num_examples // batch_size` batches.
+    Each epoch has `num_examples // batch_size` batches. Of every batch a reader reads, decodes and mixes the images at
+    the places of `share_of_batch` alone; put at these places, the shares of all readers are the batches of a single
+    reader, bit for bit. Under `tf.distribute` a reader is an input pipeline: `reader=context.input_pipeline_id`,
+    `num_readers=context.num_input_pipelines`.
 
     Args:
         split: the examples.
         preparation: a `Preparation`.
-        batch_size: images of a batch.
+        batch_size: images of a batch, over all readers.
         seed: integer.
         start_step: number of batches that are already done with.
         num_patches: number of patches of an image, for which mask noise is drawn; 0 draws none.
         mixing: a `Mixing`, for tasks with labels.
+        reader: number of this reader, from 0.
+        num_readers: how many readers share each batch.
 
     Returns:
-        A `tf.data.Dataset` of dictionaries: `images` `(B, H, W, channels)` float32; `labels` `(B,)` int64; `weights`
-        `(B,)` float32, 0 for a file that cannot be decoded; with `num_patches` `noise` `(B, L)` float32, uniform
+        A `tf.data.Dataset` of dictionaries, with `B` images of `batch_size // num_readers`: `images`
+        `(B, H, W, channels)` float32; `labels` `(B,)` int64; `weights` `(B,)` float32, 0 for a file that cannot be
+        decoded, and with `mixing` for an example without label; with `num_patches` `noise` `(B, L)` float32, uniform
         draws to choose the visible patches by; with `mixing` `targets` `(B, num_classes)` float32.
+
+    Raises:
+        UserError: if the readers cannot share the batches.
     """
+    places = share_of_batch(batch_size, reader, num_readers)
+    if mixing:
+        check_mixing(batch_size, num_readers)
     batches_per_epoch = split.num_examples // batch_size
-    per_epoch = batches_per_epoch * batch_size
-    first_epoch, first_example = divmod(start_step * batch_size, per_epoch)
+    first_epoch, first_batch = divmod(start_step, batches_per_epoch)
 
     def epoch_examples(epoch):
         tf.random.set_seed(1)  # of this function's graph: `shuffle` would take in the seed of the process
-        skip = tf.where(epoch == first_epoch, tf.constant(first_example, tf.int64), tf.constant(0, tf.int64))
-        positions = tf.data.Dataset.range(skip, per_epoch)
-        examples = split.shuffled(seed, epoch, skip)
-        return tf.data.Dataset.zip(positions, examples).map(
+        first = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
+        batches = tf.range(first, tf.constant(batches_per_epoch, tf.int64))
+        positions = tf.reshape(batches[:, tf.newaxis] * batch_size + places, [-1])
+        examples = split.shuffled(seed, epoch, positions)
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(positions), examples).map(
             lambda position, example: (example_seed(seed, epoch, position), *example)
         )
 
     def load(seed, content, label):
-        return seed, preparation.random_view(split.read(content), seed), label, tf.constant(1.0)
+        return seed, preparation.random_view(split.read(content), seed), label, _weight(label, labelled=bool(mixing))
 
     def augment(seed, image, label, weight):
         image = tf.cond(weight > 0.0, lambda: preparation.augment(image, seed), lambda: image)
@@ -149,14 +168,15 @@ def training_batches(split, preparation, batch_size, seed, start_step=0, num_pat
 
     epochs = tf.data.Dataset.range(first_epoch, tf.int64.max)
     examples = _map(_load_all(split, epochs.flat_map(epoch_examples), load), augment)
-    batches = examples.batch(batch_size, drop_remainder=True)
+    batches = examples.batch(len(places), drop_remainder=True)
     return _finish(_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
-def evaluation_batches(split, preparation, batch_size):
+def evaluation_batches(split, preparation, batch_size, labelled=False):
     """Returns the examples of a split once, in order.
 
-    The last batch is filled up with examples of weight 0, so that all batches have the same size.
+    The last batch is filled up with examples of weight 0, so that all batches have the same size. With `labelled`
+    examples without a label have weight 0 too.
 
     Returns:
         A `tf.data.Dataset` of dictionaries with `images`, `labels` and `weights`, as in `training_batches`.
@@ -164,7 +184,7 @@ def evaluation_batches(split, preparation, batch_size):
 
     def load(content, label):
         image = preparation.for_evaluation(split.read(content))
-        return {"images": image, "labels": label, "weights": tf.constant(1.0)}
+        return {"images": image, "labels": label, "weights": _weight(label, labelled)}
 
     batches = _load_all(split, split.in_order(), load).batch(batch_size)
     return _finish(batches.map(lambda batch: _fill_up(batch, batch_size)))
@@ -184,6 +204,11 @@ def _fold_in(seed, *numbers):
     for number in numbers:
         seed = tf.random.fold_in(seed, tf.cast(number, tf.int64))  # of another type it would be another seed
     return seed
+
+
+def _weight(label, labelled):
+    """Returns the weight of an example that can be decoded: 0 where it lacks the label that is needed."""
+    return tf.cast(label >= 0, tf.float32) if labelled else tf.constant(1.0)
 
 
 def _to_whole_values(image):

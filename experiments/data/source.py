@@ -1,16 +1,21 @@
 """What a source of images offers: splits whose examples can be read in the order of any epoch.
 
 An example is a pair `(content, label)`. `split.read(content)` gives the bytes of a JPEG, PNG, BMP or GIF file; the
-label is an integer, -1 where there is none. The order of epoch e is a function of (seed, e) alone, and reading
-can start anywhere in it without decoding what comes before.
+label is an integer, -1 where there is none. The order of epoch e is a function of (seed, e) alone, and a reader names
+the positions in it that it wants: nothing else is decoded. So a run can begin anywhere, and several readers can share
+an epoch.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
 
+from experiments.data.cache import read_examples, read_files, total_size
 from experiments.errors import UserError
+
+CHUNK = 128  # examples of a stream that are chosen from at once: one by one takes longer than reading them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +26,13 @@ class MemorySplit:
         contents: `(N,)` array of bytes: encoded images or paths.
         labels: `(N,)` integers.
         are_paths: whether `contents` are paths.
+        cache: whether the files stay in memory once they have been read.
     """
 
     contents: np.ndarray
     labels: np.ndarray
     are_paths: bool = False
+    cache: bool = False
 
     @property
     def num_examples(self):
@@ -37,16 +44,25 @@ class MemorySplit:
         """Whether an example may turn out to be no readable image."""
         return self.are_paths
 
-    def shuffled(self, seed, epoch, skip):
-        """Returns the examples in the order of an epoch.
+    @property
+    def num_bytes(self):
+        """Size of the files, which a cache would hold."""
+        return total_size(self.contents) if self.are_paths else 0
+
+    def cached(self):
+        """Returns the same split with a cache."""
+        return dataclasses.replace(self, cache=True)
+
+    def shuffled(self, seed, epoch, positions):
+        """Returns the examples at some positions in the order of an epoch. Only those are read.
 
         Args:
             seed: integer.
-            epoch: scalar integer, of Python or a tensor.
-            skip: scalar integer, how many examples to leave out at the start.
+            epoch: scalar int64 tensor.
+            positions: `(P,)` int64 tensor, ascending, each below `num_examples`.
         """
         order = tf.random.experimental.stateless_shuffle(tf.range(self.num_examples), seed=[seed, epoch])
-        return self._at(tf.data.Dataset.from_tensor_slices(order[skip:]))
+        return self._at(tf.data.Dataset.from_tensor_slices(tf.gather(order, positions)))
 
     def in_order(self):
         """Returns the examples in their own order."""
@@ -54,7 +70,7 @@ class MemorySplit:
 
     def read(self, content):
         """Returns the bytes of the image file, a scalar string tensor."""
-        return tf.io.read_file(content) if self.are_paths else content
+        return tf.io.read_file(content) if self.are_paths and not self.cache else content
 
     def take(self, indices):
         """Returns the split of the examples at `indices`, in that order."""
@@ -65,42 +81,66 @@ class MemorySplit:
         return self.take(np.random.default_rng(seed).permutation(self.num_examples)[:count]).in_order()
 
     def _at(self, indices):
-        contents = tf.constant(self.contents)
-        labels = tf.constant(self.labels, tf.int64)
+        contents, labels = self._tensors
         return indices.map(lambda i: (contents[i], labels[i]))
+
+    @functools.cached_property
+    def _tensors(self):
+        with tf.init_scope(), tf.device("CPU"):  # outside of any graph, which would take in a copy
+            contents = read_files(self.contents) if self.are_paths and self.cache else self.contents
+            return tf.constant(contents), tf.constant(self.labels, tf.int64)
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamSplit:
     """Examples that can only be read one after another; the methods are those of `MemorySplit`.
 
+    What is not wanted of an epoch is passed over: read, but not decoded.
+
     Args:
         examples: `tf.data.Dataset` of `(encoded image, label)`, in the same order whenever it is read.
         num_examples: how many there are.
         shuffle_buffer: number of examples among which an epoch is shuffled.
+        num_bytes: size of the examples, which a cache would hold.
+        cache: whether the examples stay in memory once they have been read.
     """
 
     examples: tf.data.Dataset
     num_examples: int
     shuffle_buffer: int
+    num_bytes: int = 0
+    cache: bool = False
     can_fail = False  # a prepared data set holds images that were checked
 
     @property
     def labels(self):
         """`(N,)` integers. Reads the whole stream."""
-        return np.fromiter((label for _, label in self.examples.as_numpy_iterator()), np.int64)
+        return np.fromiter((label for _, label in self.in_order().as_numpy_iterator()), np.int64)
 
-    def shuffled(self, seed, epoch, skip):
+    def cached(self):
+        """See `MemorySplit.cached`."""
+        return dataclasses.replace(self, cache=True)
+
+    def shuffled(self, seed, epoch, positions):
         """See `MemorySplit.shuffled`."""
         # `fold_in` keeps what it folds in as the second half of a seed: a number takes a draw with both halves.
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
         shuffle_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
         buffer = min(self.shuffle_buffer, self.num_examples)
-        return self.examples.shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False).skip(skip)
+        shuffled = self.in_order().shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+        size = tf.constant([self.num_examples], tf.int64)
+        wanted = tf.scatter_nd(positions[:, tf.newaxis], tf.ones_like(positions, tf.bool), size)
+
+        def choose(start, *chunk):
+            return tuple(tf.boolean_mask(values, wanted[start : start + CHUNK]) for values in chunk)
+
+        chunks = tf.data.Dataset.zip(tf.data.Dataset.range(0, self.num_examples, CHUNK), shuffled.batch(CHUNK))
+        chosen = chunks.map(lambda start, chunk: choose(start, *chunk)).unbatch()
+        return chosen.take(tf.size(positions, tf.int64))
 
     def in_order(self):
         """See `MemorySplit.in_order`."""
-        return self.examples
+        return self._held if self.cache else self.examples
 
     def read(self, content):
         """See `MemorySplit.read`."""
@@ -109,13 +149,18 @@ class StreamSplit:
     def take(self, indices):
         """Returns the split of the examples at `indices`, in that order, held in memory."""
         wanted = set(int(i) for i in indices)
-        found = {i: example for i, example in enumerate(self.examples.as_numpy_iterator()) if i in wanted}
+        found = {i: example for i, example in enumerate(self.in_order().as_numpy_iterator()) if i in wanted}
         contents = np.array([found[int(i)][0] for i in indices], dtype=object)
         return MemorySplit(contents, np.array([found[int(i)][1] for i in indices], np.int64))
 
     def some(self, count, seed):
         """Returns the first `count` examples: to choose others, the stream would have to be read to its end."""
-        return self.examples.take(count)
+        return self.in_order().take(count)
+
+    @functools.cached_property
+    def _held(self):
+        with tf.init_scope(), tf.device("CPU"):
+            return tf.data.Dataset.from_tensor_slices(read_examples(self.examples))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +169,8 @@ class Source:
 
     Args:
         name: as a person would call it.
-        splits: splits by name: `train`, and where they exist `validation` and `test`.
+        splits: splits by name: `train`, and where they exist `validation`, `test`, and `pretrain` for what pretraining
+            learns from instead of `train`.
         class_names: names of the classes; empty without labels.
         notes: lines for the user about what was found, such as skipped files.
     """

@@ -1,7 +1,9 @@
 """Opens the source that a configuration names."""
 
+from experiments.data.cache import with_cache
 from experiments.data.digits import open_digits
 from experiments.data.folder import open_folder
+from experiments.data.mixture import mix
 
 
 def open_source(config):
@@ -10,11 +12,16 @@ def open_source(config):
     Raises:
         UserError: if it cannot be opened.
     """
-    kind, _, name = config.source.partition(":")
+    sources = [_open(source, config) for source, _ in config.sources]
+    weights = [weight for _, weight in config.sources]
+    source = mix(sources, weights) if len(sources) > 1 else sources[0]
+    return with_cache(source) if config.cache else source
+
+
+def _open(source, config):
+    kind, _, name = source.partition(":")
     if kind == "tfds":
         from experiments.data.tfds import open_tfds  # importing TensorFlow Datasets takes seconds
 
         return open_tfds(name, config)
-    if kind == "folder":
-        return open_folder(name, config)
-    return open_digits()
+    return open_folder(name, config) if kind == "folder" else open_digits()

@@ -25,14 +25,16 @@ def label_subset(split, spec, num_classes, seed):
     """
     if spec == "all":
         return split
-    labels = split.labels
+    all_labels = split.labels  # of a stream, this reads all of it
+    (labelled,) = np.nonzero(all_labels >= 0)
+    labels = all_labels[labelled]
     count = _count(spec, len(labels), num_classes)
     if not 0 < count <= len(labels):
         raise UserError(f"finetune.labels={spec!r} asks for {count} of {len(labels)} labelled images.")
     smallest = np.bincount(labels, minlength=num_classes).min()
     if "per class" in str(spec) and count > smallest * num_classes:
         raise UserError(f"finetune.labels={spec!r} asks for more than the {smallest} images of the smallest class.")
-    return split.take(np.sort(_balanced(labels, count, np.random.default_rng(seed))))
+    return split.take(np.sort(labelled[_balanced(labels, count, np.random.default_rng(seed))]))
 
 
 def _count(spec, available, num_classes):

@@ -4,79 +4,75 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from experiments.data.source import Source, StreamSplit
+from experiments.data.tfds_splits import choose_ranges
 from experiments.errors import UserError
 
 
 def open_tfds(name, config):
     """Opens a prepared data set.
 
+    An image without a label, or with one outside of the classes, has the label -1; tasks with labels leave it out.
+
     Args:
         name: of the data set, such as `fashion_mnist` or `imagenet2012:5.1.0`.
-        config: a `DataConfig`; `validation_share` is taken from the end of the training split where the data set
-            has no test split besides its validation split.
+        config: a `DataConfig`; its fields on splits follow the rule of `tfds_splits`.
 
     Returns:
-        A `Source`. The last resort for `test` is the data set's `validation` split, as with ImageNet.
+        A `Source`.
 
     Raises:
-        UserError: if there is no such data set, or it is not prepared.
+        UserError: if there is no such data set, it is not prepared, or it has not the splits that are asked for.
     """
-    builder = _builder(name, config.dir)
+    builder = find_builder(name, config.dir)
+    if not builder.info.splits:
+        raise UserError(
+            f"tfds:{name} is not prepared in {builder.data_dir}: name the folder that holds it with data.dir, "
+            f"or prepare it with `python -m launch.prepare --source=tfds:{name}`."
+        )
     features = builder.info.features
     if "image" not in features:
         raise UserError(f"tfds:{name} has no feature called image; it has {', '.join(features)}.")
     labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
-    splits = {
-        part: _stream(builder, spec, labelled, config.shuffle_buffer)
-        for part, spec in _split_specs(builder, config.validation_share).items()
-    }
     class_names = tuple(features["label"].names) if labelled else ()
+    ranges = choose_ranges(builder.info.splits, config, f"tfds:{name}")
+    splits = {part: _stream(builder, ranges[part], len(class_names), config.shuffle_buffer) for part in ranges}
     return Source(f"tfds:{name}", splits, class_names)
 
 
-def _builder(name, directory):
+def find_builder(name, directory):
+    """Returns what TensorFlow Datasets reads and prepares a data set by.
+
+    Args:
+        name: of the data set.
+        directory: where its data lie; empty for TensorFlow Datasets' own default.
+
+    Raises:
+        UserError: if there is no such data set.
+    """
     try:
-        builder = tfds.builder(name, data_dir=directory or None)
+        return tfds.builder(name, data_dir=directory or None)
     except tfds.core.DatasetNotFoundError as error:
         where = f" in {directory}" if directory else ""
         raise UserError(f"TensorFlow Datasets knows no data set called {name!r}{where}.") from error
     except (ValueError, AssertionError) as error:
         reason = (str(error).strip().splitlines() or ["it cannot be opened"])[0]
         raise UserError(f"tfds:{name}: {reason}") from error
-    if not builder.info.splits:
-        raise UserError(
-            f"tfds:{name} is not prepared in {builder.data_dir}: name the folder that holds it with data.dir, "
-            f"or prepare it with `tfds build {name}`."
-        )
-    return builder
 
 
-def _split_specs(builder, validation_share):
-    available = builder.info.splits
-    if "train" not in available:
-        raise UserError(f"tfds:{builder.name} has no train split; it has {', '.join(available)}.")
-    test = next((name for name in ("test", "validation") if name in available), None)
-    if test == "test" and "validation" in available:
-        return {"train": "train", "validation": "validation", "test": "test"}
-    held_out = round(available["train"].num_examples * validation_share)
-    specs = {"train": f"train[:-{held_out}]" if held_out else "train"}
-    if held_out:
-        specs["validation"] = f"train[-{held_out}:]"
-    if test:
-        specs["test"] = test
-    return specs
-
-
-def _stream(builder, spec, labelled, shuffle_buffer):
+def _stream(builder, ranges, num_classes, shuffle_buffer):
     # Without cycles over shards and with deterministic options the order never changes.
     examples = builder.as_dataset(
-        split=spec,
+        split="+".join(map(str, ranges)),
         shuffle_files=False,
         decoders={"image": tfds.decode.SkipDecoding()},
         read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
     )
-    examples = examples.map(
-        lambda example: (example["image"], example["label"] if labelled else tf.constant(-1, tf.int64)),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
-    return StreamSplit(examples, builder.info.splits[spec].num_examples, shuffle_buffer)
+
+    def example_of(features):
+        label = features["label"] if num_classes else tf.constant(-1, tf.int64)
+        return features["image"], tf.where((0 <= label) & (label < num_classes), label, tf.constant(-1, tf.int64))
+
+    examples = examples.map(example_of, num_parallel_calls=tf.data.AUTOTUNE)
+    available = builder.info.splits
+    num_bytes = sum(available[r.split].num_bytes * len(r) // available[r.split].num_examples for r in ranges)
+    return StreamSplit(examples, sum(map(len, ranges)), shuffle_buffer, int(num_bytes))

@@ -9,9 +9,9 @@ from experiments.data.pipeline import evaluation_batches
 class Predictions:
     """The classes of the images of a split, and those that a classifier takes them for.
 
-    Each readable image counts once, whatever the size of the batches, and whatever the number of devices that the
-    classifier was made for: one of them does the work. Calling the object evaluates the classifier as it is at that
-    moment.
+    Each readable image that has a label counts once, whatever the size of the batches, and whatever the number of
+    devices that the classifier was made for: one of them does the work. Calling the object evaluates the classifier as
+    it is at that moment.
 
     Args:
         classifier: a model with logits.
@@ -21,7 +21,7 @@ class Predictions:
     """
 
     def __init__(self, classifier, split, preparation, batch_size):
-        self._batches = evaluation_batches(split, preparation, min(batch_size, split.num_examples))
+        self._batches = evaluation_batches(split, preparation, min(batch_size, split.num_examples), labelled=True)
         self._largest = tf.function(lambda images: tf.argmax(classifier(images, training=False), axis=-1))
 
     def __call__(self):

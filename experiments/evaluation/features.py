@@ -22,13 +22,13 @@ class PooledFeatures:
         self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
 
     def __call__(self, split):
-        """Returns the features of a split, in its order and without images that cannot be read.
+        """Returns the features of a split, in its order and without images that cannot be read or have no label.
 
         Returns:
             `(features, labels)`, NumPy `(N, C)` float32 and `(N,)` int64.
         """
         features, labels = [], []
-        for batch in evaluation_batches(split, self._preparation, self._batch_size):
+        for batch in evaluation_batches(split, self._preparation, self._batch_size, labelled=True):
             readable = batch["weights"].numpy() > 0
             features.append(self._features_of(batch["images"]).numpy()[readable].astype("float32"))
             labels.append(batch["labels"].numpy()[readable])

@@ -203,7 +203,7 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
 
 def _describe(job, precision):
     training, plan, data = job.training, job.plan, job.config.data
-    others = [f"{name} {split.num_examples:,}" for name, split in job.source.splits.items() if name != "train"]
+    others = [f"{name} {split.num_examples:,}" for name, split in job.source.splits.items() if name in ("validation", "test")]
     length = f"{plan.total_steps / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,}"
     decaying = sum(row.decays for row in job.rows)
     job.say(f"{training.section}")

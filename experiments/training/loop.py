@@ -136,4 +136,4 @@ def _check(metrics, step, course, checkpoints):
             "clip_norm may help."
         )
     if metrics["loss"] == 0.0 and metrics["unreadable"] >= course.batch_size:
-        raise RunError(f"None of the images up to step {step:,} can be read; {good}.")
+        raise RunError(f"None of the images up to step {step:,} can be read, or none has a label where one is needed; {good}.")

@@ -1,0 +1,129 @@
+"""Several sources as one, to pretrain on.
+
+An epoch of a mix has as many images as its sources have together, and every epoch has the same number of each source:
+in proportion to the weights, or without weights to the sizes, so that each image comes once. A source of which an epoch
+takes fewer images than it has goes on in the next epoch where it was; one of which it takes more begins anew, in another
+order. Which source the k-th example of epoch e comes from, and which of its examples that is, follow from (seed, e, k).
+
+A mix has no labels, even where its sources have: fine-tuning on it is an error. Its validation images are those of its
+sources, one source after the other.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from experiments.data.source import MemorySplit, Source, StreamSplit
+from experiments.errors import UserError
+
+SEEDS_OF_A_SOURCE = 2**32  # seeds of runs are below
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedSplit:
+    """The splits of several sources; the methods are those of `MemorySplit`, without labels.
+
+    What it calls a content is a pair: whether it is a path, and the content.
+
+    Args:
+        parts: the splits.
+        counts: how many examples of each an epoch has; they sum to `num_examples`.
+    """
+
+    parts: tuple[MemorySplit | StreamSplit, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def num_examples(self):
+        """Number of examples of an epoch."""
+        return sum(self.counts)
+
+    @property
+    def num_bytes(self):
+        """See `MemorySplit.num_bytes`."""
+        return sum(part.num_bytes for part in self.parts)
+
+    @property
+    def can_fail(self):
+        """See `MemorySplit.can_fail`."""
+        return any(part.can_fail for part in self.parts)
+
+    def cached(self):
+        """See `MemorySplit.cached`."""
+        return dataclasses.replace(self, parts=tuple(part.cached() for part in self.parts))
+
+    def shuffled(self, seed, epoch, positions):
+        """See `MemorySplit.shuffled`. A stream among the sources is passed over from its start in every epoch."""
+        counts = tf.constant(self.counts, tf.int64)
+        in_turn = tf.repeat(tf.range(len(self.parts)), counts)
+        source = tf.random.experimental.stateless_shuffle(in_turn, seed=[seed, epoch])
+        is_of = tf.cast(tf.one_hot(source, len(self.parts)), tf.int64)
+        before = tf.reduce_sum((tf.cumsum(is_of) - 1) * is_of, axis=1)  # of the same source in this epoch
+        draws = tf.cast(epoch, tf.int64) * tf.gather(counts, source) + before
+
+        source, draws = tf.gather(source, positions), tf.gather(draws, positions)
+        examples = [self._draw(i, seed, tf.boolean_mask(draws, source == i)) for i in range(len(self.parts))]
+        choice = tf.data.Dataset.from_tensor_slices(tf.cast(source, tf.int64))
+        return tf.data.Dataset.choose_from_datasets(examples, choice)
+
+    def in_order(self):
+        """Returns the examples of one source after the other."""
+        first, *others = (self._marked(part, part.in_order()) for part in self.parts)
+        for other in others:
+            first = first.concatenate(other)
+        return first
+
+    def read(self, content):
+        """See `MemorySplit.read`."""
+        is_path, content = content
+        return tf.cond(is_path, lambda: tf.io.read_file(content), lambda: content)
+
+    def _draw(self, i, seed, draws):
+        """Returns the examples of the i-th source at some positions of its epochs, laid end to end."""
+        part, seed = self.parts[i], seed + (i + 1) * SEEDS_OF_A_SOURCE
+        epochs = draws // part.num_examples
+
+        def epoch_examples(epoch):
+            positions = tf.boolean_mask(draws, epochs == epoch) - epoch * part.num_examples
+            return part.shuffled(seed, epoch, positions)
+
+        return self._marked(part, tf.data.Dataset.from_tensor_slices(tf.unique(epochs).y).flat_map(epoch_examples))
+
+    @staticmethod
+    def _marked(part, examples):
+        is_path = isinstance(part, MemorySplit) and part.are_paths and not part.cache
+        return examples.map(lambda content, _: ((tf.constant(is_path), content), tf.constant(-1, tf.int64)))
+
+
+def mix(sources, weights):
+    """Returns the `Source` of several.
+
+    Args:
+        sources: each a `Source`.
+        weights: a number for each, or None for all.
+
+    Raises:
+        UserError: if a weight is so small that an epoch would have no image of its source.
+    """
+    parts = tuple(source.get("pretrain") or source.split("train") for source in sources)
+    sizes = [part.num_examples for part in parts]
+    counts = divide(sum(sizes), sizes if None in weights else weights)
+    notes = []
+    for source, size, count in zip(sources, sizes, counts):
+        if not count:
+            raise UserError(f"The weight of {source.name} gives it none of the {sum(sizes):,} images of an epoch.")
+        notes += [f"{source.name}: {count:,} images of an epoch, from {size:,}", *source.notes]
+    splits = {"train": MixedSplit(parts, counts)}
+    if held_out := tuple(part for source in sources if (part := source.get("validation"))):
+        splits["validation"] = MixedSplit(held_out, tuple(part.num_examples for part in held_out))
+    return Source(f"the mix of {' and '.join(source.name for source in sources)}", splits, (), tuple(notes))
+
+
+def divide(total, weights):
+    """Returns whole numbers that sum to `total`, in proportion to weights: the largest remainders are rounded up."""
+    exact = total * np.array(weights, "float64") / sum(weights)
+    counts = np.floor(exact).astype(int)
+    largest = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
+    counts[largest] += 1
+    return tuple(int(count) for count in counts)

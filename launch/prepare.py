@@ -1,0 +1,29 @@
+"""Downloads and prepares a data set of TensorFlow Datasets.
+
+python -m launch.prepare --source=tfds:fashion_mnist [--dir=FOLDER]
+python -m launch.prepare --source=tfds:imagenet2012 --manual_dir=FOLDER_OF_THE_ARCHIVES [--dir=FOLDER]
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments import prepare
+from experiments.errors import UserError
+from launch.command import run_command
+
+
+def main(arguments):
+    """Prepares what the flags name."""
+    del arguments
+    values = flags.FLAGS
+    if not values.source:
+        raise UserError("--source is missing: name a data set, such as --source=tfds:fashion_mnist.")
+    prepare.run(values.source, values.dir, values.manual_dir)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("source", None, "tfds:NAME.")
+    flags.DEFINE_string("dir", "", "Folder to prepare it in, data.dir of runs; by default that of TensorFlow Datasets.")
+    flags.DEFINE_string("manual_dir", "", "Folder of files that you have downloaded, for sets that need that.")
+    run_command(main)
