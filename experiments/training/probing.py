@@ -55,9 +55,10 @@ def probing_callbacks(job, encoder):
         figures = probes(PooledFeatures(random_encoder, job.preparation, batch_size))
         return {RANDOM_METRICS[probe]: float(figure) for probe, figure in figures.items()}
 
+    when = f"every {training.probe_every} epochs" if training.probe_every > 1 else "every epoch"
     job.say(
         f"  probes        k-NN and linear, on {probes.train.num_examples:,} training and "
-        f"{probes.target.num_examples:,} validation images, every {training.probe_every} epochs"
+        f"{probes.target.num_examples:,} validation images, {when}"
     )
     return [
         LogOnce(tuple(RANDOM_METRICS.values()), probe_random_encoder, job.tracker),
