@@ -11,11 +11,11 @@ COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark")
 MISTAKES = {
     "no preset named": (
         "pretrain", ["--workdir={new}"],
-        ["error: --config is missing: name a preset, one of experiments/presets/digits.py, "],
+        ["error: --config is missing: name a preset, one of ", " experiments/presets/digits.py, "],
     ),
     "unknown preset": (
         "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
-        ["error: There is no preset experiments/presets/digit.py; there are experiments/presets/digits.py, "],
+        ["error: There is no preset experiments/presets/digit.py; there are ", " experiments/presets/digits.py, "],
     ),
     "no workdir": ("pretrain", ["--config={preset}"], ["error: --workdir is missing: name a folder"]),
     "unknown field": (
