@@ -5,15 +5,9 @@ import pathlib
 import statistics
 import time
 
-import keras
-
-from convnext.pretrained import load_pretrained
-from experiments import finetune, pretrain
+from experiments import evaluate, finetune, pretrain
 from experiments.config import Config
-from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
-from experiments.evaluate import probe
-from experiments.models import make_encoder
 from experiments.presets import digits
 
 SEEDS = (0, 1, 2)
@@ -54,19 +48,9 @@ def run(workdir, config=None, seeds=SEEDS, say=print):
                 f"fine-tuned {start:<27} seed {seed}: top-1 {summary['test_top1']:.1f}% after {summary['steps']} "
                 f"steps, {summary['seconds']:.0f} s"
             )
-    probes = {"pretrained": _probe(config, pretrained), "scratch": _probe(config, None)}
+    probes = evaluate.run(pretrained, say=_quiet)
     seconds = time.perf_counter() - began
     return _table(config, top1, probes, seconds, pretrained)
-
-
-def _probe(config, pretrained):
-    """Returns the probes of a pretrained encoder, or without one of a randomly initialised encoder."""
-    keras.utils.set_random_seed(config.seed)
-    encoder = make_encoder(config)
-    if pretrained:
-        load_pretrained(encoder, pretrained)
-    source = open_source(config.data)
-    return probe(encoder, source, source.split("test"), Preparation.of(config.data))
 
 
 def _table(config, top1, probes, seconds, pretrained):
@@ -79,8 +63,8 @@ def _table(config, top1, probes, seconds, pretrained):
         f"fine-tuned with {config.finetune.labels} labels, {seeds} seeds (mean +- std)": [
             f"{statistics.mean(values):.1f} +- {_spread(values):.1f}" for values in top1.values()
         ],
-        f"k-NN on frozen features, {train:,} labels": [f"{arm['knn']:.1f}" for arm in probes.values()],
-        f"linear probe on frozen features, {train:,} labels": [f"{arm['linear']:.1f}" for arm in probes.values()],
+        f"k-NN on frozen features, {train:,} labels": _one_decimal(probes["knn"]),
+        f"linear probe on frozen features, {train:,} labels": _one_decimal(probes["linear"]),
     }
     return [
         "",
@@ -90,6 +74,10 @@ def _table(config, top1, probes, seconds, pretrained):
         f"reconstructions  {max((pretrained / 'reconstructions').glob('*.png'))}",
         f"curves           {pretrained / 'curves.png'}",
     ]
+
+
+def _one_decimal(figures):
+    return [f"{figures[encoder]:.1f}" for encoder in ("model", "random")]
 
 
 def _spread(values):

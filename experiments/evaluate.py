@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import keras
-
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.config import Config
 from experiments.config.data import SPLIT_FIELDS
@@ -12,11 +10,11 @@ from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
-from experiments.evaluation.probes import knn_top1, linear_top1
-from experiments.models import make_classifier, make_encoder
+from experiments.evaluation.frozen import FROZEN_PROBES, FrozenProbes
+from experiments.models import initial_weights, make_classifier, make_encoder
 from experiments.training.workdir import CONFIG, finished_summary, read_json
 
-PROBES = ("top1", "knn", "linear")
+PROBES = ("top1", *FROZEN_PROBES)
 BATCH_SIZE = 256
 
 
@@ -49,34 +47,9 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
     trained, random = _models(path, config, source.num_classes)
-    preparation = Preparation.of(config.data)
-    results = {}
-    for name, classifier_or_encoder in (("model", trained), ("random", random)):
-        figures = _figures(classifier_or_encoder, source, target, preparation, probes)
-        for probe, value in figures.items():
-            results.setdefault(probe, {})[name] = value
-    return results
-
-
-def probe(encoder, source, target, preparation, probes=("knn", "linear")):
-    """Returns `{probe: percent}` of the pooled features of an encoder.
-
-    Args:
-        encoder: a `ConvNeXt`.
-        source: the `Source`; the probes learn from its train split and choose on its validation split.
-        target: the split on which the figures are taken.
-        preparation: the `Preparation` of the images.
-        probes: `knn`, `linear`, or both.
-    """
-    features_of = PooledFeatures(encoder, preparation, BATCH_SIZE)
-    train, test = features_of(source.split("train")), features_of(target)
-    figures = {}
-    if "knn" in probes:
-        figures["knn"] = knn_top1(train, test)
-    if "linear" in probes:
-        validation = source.get("validation")
-        figures["linear"] = linear_top1(train, validation and features_of(validation), test)
-    return figures
+    figures_of = _figures(source, split, Preparation.of(config.data), probes)
+    columns = {"model": figures_of(trained), "random": figures_of(random)}
+    return {probe: {name: figures[probe] for name, figures in columns.items()} for probe in probes}
 
 
 def _find(model):
@@ -122,11 +95,11 @@ def _models(path, config, num_classes):
     """Returns the trained model, and one of the same kind with random weights."""
 
     def make():
-        if _is_classifier(path):
-            return make_classifier(config, num_classes)
-        return make_encoder(config)
+        with initial_weights(config.seed):
+            if _is_classifier(path):
+                return make_classifier(config, num_classes)
+            return make_encoder(config)
 
-    keras.utils.set_random_seed(config.seed)
     trained, random = make(), make()
     try:
         load_pretrained(trained, path)
@@ -135,9 +108,15 @@ def _models(path, config, num_classes):
     return trained, random
 
 
-def _figures(model, source, target, preparation, probes):
-    figures = {}
-    if "top1" in probes:
-        figures["top1"] = TopOne(model, target, preparation, BATCH_SIZE)()
-    frozen = [name for name in probes if name != "top1"]
-    return {**figures, **(probe(model, source, target, preparation, frozen) if frozen else {})}
+def _figures(source, split, preparation, probes):
+    """Returns the function from a model to `{probe: percent}` on a split."""
+    on_frozen_features = [name for name in probes if name in FROZEN_PROBES]
+    frozen_probes = FrozenProbes(source, split, on_frozen_features) if on_frozen_features else None
+
+    def figures_of(model):
+        figures = {}
+        if "top1" in probes:
+            figures["top1"] = TopOne(model, source.split(split), preparation, BATCH_SIZE)()
+        return figures | (frozen_probes(PooledFeatures(model, preparation, BATCH_SIZE)) if frozen_probes else {})
+
+    return figures_of

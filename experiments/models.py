@@ -1,7 +1,24 @@
 """From a configuration to Keras models."""
 
+import contextlib
+import random
+
 from convnext.create import VERSIONS
 from fcmae.model import FCMAE
+
+
+@contextlib.contextmanager
+def initial_weights(seed):
+    """Context in which the random weights of new models follow from a seed, and that leaves no trace outside of it.
+
+    Keras takes the seeds of its initializers from Python's own generator.
+    """
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def make_encoder(config, **overrides):
@@ -59,3 +76,9 @@ def make_classifier(config, num_classes, dtype="float32"):
         for layer in (classifier.stem, *classifier.stages, classifier.head_norm):
             layer.trainable = False
     return classifier
+
+
+def make_random_encoder(config, dtype="float32"):
+    """Returns the encoder that a pretraining run of this configuration begins with where nothing is loaded into it."""
+    with initial_weights(config.seed):
+        return make_encoder(config, dtype=dtype)

@@ -7,6 +7,7 @@ from experiments.models import make_fcmae
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import enter_workdir, prepare_job, run_job
 from experiments.training.pictures import Reconstructions
+from experiments.training.probing import check_probing, probing_callbacks
 from experiments.training.workdir import SUMMARY, save_model, write_json
 from fcmae.masking import sample_visible
 
@@ -34,6 +35,7 @@ def run(config, workdir, resume="auto", say=print):
         return summary
     source = open_source(config.data)
     split = source.get("pretrain") or source.split("train")
+    check_probing(training, source)
     job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)
     model = job.model
     held_out = source.get("validation")
@@ -51,12 +53,10 @@ def run(config, workdir, resume="auto", say=print):
         evaluate = ReconstructionLoss(model, held_out, job.preparation, training.batch_size, config.seed)
         validation = Evaluate("validation_loss", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
+    probing = probing_callbacks(job, model.backbone) if training.probe_every else []
+    callbacks += probing
 
-    def example_losses(batch):
-        visible = sample_visible(batch["noise"], training.mask_ratio)
-        return model.image_losses(batch["images"], visible, training=True)
-
-    seconds = run_job(job, model.backbone, example_losses, callbacks, num_patches=model.num_patches)
+    seconds = run_job(job, model.backbone, _image_losses(model), callbacks, num_patches=model.num_patches)
     save_model(model, workdir / "fcmae.keras")
     save_model(model.backbone, workdir / "encoder.keras")
     summary = {
@@ -68,8 +68,20 @@ def run(config, workdir, resume="auto", say=print):
     }
     if held_out:
         summary["validation_loss"] = validation.final()
+    for callback in probing:
+        summary |= callback.final()
     write_json(workdir / SUMMARY, summary)
     return summary
+
+
+def _image_losses(model):
+    """Returns the function from a batch to the loss of each image, `(B,)`."""
+
+    def image_losses(batch):
+        visible = sample_visible(batch["noise"], model.mask_ratio)
+        return model.image_losses(batch["images"], visible, training=True)
+
+    return image_losses
 
 
 def _picture_batch(model, split, preparation, seed):

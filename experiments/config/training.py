@@ -82,6 +82,11 @@ class PretrainConfig(TrainingConfig):
         normalize_targets: whether target patches are normalized by their own mean and variance.
         pictures: number of pictures of reconstructions over a run, evenly spaced, at most one an epoch; the last
             is at the end.
+        probe_every: epochs between two looks at what the frozen encoder knows of the classes, by k-NN and by a linear
+            probe, and once more at the end; the same of a random encoder is logged once. Needs labels, which
+            pretraining itself does not see. 0 for none.
+        probe_images: largest number of training images that the probes learn from, drawn with the seed and balanced
+            over the classes, and of validation images that they are scored on.
     """
 
     beta_2: float = 0.95
@@ -89,6 +94,8 @@ class PretrainConfig(TrainingConfig):
     execution: str = "sparse"
     normalize_targets: bool = True
     pictures: int = 5
+    probe_every: int = 0
+    probe_images: int = 10000
 
     section: typing.ClassVar[str] = "pretrain"
 
@@ -98,4 +105,5 @@ class PretrainConfig(TrainingConfig):
             self.execution in EXECUTIONS,
             f"pretrain.execution={self.execution!r} is not one of {', '.join(EXECUTIONS)}.",
         )
-        require_at_least(self.section, self, 0, "pictures")
+        require_at_least(self.section, self, 0, "pictures", "probe_every")
+        require_at_least(self.section, self, 2, "probe_images")

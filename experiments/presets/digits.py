@@ -33,6 +33,7 @@ def get_config():
             crop_scale=(0.7, 1.0),
             base_learning_rate=2e-3,
             warmup_epochs=4,
+            probe_every=20,
         ),
         finetune=FinetuneConfig(
             labels="100",

@@ -5,6 +5,8 @@
         --workdir=runs/fashion_mnist_finetuned
 
 `--config.data.dir=FOLDER` names the folder of a prepared data set.
+
+Expected result and cost: not measured; see the README for how to time a step.
 """
 
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig

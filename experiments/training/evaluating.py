@@ -3,7 +3,33 @@
 import keras
 
 
-class Evaluate(keras.callbacks.Callback):
+class Measure(keras.callbacks.Callback):
+    """Takes measurements of the model after some steps.
+
+    Args:
+        measure: function without arguments that returns metrics, `{name: number}`.
+        tracker: the `Tracker`.
+        at_steps: the steps.
+    """
+
+    def __init__(self, measure, tracker, at_steps):
+        super().__init__()
+        self._latest = None
+        self._measure = measure
+        self._tracker = tracker
+        self._at_steps = set(at_steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch in self._at_steps:
+            self._latest = self._measure()
+            self._tracker.log(batch, self._latest)
+
+    def final(self):
+        """Returns the metrics at the end of the run."""
+        return self._measure() if self._latest is None else self._latest
+
+
+class Evaluate(Measure):
     """Evaluates the model after some steps.
 
     Args:
@@ -14,21 +40,12 @@ class Evaluate(keras.callbacks.Callback):
     """
 
     def __init__(self, name, evaluate, tracker, at_steps):
-        super().__init__()
-        self._latest = None
+        super().__init__(lambda: {name: float(evaluate())}, tracker, at_steps)
         self._name = name
-        self._evaluate = evaluate
-        self._tracker = tracker
-        self._at_steps = set(at_steps)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch in self._at_steps:
-            self._latest = float(self._evaluate())
-            self._tracker.log(batch, {self._name: self._latest})
 
     def final(self):
         """Returns the value at the end of the run."""
-        return float(self._evaluate()) if self._latest is None else self._latest
+        return super().final()[self._name]
 
 
 def evenly_spaced(count, plan):

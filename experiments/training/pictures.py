@@ -22,8 +22,13 @@ CURVES = {
     "validation_loss": "validation loss",
     "validation_top1": "validation top-1 (%)",
     "validation_top1_ema": "validation top-1 of the average (%)",
+    "knn_top1": "k-NN, validation top-1 (%)",
+    "linear_top1": "linear probe, validation top-1 (%)",
     "learning_rate": "learning rate",
 }
+# What a random encoder has in place of a curve, drawn as a level line.
+RANDOM_ENCODER = {"knn_top1": "random_knn_top1", "linear_top1": "random_linear_top1"}
+MOST_IN_A_ROW = 4
 
 
 def draw_reconstructions(path, panels, title):
@@ -58,17 +63,30 @@ def draw_curves(workdir):
     present = [key for key in CURVES if any(key in line for line in lines)]
     if not present:
         return
+    rows = -(-len(present) // MOST_IN_A_ROW)
+    columns = -(-len(present) // rows)
     figure, axes = pyplot.subplots(
-        1, len(present), figsize=(4.2 * len(present), 3.2), squeeze=False, layout="constrained"
+        rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False, layout="constrained"
     )
+    for axis in axes.flat[len(present) :]:
+        axis.set_axis_off()
     for axis, key in zip(axes.flat, present):
         steps, values = zip(*[(line["step"], line[key]) for line in lines if key in line])
-        axis.plot(steps, values, marker="." if len(steps) < 30 else None)
+        axis.plot(steps, values, marker="." if len(steps) < 30 else None, label="this encoder")
+        _draw_level(axis, lines, RANDOM_ENCODER.get(key))
         axis.set_title(CURVES[key], fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
     figure.suptitle(workdir.name, fontsize=11)
     _save(figure, workdir / "curves.png")
+
+
+def _draw_level(axis, lines, key):
+    """Draws what a random encoder has as a level line, if it is on record."""
+    for line in lines:
+        if key in line:
+            axis.axhline(line[key], color="gray", linestyle="--", label="random encoder")
+            axis.legend(fontsize=8)
 
 
 class Curves(keras.callbacks.Callback):

@@ -31,6 +31,16 @@ class Tracker:
         self._step, self._metrics = start_step, {}
         self._wandb = _start_wandb(self._workdir, self._config, start_step)
 
+    @property
+    def step(self):
+        """The step of the line that is being written; when a run begins, the number of steps that are done."""
+        return self._step
+
+    def recorded(self, names):
+        """Returns the metrics of these names that are in the record, `{name: number}`, the newest of each."""
+        lines = read_metrics(self._workdir)
+        return {name: line[name] for line in lines for name in names if name in line}
+
     def log(self, step, metrics):
         """Takes metrics, `{name: number}`, of a step; all of one step make one line."""
         if step != self._step:
@@ -107,7 +117,7 @@ def read_metrics(workdir):
 
 def _drop_lines_after(path, step):
     lines = read_metrics(path.parent)
-    kept = [line for line in lines if line["step"] <= step]
+    kept = [line for line in lines if line["step"] <= step] if step else []
     path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 

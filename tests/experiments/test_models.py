@@ -1,12 +1,14 @@
 """From a configuration to models."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
 
 from convnext import ConvNeXtV1, ConvNeXtV2
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
-from experiments.models import make_classifier, make_encoder, make_fcmae
+from experiments.models import initial_weights, make_classifier, make_encoder, make_fcmae, make_random_encoder
 from tests.experiments.tiny import tiny_config
 
 
@@ -42,3 +44,24 @@ def test_the_initial_weights_of_the_logits_are_multiplied():
 
 def test_a_published_size_of_the_first_version():
     assert ModelConfig(version=1, variant="xlarge").stages == ((3, 3, 27, 3), (256, 512, 1024, 2048))
+
+
+def test_the_random_encoder_is_the_one_that_a_run_begins_with_and_leaves_no_trace():
+    config = Config(
+        seed=5,
+        model=ModelConfig(depths=(1, 1), dims=(4, 6), decoder_dim=8),
+        data=DataConfig(image_size=32, channels=1, mean=(0.5,), std=(0.5,)),
+    )
+    keras.utils.set_random_seed(config.seed)
+    fcmae = make_fcmae(config)
+    random.seed(11)
+    expected = [random.random(), random.random()]
+    random.seed(11)
+    encoder = make_random_encoder(config)
+    assert random.random() == expected[0]
+    with pytest.raises(ZeroDivisionError), initial_weights(0):
+        1 / random.randrange(1)
+    assert random.random() == expected[1]
+    assert len(encoder.weights) > 10 and np.std(encoder.weights[0]) > 0.01
+    for one, other in zip(encoder.weights, fcmae.backbone.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(one.value), np.asarray(other.value), err_msg=one.path)

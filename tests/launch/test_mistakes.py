@@ -11,11 +11,11 @@ COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare")
 MISTAKES = {
     "no preset named": (
         "pretrain", ["--workdir={new}"],
-        ["error: --config is missing: name a preset, one of experiments/presets/digits.py, "],
+        ["error: --config is missing: name a preset, one of ", " experiments/presets/digits.py, "],
     ),
     "unknown preset": (
         "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
-        ["error: There is no preset experiments/presets/digit.py; there are experiments/presets/digits.py, "],
+        ["error: There is no preset experiments/presets/digit.py; there are ", " experiments/presets/digits.py, "],
     ),
     "no workdir": ("pretrain", ["--config={preset}"], ["error: --workdir is missing: name a folder"]),
     "unknown field": (
@@ -65,6 +65,19 @@ MISTAKES = {
     "pretrained that does not fit": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={foreign}"],
         ["error: pretrained={foreign}: {foreign} does not fit the model (0 of "],
+    ),
+    "a preset of sizes without one": (
+        "pretrain", ["--config=experiments/presets/imagenet_pretrain.py", "--workdir={new}"],
+        ["error: imagenet_pretrain: it needs a size; name one of atto, femto, ", "imagenet_pretrain.py:atto."],
+    ),
+    "a size that does not exist": (
+        "finetune", ["--config=experiments/presets/imagenet_finetune.py:small", "--workdir={new}"],
+        ["error: imagenet_finetune: 'small' is none of its sizes; name one of atto, femto, "],
+    ),
+    "a wrong value beside a size": (
+        "pretrain",
+        ["--config", "experiments/presets/imagenet_pretrain.py:huge", "--workdir={new}", "--config.pretrain.epochs=0"],
+        ["error: pretrain.epochs is at least 1, got 0."],
     ),
     "a broken preset": (
         "pretrain", ["--config={broken}", "--workdir={new}"],

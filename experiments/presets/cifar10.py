@@ -1,0 +1,51 @@
+"""CIFAR-10 from TensorFlow Datasets: 50,000 + 10,000 colour pictures of 32x32 pixels in ten classes.
+
+    python -m launch.prepare --source=tfds:cifar10
+    python -m launch.pretrain --config=experiments/presets/cifar10.py --workdir=runs/cifar10
+    python -m launch.finetune --config=experiments/presets/cifar10.py --config.pretrained=runs/cifar10 \
+        --workdir=runs/cifar10_finetuned
+
+Expected: not run here, and nothing is published for this method on these images.
+
+Numbers: mask ratio, rates, decays and crop of pretraining, and augmentation, peak rate (8e-4), decays and stochastic
+depth of fine-tuning are those of the paper (ConvNeXt V2, appendix A) for atto; crops for small images are padded, as
+is usual for CIFAR. Batches and lengths are a guess that suits the size of the data, and the average of the weights is
+left out because it needs longer runs. Nothing was tuned.
+
+Cost: not run here; see the README for how to time a step.
+"""
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+
+
+def get_config():
+    """Returns the preset."""
+    return Config(
+        # A stem of stride 1 makes patches of 8x8 pixels: a grid of 4x4.
+        model=ModelConfig(variant="atto", stem_stride=1),
+        data=DataConfig(source="tfds:cifar10", image_size=32, evaluation_crop=1.0),
+        pretrain=PretrainConfig(
+            epochs=400,
+            batch_size=512,
+            crop_scale=(0.2, 1.0),
+            base_learning_rate=1.5e-4,
+            warmup_epochs=10,
+            probe_every=20,
+        ),
+        finetune=FinetuneConfig(
+            epochs=100,
+            batch_size=256,
+            crop="padded",
+            base_learning_rate=8e-4,
+            min_learning_rate=1e-6,
+            warmup_epochs=5,
+            weight_decay=0.3,
+            layer_decay=0.9,
+            layer_decay_groups="single",
+            head_init_scale=0.001,
+            drop_path_rate=0.1,
+            label_smoothing=0.2,
+            randaugment_magnitude=9.0,
+            erasing_probability=0.25,
+        ),
+    ).to_config_dict()

@@ -1,0 +1,52 @@
+"""Imagenette from TensorFlow Datasets: ten easy classes of ImageNet, 9,469 + 3,925 photographs of 320 pixels.
+
+    python -m launch.prepare --source=tfds:imagenette/320px-v2
+    python -m launch.pretrain --config=experiments/presets/imagenette.py --workdir=runs/imagenette
+    python -m launch.finetune --config=experiments/presets/imagenette.py --config.pretrained=runs/imagenette \
+        --workdir=runs/imagenette_finetuned
+
+Photographs at the size of ImageNet's, in a hundredth of their number: to try what is meant for ImageNet.
+
+Expected: not run here, and nothing is published for this method on these images.
+
+Numbers: mask ratio, rates, decays and crops of pretraining, and augmentation, peak rate (8e-4), decays, crops and
+stochastic depth of fine-tuning are those of the paper (ConvNeXt V2, appendix A) for atto. Batches and lengths are a
+guess that suits the size of the data, and the average of the weights is left out because it needs longer runs.
+Nothing was tuned.
+
+Cost: not run here; see the README for how to time a step.
+"""
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+
+
+def get_config():
+    """Returns the preset."""
+    return Config(
+        model=ModelConfig(variant="atto"),
+        data=DataConfig(source="tfds:imagenette/320px-v2", image_size=224),
+        pretrain=PretrainConfig(
+            epochs=400,
+            batch_size=256,
+            crop_scale=(0.2, 1.0),
+            base_learning_rate=1.5e-4,
+            warmup_epochs=20,
+            probe_every=20,
+        ),
+        finetune=FinetuneConfig(
+            epochs=100,
+            batch_size=128,
+            crop_scale=(0.08, 1.0),
+            base_learning_rate=1.6e-3,
+            min_learning_rate=1e-6,
+            warmup_epochs=5,
+            weight_decay=0.3,
+            layer_decay=0.9,
+            layer_decay_groups="single",
+            head_init_scale=0.001,
+            drop_path_rate=0.1,
+            label_smoothing=0.2,
+            randaugment_magnitude=9.0,
+            erasing_probability=0.25,
+        ),
+    ).to_config_dict()
