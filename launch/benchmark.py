@@ -3,7 +3,9 @@
 python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size=224] [--batch_size=64] [--cores=0]
     [--json=FILE]
 python -m launch.benchmark --what=step [--variant=atto] [--image_size=224] [--batch_size=8] [--mask_ratio=0.6]
-    [--execution=sparse,dense] [--precision=float32] [--backend=tensorflow] [--json=FILE]
+    [--execution=sparse,dense] [--precision=float32] [--backend=tensorflow] [--without=onednn,...] [--json=FILE]
+    [--plot=FILE]
+python -m launch.benchmark --what=profile [the flags of step that say which one]
 
 --what=step times the training step of FCMAE (forward, backward, AdamW). Each contender named by --execution is a
 process of its own: `sparse` and `dense` are the executions of the Keras model on --backend, `pytorch` is the same
@@ -20,7 +22,19 @@ round, then summarised in the same way. The other columns:
                 warmup; on a GPU the most that the framework has allocated there
   above import  on a CPU the same, less what the process had when its framework was imported
 
-A mask ratio of 0 stands for a single hidden patch: without one there is no loss.
+A mask ratio of 0 stands for a single hidden patch: without one there is no loss. --plot draws the time of a step over
+the share of visible patches, for two or more mask ratios.
+
+--without adds contenders that show what makes the step fast: the first execution, without one of these.
+
+  onednn              oneDNN's kernels in TensorFlow
+  depthwise_gradient  the gradient of the depthwise kernels as a convolution
+  patch_products      stem and downsampling as matrix products
+  compiled_chains     chains of element-wise operations compiled by XLA
+  fused_adamw         Adam's step in one pass over memory
+  hidden_only         a decoder that predicts hidden patches alone
+
+--what=profile shows where the time of the step goes: TensorFlow's operations, as its profiler counts them.
 
 --what=input times the input pipeline, from JPEG files as large as ImageNet's (500x375 pixels, 110 kB) to batches, with
 and without each of its stages. Beside it Pillow does the same to one file after the other, in as many processes as
@@ -54,9 +68,10 @@ else:
 
 from absl import flags
 
-from experiments.benchmarks import settings, step
+from experiments.benchmarks import profile, settings, step
 from experiments.benchmarks.pipeline import measure as pipeline
 from experiments.benchmarks.pipeline.settings import InputSettings
+from experiments.benchmarks.plot import draw_mask_ratios
 from experiments.errors import UserError
 from launch.command import run_command
 
@@ -65,19 +80,32 @@ SHARED = ("image_size", "batch_size", "rounds", "steps", "warmup")  # flags of b
 
 def measure_step():
     """Measures the training step that the flags describe; returns all figures."""
+    picture = _writable("plot")
+    results = step.run(_step_settings())
+    if picture:
+        draw_mask_ratios(picture, results)
+        print(f"drawn: {picture}")
+    return results
+
+
+def measure_profile():
+    """Profiles the training step that the flags describe; returns all figures."""
+    return profile.run(_step_settings())
+
+
+def _step_settings():
     values = flags.FLAGS
-    return step.run(
-        settings.StepSettings(
-            variant=values.variant,
-            depths=_numbers("depths", int),
-            dims=_numbers("dims", int),
-            decoder_dim=values.decoder_dim,
-            mask_ratio=_numbers("mask_ratio", float),
-            execution=tuple(values.execution),
-            precision=values.precision,
-            backend=values.backend,
-            **_given(SHARED),
-        )
+    return settings.StepSettings(
+        variant=values.variant,
+        depths=_numbers("depths", int),
+        dims=_numbers("dims", int),
+        decoder_dim=values.decoder_dim,
+        mask_ratio=_numbers("mask_ratio", float),
+        execution=tuple(values.execution),
+        without=tuple(values.without),
+        precision=values.precision,
+        backend=values.backend,
+        **_given(SHARED),
     )
 
 
@@ -86,7 +114,7 @@ def measure_input():
     return pipeline.run(InputSettings(stages=tuple(flags.FLAGS.stages), **_given((*SHARED, "files", "cores"))))
 
 
-BENCHMARKS = {"step": measure_step, "input": measure_input}
+BENCHMARKS = {"step": measure_step, "input": measure_input, "profile": measure_profile}
 
 
 def main(arguments):
@@ -94,7 +122,7 @@ def main(arguments):
     del arguments
     if flags.FLAGS.what is None:
         raise UserError(f"--what is missing: name what to measure, one of {', '.join(BENCHMARKS)}.")
-    file = _writable(flags.FLAGS.json)
+    file = _writable("json")
     results = BENCHMARKS[flags.FLAGS.what]()
     if file:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -116,13 +144,14 @@ def _numbers(flag, kind):
         raise UserError(f"--{flag}={','.join(words)}: a list of numbers such as {example} is needed.") from error
 
 
-def _writable(name):
-    """Returns the path to write to, or None without a name; finds out before the measurement if it can be written."""
+def _writable(flag):
+    """Returns the path that a flag names, or None; finds out before the measurement if it can be written."""
+    name = getattr(flags.FLAGS, flag)
     if not name:
         return None
     file = pathlib.Path(name)
     if file.is_dir() or not file.parent.is_dir():
-        raise UserError(f"--json={name} cannot be written: name a file in a folder that exists.")
+        raise UserError(f"--{flag}={name} cannot be written: name a file in a folder that exists.")
     return file
 
 
@@ -146,6 +175,8 @@ def _define_flags():
         "mask_ratio", [str(ratio) for ratio in fields.mask_ratio], "Shares of hidden patches: a table each."
     )
     flags.DEFINE_list("execution", list(fields.execution), f"Contenders: {', '.join(settings.CONTENDERS)}.")
+    flags.DEFINE_list("without", [], f"Measures to take back, a contender each: {', '.join(settings.MEASURES)}.")
+    flags.DEFINE_string("plot", None, "PNG file for a picture of --what=step over mask ratios.")
     flags.DEFINE_enum("precision", fields.precision, list(settings.PRECISIONS), "bfloat16 means mixed precision.")
     flags.DEFINE_enum("backend", fields.backend, list(settings.BACKENDS), "Backend of Keras.")
     shared("rounds", "How often every contender has its turn")

@@ -38,7 +38,7 @@ class Sizes:
         return (self.stem_stride * 2 ** (len(self.dims) - 1)) ** 2 * self.channels
 
 
-def step_flops(sizes, batch_size, execution):
+def step_flops(sizes, batch_size, execution, without=""):
     """Returns the operations of forward and backward pass of a step.
 
     Args:
@@ -47,6 +47,7 @@ def step_flops(sizes, batch_size, execution):
         execution: `pytorch` takes every product at every position; `dense` too, but predicts hidden patches alone.
             `sparse` takes the products that the loss depends on: the encoder works on visible positions alone, but for
             the depthwise convolutions, which need their neighbours and run over the whole grid.
+        without: measure that is taken back; `hidden_only` has every patch predicted, the others change nothing.
 
     Returns:
         `{part: operations}` of the parts `stem`, `downsampling`, `depthwise`, `pointwise` and `decoder`.
@@ -54,15 +55,15 @@ def step_flops(sizes, batch_size, execution):
     backward = {"stem": 1}
     return {
         part: batch_size * operations * (1 + backward.get(part, 2))
-        for part, operations in forward_flops(sizes, execution).items()
+        for part, operations in forward_flops(sizes, execution, without).items()
     }
 
 
-def forward_flops(sizes, execution):
+def forward_flops(sizes, execution, without=""):
     """Returns the operations of the forward pass of one image, part by part as in `step_flops`."""
     patches = sizes.num_patches
     kept = sizes.num_visible if execution == "sparse" else patches
-    predicted = patches if execution == "pytorch" else patches - sizes.num_visible
+    predicted = patches if execution == "pytorch" or without == "hidden_only" else patches - sizes.num_visible
     parts = dict.fromkeys(("stem", "downsampling", "depthwise", "pointwise"), 0)
     side = 2 ** (len(sizes.dims) - 1)  # positions of the stage on the side of a patch
     parts["stem"] = kept * side**2 * _product(sizes.stem_stride**2 * sizes.channels, sizes.dims[0])

@@ -4,8 +4,11 @@ from statistics import median
 
 BUSY_CORES = 0.2  # of others, from which on a turn is spoiled
 
+NAME_WIDTH = 26  # of the longest name of a contender
+
 HEADER = (
-    f"  {'':<8} {'images/s':>9} {'(lowest - highest)':>21} {'GFLOP/step':>11} {'GFLOP/s':>9} {'of product':>10}"
+    f"  {'':<{NAME_WIDTH}} {'images/s':>9} {'(lowest - highest)':>21} {'GFLOP/step':>11} {'GFLOP/s':>9}"
+    f" {'of product':>10}"
     f" {'peak MiB':>9} {'above import':>12}"
 )
 
@@ -52,7 +55,11 @@ def table_lines(table):
         ),
         HEADER,
         *(_contender_line(name, figures) for name, figures in contenders.items()),
-        *(f"  {name:<16} {spread(figures, '.2f')} times as fast" for name, figures in ratios.items()),
+        *(
+            f"  {name:<{NAME_WIDTH}} {spread(figures, '.2f')} times as fast"
+            for name, figures in ratios.items()
+            if not name.startswith("without")
+        ),
         f"  large matrix product: {table['matrix_product_flops_per_second'] / 1e9:,.0f} GFLOP/s",
         *load_lines(contenders),
         *(f"  {figures['note']}" for figures in contenders.values() if figures["note"]),
@@ -77,7 +84,7 @@ def _contender_line(name, figures):
     else:
         needed = f"{memory['device_peak'] / 2**20:9,.0f} {'(device)':>12}"
     return (
-        f"  {name:<8} {speed['median']:9,.2f} {spread:>21} {figures['flops_per_step']['total'] / 1e9:11,.2f}"
+        f"  {name:<{NAME_WIDTH}} {speed['median']:9,.2f} {spread:>21} {figures['flops_per_step']['total'] / 1e9:11,.2f}"
         f" {figures['flops_per_second'] / 1e9:9,.1f} {figures['share_of_matrix_product']:10.1%} {needed}"
     )
 

@@ -13,6 +13,8 @@ VARIANTS = tuple(ConvNeXtV2.MODEL_VARIANTS)
 PYTORCH = "pytorch"  # the contender that is no Keras model
 CONTENDERS = (*EXECUTIONS, PYTORCH)
 BACKENDS = ("tensorflow", "jax", "torch")
+# What makes the step fast on TensorFlow and a CPU, see `contenders.without`.
+MEASURES = ("onednn", "depthwise_gradient", "patch_products", "compiled_chains", "fused_adamw", "hidden_only")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # Keras's dtype policy of each
 
 
@@ -35,6 +37,8 @@ class StepSettings(Section):
         steps: training steps of a turn.
         warmup: training steps before the first round, the ones that compile among them.
         seed: of weights, images and masks.
+        without: measures that make the step fast; for each there is one contender more, the first of `execution`
+            without it, on TensorFlow and a CPU.
     """
 
     variant: str = "atto"
@@ -51,6 +55,7 @@ class StepSettings(Section):
     steps: int = 3
     warmup: int = 3
     seed: int = 0
+    without: tuple[str, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,6 +66,13 @@ class StepSettings(Section):
         for name in self.execution:
             _require_one_of("execution", name, CONTENDERS)
         require(len(set(self.execution)) == len(self.execution), "execution names a contender twice.")
+        for name in self.without:
+            _require_one_of("without", name, MEASURES)
+        require(
+            not self.without or (self.backend == "tensorflow" and self.execution[0] != PYTORCH),
+            "without takes measures back on TensorFlow: use backend=tensorflow, and sparse or dense as the first "
+            "execution.",
+        )
         require(
             len(self.depths) == len(self.dims), f"depths={self.depths} and dims={self.dims} need one number a stage."
         )
@@ -82,6 +94,12 @@ class StepSettings(Section):
                 self.num_visible(ratio)
             except ValueError as error:
                 raise UserError(str(error)) from error
+
+    @property
+    def contenders(self):
+        """The contenders: `{name: (execution, measure taken back or an empty text)}`."""
+        named = {execution: (execution, "") for execution in self.execution}
+        return named | {f"without {measure}": (self.execution[0], measure) for measure in self.without}
 
     @property
     def stages(self):

@@ -12,7 +12,7 @@ import math
 
 from experiments.benchmarks.circumstances import circumstances
 from experiments.benchmarks.flops import Sizes, step_flops
-from experiments.benchmarks.report import opening_lines, table_lines
+from experiments.benchmarks.report import NAME_WIDTH, opening_lines, table_lines
 from experiments.benchmarks.settings import PYTORCH
 from experiments.benchmarks.statistics import speed_ratios, summarize
 from experiments.benchmarks.turns import Worker
@@ -69,10 +69,9 @@ def measure(settings, ratio, say):
     """
     with contextlib.ExitStack() as stack:
         workers = {}
-        for execution in settings.execution:
-            worker = stack.enter_context(Worker(settings, ratio, execution))
-            workers[execution] = worker
-            say(f"  {execution:<8} first step after {worker.opening['seconds_until_first_step']:.1f} s")
+        for name in settings.contenders:
+            workers[name] = worker = stack.enter_context(Worker(settings, ratio, name))
+            say(f"  {name:<{NAME_WIDTH}} first step after {worker.opening['seconds_until_first_step']:.1f} s")
         turns = {name: [] for name in workers}
         products = {name: [] for name in workers}
         for _ in range(settings.rounds):
@@ -93,7 +92,7 @@ def _table(settings, ratio, openings, turns, products):
     best_product = max(summarize(rates)["median"] for rates in products.values())
     contenders = {}
     for name in turns:
-        parts = step_flops(_sizes(settings, ratio), settings.batch_size, name)
+        parts = step_flops(_sizes(settings, ratio), settings.batch_size, *settings.contenders[name])
         rate = sum(parts.values()) / summarize(seconds[name])["median"]
         contenders[name] = {
             **openings[name],

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 
+from experiments.benchmarks.contenders.without import variables
 from experiments.benchmarks.settings import PYTORCH
 from experiments.errors import RunError
 
@@ -103,13 +104,15 @@ class Worker(ContenderProcess):
     Args:
         settings: `StepSettings`.
         ratio: one of their mask ratios.
-        execution: one of their executions.
+        name: of one of their contenders.
     """
 
-    def __init__(self, settings, ratio, execution):
+    def __init__(self, settings, ratio, name):
+        execution, without = settings.contenders[name]
         backend = "torch" if execution == PYTORCH else settings.backend
-        task = {"settings": dataclasses.asdict(settings), "ratio": ratio, "execution": execution}
-        super().__init__(execution, "experiments.benchmarks.worker", task, {"KERAS_BACKEND": backend, **ENVIRONMENT})
+        task = {"settings": dataclasses.asdict(settings), "ratio": ratio, "contender": name}
+        environment = {"KERAS_BACKEND": backend, **ENVIRONMENT, **variables(without)}
+        super().__init__(name, "experiments.benchmarks.worker", task, environment)
 
     def steps(self):
         """Has the contender take its turn; returns what `worker.timed_steps` does."""

@@ -8,6 +8,7 @@ import json
 import time
 
 from experiments.benchmarks.contenders import contender_class
+from experiments.benchmarks.contenders.without import take_back
 from experiments.benchmarks.load import OthersLoad
 from experiments.benchmarks.memory import resident_peak
 from experiments.benchmarks.serving import serve_standard_input
@@ -28,10 +29,12 @@ def serve(requests, answer):
     """
     task = json.loads(next(requests))
     settings = StepSettings(**task["settings"])
-    cls = contender_class(settings.backend, task["execution"])
+    execution, without = settings.contenders[task["contender"]]
+    cls = contender_class(settings.backend, execution)
+    take_back(without)
     after_import = resident_peak()
     started = time.perf_counter()
-    contender = cls(settings, task["ratio"], task["execution"])
+    contender = cls(settings, task["ratio"], execution)
     before_steps = resident_peak()
     first_loss = contender.run(1)
     first_step = time.perf_counter() - started

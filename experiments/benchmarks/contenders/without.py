@@ -1,9 +1,7 @@
 """What each measure that makes the step fast is worth: the same step, without one of them.
 
-Each function here takes one measure back, in this process alone, before a contender is made.
+Each function here takes one measure of `settings.MEASURES` back, in this process alone, before a contender is made.
 """
-
-import keras
 
 
 def _depthwise_gradient():
@@ -50,10 +48,10 @@ def _hidden_only():
 
 
 def _onednn():
-    """TensorFlow runs without oneDNN, which `turns` sees to: it has to be said before TensorFlow is imported."""
+    """TensorFlow runs without oneDNN; `variables` says so before TensorFlow is imported."""
 
 
-MEASURES = {
+TAKE_BACK = {
     "onednn": _onednn,
     "depthwise_gradient": _depthwise_gradient,
     "patch_products": _patch_products,
@@ -64,6 +62,11 @@ MEASURES = {
 
 
 def take_back(measure):
-    """Takes a measure of `MEASURES` back, for the rest of this process, which has no model yet."""
-    assert keras.backend.backend() == "tensorflow"
-    MEASURES[measure]()
+    """Takes a measure back for the rest of this process, which has no model yet; an empty text takes none."""
+    if measure:
+        TAKE_BACK[measure]()
+
+
+def variables(measure):
+    """Returns the environment variables that a process without the measure needs."""
+    return {"TF_ENABLE_ONEDNN_OPTS": "0"} if measure == "onednn" else {}

@@ -26,6 +26,7 @@ def test_sizes_of_ones_own_make_the_model():
     [
         ("variant", "giant", "variant='giant' is not one of atto, "),
         ("execution", ("sparse", "fast"), "execution='fast' is not one of sparse, dense, pytorch."),
+        ("without", ("speed",), "without='speed' is not one of onednn,"),
         ("execution", (), "execution is empty"),
         ("execution", ("dense", "dense"), "twice"),
         ("precision", "float16", "precision='float16' is not one of float32, bfloat16."),
