@@ -41,7 +41,7 @@ def balanced_class_weights(labels, class_names):
     They are those of scikit-learn's `balanced`: `examples / (classes * examples of the class)`.
 
     Args:
-        labels: `(N,)` integers.
+        labels: `(N,)` integers; negative ones, of images without a label, do not count.
         class_names: names of the classes.
 
     Returns:
@@ -50,6 +50,7 @@ def balanced_class_weights(labels, class_names):
     Raises:
         UserError: if a class has no examples.
     """
+    labels = labels[labels >= 0]
     counts = np.bincount(labels, minlength=len(class_names))
     empty = [name for name, count in zip(class_names, counts) if not count]
     if empty:

@@ -46,6 +46,7 @@ def test_balanced_weights_are_those_of_scikit_learn_and_have_a_mean_of_1():
     weights = balanced_class_weights(labels, ("a", "b", "c", "d"))
     np.testing.assert_allclose(weights, compute_class_weight("balanced", classes=np.arange(4), y=labels), rtol=1e-6)
     assert weights[labels].mean() == pytest.approx(1.0, rel=1e-6)
+    np.testing.assert_array_equal(balanced_class_weights(np.append(labels, [-1, -1]), ("a", "b", "c", "d")), weights)
     totals = weights * np.bincount(labels)
     np.testing.assert_allclose(totals, np.full(4, 50.0), rtol=1e-6)
 
