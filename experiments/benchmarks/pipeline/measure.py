@@ -74,8 +74,9 @@ def table(settings, turns, cores):
         cores: that each contender could use.
 
     Returns:
-        `{"cores", "contenders": {name: figures}}`: `images_per_second` of all cores together, the same
-        `images_per_second_per_core`, `core_seconds_per_image` in which cores worked, and `times_as_fast` as each of Pillow's contenders, each with its spread.
+        `{"cores", "contenders": {name: figures}}`, each figure with its spread: `images_per_second` of all cores
+        together, the same `images_per_second_per_core`, `core_seconds_per_image` in which cores worked, and
+        `times_as_fast` as each of Pillow's contenders.
     """
     contenders = {}
     for name, own in turns.items():
