@@ -49,8 +49,8 @@ there are cores: `pillow` decodes, takes a random crop, resizes it (bicubic), fl
   finetuning          `pretraining` with RandAugment, erasing and mixing
   evaluation          the centre crop, resized and normalized
 
-The columns: images/s of all cores together, the same divided by the number of cores, and how many times as fast that is
-as Pillow, within rounds.
+The columns: images/s of all cores together, the same divided by the number of cores, the milliseconds that cores worked
+for an image, and how many times as fast as Pillow it is, within rounds.
 
 Run nothing else beside it: a busy machine slows the contenders unequally, PyTorch most. On Linux the table says how
 many cores others kept busy.

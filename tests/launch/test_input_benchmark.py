@@ -32,7 +32,7 @@ def results(outcome, file):
 
 def test_the_table_shows_each_contender(outcome, results):
     assert outcome.errors == ""
-    assert "  files     8 JPEG files of 500x375, 110." in outcome.output
+    assert "  files     8 JPEG files of 500x375, " in outcome.output
     for name, figures in results["contenders"].items():
         (line,) = [line for line in outcome.lines if re.match(rf"  {name} +\d", line)]
         assert line.split()[1] == f"{figures['images_per_second']['median']:,.1f}"
@@ -50,9 +50,3 @@ def test_the_file_has_figures_of_every_round_settings_and_circumstances(results)
     assert results["contenders"]["pillow"]["times_as_fast"]["pillow"]["median"] == 1.0
     assert {"commit", "uncommitted_changes", "time", "hardware", "versions"} <= set(results)
     assert "pillow" in results["versions"]
-
-
-def test_a_wrong_stage_is_one_line():
-    outcome = run("benchmark", "--what=input", "--stages=sleep")
-    assert outcome.code == 2
-    assert outcome.errors.startswith("error: stages='sleep' is not one of crop, ")

@@ -24,19 +24,22 @@ class TensorFlowPipelines:
         self._settings, self._paths, self._datasets = settings, paths, {}
 
     def run(self, name):
-        """Has a contender take its turn; returns the seconds of it and those that helpers have worked, none.
+        """Has a contender take its turn.
 
         Its first batches, in which it is set up, are not timed. Nothing of it runs after the turn.
+
+        Returns:
+            The seconds of the turn, those that cores have worked in it, and those of them in processes of its own.
         """
         if name not in self._datasets:
             self._datasets[name] = self.batches(STAGES[name])
         batches = iter(self._datasets[name])
         for _ in range(self._settings.warmup):
             next(batches)
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         for _ in range(self._settings.steps):
             next(batches)
-        return time.perf_counter() - started, 0.0
+        return time.perf_counter() - started, time.process_time() - worked, 0.0
 
     def batches(self, stages):
         """Returns the endless `tf.data.Dataset` of batches of some `Stages`."""
@@ -105,7 +108,7 @@ class PillowPipelines:
             self.run(name)  # so that every process has imported what it needs
 
     def run(self, name):
-        """Has a contender take its turn; returns the seconds of it and those that the processes have worked."""
+        """See `TensorFlowPipelines.run`."""
         self._turns += 1
         data, images = self._settings.data, self._settings.images
         tasks = [
@@ -119,7 +122,7 @@ class PillowPipelines:
         ]
         started = time.perf_counter()
         worked = self._pool.map(_load_all, tasks, chunksize=1)
-        return time.perf_counter() - started, sum(worked)
+        return time.perf_counter() - started, sum(worked), sum(worked)
 
     def close(self):
         """Ends the processes."""

@@ -70,12 +70,13 @@ def table(settings, turns, cores):
 
     Args:
         settings: `InputSettings`.
-        turns: `{contender: turns}`, one a round, each with its `seconds` and `others_cores`.
+        turns: `{contender: turns}`, one a round, each with its `seconds`, `core_seconds` and `others_cores`.
         cores: that each contender could use.
 
     Returns:
-        `{"cores", "contenders": {name: figures}}`: `images_per_second` of all cores together, the same
-        `images_per_second_per_core`, and `times_as_fast` as each of Pillow's contenders, each with its spread.
+        `{"cores", "contenders": {name: figures}}`, each figure with its spread: `images_per_second` of all cores
+        together, the same `images_per_second_per_core`, `core_seconds_per_image` in which cores worked, and
+        `times_as_fast` as each of Pillow's contenders.
     """
     contenders = {}
     for name, own in turns.items():
@@ -87,6 +88,7 @@ def table(settings, turns, cores):
         contenders[name] = {
             "images_per_second": {**summarize(rates), "rounds": rates},
             "images_per_second_per_core": summarize([rate / cores for rate in rates]),
+            "core_seconds_per_image": summarize([turn["core_seconds"] / settings.images for turn in own]),
             "times_as_fast": ratios,
             "others_cores": [turn["others_cores"] for turn in own],
         }

@@ -29,7 +29,7 @@ def table_lines(results):
     """Returns the lines that show what `experiments.benchmarks.pipeline.measure` puts together."""
     columns = "".join(f" {'x ' + name:>20}" for name in PILLOW_CONTENDERS)
     return [
-        f"  {'':<{WIDTH}} {'images/s':>9} {'(lowest - highest)':>20} {'per core':>9}{columns}",
+        f"  {'':<{WIDTH}} {'images/s':>9} {'(lowest - highest)':>20} {'per core':>9} {'core ms':>8}{columns}",
         *(_contender_line(name, figures) for name, figures in results["contenders"].items()),
         *load_lines(results["contenders"]),
     ]
@@ -40,4 +40,5 @@ def _contender_line(name, figures):
     limits = f"({speed['smallest']:,.1f} - {speed['largest']:,.1f})"
     ratios = "".join(f" {spread(figures['times_as_fast'][other], '.2f'):>20}" for other in PILLOW_CONTENDERS)
     per_core = figures["images_per_second_per_core"]["median"]
-    return f"  {name:<{WIDTH}} {speed['median']:9,.1f} {limits:>20} {per_core:9,.1f}{ratios}"
+    work = figures["core_seconds_per_image"]["median"]
+    return f"  {name:<{WIDTH}} {speed['median']:9,.1f} {limits:>20} {per_core:9,.1f} {work * 1e3:8.3f}{ratios}"

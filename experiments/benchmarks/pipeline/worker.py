@@ -32,8 +32,8 @@ def serve(requests, answer):
     answer({"cores": cores})
     for request in requests:
         load = OthersLoad()
-        seconds, helpers_seconds = pipelines.run(json.loads(request))
-        answer({"seconds": seconds, "others_cores": load.cores(helpers_seconds)})
+        seconds, core_seconds, elsewhere = pipelines.run(json.loads(request))
+        answer({"seconds": seconds, "core_seconds": core_seconds, "others_cores": load.cores(elsewhere)})
     if task["kind"] == PILLOW:
         pipelines.close()
 
