@@ -34,10 +34,14 @@ def get_config():
             warmup_epochs=1,
         ),
         finetune=FinetuneConfig(
-            epochs=10,
+            epochs=25,
             batch_size=256,
-            crop_scale=(0.5, 1.0),
+            crop="padded",
             base_learning_rate=2e-3,
-            warmup_epochs=1,
+            warmup_epochs=2,
+            drop_path_rate=0.1,
+            label_smoothing=0.1,
+            erasing_probability=0.25,
+            ema_decay=0.998,
         ),
     ).to_config_dict()
