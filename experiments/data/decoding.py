@@ -6,7 +6,7 @@ import tensorflow as tf
 def decode_and_crop(encoded, choose_window, channels):
     """Decodes the part of an image that is needed.
 
-    Of a JPEG only the blocks under the window are decoded. CMYK becomes RGB, an alpha channel is dropped, a palette
+    Of a JPEG only the blocks under the window are decoded, with Pillow's arithmetic. CMYK becomes RGB, an alpha channel is dropped, a palette
     looked up, of 16 bits the upper 8 count, of an animation the first picture. The format is told by the first bytes;
     a note in the file that it is to be shown turned is not heeded.
 
@@ -25,7 +25,7 @@ def decode_and_crop(encoded, choose_window, channels):
 
     def decode_jpeg():
         window = choose_window(tf.io.extract_jpeg_shape(encoded)[:2])
-        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3)
+        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
 
     def decode_other():
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
