@@ -6,9 +6,9 @@ import tensorflow as tf
 def decode_and_crop(encoded, choose_window, channels):
     """Decodes the part of an image that is needed.
 
-    Of a JPEG only the blocks under the window are decoded, with Pillow's arithmetic. CMYK becomes RGB, an alpha channel is dropped, a palette
-    looked up, of 16 bits the upper 8 count, of an animation the first picture. The format is told by the first bytes;
-    a note in the file that it is to be shown turned is not heeded.
+    Of a JPEG only the blocks under the window are decoded, with Pillow's arithmetic. CMYK becomes RGB, an alpha channel
+    is dropped, a palette looked up, of 16 bits the upper 8 count, of an animation the first picture. The format is told
+    by the first bytes; a note in the file that it is to be shown turned is not heeded.
 
     Args:
         encoded: scalar string tensor, the bytes of a JPEG, PNG, BMP or GIF file.
