@@ -34,7 +34,7 @@ def get_config():
             warmup_epochs=1,
         ),
         finetune=FinetuneConfig(
-            epochs=25,
+            epochs=15,
             batch_size=256,
             crop="padded",
             base_learning_rate=2e-3,
