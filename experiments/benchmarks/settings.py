@@ -4,7 +4,7 @@ import dataclasses
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
-from experiments.config.sections import Section, require, require_at_least
+from experiments.config.sections import Section, require, require_at_least, require_one_of
 from experiments.errors import UserError
 from fcmae.encoder import EXECUTIONS
 from fcmae.masking import num_visible, patch_grid
@@ -59,15 +59,15 @@ class StepSettings(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        _require_one_of("variant", self.variant, VARIANTS)
-        _require_one_of("precision", self.precision, PRECISIONS)
-        _require_one_of("backend", self.backend, BACKENDS)
+        require_one_of("variant", self.variant, VARIANTS)
+        require_one_of("precision", self.precision, PRECISIONS)
+        require_one_of("backend", self.backend, BACKENDS)
         require(self.execution, f"execution is empty: name one or more of {', '.join(CONTENDERS)}.")
         for name in self.execution:
-            _require_one_of("execution", name, CONTENDERS)
+            require_one_of("execution", name, CONTENDERS)
         require(len(set(self.execution)) == len(self.execution), "execution names a contender twice.")
         for name in self.without:
-            _require_one_of("without", name, MEASURES)
+            require_one_of("without", name, MEASURES)
         require(
             not self.without or (self.backend == "tensorflow" and self.execution[0] != PYTORCH),
             "without takes measures back on TensorFlow: use backend=tensorflow, and sparse or dense as the first "
@@ -147,7 +147,3 @@ class StepSettings(Section):
     def policy(self):
         """Keras's dtype policy."""
         return PRECISIONS[self.precision]
-
-
-def _require_one_of(name, value, known):
-    require(value in known, f"{name}={value!r} is not one of {', '.join(known)}.")

@@ -4,7 +4,7 @@ import dataclasses
 import typing
 
 from experiments.config.mix import parse_sources
-from experiments.config.sections import Section, require, require_at_least
+from experiments.config.sections import Section, require, require_at_least, require_one_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -73,10 +73,7 @@ class DataConfig(Section):
             f"data.mean and data.std need {self.channels} numbers each, one for each of data.channels.",
         )
         require(min(self.std) > 0, "data.std is above 0.")
-        require(
-            self.evaluation_view in ("auto", "centre", "whole"),
-            f"data.evaluation_view={self.evaluation_view!r} is not one of auto, centre, whole.",
-        )
+        require_one_of("data.evaluation_view", self.evaluation_view, ("auto", "centre", "whole"))
         require(0 < self.evaluation_crop <= 1, "data.evaluation_crop lies in (0, 1].")
         for name in ("validation_share", "test_share"):
             require(0 <= getattr(self, name) < 1, f"data.{name} lies in [0, 1).")

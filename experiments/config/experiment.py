@@ -9,7 +9,7 @@ from convnext.pretrained import STEMS
 from experiments.config.data import DataConfig
 from experiments.config.finetuning import FinetuneConfig
 from experiments.config.model import ModelConfig
-from experiments.config.sections import Section, from_mapping, require, require_at_least
+from experiments.config.sections import Section, from_mapping, require, require_at_least, require_one_of
 from experiments.config.training import PretrainConfig
 from experiments.errors import UserError
 from fcmae.masking import num_visible, patch_grid
@@ -33,10 +33,7 @@ class WandbConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        require(
-            self.mode in ("disabled", "offline", "online"),
-            f"wandb.mode={self.mode!r} is not one of disabled, offline, online.",
-        )
+        require_one_of("wandb.mode", self.mode, ("disabled", "offline", "online"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,15 +76,9 @@ class Config(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.precision in ("auto", "float32", "mixed_bfloat16"), f"precision={self.precision!r} is unknown.")
-        require(
-            self.distribution in ("auto", "none", "mirrored"),
-            f"distribution={self.distribution!r} is not one of auto, none, mirrored.",
-        )
-        require(
-            self.pretrained_stem in STEMS,
-            f"pretrained_stem={self.pretrained_stem!r} is not one of {', '.join(STEMS)}.",
-        )
+        require_one_of("precision", self.precision, ("auto", "float32", "mixed_bfloat16"))
+        require_one_of("distribution", self.distribution, ("auto", "none", "mirrored"))
+        require_one_of("pretrained_stem", self.pretrained_stem, STEMS)
         require_at_least("", self, 0, "seed", "logical_cpus")
         require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
         require_at_least("", self, 1, "log_every", "checkpoint_every", "keep_checkpoints")

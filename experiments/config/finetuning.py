@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 
-from experiments.config.sections import require, require_at_least
+from experiments.config.sections import require, require_at_least, require_one_of
 from experiments.config.training import TrainingConfig
 from experiments.optim.layer_decay import GROUPS
 
@@ -95,8 +95,7 @@ class FinetuneConfig(TrainingConfig):
     def _check_training(self):
         require(0 < self.layer_decay <= 1, f"finetune.layer_decay lies in (0, 1], got {self.layer_decay:g}.")
         for name, allowed in (("layer_decay_groups", GROUPS), ("class_weights", CLASS_WEIGHTS)):
-            value = getattr(self, name)
-            require(value in allowed, f"finetune.{name}={value!r} is not one of {', '.join(allowed)}.")
+            require_one_of(f"finetune.{name}", getattr(self, name), allowed)
         if not self.frozen_encoder:
             return
         for name, off in (("drop_path_rate", 0.0), ("layer_decay", 1.0)):

@@ -67,3 +67,8 @@ def require_at_least(section, config, smallest, *names):
         value = getattr(config, name)
         where = f"{section}.{name}" if section else name
         require(value >= smallest, f"{where} is at least {smallest}, got {value}.")
+
+
+def require_one_of(where, value, allowed):
+    """Raises UserError unless the value of the field called `where` is among the `allowed` ones."""
+    require(value in allowed, f"{where}={value!r} is not one of {', '.join(allowed)}.")

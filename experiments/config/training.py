@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 
-from experiments.config.sections import Section, require, require_at_least
+from experiments.config.sections import Section, require, require_at_least, require_one_of
 from fcmae.encoder import EXECUTIONS
 
 
@@ -59,7 +59,7 @@ class TrainingConfig(Section):
         )
         require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
         require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
-        require(self.crop in ("resized", "padded"), f"{self.section}.crop={self.crop!r} is not one of resized, padded.")
+        require_one_of(f"{self.section}.crop", self.crop, ("resized", "padded"))
         scale = self.crop_scale
         require(
             len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
@@ -101,9 +101,6 @@ class PretrainConfig(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        require(
-            self.execution in EXECUTIONS,
-            f"pretrain.execution={self.execution!r} is not one of {', '.join(EXECUTIONS)}.",
-        )
+        require_one_of("pretrain.execution", self.execution, EXECUTIONS)
         require_at_least(self.section, self, 0, "pictures", "probe_every")
         require_at_least(self.section, self, 2, "probe_images")

@@ -109,7 +109,7 @@ ERRORS = [
         "finetune.color_jitter and finetune.randaugment_magnitude do not go together: set one of them to 0.",
     ),
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
-    (Config, {"precision": "float64"}, "precision='float64' is unknown."),
+    (Config, {"precision": "float64"}, "precision='float64' is not one of auto, float32, mixed_bfloat16."),
     (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored."),
     (Config, {"seed": -1}, "seed is at least 0, got -1."),
     (Config, {"logical_cpus": -1}, "logical_cpus is at least 0, got -1."),

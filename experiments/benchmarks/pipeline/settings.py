@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.config import DataConfig
-from experiments.config.sections import Section, require, require_at_least
+from experiments.config.sections import Section, require, require_at_least, require_one_of
 
 NUM_CLASSES = 1000
 CROP_SCALE = (0.2, 1.0)  # of the windows in pretraining
@@ -83,7 +83,7 @@ class InputSettings(Section):
         require_at_least("", self, 0, "cores", "seed")
         require(self.stages, f"stages is empty: name one or more of {', '.join(STAGES)}.")
         for name in self.stages:
-            require(name in STAGES, f"stages={name!r} is not one of {', '.join(STAGES)}.")
+            require_one_of("stages", name, STAGES)
         require(len(set(self.stages)) == len(self.stages), "stages names a contender twice.")
         require(
             self.files >= self.batch_size,
