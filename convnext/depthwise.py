@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from convnext.arguments import check_layer_arguments
 from convnext.devices import is_tensorflow_on_cpu
 
 
@@ -12,20 +13,37 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     With TensorFlow on a CPU the gradient of the kernel is computed as `kernel_gradient` does. TensorFlow's own
     operation takes 1.7 to 8 times as long (batches of 4 and 8, feature maps of 56x56x40 to 7x7x768, 2 cores). On
-    other devices and backends, and for kernels of even size, the gradient is the framework's.
+    other devices and backends, for kernels of even size and for images of unknown size, the gradient is the framework's.
 
     Args:
-        kernel_size: side of the kernel.
+        kernel_size: side of the kernel, or two sides.
+        depthwise_initializer: of the kernel.
+        **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
 
-    def __init__(self, kernel_size, **kwargs):
-        super().__init__(kernel_size, **{"padding": "same", "data_format": "channels_last", **kwargs})
+    def __init__(self, kernel_size, depthwise_initializer="glorot_uniform", **kwargs):
+        check_layer_arguments(kwargs)
+        super().__init__(
+            kernel_size,
+            padding="same",
+            data_format="channels_last",
+            depthwise_initializer=depthwise_initializer,
+            **kwargs,
+        )
 
     def call(self, inputs):
-        if not is_tensorflow_on_cpu() or not all(side % 2 for side in self.kernel_size):
+        odd = all(side % 2 for side in self.kernel_size)
+        if not is_tensorflow_on_cpu() or not odd or None in inputs.shape[1:3]:
             return super().call(inputs)
         outputs = _convolve(inputs, ops.cast(self.kernel, inputs.dtype))
         return ops.add(outputs, self.bias)
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "kernel_size": self.kernel_size,
+            "depthwise_initializer": keras.initializers.serialize(self.depthwise_initializer),
+        }
 
 
 def kernel_gradient(inputs, upstream, kernel_size):

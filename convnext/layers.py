@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from convnext.arguments import check_layer_arguments
 from convnext.devices import is_tensorflow_on_cpu
 from convnext.fusion import fused
 
@@ -14,15 +15,22 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """Layer normalization over the channels, `(B, ..., C)`, with the epsilon of the published models.
 
     With TensorFlow on a CPU it is `fused`; on other devices and backends it is the framework's.
+
+    Args:
+        **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
 
     def __init__(self, **kwargs):
-        super().__init__(**{"epsilon": EPSILON, **kwargs})
+        check_layer_arguments(kwargs)
+        super().__init__(epsilon=EPSILON, **kwargs)
 
     def call(self, inputs):
         if not is_tensorflow_on_cpu():
             return super().call(inputs)
         return fused(normalize_channels)(inputs, *in_float32(self.gamma, self.beta))
+
+    def get_config(self):
+        return keras.layers.Layer.get_config(self)
 
 
 def normalize_channels(inputs, gamma, beta):

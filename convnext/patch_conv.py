@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from convnext.arguments import check_layer_arguments
 from convnext.devices import is_tensorflow_on_cpu
 
 
@@ -12,23 +13,38 @@ class PatchConv(keras.layers.Conv2D):
 
     Each output sees a patch of its own, so the convolution is one matrix product. With TensorFlow on a CPU it is
     computed as such, forward and backward: its convolution takes 1.2 to 4 times as long (sizes of atto and tiny,
-    2 cores). On other devices and backends it is the framework's.
+    2 cores). On other devices and backends, and for images of unknown size, it is the framework's.
 
     Args:
         filters: number of output channels.
         size: side of a patch, in pixels or positions.
+        kernel_initializer: of the kernel.
+        **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
 
-    def __init__(self, filters, size, **kwargs):
-        super().__init__(filters, size, **{"strides": size, "data_format": "channels_last", **kwargs})
+    def __init__(self, filters, size, kernel_initializer="glorot_uniform", **kwargs):
+        check_layer_arguments(kwargs)
+        self.size = size
+        super().__init__(
+            filters, size, strides=size, data_format="channels_last", kernel_initializer=kernel_initializer, **kwargs
+        )
 
     def call(self, inputs):
         if not is_tensorflow_on_cpu() or None in inputs.shape[1:3]:
             return super().call(inputs)
-        size, _, channels, filters = self.kernel.shape
+        size, channels = self.size, inputs.shape[-1]
         rows, columns = inputs.shape[1] // size, inputs.shape[2] // size
-        inputs = inputs[:, : rows * size, : columns * size]
+        inputs = ops.cast(inputs[:, : rows * size, : columns * size], self.compute_dtype)
         patches = ops.reshape(inputs, (-1, rows, size, columns, size * channels))
         patches = ops.reshape(ops.transpose(patches, (0, 1, 3, 2, 4)), (-1, size * size * channels))
-        outputs = ops.matmul(patches, ops.reshape(ops.cast(self.kernel, inputs.dtype), (-1, filters)))
-        return ops.reshape(ops.add(outputs, ops.cast(self.bias, inputs.dtype)), (-1, rows, columns, filters))
+        kernel = ops.reshape(ops.cast(self.kernel, inputs.dtype), (-1, self.filters))
+        outputs = ops.add(ops.matmul(patches, kernel), ops.cast(self.bias, inputs.dtype))
+        return ops.reshape(outputs, (-1, rows, columns, self.filters))
+
+    def get_config(self):
+        return {
+            **keras.layers.Layer.get_config(self),
+            "filters": self.filters,
+            "size": self.size,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -14,7 +14,7 @@ Two executions compute this same function with the same layers:
 
 from keras import ops
 
-from fcmae.layout import StageLayout, gather_patches, nan_unless_exact, split_patches
+from fcmae.layout import StageLayout, gather_patches, nan_unless_exact, rank_patches, split_patches
 from fcmae.masking import patch_grid, patchify, raise_to_resolution
 
 EXECUTIONS = ("sparse", "dense")
@@ -69,6 +69,7 @@ def encode_sparse(backbone, images, visible, num_visible, training=None):
     patch_size = backbone.total_stride
     grid = patch_grid(images.shape[1], images.shape[2], patch_size)
     indices, _ = split_patches(visible, num_visible)
+    ranks = rank_patches(visible, num_visible)
     patches = gather_patches(patchify(images, patch_size), indices)
     factor = patch_size // backbone.stem_stride
     # Each visible patch is a small image of its own for the stem and the downsamplings: (B * K, r, r, C).
@@ -77,7 +78,7 @@ def encode_sparse(backbone, images, visible, num_visible, training=None):
         if stage.downsampling is not None:
             x = stage.downsampling(x)
             factor //= 2
-        layout = StageLayout(indices, grid, factor)
+        layout = StageLayout(indices, ranks, grid, factor)
         rows = ops.reshape(x, (-1, num_visible * factor**2, x.shape[-1]))
         for block in stage.blocks:
             convolved = layout.to_rows(block.depthwise_conv(layout.to_grid(rows)))

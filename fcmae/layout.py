@@ -43,21 +43,33 @@ def gather_patches(patches, indices):
     return ops.take(ops.reshape(patches, (-1, values)), first + indices, axis=0)
 
 
+def rank_patches(visible, num_visible):
+    """Returns the place of each patch among the visible ones of its image, `(B, L)` int32; K for hidden patches.
+
+    Args:
+        visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
+        num_visible: K; where there are more, those after the first K count as hidden.
+    """
+    kept = ops.cast(visible, "int32")
+    return ops.where(kept > 0, ops.minimum(ops.cumsum(kept, axis=1) - 1, num_visible), num_visible)
+
+
 class StageLayout:
     """The visible positions of a batch at one stage.
 
     Args:
         indices: `(B, K)` int32, the visible patches of `split_patches`.
+        ranks: `(B, L)` int32, of `rank_patches`.
         grid: `(rows, columns)` of the patches.
         factor: positions `r` of the stage on the side of a patch.
     """
 
-    def __init__(self, indices, grid, factor):
+    def __init__(self, indices, ranks, grid, factor):
         self._height, self._width = grid[0] * factor, grid[1] * factor
         self._num_rows = indices.shape[1] * factor * factor
         batch = ops.arange(ops.shape(indices)[0], dtype="int32")
         self._grid_of_row = self._positions_of_rows(indices, grid, factor, batch)
-        self._row_of_grid = self._rows_of_positions(indices, grid, factor, batch)
+        self._row_of_grid = self._rows_of_positions(ranks, indices.shape[1], grid, factor, batch)
 
     def _positions_of_rows(self, indices, grid, factor, batch):
         """Returns for each row its position in the flattened `(B, H, W)`, `(B * K * r * r,)`."""
@@ -67,17 +79,13 @@ class StageLayout:
         first = (batch * (self._height * self._width))[:, None, None, None]
         return ops.reshape(first + row * self._width + column, (-1,))
 
-    def _rows_of_positions(self, indices, grid, factor, batch):
+    def _rows_of_positions(self, ranks, num_visible, grid, factor, batch):
         """Returns for each position of the flattened `(B, H, W)` its row, or the row after the last if it is hidden."""
-        num_visible = indices.shape[1]
-        patches = ops.arange(grid[0] * grid[1], dtype="int32")
-        matches = ops.cast(indices[:, :, None] == patches, "int32")  # (B, K, L), one 1 for each visible patch
-        rank = ops.sum(matches * ops.arange(num_visible, dtype="int32")[:, None], axis=1)
         inside = ops.arange(factor, dtype="int32")
-        rows = batch[:, None] * self._num_rows + rank * factor**2
+        rows = batch[:, None] * self._num_rows + ranks * factor**2
         rows = ops.reshape(rows, (-1, grid[0], 1, grid[1], 1)) + (inside[:, None, None] * factor + inside)
-        hidden = ops.reshape(ops.sum(matches, axis=1) == 0, (-1, grid[0], 1, grid[1], 1))
-        after_last = ops.shape(indices)[0] * self._num_rows
+        hidden = ops.reshape(ranks == num_visible, (-1, grid[0], 1, grid[1], 1))
+        after_last = ops.shape(ranks)[0] * self._num_rows
         return ops.reshape(ops.where(hidden, after_last, rows), (-1,))
 
     def to_grid(self, rows):

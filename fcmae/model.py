@@ -120,6 +120,7 @@ class FCMAE(keras.Model):
 
     def encode(self, images, visible, training=None):
         """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at hidden ones."""
+        visible = ops.cast(visible, "float32")
         if self.execution == "dense":
             return encode_dense(self.backbone, images, visible, training=training)
         return encode_sparse(self.backbone, images, visible, self.num_visible, training=training)

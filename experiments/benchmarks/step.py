@@ -29,7 +29,7 @@ def run(settings, say=print):
         say: function that takes a line for the user.
 
     Returns:
-        Everything measured, as plain values; the fields are those of the README's description.
+        Everything measured, as plain values; what `measure` returns is in the list `tables`.
 
     Raises:
         UserError: if a package is missing that a contender needs.

@@ -17,8 +17,8 @@ class TrainingConfig(Section):
         batch_size: images of one optimizer step, over all devices and accumulation steps.
         accumulation_steps: parts in which a device works through its share of a batch, to need less memory.
         crop: how training crops: `resized` resizes a random window, with `crop_scale`; `padded` moves the view of
-            evaluation by up to an eighth of its side at random, with black where nothing is, as is usual for images
-            of up to 64 pixels such as CIFAR's.
+            evaluation by up to an eighth of its side at random, with black where nothing is; `auto` is `padded` for
+            images of up to 64 pixels, such as CIFAR's, and `resized` for larger ones.
         crop_scale: smallest and largest area of the random crop, as a share of the image.
         base_learning_rate: peak rate for a batch of 256; the rate grows in proportion to the batch.
         min_learning_rate: rate at the end of the cosine.
@@ -35,7 +35,7 @@ class TrainingConfig(Section):
     steps: int = 0
     batch_size: int = 256
     accumulation_steps: int = 1
-    crop: str = "resized"
+    crop: str = "auto"
     crop_scale: tuple[float, ...] = (0.2, 1.0)
     base_learning_rate: float = 1.5e-4
     min_learning_rate: float = 0.0
@@ -59,7 +59,7 @@ class TrainingConfig(Section):
         )
         require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
         require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
-        require_one_of(f"{self.section}.crop", self.crop, ("resized", "padded"))
+        require_one_of(f"{self.section}.crop", self.crop, ("auto", "resized", "padded"))
         scale = self.crop_scale
         require(
             len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,

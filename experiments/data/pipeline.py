@@ -23,6 +23,8 @@ from experiments.data.readers import check_mixing, share_of_batch
 # Independent streams of randomness of one example.
 WINDOW, FLIP, MASK, COLORS, ERASING = range(5)
 
+PADDED_UP_TO = 64  # side in pixels up to which images are moved rather than cut and resized
+
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
@@ -67,6 +69,8 @@ class Preparation:
         values = {}
         for section in (data, training):
             values |= {f.name: getattr(section, f.name) for f in dataclasses.fields(cls) if hasattr(section, f.name)}
+        if values.get("crop") == "auto":
+            values["crop"] = "padded" if data.image_size <= PADDED_UP_TO else "resized"
         return cls(**values)
 
     def for_training(self, encoded, seed):

@@ -30,6 +30,11 @@ class LayerwiseAdamW(keras.optimizers.Adam):
             self.assign(variable, variable * (1.0 - ops.cast(rate * decay, variable.dtype)))
         self.adam_step(gradient, variable, rate, index)
 
+    def get_config(self):
+        config = {**super().get_config(), "rate_factors": self._rate_factors, "decays": self._decays}
+        del config["weight_decay"]  # each variable has its own
+        return config
+
     def adam_step(self, gradient, variable, rate, index):
         """Does the step of Adam, for the `index`-th variable."""
         super().update_step(gradient, variable, rate)

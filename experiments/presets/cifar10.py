@@ -7,7 +7,7 @@
 
 Expected: not run here, and nothing is published for this method on these images.
 
-Numbers: mask ratio, rates, decays and crop of pretraining, and augmentation, peak rate (8e-4), decays and stochastic
+Numbers: mask ratio, rates and decays of pretraining, and augmentation, peak rate (8e-4), decays and stochastic
 depth of fine-tuning are those of the paper (ConvNeXt V2, appendix A) for atto; crops for small images are padded, as
 is usual for CIFAR. Batches and lengths are a guess that suits the size of the data, and the average of the weights is
 left out because it needs longer runs. Nothing was tuned.
@@ -27,7 +27,6 @@ def get_config():
         pretrain=PretrainConfig(
             epochs=400,
             batch_size=512,
-            crop_scale=(0.2, 1.0),
             base_learning_rate=1.5e-4,
             warmup_epochs=10,
             probe_every=20,

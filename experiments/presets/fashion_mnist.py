@@ -29,6 +29,7 @@ def get_config():
         pretrain=PretrainConfig(
             epochs=20,
             batch_size=256,
+            crop="resized",
             crop_scale=(0.5, 1.0),
             base_learning_rate=1e-3,
             warmup_epochs=1,

@@ -62,7 +62,9 @@ def _sum_over_parts(function, batch, num_parts):
     """Cuts a batch into parts, applies the function to one after the other, and sums what it returns."""
     if num_parts == 1:
         return function(batch)
-    part_size = batch["weights"].shape[0] // num_parts
+    part_size, rest = divmod(batch["weights"].shape[0], num_parts)
+    if rest:
+        raise ValueError(f"A device's {batch['weights'].shape[0]} examples do not divide into {num_parts} parts.")
 
     def part(i):
         return {name: value[i * part_size : (i + 1) * part_size] for name, value in batch.items()}

@@ -27,7 +27,7 @@ TRAINING_ERRORS = [
     ({"crop_scale": (0.0, 1.0)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
     ({"crop_scale": (0.5, 1.1)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
     ({"crop_scale": (0.5,)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1, got (0.5,)."),
-    ({"crop": "square"}, "{}.crop='square' is not one of resized, padded."),
+    ({"crop": "square"}, "{}.crop='square' is not one of auto, resized, padded."),
     ({"batch_size": 10, "accumulation_steps": 4}, "{}.batch_size=10 does not divide by {}.accumulation_steps=4."),
 ]
 ERRORS = [

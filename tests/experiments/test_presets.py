@@ -170,7 +170,7 @@ def test_pretraining_on_imagenet_is_that_of_the_paper(size):
     assert (pretrain.batch_size, pretrain.base_learning_rate, pretrain.epochs) == (4096, 1.5e-4, 1600)
     assert (pretrain.warmup_epochs, pretrain.weight_decay) == (40, 0.05)
     assert (pretrain.beta_1, pretrain.beta_2, pretrain.mask_ratio) == (0.9, 0.95, 0.6)
-    assert (pretrain.crop, pretrain.crop_scale, config.data.flip) == ("resized", (0.2, 1.0), True)
+    assert (pretrain.crop, pretrain.crop_scale, config.data.flip) == ("auto", (0.2, 1.0), True)
     assert (config.model.decoder_dim, config.model.decoder_depth) == (512, 1)
     assert (pretrain.accumulation_steps, pretrain.probe_every, config.data.validation_share) == (1, 0, 0)
     plan = Plan.of(pretrain, IMAGENET)

@@ -4,7 +4,14 @@ import dataclasses
 
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 
-QUIET = {"evaluations": 0, "warmup_epochs": 0, "batch_size": 16, "steps": 8, "base_learning_rate": 0.1}
+QUIET = {
+    "evaluations": 0,
+    "warmup_epochs": 0,
+    "batch_size": 16,
+    "steps": 8,
+    "base_learning_rate": 0.1,
+    "crop": "resized",
+}
 
 
 def tiny_config(pretrain=(), finetune=(), data=(), model=(), **arguments):

@@ -3,16 +3,20 @@
 Every random choice takes a stateless seed, `(2,)` int64, and is a function of it.
 """
 
+import math
+
 import tensorflow as tf
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
+ATTEMPTS = 10
 
 
 def random_window(size, scale, seed):
     """Draws a window of random area and aspect ratio (the random resized crop of Inception).
 
-    Where none fits, in a very long image, it is the largest window in the middle that keeps the bounds of the aspect
-    ratio, as in torchvision.
+    The area is uniform and the aspect ratio log-uniform, as in torchvision; TensorFlow's own draw is uniform in the
+    side and makes smaller windows. Of ten draws the first that fits counts. Where none does, in a very long image, it
+    is the largest window in the middle that keeps the bounds of the aspect ratio, as in torchvision.
 
     Args:
         size: `(2,)` int32, height and width of the image.
@@ -22,19 +26,18 @@ def random_window(size, scale, seed):
     Returns:
         `(4,)` int32: top, left, height, width.
     """
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.concat([size, [1]], axis=0),
-        bounding_boxes=tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),
-        seed=seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=ASPECT_RATIOS,
-        area_range=scale,
-        max_attempts=10,
-        use_image_if_no_bounding_boxes=True,
-    )
-    found = tf.concat([begin[:2], extent[:2]], axis=0)
-    # The whole image is also what the draw returns if it fails; where it is a fair draw, the other is the same.
-    return tf.where(tf.reduce_all(extent[:2] == size), _largest_window(size), found)
+    draws = tf.random.stateless_uniform((4, ATTEMPTS), seed)
+    sides = tf.cast(size, tf.float32)
+    area = sides[0] * sides[1] * (scale[0] + (scale[1] - scale[0]) * draws[0])
+    lowest, highest = (math.log(ratio) for ratio in ASPECT_RATIOS)
+    aspect = tf.exp(lowest + (highest - lowest) * draws[1])
+    extents = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=-1)))
+    fits = tf.reduce_all((extents > 0) & (extents <= sides), axis=-1)
+    first = tf.argmax(tf.cast(fits, tf.int32))
+    extent = extents[first]
+    corner = tf.minimum(tf.floor(tf.gather(draws[2:], first, axis=1) * (sides - extent + 1)), sides - extent)
+    found = tf.cast(tf.concat([corner, extent], axis=0), tf.int32)
+    return tf.where(tf.reduce_any(fits), found, _largest_window(size))
 
 
 def centre_window(size, share):

@@ -1,5 +1,6 @@
 """A file's way to the input of the model, beside Pillow and NumPy."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -144,7 +145,13 @@ def test_a_preparation_takes_its_values_from_the_configuration():
         image_size=64, channels=1, mean=(0.25,), std=(0.5,), flip=True, evaluation_crop=0.75, source="digits"
     )
     training = PretrainConfig(crop_scale=(0.3, 0.8))
-    assert Preparation.of(data, training) == Preparation(64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True)
+    expected = Preparation(64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True, crop="padded")
+    assert Preparation.of(data, training) == expected
+    # Above 64 pixels windows are resized, and below where that is asked for.
+    larger = dataclasses.replace(data, image_size=96)
+    assert Preparation.of(larger, training) == dataclasses.replace(expected, image_size=96, crop="resized")
+    resized = PretrainConfig(crop="resized", crop_scale=(0.3, 0.8))
+    assert Preparation.of(data, resized).crop == "resized"
     assert Preparation.of(data).crop_scale == (1.0, 1.0)
     finetune = FinetuneConfig(
         crop_scale=(0.3, 0.8),
