@@ -13,7 +13,8 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     With TensorFlow on a CPU the gradient of the kernel is computed as `kernel_gradient` does. TensorFlow's own
     operation takes 1.7 to 8 times as long (batches of 4 and 8, feature maps of 56x56x40 to 7x7x768, 2 cores). On
-    other devices and backends, for kernels of even size and for images of unknown size, the gradient is the framework's.
+    other devices and backends, for kernels of even size and for images of unknown size, the gradient is that of the
+    framework.
 
     Args:
         kernel_size: side of the kernel, or two sides.

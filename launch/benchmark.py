@@ -80,12 +80,7 @@ SHARED = ("image_size", "batch_size", "rounds", "steps", "warmup")  # flags of b
 
 def measure_step():
     """Measures the training step that the flags describe; returns all figures."""
-    picture = _writable("plot")
-    results = step.run(_step_settings())
-    if picture:
-        draw_mask_ratios(picture, results)
-        print(f"drawn: {picture}")
-    return results
+    return step.run(_step_settings())
 
 
 def measure_profile():
@@ -122,11 +117,22 @@ def main(arguments):
     del arguments
     if flags.FLAGS.what is None:
         raise UserError(f"--what is missing: name what to measure, one of {', '.join(BENCHMARKS)}.")
-    file = _writable("json")
+    file, picture = _writable("json"), _picture()
     results = BENCHMARKS[flags.FLAGS.what]()
     if file:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         print(f"written: {file}")
+    if picture:
+        draw_mask_ratios(picture, results)
+        print(f"drawn: {picture}")
+
+
+def _picture():
+    """Returns the path of --plot, or None."""
+    picture = _writable("plot")
+    if picture and (flags.FLAGS.what != "step" or len(flags.FLAGS.mask_ratio) < 2 or picture.suffix != ".png"):
+        raise UserError("--plot names a .png file for --what=step over two or more mask ratios.")
+    return picture
 
 
 def _given(names):

@@ -30,8 +30,10 @@ def run(settings, say=print):
     Raises:
         UserError: if the settings name something that has no operations of TensorFlow.
     """
-    if settings.backend != "tensorflow" or set(settings.execution) - set(EXECUTIONS):
-        raise UserError("--what=profile shows TensorFlow's operations: use --backend=tensorflow, sparse or dense.")
+    if settings.backend != "tensorflow" or set(settings.execution) - set(EXECUTIONS) or settings.without:
+        raise UserError(
+            "--what=profile shows TensorFlow's operations: use --backend=tensorflow, sparse or dense, and no --without."
+        )
     results = {"what": "profile", "settings": dataclasses.asdict(settings), **circumstances(), "tables": []}
     for line in opening_lines(settings, results):
         say(line)
@@ -47,7 +49,8 @@ def run(settings, say=print):
 def profile(settings, ratio, execution):
     """Returns `{operation: {"milliseconds": ..., "calls": ...}}` of one step, the longest first.
 
-    The milliseconds are those of all cores together, so that they may sum to more than the step takes.
+    The milliseconds are the durations of the operations. Operations run beside each other, so they may sum to more than
+    the step takes; one that uses several cores counts once.
     """
     import tensorflow as tf
 
@@ -100,7 +103,7 @@ def _table_lines(ratio, execution, operations):
     shown = list(operations.items())[:SHOWN]
     rest = total - sum(figures["milliseconds"] for _, figures in shown)
     return [
-        f"{execution}, mask ratio {ratio:g}: milliseconds a step of all cores together",
+        f"{execution}, mask ratio {ratio:g}: durations of operations, in milliseconds a step",
         f"  {'':<40} {'ms':>8} {'share':>7} {'calls':>6}",
         *(
             f"  {name:<40} {figures['milliseconds']:8.2f} {figures['milliseconds'] / total:7.1%}"

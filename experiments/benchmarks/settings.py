@@ -65,7 +65,9 @@ class StepSettings(Section):
         require(self.execution, f"execution is empty: name one or more of {', '.join(CONTENDERS)}.")
         for name in self.execution:
             require_one_of("execution", name, CONTENDERS)
-        require(len(set(self.execution)) == len(self.execution), "execution names a contender twice.")
+        for name in ("execution", "without", "mask_ratio"):
+            values = getattr(self, name)
+            require(len(set(values)) == len(values), f"{name} names one of its values twice.")
         for name in self.without:
             require_one_of("without", name, MEASURES)
         require(

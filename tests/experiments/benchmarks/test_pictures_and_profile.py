@@ -43,7 +43,7 @@ def test_an_event_is_an_operation_or_none(event, operation):
     assert profile._operation(event) == operation
 
 
-@pytest.mark.parametrize("changes", [{"backend": "jax"}, {"execution": ("pytorch",)}])
+@pytest.mark.parametrize("changes", [{"backend": "jax"}, {"execution": ("pytorch",)}, {"without": ("onednn",)}])
 def test_only_tensorflow_can_be_profiled(changes):
     with pytest.raises(UserError, match="--backend=tensorflow"):
         profile.run(StepSettings(**changes))
