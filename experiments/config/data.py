@@ -35,8 +35,10 @@ class DataConfig(Section):
             `auto`: the whole from 384 pixels up, as the paper does, and the centre below.
         evaluation_crop: share of the shorter side that the centre crop of evaluation keeps.
         validation_share: share of the training images that is held out for choices.
-        test_share: share that is held out for the final figures, for a source without a test split of its own.
-        shuffle_buffer: number of images among which a stream (TFDS) is shuffled.
+        test_share: share that is held out for the final figures, of a labelled folder without a test split.
+        shuffle_buffer: number of images among which a stream (TFDS) is shuffled. It fills before the first batch, and
+            each process that reads holds one for each TFDS source of a mix: it takes this number times the size of a
+            file. 65,536 files of 110 kB, as ImageNet's are, take 7.2 GB; 10,000 take 1.1 GB.
     """
 
     source: str = "digits"

@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 from sklearn import datasets
 
-from experiments.data.source import MemorySplit, Source, held_out
+from experiments.data.held_out import held_out
+from experiments.data.source import MemorySplit, Source
 
 SIDE = 32
 MAX_INK = 16  # the scans count ink from 0 to 16

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.folder_layout import read_layout
-from experiments.data.source import MemorySplit, Source, held_out
+from experiments.data.held_out import check_shares, held_out
+from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
 
 # What TensorFlow decodes, as Pillow calls it.
@@ -35,7 +36,8 @@ def open_folder(path, config):
         config: a `DataConfig`.
 
     Raises:
-        UserError: if the folder does not exist, holds no image, or its splits and classes do not fit together.
+        UserError: if the folder does not exist, holds no image, or its splits and classes do not fit together, or the
+            shares leave none to train on.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
@@ -54,9 +56,10 @@ def open_folder(path, config):
     shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
     missing = {name: share for name, share in shares.items() if name not in splits}
     train = splits["train"]
+    too_small = check_shares(train.num_examples, missing, f"folder:{root}")
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
-    notes = _notes(root, good, layout, skipped)
+    notes = (*_notes(root, good, layout, skipped), *too_small)
     return Source(f"folder:{root}", splits, layout.class_names, notes)
 
 

@@ -1,7 +1,9 @@
 """What the sub-folders of a folder of images mean: splits and classes.
 
-Splits: where a folder has a sub-folder `train` and one or both of `val` (or `valid`, `validation`) and `test`, in upper
-or lower case, these are the splits, and images beside them are left out and counted. Each of them has to hold an image.
+Splits: where a folder has a sub-folder `train` (or `training`) and one or both of `val` (or `valid`, `validation`) and
+`test`, in upper or lower case, these are the splits, and images beside them are left out and counted. Each of them has
+to hold an image. A `train` in which all images lie is the training split as well. Where all sub-folders with images are
+called like splits and none of them is `train`, what to train on is unclear: an error.
 
 Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders;
 those of the first level are the classes. Images of other splits have to lie in folders of the same names. A class
@@ -15,7 +17,11 @@ import numpy as np
 
 from experiments.errors import UserError
 
-SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    "test": "test",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +45,7 @@ def read_layout(root, files):
     Raises:
         UserError: if the splits cannot be told apart, lack images, or differ in their classes.
     """
-    folders = _split_folders(root)
+    folders = _split_folders(root, files)
     bases = {split: root / folder for split, folder in folders.items()} or {"train": root}
     members = {split: [file for file in files if base in file.parents] for split, base in bases.items()}
     for split, base in bases.items():
@@ -61,13 +67,23 @@ def read_layout(root, files):
     return Layout(splits, class_names, tuple(notes))
 
 
-def _split_folders(root):
+def _split_folders(root, files):
     """Returns `{split: folder}`, empty where the sub-folders are no splits."""
     found = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if split := SPLITS.get(folder.name.lower()):
             found.setdefault(split, []).append(folder.name)
-    if "train" not in found or len(found) < 2:
+    filled = {_class_folder(root, file) for file in files}
+    others = filled.difference(*found.values())  # with None for images beside
+    if "train" not in found:
+        if filled - {None} and not others - {None}:
+            names = ", ".join(sorted(filled - {None}))
+            raise UserError(
+                f"{root} has images in {names}, but no train folder: rename what to train on to train, or name it "
+                f"alone, as in folder:{root / min(filled - {None})}."
+            )
+        return {}
+    if len(found) < 2 and others:
         return {}
     for split, names in found.items():
         if len(names) > 1:

@@ -57,7 +57,8 @@ def _load_or_blank(examples, load, batch_size):
         return loaded.concatenate(blanks).take(tf.size(places, tf.int64))
 
     placed = examples.enumerate().map(lambda count, example: (count % batch_size, example))
-    parts = placed.batch(batch_size).flat_map(lambda *batch: tf.data.Dataset.from_tensor_slices(batch).batch(PART))
+    sizes = [min(PART, batch_size - start) for start in range(0, batch_size, PART)]  # a part lies in one batch
+    parts = placed.batch(PART).rebatch(sizes)  # a whole batch of encoded images would take memory and time
     return parts.interleave(
         load_part,
         cycle_length=PARTS_AT_ONCE,

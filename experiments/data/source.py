@@ -27,12 +27,14 @@ class MemorySplit:
         labels: `(N,)` integers.
         are_paths: whether `contents` are paths.
         cache: whether the files stay in memory once they have been read.
+        unchecked: whether encoded images in memory come from a source that may hold unreadable ones; files always may.
     """
 
     contents: np.ndarray
     labels: np.ndarray
     are_paths: bool = False
     cache: bool = False
+    unchecked: bool = False
 
     @property
     def num_examples(self):
@@ -42,7 +44,7 @@ class MemorySplit:
     @property
     def can_fail(self):
         """Whether an example may turn out to be no readable image."""
-        return self.are_paths
+        return self.are_paths or self.unchecked
 
     @property
     def num_bytes(self):
@@ -110,7 +112,7 @@ class StreamSplit:
     shuffle_buffer: int
     num_bytes: int = 0
     cache: bool = False
-    can_fail = False  # a prepared data set holds images that were checked
+    can_fail = True  # a prepared data set may hold files as they came, which nobody has decoded
 
     @property
     def labels(self):
@@ -151,7 +153,8 @@ class StreamSplit:
         wanted = set(int(i) for i in indices)
         found = {i: example for i, example in enumerate(self.in_order().as_numpy_iterator()) if i in wanted}
         contents = np.array([found[int(i)][0] for i in indices], dtype=object)
-        return MemorySplit(contents, np.array([found[int(i)][1] for i in indices], np.int64))
+        labels = np.array([found[int(i)][1] for i in indices], np.int64)
+        return MemorySplit(contents, labels, unchecked=True)
 
     def some(self, count, seed):
         """Returns the first `count` examples: to choose others, the stream would have to be read to its end."""
@@ -201,20 +204,3 @@ class Source:
             filled = [name for name in self.splits if self.get(name)]
             raise UserError(f"{self.name} has no {name} images; it has {', '.join(filled)}.")
         return split
-
-
-def held_out(num_examples, shares, seed=0):
-    """Draws parts of a data set at random.
-
-    Args:
-        num_examples: size `N` of the data set.
-        shares: share of each part, numbers that sum to less than 1.
-        seed: integer; the parts are a function of `N`, `shares` and it.
-
-    Returns:
-        A list of sorted index arrays: what remains, then each part.
-    """
-    order = np.random.default_rng(seed).permutation(num_examples)
-    counts = [round(num_examples * share) for share in shares]
-    parts = np.split(order, np.cumsum(counts))
-    return [np.sort(part) for part in (parts[-1], *parts[:-1])]

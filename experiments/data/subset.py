@@ -21,20 +21,37 @@ def label_subset(split, spec, num_classes, seed):
         or less where the number does not divide, as far as the split has them.
 
     Raises:
-        UserError: if the text is none of the forms, or asks for none or too many examples.
+        UserError: if the text is none of the forms, or asks for too many examples or for fewer than there are classes
+            with images: some would never be seen.
     """
     if spec == "all":
         return split
     all_labels = split.labels  # of a stream, this reads all of it
-    (labelled,) = np.nonzero(all_labels >= 0)
-    labels = all_labels[labelled]
+    labels = all_labels[all_labels >= 0]
     count = _count(spec, len(labels), num_classes)
     if not 0 < count <= len(labels):
         raise UserError(f"finetune.labels={spec!r} asks for {count} of {len(labels)} labelled images.")
-    smallest = np.bincount(labels, minlength=num_classes).min()
+    sizes = np.bincount(labels, minlength=num_classes)
+    if count < (present := np.count_nonzero(sizes)):
+        raise UserError(
+            f"finetune.labels={spec!r} asks for {count} images, fewer than the {present} classes; the smallest number "
+            f"is {present}."
+        )
+    smallest = sizes.min()
     if "per class" in str(spec) and count > smallest * num_classes:
         raise UserError(f"finetune.labels={spec!r} asks for more than the {smallest} images of the smallest class.")
-    return split.take(np.sort(labelled[_balanced(labels, count, np.random.default_rng(seed))]))
+    return _take_balanced(split, all_labels, count, seed)
+
+
+def balanced_part(split, count, seed):
+    """Returns `count` labelled examples of a split, or all if it has no more, balanced as far as they go."""
+    return _take_balanced(split, split.labels, count, seed)
+
+
+def _take_balanced(split, labels, count, seed):
+    (labelled,) = np.nonzero(labels >= 0)
+    chosen = _balanced(labels[labelled], count, np.random.default_rng(seed))
+    return split.take(np.sort(labelled[chosen]))
 
 
 def _count(spec, available, num_classes):
@@ -49,7 +66,7 @@ def _count(spec, available, num_classes):
 
 
 def _balanced(labels, count, generator):
-    """Returns `count` indices: the first of every class in random order, then the second of every class, ..."""
+    """Returns up to `count` indices: the first of every class in random order, then the second of every class, ..."""
     order = generator.permutation(len(labels))
     rank = np.empty(len(labels), np.int64)
     for label in np.unique(labels):

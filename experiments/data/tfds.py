@@ -11,7 +11,8 @@ from experiments.errors import UserError
 def open_tfds(name, config):
     """Opens a prepared data set.
 
-    An image without a label, or with one outside of the classes, has the label -1; tasks with labels leave it out.
+    An image that cannot be decoded counts as unreadable when it is met. One without a label, or with one outside of the
+    classes, has the label -1; tasks with labels leave it out.
 
     Args:
         name: of the data set, such as `fashion_mnist` or `imagenet2012:5.1.0`.
@@ -34,9 +35,9 @@ def open_tfds(name, config):
         raise UserError(f"tfds:{name} has no feature called image; it has {', '.join(features)}.")
     labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
     class_names = tuple(features["label"].names) if labelled else ()
-    ranges = choose_ranges(builder.info.splits, config, f"tfds:{name}")
+    ranges, notes = choose_ranges(builder.info.splits, config, f"tfds:{name}")
     splits = {part: _stream(builder, ranges[part], len(class_names), config.shuffle_buffer) for part in ranges}
-    return Source(f"tfds:{name}", splits, class_names)
+    return Source(f"tfds:{name}", splits, class_names, notes)
 
 
 def find_builder(name, directory):

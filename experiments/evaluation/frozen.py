@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments.data.subset import label_subset
+from experiments.data.subset import balanced_part
 from experiments.errors import UserError
 from experiments.evaluation.probes import knn_top1, linear_top1
 
@@ -34,7 +34,7 @@ class FrozenProbes:
         self.train, self.target = source.split("train"), source.split(target)
         validation = source.get("validation") if "linear" in probes and target != "validation" else None
         if max_images and max_images < self.train.num_examples:
-            self.train = label_subset(self.train, str(max_images), source.num_classes, seed)
+            self.train = balanced_part(self.train, max_images, seed)
         self.target = _at_most(self.target, max_images, seed)
         self._validation = validation and _at_most(validation, max_images, seed)
 

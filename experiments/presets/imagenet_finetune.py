@@ -5,9 +5,17 @@
 
 `--config.pretrained=convnextv2_tiny_1k_224_fcmae.pt` starts from the authors' pretrained weights. A batch of 1,024
 images needs many devices, or parts: `--config.finetune.accumulation_steps=8` works through the share of a device in 8
-of them, with the same result. All 1,281,167 training images are trained on; the figures are taken once, at the end,
-on the 50,000 images that ImageNet calls its validation, and are called `test` here.
-`--config.data.validation_share=0.01` holds images out of the training to look at on the way.
+of them, with the same result. All 1,281,167 training images are trained on.
+
+Which images the figures are taken on:
+
+- From TensorFlow Datasets: once, at the end, on the 50,000 images that ImageNet calls its validation. Here they are
+  the test (`test_split="validation"`): `test_top1` in `summary.json`. `--config.data.validation_share=0.01` holds
+  images out of the training to look at on the way.
+- From a folder with `train` and `val`, `--config.data.source=folder:PATH --config.data.test_split=`: `val` is the
+  validation set. It is looked at on the way and chosen on, nothing is held out for a test, and the summary has
+  `validation_top1` instead. Quote that of the end, not `best_validation_top1`: it is chosen on the same images.
+  `launch.evaluate` takes `--split=validation`. A folder `test` beside gives test figures; it needs the classes too.
 
 Expected top-1 in percent, published, not measured here (the authors' README,
 https://github.com/facebookresearch/ConvNeXt-V2, weights fine-tuned from FCMAE): atto 76.7, femto 78.5, pico 80.3,
@@ -54,6 +62,8 @@ def get_config(size=""):
             test_split="validation",  # the one called test has no labels
             image_size=224,
             validation_share=0.0,
+            test_share=0.0,  # of a folder: all of `train` is trained on
+            shuffle_buffer=10000,  # about 1.1 GB for each reader; the order on the disk is random already
         ),
         finetune=FinetuneConfig(
             batch_size=1024,

@@ -3,14 +3,17 @@
     python -m launch.prepare --source=tfds:imagenet2012 --manual_dir=FOLDER_OF_THE_ARCHIVES
     python -m launch.pretrain --config=experiments/presets/imagenet_pretrain.py:tiny --workdir=runs/imagenet_tiny
 
-Sizes: atto, femto, pico, nano, tiny, base, large, huge. `imagenet_finetune.py` goes on from here. ImageNet in a folder
-of images, `--config.data.source=folder:PATH`, also takes `--config.data.test_split=`.
+Sizes: atto, femto, pico, nano, tiny, base, large, huge. `imagenet_finetune.py` goes on from here.
+
+ImageNet in a folder with `train` and `val`, `--config.data.source=folder:PATH --config.data.test_split=`: all of
+`train` is trained on, and `val` is the validation set, on which the summary has the loss. From TensorFlow Datasets the
+same 50,000 images are the test (`test_split="validation"`), which pretraining does not look at.
 
 A batch of 4,096 images needs many devices, or parts: `--config.pretrain.accumulation_steps=16` works through the
 share of a device in 16 of them, with the same result. All 1,281,167 training images are used; to see the loss on
-images that are not trained on, hold some out: `--config.data.validation_share=0.01`. Probes are off, as learning and
-scoring on images of this number takes its time: `--config.pretrain.probe_every=100` with images held out turns them
-on.
+images that are not trained on, where there is no such `val`, hold some out: `--config.data.validation_share=0.01`.
+Probes are off, as learning and scoring on images of this number takes its time: `--config.pretrain.probe_every=100`
+with validation images turns them on.
 
 Expected: what fine-tuning reaches, see `imagenet_finetune.py`. Not run here.
 
@@ -35,6 +38,8 @@ def get_config(size=""):
             test_split="validation",  # the one called test has no labels
             image_size=224,
             validation_share=0.0,
+            test_share=0.0,  # of a folder: all of `train` is trained on
+            shuffle_buffer=10000,  # about 1.1 GB for each reader; the order on the disk is random already
         ),
         pretrain=PretrainConfig(
             epochs=1600,

@@ -13,9 +13,11 @@ import tensorflow_datasets as tfds
 
 from experiments import presets
 from experiments.config import Config, DataConfig
+from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.models import make_classifier, make_fcmae
 from experiments.training.plan import Plan
+from tests.experiments.images import encode, gradient, write
 from tests.small_models import no_values
 
 FILES = sorted(path for path in pathlib.Path(presets.__file__).parent.glob("*.py") if path.stem != "__init__")
@@ -190,6 +192,17 @@ def test_fine_tuning_on_imagenet_is_that_of_the_paper(i, size):
     assert (finetune.beta_1, finetune.beta_2, finetune.min_learning_rate) == (0.9, 0.999, 1e-6)
     assert (config.data.test_split, config.data.validation_share) == ("validation", 0)
     assert Plan.of(finetune, IMAGENET).peak_learning_rate == pytest.approx(PEAK[i])
+
+
+@pytest.mark.parametrize("stem", ["imagenet_pretrain", "imagenet_finetune"])
+def test_of_imagenet_in_a_folder_all_of_train_is_trained_on_and_val_is_for_validation(stem, tmp_path):
+    data = config_of(file_of(stem)).data
+    for i in range(20):
+        write(tmp_path / ("val" if i < 8 else "train") / f"n{i % 2}" / f"{i}.png", encode(gradient(8, 8)))
+    source = open_source(dataclasses.replace(data, source=f"folder:{tmp_path}", test_split=""))
+    assert source.split("train").num_examples == 12 and source.split("validation").num_examples == 8
+    assert not source.get("test")
+    assert data.shuffle_buffer == 10000
 
 
 def test_the_docstring_has_the_published_figures_as_published():

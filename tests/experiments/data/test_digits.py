@@ -8,7 +8,8 @@ from PIL import Image
 from sklearn import datasets
 
 from experiments.data.digits import open_digits
-from experiments.data.source import MemorySplit, Source, held_out
+from experiments.data.held_out import held_out
+from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
 from tests.experiments.images import numbered
 

@@ -205,7 +205,7 @@ SPLIT_FILES = ["train/x/1.png", "train/x/deep/2.png", "train/y/3.png", "train/y/
     ("renamed", "others", "splits", "notes"),
     [
         ({}, ["test/y/7.png"], (4, 2, 1), ["1 classes have no images in test: x"]),
-        ({"val": "valid", "train": "Train"}, [], (3, 2, 1), []),
+        ({"val": "valid", "train": "Training"}, [], (3, 2, 1), []),
         ({"val": "validation"}, ["other/8.png", "9.png"], (3, 2, 1), ["left out: 2 images beside train, validation"]),
         ({"val": "test"}, [], (3, 1, 2), []),
     ],
@@ -242,6 +242,7 @@ def test_splits_without_classes_are_for_pretraining(tmp_path):
     [
         (["val/z/7.png"], [], "{root}/val has images of the class z, and {root}/train has none."),
         (["val/7.png"], [], "{root}/val/7.png lies in no class folder of {root}/val, where {root}/train has classes."),
+        (["training/x/7.png"], [], "{root} has several folders for train: train, training; keep one."),
         (["valid/x/7.png"], [], "{root} has several folders for validation: val, valid; keep one."),
         ([], ["test"], "{root}/test holds no image that can be read; fill or remove it."),
     ],
@@ -252,6 +253,45 @@ def test_splits_that_do_not_fit_together_are_refused(tmp_path, files, folders, m
         (tmp_path / folder).mkdir()
     with pytest.raises(UserError, match=re.escape(message.format(root=tmp_path))):
         open_folder(tmp_path, ALL)
+
+
+def test_a_train_folder_that_holds_all_images_is_the_training_split(tmp_path):
+    fill(tmp_path, dict.fromkeys(["train/x/1.png", "train/y/2.png"], encode(PIXELS)))
+    source = open_folder(tmp_path, ALL)
+    assert source.class_names == ("x", "y") and source.notes[1:] == ("splits from the sub-folders train",)
+    fill(tmp_path, {"3.png": encode(PIXELS)})  # beside it: a folder of that name like any other
+    source = open_folder(tmp_path, ALL)
+    assert source.class_names == () and source.split("train").num_examples == 3
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        (["val/x/1.png", "val/y/2.png", "test/x/3.png"], "test, val"),
+        (["Valid/1.png"], "Valid"),
+        (["test/1.png", "2.png"], "test"),
+    ],
+)
+def test_sub_folders_called_like_splits_without_one_to_train_on_are_refused(tmp_path, files, found):
+    fill(tmp_path, dict.fromkeys(files, encode(PIXELS)))
+    message = (
+        f"{tmp_path} has images in {found}, but no train folder: rename what to train on to train, or name it alone, "
+        f"as in folder:{tmp_path / found.split(',')[0]}."
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_folder(tmp_path, ALL)
+    fill(tmp_path, {"bus/9.png": encode(PIXELS)})  # then they are like any other
+    assert open_folder(tmp_path, ALL).split("train").num_examples == len(files) + 1
+
+
+def test_a_share_that_comes_to_no_image_is_noted_and_shares_that_take_all_are_refused(tmp_path):
+    fill(tmp_path, dict.fromkeys(["x/1.png", "y/2.png", "y/3.png"], encode(PIXELS)))
+    source = open_folder(tmp_path, DataConfig(validation_share=0.1, test_share=0.3))
+    assert not source.get("validation") and source.split("test").num_examples == 1
+    assert source.notes[1:] == ("no validation images: data.validation_share=0.1 of 3 images comes to none",)
+    message = f"folder:{tmp_path}: data.validation_share=0.5 and data.test_share=0.4 leave none of 3 images to train on"
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_folder(tmp_path, DataConfig(validation_share=0.5, test_share=0.4))
 
 
 def test_a_class_folder_without_images_is_no_class_and_is_noted(tmp_path):

@@ -163,6 +163,30 @@ def test_a_broken_file_counts_nothing_in_evaluation(tmp_path):
     np.testing.assert_array_equal(batches["labels"][0, [0, 1, 2, 4]], [0, 1, 2, 4])
 
 
+def test_a_broken_image_of_a_stream_counts_nothing_and_changes_nothing_else(monkeypatch):
+    contents = PICTURES.copy()
+    contents[7] = contents[7][:60]
+
+    def batches_of(split):
+        return take(2 * PER_EPOCH, split), stack(evaluation_batches(split, PREPARATION, 4))
+
+    bad = batches_of(stream_split(contents))
+    monkeypatch.setattr(StreamSplit, "can_fail", False)  # as batches are loaded in which nothing can be broken
+    for actual, expected in zip(bad, batches_of(stream_split())):
+        broken = (expected["labels"] == 7) & (expected["weights"] > 0)
+        assert broken.any() and not actual["images"][broken].any()
+        np.testing.assert_array_equal(actual["weights"], np.where(broken, 0.0, expected["weights"]))
+        for name in expected:
+            np.testing.assert_array_equal(actual[name][~broken], expected[name][~broken], err_msg=name)
+
+
+def test_a_broken_image_of_a_part_of_a_stream_counts_nothing():
+    contents = PICTURES.copy()
+    contents[7] = contents[7][:60]
+    batches = stack(evaluation_batches(stream_split(contents).take(np.array([3, 7, 9])), PREPARATION, 3))
+    np.testing.assert_array_equal(batches["weights"], [[1, 0, 1]])
+
+
 def test_a_file_that_vanishes_counts_as_broken(tmp_path):
     split = file_split(tmp_path, PICTURES[:5])
     (tmp_path / "2.png").unlink()

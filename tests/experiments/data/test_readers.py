@@ -45,7 +45,9 @@ def splits(tmp_path_factory):
 def take(split, count, **arguments):
     """`count` batches, `{name: (count, B, ...)}`."""
     mixing = None if isinstance(split, MixedSplit) else MIXING
-    preparation = JITTER if split.can_fail and mixing else PREPARATION  # each operation once is enough
+    preparation = (
+        JITTER if isinstance(split, MemorySplit) and split.are_paths else PREPARATION
+    )  # each operation once is enough
     batches = training_batches(split, preparation, BATCH, 5, num_patches=4, mixing=mixing, **arguments).take(count)
     rows = list(batches.as_numpy_iterator())
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.data.source import MemorySplit
-from experiments.data.subset import label_subset
+from experiments.data.subset import balanced_part, label_subset
 from experiments.errors import UserError
 from tests.experiments.images import numbered
 
@@ -31,7 +31,7 @@ def chosen(spec, seed=0, split=SPLIT):
         ("100%", [30, 50, 20]),
         ("9", [3, 3, 3]),
         (" 9 ", [3, 3, 3]),
-        ("2.5%", [0, 1, 1]),
+        ("3", [1, 1, 1]),
         ("3 per class", [3, 3, 3]),
         ("20 per class", [20, 20, 20]),
         ("70", [25, 25, 20]),
@@ -70,6 +70,10 @@ def test_a_larger_choice_holds_the_smaller_one():
         ("3 per image", "finetune.labels='3 per image' is not all"),
         ("0", "finetune.labels='0' asks for 0 of 100 labelled images."),
         ("0.1%", "finetune.labels='0.1%' asks for 0 of 100 labelled images."),
+        (
+            "2.5%",
+            "finetune.labels='2.5%' asks for 2 images, fewer than the 3 classes; the smallest number is 3.",
+        ),
         ("101", "finetune.labels='101' asks for 101 of 100 labelled images."),
         ("34 per class", "finetune.labels='34 per class' asks for 102 of 100 labelled images."),
     ],
@@ -105,3 +109,14 @@ def test_images_without_a_label_are_never_chosen():
 def test_an_empty_class_leaves_nothing_per_class():
     with pytest.raises(UserError, match="asks for more than the 0 images of the smallest class."):
         label_subset(SPLIT, "1 per class", 4, 0)
+
+
+def test_the_smallest_number_counts_the_classes_that_have_images():
+    assert len(label_subset(SPLIT, "3", 5, 0).labels) == 3
+
+
+def test_a_balanced_part_may_be_smaller_than_the_number_of_classes_or_all_there_is():
+    np.testing.assert_array_equal(np.sort(np.bincount(balanced_part(SPLIT, 2, 0).labels, minlength=3)), [0, 1, 1])
+    unlabelled = MemorySplit(SPLIT.contents, np.where(np.arange(100) < 40, LABELS, -1))
+    np.testing.assert_array_equal(balanced_part(unlabelled, 50, 0).contents, np.arange(40))
+    np.testing.assert_array_equal(balanced_part(SPLIT, 12, 4).contents, label_subset(SPLIT, "12", 3, 4).contents)

@@ -128,6 +128,21 @@ def test_splits_can_be_named_and_the_rule_gives_the_others(folder, name, fields,
         ({"test_split": "train[:9]+held"}, "data.test_split='train[:9]+held' names a split that tfds:all_splits does"),
         ({"train_split": "train[:x]"}, "data.train_split='train[:x]' is not in the syntax of TensorFlow Datasets"),
         ({"train_split": "train[:120%]"}, "data.train_split='train[:120%]' is not in the syntax of TensorFlow"),
+        (
+            {"train_split": "train[:41]"},
+            "data.train_split='train[:41]' goes beyond the end of a split; tfds:all_splits has train (40 images), ",
+        ),
+        ({"train_split": "train[10:5]"}, "data.train_split='train[10:5]' ends before it begins: train[10:5]."),
+        (
+            {"test_split": "test+train[50%:20%]"},
+            "data.test_split='test+train[50%:20%]' ends before it begins: train[20:8]",
+        ),
+        ({"train_split": "train+train"}, "names images twice: train[0:40] and train[0:40]."),
+        ({"pretrain_split": "train[:9]+test+train[8:]"}, "names images twice: train[0:9] and train[8:40]."),
+        (
+            {"validation_split": "test[5:]", "test_split": "validation+test[:6]"},
+            "tfds:all_splits: test[5:10] is for validation and overlaps test[0:6], which is for the test; name other",
+        ),
         ({"validation_split": "train[5:5]"}, "data.validation_split='train[5:5]' holds no image."),
         (
             {"validation_split": "train[30:]"},
@@ -141,6 +156,16 @@ def test_splits_that_do_not_exist_or_overlap_are_refused(folder, fields, message
         open_tiny(folder, "all_splits", **fields)
     if "names a split" in message:
         assert str(raised.value).endswith("tfds:all_splits has train, validation, test.")
+
+
+def test_a_share_that_comes_to_no_image_is_noted_and_one_that_takes_all_is_refused(folder):
+    source = open_tiny(folder, "only_train", validation_share=0.01)
+    assert source.get("validation") is None and source.split("train").num_examples == 40
+    assert source.notes == ("no validation images: data.validation_share=0.01 of 40 images comes to none",)
+    assert open_tiny(folder, "only_train", validation_share=0.0).notes == ()
+    message = "tfds:only_train: data.validation_share=0.89 leave none of 1 images to train on; make them smaller."
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_tiny(folder, "only_train", train_split="train[:1]", validation_share=0.89)
 
 
 def test_labels_outside_of_the_classes_count_as_missing(folder, tmp_path):
