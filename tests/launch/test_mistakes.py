@@ -109,7 +109,9 @@ MISTAKES = {
         "finetune", ["--config={preset}", "--workdir={new}", "--config.data.source=digits+folder:{pictures}"],
         ["error: the mix of digits and folder:{pictures} has no labels to fine-tune on."],
     ),
-    "nothing to measure": ("benchmark", [], ["error: --what is missing: name what to measure, one of step, input, profile."]),
+    "nothing to measure": (
+        "benchmark", [], ["error: --what is missing: name what to measure, one of step, input, profile."],
+    ),
     "ratio that is no number": (
         "benchmark", ["--what=step", "--mask_ratio=0.4,half"],
         ["error: --mask_ratio=0.4,half: a list of numbers such as 0.4,0.6 is needed."],
