@@ -77,7 +77,7 @@ def draw_curves(workdir):
         axis.set_title(CURVES[key], fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    figure.suptitle(workdir.name, fontsize=11)
+    figure.suptitle(workdir.name, fontsize=11, parse_math=False)  # a name is no formula, whatever dollars it holds
     _save(figure, workdir / "curves.png")
 
 
