@@ -26,7 +26,8 @@ def open_folder(path, config):
     """Reads which images a folder holds, at any depth.
 
     Splits and classes follow from the sub-folders, see `folder_layout`. What is missing is held out from the training
-    images, at random: `validation_share` of them, and of a labelled folder `test_share`.
+    images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
+    no image to train on are noted.
 
     Files that are not images, broken or of a format that cannot be decoded are skipped and listed in the notes. What a
     file is, its content says, not its suffix.
@@ -59,8 +60,15 @@ def open_folder(path, config):
     too_small = check_shares(train.num_examples, missing, f"folder:{root}")
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
-    notes = (*_notes(root, good, layout, skipped), *too_small)
-    return Source(f"folder:{root}", splits, layout.class_names, notes)
+    notes = (*_notes(root, good, layout, skipped), *too_small, *_notes_on_training(splits["train"], layout.class_names))
+    return Source(
+        _printable(f"folder:{root}"), splits, tuple(map(_printable, layout.class_names)), tuple(map(_printable, notes))
+    )
+
+
+def _printable(text):
+    """Shows the bytes of names that are not UTF-8 as `\\xe9`: nothing could print or write them as they are."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _split(files, labels):
@@ -71,7 +79,7 @@ def _image_files(root):
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not _leads_back(folder, name)
+            name for name in subfolders if not name.startswith(".") and not _leads_back(root, folder, name)
         )
         for name in sorted(names):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
@@ -79,10 +87,14 @@ def _image_files(root):
     return found
 
 
-def _leads_back(folder, name):
-    """Whether a sub-folder is a link to the folder that it lies in, or to one above."""
-    inside, target = os.path.realpath(folder), os.path.realpath(os.path.join(folder, name))
-    return os.path.commonpath((inside, target)) == target
+def _leads_back(root, folder, name):
+    """Whether a sub-folder is a link to one of the folders on the way to it from the root, or to one above them."""
+    path = pathlib.Path(folder, name)
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    way = [passed.resolve() for passed in path.parents if passed == root or root in passed.parents]
+    return any(target == passed or target in passed.parents for passed in way)
 
 
 def _problem(path):
@@ -99,7 +111,9 @@ def _problem(path):
                 return "BMP with a palette cannot be decoded here"
             if not _is_complete(path, image.format):
                 image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        return "the image is too large: Pillow takes it for an attack"
+    except (OSError, SyntaxError, ValueError) as error:
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         truncated = isinstance(error, OSError) and "truncated" in str(error)
@@ -127,3 +141,12 @@ def _notes(root, good, layout, skipped):
         if len(skipped) > NAMED_IN_NOTES:
             notes.append(f"  and {len(skipped) - NAMED_IN_NOTES:,} more")
     return tuple(notes)
+
+
+def _notes_on_training(train, class_names):
+    seen = set(train.labels.tolist())
+    if unseen := [name for label, name in enumerate(class_names) if label not in seen]:
+        yield (
+            f"{len(unseen):,} classes have no images left to train on, all of theirs are held out: "
+            f"{', '.join(unseen[:NAMED_IN_NOTES])}"
+        )
