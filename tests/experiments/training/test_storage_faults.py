@@ -1,6 +1,5 @@
 """What a person sees when storage fails, and what is left of the run."""
 
-import dataclasses
 import logging
 import os
 import re
@@ -11,10 +10,10 @@ import pytest
 from experiments import pretrain
 from experiments.errors import RunError, UserError
 from experiments.paths import append
-from experiments.training.tracking import read_metrics
+from experiments.training.tracking import Tracker, read_metrics
 from experiments.training.workdir import check_recorded, read_json, record_config, write_json
 from tests.experiments.disks import full_disk, mounted
-from tests.experiments.tiny import Lines, change, picture_config
+from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 from tests.experiments.training.test_checkpoints import files_of, make_state, names
 
 CONFIG = {
@@ -98,13 +97,18 @@ def test_a_run_goes_on_without_pictures_and_lines_but_not_without_checkpoints(
     assert names(workdir) == files_of(2, 4, 5)
 
 
-def test_lines_that_could_not_be_written_follow_when_there_is_room(pictures, disk, at_step):
-    """The disk is full during steps 3 and 4, between two checkpoints."""
-    config = dataclasses.replace(picture_config(pictures, **CONFIG), checkpoint_every=5)
-    at_step(3, disk.fill)
-    at_step(5, disk.free)
-    pretrain.run(config, disk.folder / "run", say=Lines())
-    assert [line["step"] for line in read_metrics(disk.folder / "run")] == [1, 2, 3, 4, 5]
+def test_lines_that_could_not_be_written_follow_when_there_is_room(disk):
+    tracker = Tracker(disk.folder, tiny_config())
+    tracker.begin(0)
+    for step in (1, 2, 3, 4):
+        if step == 2:
+            disk.fill()
+        elif step == 4:
+            disk.free()
+        tracker.log(step, {"loss": "x" * 5000})
+        tracker.flush()
+        assert [line["step"] for line in read_metrics(disk.folder)] == {1: [1], 2: [1], 3: [1], 4: [1, 2, 3, 4]}[step]
+    tracker.close()
 
 
 def test_a_workdir_that_vanishes_ends_the_run_and_is_not_made_anew(pictures, tmp_path, at_step):

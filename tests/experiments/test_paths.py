@@ -1,0 +1,142 @@
+"""Paths of every kind: URLs, spaces, letters beyond ASCII, and characters that mean something in patterns."""
+
+import errno
+import os
+import pathlib
+import shutil
+import signal
+
+import pytest
+import tensorflow as tf
+
+from experiments import evaluate, finetune, pretrain
+from experiments.errors import Interrupted, UserError
+from experiments.paths import StorageError, append, as_path, local_copy, reason, remove, replacing
+from experiments.training.tracking import read_metrics
+from experiments.training.workdir import read_json, write_json
+from tests.experiments.file_systems import ram_urls
+from tests.experiments.tiny import Lines, picture_config
+from tests.experiments.training.test_checkpoints import assert_same, files_of, make_state, names, state_of
+
+ODD = "läufe [1] mit *? 日本"
+
+
+@pytest.fixture
+def ram(request):
+    with ram_urls():
+        yield as_path(f"ram://bucket/{request.node.name}")
+
+
+def test_local_paths_stay_what_they_are():
+    assert as_path("~/run") == pathlib.Path.home() / "run"
+    assert as_path("a b/ü") == pathlib.Path("a b/ü")
+
+
+def test_a_url_that_tensorflow_does_not_read_is_refused():
+    assert str(as_path("gs://bucket/run") / "config.json") == "gs://bucket/run/config.json"
+    message = "ftp://host/run: folders are local, or URLs that begin with gs:// or s3://."
+    with pytest.raises(UserError, match=message):
+        as_path("ftp://host/run")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.ENOSPC, "whatever"), "No space left on device"),
+        (OSError("no number."), "no number"),
+        (
+            tf.errors.ResourceExhaustedError(None, None, "{{node X}} /a/b; Disk quota exceeded [Op:SaveV2]"),
+            "Disk quota exceeded",
+        ),
+        (tf.errors.NotFoundError(None, None, "no bucket"), "no bucket"),
+    ],
+)
+def test_the_reason_of_an_error_is_short(error, text):
+    assert reason(error) == text
+
+
+def test_files_at_a_url_are_replaced_extended_and_removed(ram):
+    ram.mkdir(parents=True)
+    write_json(ram / "a.json", {"a": 1})
+    write_json(ram / "a.json", {"a": 2})
+    assert read_json(ram / "a.json") == {"a": 2}
+    with pytest.raises(ZeroDivisionError), replacing(ram / "a.json") as path:
+        path.write_text("half")
+        raise ZeroDivisionError
+    assert read_json(ram / "a.json") == {"a": 2}
+    append(ram / "lines", "one\n")
+    append(ram / "lines", "two\n")
+    assert (ram / "lines").read_text() == "one\ntwo\n"
+    remove(ram / "lines")
+    remove(ram / "lines")
+    assert [path.name for path in ram.iterdir()] == ["a.json"]
+    remove(ram)
+    assert not ram.exists()
+
+
+def test_what_cannot_be_written_is_one_line(tmp_path):
+    path = tmp_path / "gone" / "file"
+    with (
+        pytest.raises(StorageError, match=f"{path} cannot be written: No such file or directory."),
+        replacing(path) as file,
+    ):
+        file.write_text("text")
+
+
+def test_weights_at_a_url_are_copied_with_what_lies_beside_them(ram):
+    ram.mkdir(parents=True)
+    for name in ("encoder.keras", "fcmae.keras", "config.json"):
+        (ram / name).write_text(name)
+    with local_copy(str(ram), beside=("config.json", "summary.json")) as path:
+        assert {name: (path / name).read_text() for name in os.listdir(path)} == {
+            "encoder.keras": "encoder.keras",
+            "config.json": "config.json",
+        }
+    with local_copy(str(ram / "fcmae.keras")) as path:
+        assert path.read_text() == "fcmae.keras"
+    assert not path.exists()
+    with local_copy("here") as path:
+        assert path == "here"
+
+
+@pytest.mark.parametrize("kind", ["ram", "odd"])
+def test_checkpoints_anywhere(ram, tmp_path, kind):
+    workdir = ram if kind == "ram" else tmp_path / ODD
+    workdir.mkdir(parents=True)
+    model, optimizer, checkpoints = make_state(workdir, keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step)
+    expected = state_of(model, optimizer)
+    assert names(workdir) == files_of(2, 3)
+    model, optimizer, checkpoints = make_state(workdir, seed=9)
+    assert checkpoints.restore() == (3, [])
+    assert_same(state_of(model, optimizer), expected)
+    (workdir / "checkpoints" / "ckpt-3.data-00000-of-00001").write_bytes(b"damage")
+    assert checkpoints.restore()[0] == 2
+
+
+def test_runs_whose_paths_are_urls_or_odd_ones(pictures, ram, tmp_path, at_step):
+    """Pretraining in a workdir behind a URL, fine-tuning from it in one with an odd name, each stopped once."""
+    folder = tmp_path / "bilder ü [a] 日本"
+    shutil.copytree(pictures, folder)
+    model = {"depths": (1,), "dims": (4,), "stem_stride": 8}
+    shared = {"model": model, "pretrain": {"steps": 3, "pictures": 1}, "finetune": {"steps": 3}}
+    config = picture_config(folder, **shared)
+    fine = picture_config(folder, **shared, pretrained=str(ram))
+
+    for run, settings, workdir in ((pretrain.run, config, ram), (finetune.run, fine, tmp_path / ODD)):
+        lines = Lines()
+        at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted, match="Stopped at step 2 of 3"):
+            run(settings, str(workdir), say=lines)
+        at_step(0, None)
+        assert run(settings, str(workdir), say=lines)["steps"] == 3
+        assert "  starts from   its own checkpoint of step 2" in lines
+        assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3]
+        assert read_json(workdir / "summary.json")["steps"] == 3
+        assert (f"{workdir} has no lock: let no other run use it" in lines) == (workdir == ram)
+        if run is finetune.run:
+            assert any(line.startswith(f"  starts from   {ram}/encoder.keras: ") for line in lines)
+    assert (ram / "reconstructions" / "step_00000003.png").exists() and (ram / "curves.png").exists()
+    with pytest.raises(UserError, match="validation"):  # found, and read so far that its split is missed
+        evaluate.run(str(ram), probes=("knn",), split="validation", say=Lines())
