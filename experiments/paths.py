@@ -12,6 +12,7 @@ import tempfile
 import tensorflow as tf
 from etils import epath
 
+from convnext.port.files import TEMPORARY
 from convnext.port.files import replacing as replacing_local_file
 from convnext.pretrained import IN_FOLDER
 from experiments.errors import RunError, UserError
@@ -35,7 +36,7 @@ def as_path(path):
     try:
         return epath.Path(str(path))
     except KeyError as error:
-        raise UserError(f"{path}: folders are local, or URLs that begin with gs:// or s3://.") from error
+        raise UserError(f"{path}: paths are local, or URLs such as gs://bucket/run.") from error
 
 
 def is_url(path):
@@ -116,8 +117,12 @@ def local_copy(source, beside=()):
 
 @contextlib.contextmanager
 def _uploading(path):
-    """Gives a local path whose file is copied to a URL; object stores show a file once it is whole."""
+    """Gives a local path whose file is copied beside a URL, and takes its place once it is whole."""
     with tempfile.TemporaryDirectory() as folder:
-        temporary = pathlib.Path(folder, path.name)
-        yield temporary
-        tf.io.gfile.copy(str(temporary), str(path), overwrite=True)
+        local, beside = pathlib.Path(folder, path.name), path.with_name(f"{TEMPORARY}{path.name}")
+        yield local
+        try:
+            tf.io.gfile.copy(str(local), str(beside), overwrite=True)
+            tf.io.gfile.rename(str(beside), str(path), overwrite=True)
+        finally:
+            remove(beside)

@@ -13,7 +13,7 @@ from experiments import evaluate, finetune, pretrain
 from experiments.errors import Interrupted, UserError
 from experiments.paths import StorageError, append, as_path, local_copy, reason, remove, replacing
 from experiments.training.tracking import read_metrics
-from experiments.training.workdir import read_json, write_json
+from experiments.training.workdir import check_writable, read_json, write_json
 from tests.experiments.file_systems import ram_urls
 from tests.experiments.tiny import Lines, picture_config
 from tests.experiments.training.test_checkpoints import assert_same, files_of, make_state, names, state_of
@@ -24,7 +24,7 @@ ODD = "läufe [1] mit *? 日本"
 @pytest.fixture
 def ram(request):
     with ram_urls():
-        yield as_path(f"ram://bucket/{request.node.name}")
+        yield as_path(f"ram://bucket/{request.node.originalname}")
 
 
 def test_local_paths_stay_what_they_are():
@@ -34,9 +34,16 @@ def test_local_paths_stay_what_they_are():
 
 def test_a_url_that_tensorflow_does_not_read_is_refused():
     assert str(as_path("gs://bucket/run") / "config.json") == "gs://bucket/run/config.json"
-    message = "ftp://host/run: folders are local, or URLs that begin with gs:// or s3://."
+    message = "ftp://host/run: paths are local, or URLs such as gs://bucket/run."
     with pytest.raises(UserError, match=message):
         as_path("ftp://host/run")
+
+
+def test_a_workdir_on_a_file_system_that_is_not_there_is_refused():
+    with pytest.raises(
+        UserError, match="--workdir=s3://bucket/run cannot be used: File system scheme 's3' not implemented"
+    ):
+        check_writable(as_path("s3://bucket/run"))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.experiments.training.test_checkpoints import files_of, make_state, na
 
 CONFIG = {
     "model": {"depths": (1,), "dims": (4,), "stem_stride": 8},
-    "pretrain": {"steps": 5, "pictures": 3},
+    "pretrain": {"steps": 6, "pictures": 2},  # of 3 steps an epoch: pictures after steps 3 and 6
     "checkpoint_every": 2,
 }
 
@@ -91,10 +91,10 @@ def test_a_run_goes_on_without_pictures_and_lines_but_not_without_checkpoints(
 
     at_step(0, None)
     lines = Lines()
-    assert pretrain.run(config, workdir, say=lines)["steps"] == 5
+    assert pretrain.run(config, workdir, say=lines)["steps"] == 6
     assert "  starts from   its own checkpoint of step 2" in lines
-    assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3, 4, 5]
-    assert names(workdir) == files_of(2, 4, 5)
+    assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert names(workdir) == files_of(2, 4, 6)
 
 
 def test_lines_that_could_not_be_written_follow_when_there_is_room(disk):
@@ -140,26 +140,26 @@ def test_a_file_in_place_of_the_workdir_is_refused(pictures, tmp_path):
 def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pictures, tmp_path):
     config = picture_config(pictures, **CONFIG)
     pretrain.run(config, tmp_path, say=Lines())
-    longer = change(config, "pretrain", steps=6, mask_ratio=0.5)
+    longer = change(config, "pretrain", steps=7, mask_ratio=0.5)
     hint = re.escape("name another --workdir, or go on with the new configuration by --resume=anyway.")
     with pytest.raises(
-        UserError, match=rf"\(pretrain.mask_ratio was 0.6, now 0.5; pretrain.steps was 5, now 6\): {hint}"
+        UserError, match=rf"\(pretrain.mask_ratio was 0.6, now 0.5; pretrain.steps was 6, now 7\): {hint}"
     ):
         pretrain.run(longer, tmp_path, say=Lines())
     lines = Lines()
-    assert pretrain.run(longer, tmp_path, resume="anyway", say=lines)["steps"] == 6
+    assert pretrain.run(longer, tmp_path, resume="anyway", say=lines)["steps"] == 7
     assert lines[:2] == [
         "goes on with another configuration: pretrain.mask_ratio was 0.6, now 0.5",
-        "goes on with another configuration: pretrain.steps was 5, now 6",
+        "goes on with another configuration: pretrain.steps was 6, now 7",
     ]
-    assert "  starts from   its own checkpoint of step 5" in lines
-    assert read_json(tmp_path / "config.json")["config"]["pretrain"]["steps"] == 6
+    assert "  starts from   its own checkpoint of step 6" in lines
+    assert read_json(tmp_path / "config.json")["config"]["pretrain"]["steps"] == 7
 
     other = change(longer, "model", dims=(6,))
-    with pytest.raises(UserError, match="ckpt-6 does not fit the model and its optimizer"):
+    with pytest.raises(UserError, match="ckpt-7 does not fit the model and its optimizer"):
         pretrain.run(other, tmp_path, resume="anyway", say=Lines())
     lines = Lines()
-    assert pretrain.run(longer, tmp_path, say=lines)["steps"] == 6
+    assert pretrain.run(longer, tmp_path, say=lines)["steps"] == 7
     assert lines == [f"The run in {tmp_path} is complete."]
 
 
