@@ -116,6 +116,27 @@ def local_copy(source, beside=()):
 
 
 @contextlib.contextmanager
+def local_output(path):
+    """Gives a local path for a file or folder: `path` itself, or for a URL one that is copied there at the end.
+
+    Raises:
+        StorageError: if it cannot be copied.
+    """
+    if not is_url(path):
+        yield pathlib.Path(path)
+        return
+    url = as_path(path)
+    with tempfile.TemporaryDirectory() as temporary:
+        local = pathlib.Path(temporary, url.name)
+        yield local
+        for file in [local] if local.is_file() else sorted(other for other in local.rglob("*") if other.is_file()):
+            target = url if file == local else url / file.relative_to(local).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as copy:
+                shutil.copy(file, copy)
+
+
+@contextlib.contextmanager
 def _uploading(path):
     """Gives a local path whose file is copied beside a URL, and takes its place once it is whole."""
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from experiments import evaluate, finetune, pretrain
 from experiments.errors import Interrupted, UserError
-from experiments.paths import StorageError, append, as_path, local_copy, reason, remove, replacing
+from experiments.paths import StorageError, append, as_path, local_copy, local_output, reason, remove, replacing
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import check_writable, read_json, write_json
 from tests.experiments.file_systems import ram_urls
@@ -104,6 +104,16 @@ def test_weights_at_a_url_are_copied_with_what_lies_beside_them(ram):
     assert not path.exists()
     with local_copy("here") as path:
         assert path == "here"
+
+
+def test_output_for_a_url_is_copied_there(ram):
+    with local_output(str(ram / "file.txt")) as path:
+        path.write_text("file")
+    with local_output(str(ram / "folder")) as path:
+        (path / "below").mkdir(parents=True)
+        (path / "a").write_text("a")
+        (path / "below" / "b").write_text("b")
+    assert [(ram / name).read_text() for name in ("file.txt", "folder/a", "folder/below/b")] == ["file", "a", "b"]
 
 
 @pytest.mark.parametrize("kind", ["ram", "odd"])
