@@ -14,7 +14,7 @@ from etils import epath
 
 from convnext.port.files import TEMPORARY
 from convnext.port.files import replacing as replacing_local_file
-from convnext.pretrained import IN_FOLDER
+from convnext.pretrained import IN_FOLDER, PretrainedError
 from experiments.errors import RunError, UserError
 
 # What reading and writing raise: Python's own, and TensorFlow's for URLs and checkpoints.
@@ -101,6 +101,9 @@ def local_copy(source, beside=()):
     Args:
         source: path or URL of a file, or of a folder that holds one of `convnext.pretrained.IN_FOLDER`.
         beside: names of other files of its folder that are needed too, where they are there.
+
+    Raises:
+        PretrainedError: what is raised in the context, with the URL in place of the copy.
     """
     if not is_url(source):
         yield source
@@ -112,7 +115,10 @@ def local_copy(source, beside=()):
         names = [name for name in names if (folder / name).exists()][:1]
         for name in (*names, *(name for name in beside if (folder / name).exists())):
             tf.io.gfile.copy(str(folder / name), str(pathlib.Path(temporary, name)))
-        yield pathlib.Path(temporary) if is_folder else pathlib.Path(temporary, path.name)
+        try:
+            yield pathlib.Path(temporary) if is_folder else pathlib.Path(temporary, path.name)
+        except PretrainedError as error:
+            raise PretrainedError(str(error).replace(temporary, str(folder))) from error
 
 
 @contextlib.contextmanager

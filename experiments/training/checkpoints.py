@@ -200,12 +200,10 @@ def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
 @contextlib.contextmanager
 def _pretrained_file(pretrained):
     """Gives a local path of pretrained weights; what is wrong with them is the user's mistake."""
-    path = pretrained
     try:
         with local_copy(pretrained) as path:
             yield path
     except PretrainedError as error:
-        message = str(error).replace(str(path), str(pretrained))
-        raise UserError(f"pretrained={pretrained}: {message}") from error
+        raise UserError(f"pretrained={pretrained}: {error}") from error
     except tf.errors.OpError as error:
         raise UserError(f"pretrained={pretrained} cannot be read: {reason(error)}.") from error

@@ -9,6 +9,7 @@ import signal
 import pytest
 import tensorflow as tf
 
+from convnext.pretrained import PretrainedError
 from experiments import evaluate, finetune, pretrain
 from experiments.errors import Interrupted, UserError
 from experiments.paths import StorageError, append, as_path, local_copy, local_output, reason, remove, replacing
@@ -102,6 +103,11 @@ def test_weights_at_a_url_are_copied_with_what_lies_beside_them(ram):
     with local_copy(str(ram / "fcmae.keras")) as path:
         assert path.read_text() == "fcmae.keras"
     assert not path.exists()
+    with (
+        pytest.raises(PretrainedError, match=f"{ram}/fcmae.keras is bad"),
+        local_copy(str(ram / "fcmae.keras")) as path,
+    ):
+        raise PretrainedError(f"{path} is bad")
     with local_copy("here") as path:
         assert path == "here"
 
