@@ -139,27 +139,25 @@ def test_checkpoints_anywhere(ram, tmp_path, kind):
 
 
 def test_runs_whose_paths_are_urls_or_odd_ones(pictures, ram, tmp_path, at_step):
-    """Pretraining in a workdir behind a URL, fine-tuning from it in one with an odd name, each stopped once."""
-    folder = tmp_path / "bilder ü [a] 日本"
+    """Pretraining in a workdir behind a URL, stopped once; fine-tuning from it in one with an odd name."""
+    folder, odd = tmp_path / "bilder ü [a] 日本", tmp_path / ODD
     shutil.copytree(pictures, folder)
     model = {"depths": (1,), "dims": (4,), "stem_stride": 8}
-    shared = {"model": model, "pretrain": {"steps": 3, "pictures": 1}, "finetune": {"steps": 3}}
-    config = picture_config(folder, **shared)
-    fine = picture_config(folder, **shared, pretrained=str(ram))
+    shared = {"model": model, "pretrain": {"steps": 3, "pictures": 1}, "finetune": {"steps": 2}}
+    config, lines = picture_config(folder, **shared), Lines()
 
-    for run, settings, workdir in ((pretrain.run, config, ram), (finetune.run, fine, tmp_path / ODD)):
-        lines = Lines()
-        at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(Interrupted, match="Stopped at step 2 of 3"):
-            run(settings, str(workdir), say=lines)
-        at_step(0, None)
-        assert run(settings, str(workdir), say=lines)["steps"] == 3
-        assert "  starts from   its own checkpoint of step 2" in lines
-        assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3]
-        assert read_json(workdir / "summary.json")["steps"] == 3
-        assert (f"{workdir} has no lock: let no other run use it" in lines) == (workdir == ram)
-        if run is finetune.run:
-            assert any(line.startswith(f"  starts from   {ram}/encoder.keras: ") for line in lines)
+    at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="Stopped at step 2 of 3"):
+        pretrain.run(config, str(ram), say=lines)
+    at_step(0, None)
+    assert pretrain.run(config, str(ram), say=lines)["steps"] == 3
+    assert f"{ram} has no lock: let no other run use it" in lines
+    assert "  starts from   its own checkpoint of step 2" in lines
+    assert [line["step"] for line in read_metrics(ram)] == [1, 2, 3]
     assert (ram / "reconstructions" / "step_00000003.png").exists() and (ram / "curves.png").exists()
+
+    assert finetune.run(picture_config(folder, **shared, pretrained=str(ram)), str(odd), say=lines)["steps"] == 2
+    assert any(line.startswith(f"  starts from   {ram}/encoder.keras: ") for line in lines)
+    assert read_json(odd / "summary.json")["pretrained"] == str(ram)
     with pytest.raises(UserError, match="validation"):  # found, and read so far that its split is missed
         evaluate.run(str(ram), probes=("knn",), split="validation", say=Lines())
