@@ -16,6 +16,7 @@ from experiments.training.final_classifiers import evaluate_and_save
 from experiments.training.job import enter_workdir, prepare_job, run_job
 from experiments.training.validation import Validation
 from experiments.training.workdir import SUMMARY, replacing, write_json
+from experiments.training.workers import on_workers
 
 
 def run(config, workdir, resume="auto", say=print):
@@ -28,11 +29,19 @@ def run(config, workdir, resume="auto", say=print):
         say: function that takes a line for the user.
 
     Returns:
-        The content of `summary.json`, a dictionary.
+        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
 
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
+
+    def work(workers, say):
+        return _run(config, workdir, resume, workers, say)
+
+    return on_workers(config, "finetune", workdir, say, work)
+
+
+def _run(config, workdir, resume, workers, say):
     training = config.finetune
     workdir, summary = enter_workdir(workdir, config, "finetune", resume, say)
     if summary:
@@ -48,6 +57,7 @@ def run(config, workdir, resume="auto", say=print):
         config,
         training,
         workdir,
+        workers,
         source,
         split,
         lambda dtype: make_classifier(config, source.num_classes, dtype),
@@ -65,6 +75,8 @@ def run(config, workdir, resume="auto", say=print):
         callbacks.append(validation)
 
     seconds = run_job(job, model, cross_entropy(model, weights, training.frozen_encoder), callbacks, mixing=mixing)
+    if not workers.is_chief:
+        return workers.wait_for_summary(workdir)
     summary = {
         "task": "finetune",
         "steps": job.plan.total_steps,

@@ -9,6 +9,7 @@ from experiments.training.job import enter_workdir, prepare_job, run_job
 from experiments.training.pictures import Reconstructions
 from experiments.training.probing import check_probing, probing_callbacks
 from experiments.training.workdir import SUMMARY, save_model, write_json
+from experiments.training.workers import on_workers
 from fcmae.masking import sample_visible
 
 IMAGES_IN_PICTURE = 8
@@ -24,11 +25,19 @@ def run(config, workdir, resume="auto", say=print):
         say: function that takes a line for the user.
 
     Returns:
-        The content of `summary.json`, a dictionary.
+        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
 
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
+
+    def work(workers, say):
+        return _run(config, workdir, resume, workers, say)
+
+    return on_workers(config, "pretrain", workdir, say, work)
+
+
+def _run(config, workdir, resume, workers, say):
     training = config.pretrain
     workdir, summary = enter_workdir(workdir, config, "pretrain", resume, say)
     if summary:
@@ -36,7 +45,7 @@ def run(config, workdir, resume="auto", say=print):
     source = open_source(config.data)
     split = source.get("pretrain") or source.split("train")
     check_probing(training, source)
-    job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)
+    job = prepare_job(config, training, workdir, workers, source, split, lambda dtype: make_fcmae(config, dtype), say)
     model = job.model
     held_out = source.get("validation")
     callbacks = [
@@ -57,6 +66,8 @@ def run(config, workdir, resume="auto", say=print):
     callbacks += probing
 
     seconds = run_job(job, model.backbone, _image_losses(model), callbacks, num_patches=model.num_patches)
+    if not workers.is_chief:
+        return workers.wait_for_summary(workdir)
     save_model(model, workdir / "fcmae.keras")
     save_model(model.backbone, workdir / "encoder.keras")
     summary = {

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
+from experiments.training.replica_draws import generator_states
 
 FOLDER = "checkpoints"
 # What TensorFlow raises for a checkpoint that is cut short, damaged or gone.
@@ -26,8 +27,7 @@ class Checkpoints:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
-        generators = [variable.value for variable in model.variables if "seed_generator" in variable.path]
-        parts = {"model": model, "optimizer": optimizer, "generators": generators}
+        parts = {"model": model, "optimizer": optimizer, "generators": generator_states(model)}
         if averages:
             parts["averages"] = averages.averages
         self._checkpoint = tf.train.Checkpoint(**parts, step=self._step, window=self._window)
@@ -72,6 +72,16 @@ class Checkpoints:
         if damaged:
             raise RunError(f"No checkpoint can be read: {', '.join(damaged)}. Name another --workdir to start anew.")
         return 0, damaged
+
+
+class FollowedCheckpoints(Checkpoints):
+    """The same checkpoints for a worker that is not the chief: it goes on from them, and writes none.
+
+    Every worker has all of the state, so the chief needs nobody to save it.
+    """
+
+    def save(self, step, window=""):
+        """Leaves it to the chief."""
 
 
 def check_pretrained(pretrained, workdir):
