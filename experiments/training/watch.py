@@ -17,7 +17,7 @@ from experiments.errors import RunError
 
 BETWEEN_PROBES, PROBE_TIMEOUT = 2.0, 5.0  # seconds
 LOST_AFTER = 8.0  # seconds without an answer
-GRACE = 15.0  # seconds in which the main thread may end by itself
+GRACE = 5.0  # seconds in which the main thread may end by itself
 # What TensorFlow raises where a collective operation cannot be completed.
 COLLECTIVE_ERRORS = (
     tf.errors.UnavailableError,
