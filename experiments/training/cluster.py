@@ -39,10 +39,11 @@ class Cluster:
         return host.strip("[]"), int(port)
 
     def resolver(self):
-        """Returns what TensorFlow's strategies take."""
+        """Returns what TensorFlow's strategies take, with the number of GPUs that this process sees."""
         workers = tf.train.ClusterSpec({"worker": list(self.addresses)})
+        accelerators = {"GPU": len(tf.config.list_physical_devices("GPU"))}
         return tf.distribute.cluster_resolver.SimpleClusterResolver(
-            workers, task_type="worker", task_id=self.index, rpc_layer="grpc"
+            workers, task_type="worker", task_id=self.index, num_accelerators=accelerators, rpc_layer="grpc"
         )
 
 

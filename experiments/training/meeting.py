@@ -5,6 +5,7 @@ go on, and TensorFlow takes over the port. Whoever waits in vain says for whom.
 """
 
 import json
+import os
 import socket
 import time
 
@@ -60,7 +61,7 @@ def _listen(cluster):
     try:
         return socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual)
     except OSError as error:
-        raise UserError(f"{cluster.name(0)} cannot listen at its port: {error.strerror}.") from error
+        raise UserError(f"{cluster.name(0)} cannot listen at its port: {os.strerror(error.errno)}.") from error
 
 
 def _accept(server, present, greeting, cluster, deadline):

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import tensorflow as tf
 
 from experiments.config import Config, PretrainConfig
 from experiments.errors import UserError
@@ -30,6 +31,12 @@ def test_tf_config(environment, addresses, index):
     assert cluster.is_chief == (index == 0)
     resolver = cluster.resolver()
     assert resolver.cluster_spec().as_dict() == {"worker": list(addresses)} and resolver.task_id == index
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_all_gpus_of_a_worker_are_used(monkeypatch, count):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * count)
+    assert Cluster(("a:1", "b:2"), 0).resolver().num_accelerators() == {"GPU": count}
 
 
 def test_an_address_is_a_host_and_a_port():

@@ -93,8 +93,7 @@ def test_strangers_and_workers_that_leave_again_do_not_count(addresses):
 
 
 def test_a_port_that_is_taken_is_said(addresses):
-    host, port = Cluster(addresses, 0).endpoint(0)
-    with socket.create_server((host, port)):
+    with socket.create_server(("", Cluster(addresses, 0).endpoint(0)[1])):
         (error,) = run(addresses, (0,)).values()
     assert isinstance(error, UserError)
     assert str(error) == f"worker 0 ({addresses[0]}) cannot listen at its port: Address already in use."

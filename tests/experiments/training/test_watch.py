@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import sys
 import threading
 
 import pytest
@@ -77,8 +78,7 @@ def test_a_process_that_is_stuck_is_ended_with_code_1(port, monkeypatch, tmp_pat
     monkeypatch.setattr(watch, "GRACE", 0.1)
     child = os.fork()
     if not child:
-        os.dup2(os.open(tmp_path / "errors", os.O_WRONLY | os.O_CREAT), 2)
-        with guard:
+        with open(tmp_path / "errors", "w", encoding="utf-8") as sys.stderr, guard:
             threading.Event().wait(60)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

@@ -14,6 +14,7 @@ import pytest
 
 from experiments.training.agreement import DELAY
 from experiments.training.tracking import read_metrics
+from experiments.training.workdir import read_json
 from tests.launch.commands import ROOT
 
 STEPS, ACCUMULATION, CLIP_NORM = 20, 2, 0.02
@@ -25,7 +26,7 @@ from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, 
 
 def get_config():
     """Returns the preset."""
-    training = {{"steps": {STEPS}, "batch_size": 16, "warmup_epochs": 0, "evaluations": 0, "clip_norm": {CLIP_NORM}}}
+    training = {{"steps": {STEPS}, "batch_size": 16, "warmup_epochs": 0, "evaluations": 2, "clip_norm": {CLIP_NORM}}}
     training |= {{"accumulation_steps": {ACCUMULATION}, "base_learning_rate": 0.02, "crop_scale": (0.5, 1.0)}}
     return Config(
         seed=3,
@@ -36,8 +37,8 @@ def get_config():
             mean=(0.3,),
             std=(0.35,),
             source="folder:PICTURES",
-            validation_share=0.0,
-            test_share=0.0,
+            validation_share=0.25,
+            test_share=0.125,
         ),
         pretrain=PretrainConfig(**training, pictures=1),
         finetune=FinetuneConfig(
@@ -147,6 +148,22 @@ def test_losses_and_weights_are_those_of_one_device(root, outcomes, task, way):
         assert expected.keys() == actual.keys()
         for name in expected:
             np.testing.assert_allclose(actual[name], expected[name], rtol=0, atol=1e-5, err_msg=f"{file}: {name}")
+
+
+@pytest.mark.parametrize("way", ["two", "four", "workers"])
+def test_evaluation_is_that_of_one_device(root, outcomes, way):
+    """Each image counts once, in the middle of a run and at its end."""
+    names = {"pretrain": ["validation_loss"], "finetune": ["validation_top1", "validation_top1_ema"]}
+    for task in FILES:
+        one, many = root / f"{task} one", root / f"{task} {way}"
+        for name in names[task]:
+            assert len(column(one, name)) == 2
+            np.testing.assert_allclose(column(many, name), column(one, name), rtol=0, atol=1e-5)
+        ends = [read_json(folder / "summary.json") for folder in (one, many)]
+        figures = [name for name in ends[0] if "validation" in name or "test_top1" in name]
+        assert len(figures) >= len(names[task])
+        for name in figures:
+            assert ends[1][name] == pytest.approx(ends[0][name], abs=1e-5)
 
 
 @pytest.mark.parametrize("task", FILES)
