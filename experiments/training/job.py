@@ -180,6 +180,7 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     with _record(job, start_step, course, task_callbacks) as callbacks, Interruption() as interruption:
         stopping, training_step = workers.stopping(interruption, training_step)
         train(training_step, batches, course, callbacks, checkpoints, stopping)
+    workers.end_training()
     return time.perf_counter() - began
 
 

@@ -53,7 +53,8 @@ class Workers:
         """
         if not self.cluster:
             return interruption, training_step
-        agreement = Agreement(interruption, self.watch.end)
+        # The others leave at once, while the chief still saves.
+        agreement = Agreement(interruption, self.watch.end if self.is_chief else lambda: None)
         return agreement, agreement.asking(training_step)
 
     def check_same(self, **numbers):
@@ -76,13 +77,19 @@ class Workers:
                     "images, and a --workdir that lies on storage they share."
                 )
 
+    def end_training(self):
+        """Takes note that all steps are done: from here on the chief needs nobody, and the others the chief alone."""
+        if self.cluster and self.is_chief:
+            self.watch.end()
+        elif self.cluster:
+            self.watch.only_chief()
+
     def wait_for_summary(self, workdir):
         """Waits until the chief has finished the run, which evaluates and writes alone.
 
         Raises:
             RunError: if the chief is lost.
         """
-        self.watch.only_chief()
         while not finished_summary(workdir):
             self.watch.check()
             time.sleep(SECONDS_BETWEEN_LOOKS)
