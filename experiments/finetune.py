@@ -1,5 +1,7 @@
 """Fine-tuning: a classifier learns from labelled images, on top of a pretrained encoder or from scratch."""
 
+import functools
+
 import keras
 
 from experiments.data.augmentation.mixing import Mixing
@@ -14,7 +16,7 @@ from experiments.paths import replacing
 from experiments.training.classification_loss import balanced_class_weights, cross_entropy
 from experiments.training.evaluating import evenly_spaced
 from experiments.training.final_classifiers import evaluate_and_save
-from experiments.training.job import enter_workdir, prepare_job, run_job
+from experiments.training.job import prepare_job, run_job, run_task
 from experiments.training.omission import going_on_without
 from experiments.training.validation import Validation
 from experiments.training.workdir import SUMMARY, write_json
@@ -31,16 +33,15 @@ def run(config, workdir, resume="auto", say=print):
         say: function that takes a line for the user.
 
     Returns:
-        The content of `summary.json`, a dictionary.
+        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
 
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
-    with enter_workdir(workdir, config, "finetune", resume, say) as (workdir, summary):
-        return summary or _finetune(config, workdir, say)
+    return run_task(config, "finetune", workdir, resume, say, functools.partial(_finetune, config))
 
 
-def _finetune(config, workdir, say):
+def _finetune(config, workdir, workers, say):
     training = config.finetune
     source = open_source(config.data)
     if not source.num_classes:
@@ -53,6 +54,7 @@ def _finetune(config, workdir, say):
         config,
         training,
         workdir,
+        workers,
         source,
         split,
         lambda dtype: make_classifier(config, source.num_classes, dtype),
@@ -70,6 +72,8 @@ def _finetune(config, workdir, say):
         callbacks.append(validation)
 
     seconds = run_job(job, model, cross_entropy(model, weights, training.frozen_encoder), callbacks, mixing=mixing)
+    if not workers.is_chief:
+        return workers.wait_for_summary(workdir)
     summary = {
         "task": "finetune",
         "steps": job.plan.total_steps,

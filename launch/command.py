@@ -49,6 +49,8 @@ def run_training(run):
             )
         config = Config.from_dict(flags.FLAGS.config.to_dict())
         summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
+        if summary is None:  # a worker that leaves the talking to the chief
+            return
         print(f"done: {flags.FLAGS.workdir}")
         for name, value in summary.items():
             print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")

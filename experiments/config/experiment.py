@@ -51,7 +51,8 @@ class Config(Section):
         pretrained_stem: `load`, or for images of another number of channels than those of the pretrained weights
             `average` (over the channels) or `leave_out`.
         precision: `auto` (bfloat16 on GPUs made for it, float32 elsewhere), `float32` or `mixed_bfloat16`.
-        distribution: `auto` (all GPUs), `none` (one device) or `mirrored`.
+        distribution: `auto` (all GPUs), `none` (one device), `mirrored`, or `multiworker` (all GPUs of
+            several processes, which TF_CONFIG or Slurm's variables name).
         logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints; 0 counts none.
@@ -80,7 +81,11 @@ class Config(Section):
     def __post_init__(self):
         super().__post_init__()
         require_one_of("precision", self.precision, ("auto", "float32", "mixed_bfloat16"))
-        require_one_of("distribution", self.distribution, ("auto", "none", "mirrored"))
+        require_one_of("distribution", self.distribution, ("auto", "none", "mirrored", "multiworker"))
+        require(
+            self.distribution != "multiworker" or self.logical_cpus <= 1,
+            "logical_cpus is for a single process: distribution=multiworker has one CPU device a worker.",
+        )
         require_one_of("pretrained_stem", self.pretrained_stem, STEMS)
         require_at_least("", self, 0, "seed", "logical_cpus")
         require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")

@@ -14,7 +14,7 @@ import tensorflow as tf
 from convnext.port.files import TEMPORARY
 from experiments.paths import FAULTS, reason, remove, replacing
 
-CHECKSUMS = ".sha256"
+FOLDER, CHECKSUMS = "checkpoints", ".sha256"
 NAME = re.compile(rf"(?:{re.escape(TEMPORARY)})?ckpt-(\d+)(?:\.|_temp)")  # `_temp`: where TensorFlow writes shards
 BLOCK = 1 << 22  # bytes that are read at a time
 
@@ -28,6 +28,22 @@ class CheckpointFiles:
 
     def __init__(self, folder):
         self.folder = folder
+
+    @classmethod
+    def of(cls, workdir):
+        """Returns those of the run in a workdir."""
+        return cls(workdir / FOLDER)
+
+    @property
+    def latest(self):
+        """What all files of the newest complete checkpoint begin with, or None."""
+        steps = self.complete()
+        return self.prefix(steps[-1]) if steps else None
+
+    @property
+    def last_good(self):
+        """What there is to go on from, as a part of a sentence."""
+        return f"the last good checkpoint is {self.latest}" if self.latest else "there is no checkpoint yet"
 
     def prefix(self, step):
         """Returns what all files of a checkpoint begin with, as TensorFlow takes it: a text."""

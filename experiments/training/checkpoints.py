@@ -9,9 +9,9 @@ import tensorflow as tf
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
 from experiments.paths import FAULTS, is_url, local_copy, reason
-from experiments.training.checkpoint_files import CheckpointFiles
+from experiments.training.checkpoint_files import FOLDER, CheckpointFiles
+from experiments.training.replica_draws import generator_states
 
-FOLDER = "checkpoints"
 # What TensorFlow raises where a checkpoint holds other variables than the model, or others of their shapes.
 MISMATCH = (tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError)
 # TensorFlow takes the path of a checkpoint for a pattern.
@@ -37,25 +37,23 @@ class Checkpoints:
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         self._averages = averages
         # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
-        generators = [variable.value for variable in model.variables if "seed_generator" in variable.path]
-        parts = {"model": model, "optimizer": optimizer, "generators": generators}
+        parts = {"model": model, "optimizer": optimizer, "generators": generator_states(model)}
         self._parts = parts | {"step": self._step, "window": self._window}
         averaged = {"averages": averages.averages} if averages else {}
         self._checkpoint = tf.train.Checkpoint(**self._parts, **averaged)
         self._workdir = workdir
-        self._files = CheckpointFiles(workdir / FOLDER)
+        self._files = CheckpointFiles.of(workdir)
         self._keep = keep
 
     @property
     def latest(self):
         """Path of the newest complete checkpoint, or None."""
-        steps = self._files.complete()
-        return self._files.prefix(steps[-1]) if steps else None
+        return self._files.latest
 
     @property
     def last_good(self):
         """What there is to go on from, as a part of a sentence."""
-        return f"the last good checkpoint is {self.latest}" if self.latest else "there is no checkpoint yet"
+        return self._files.last_good
 
     @property
     def window(self):
@@ -146,7 +144,17 @@ def _without_pattern(prefix):
 
 def has_checkpoint(workdir):
     """Whether there is a complete checkpoint in a workdir."""
-    return bool(CheckpointFiles(workdir / FOLDER).complete())
+    return bool(CheckpointFiles.of(workdir).complete())
+
+
+class FollowedCheckpoints(Checkpoints):
+    """The same checkpoints for a worker that is not the chief: it goes on from them, and writes none.
+
+    Every worker has all of the state, so the chief needs nobody to save it.
+    """
+
+    def save(self, step, window=""):
+        """Leaves it to the chief."""
 
 
 def check_pretrained(pretrained, workdir):

@@ -58,6 +58,14 @@ MISTAKES = {
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{pictures}"],
         ["error: pretrain.batch_size=32 is more than the 4 training images: use --config.pretrain.batch_size=4"],
     ),
+    "several workers that nobody names": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.distribution=multiworker"],
+        ["error: distribution=multiworker needs TF_CONFIG, or Slurm's variables (start the command with srun)"],
+    ),
+    "batch that does not divide": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.logical_cpus=3"],
+        ["error: pretrain.batch_size=32 does not divide by 3 devices x 1 accumulation steps; use 30 or 33."],
+    ),
     "missing pretrained": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={nowhere}"],
         ["error: pretrained={nowhere}: There is no {nowhere}: pretrained weights are a run's workdir, or a .keras"],
