@@ -22,7 +22,8 @@ from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
-from experiments.training.workdir import check_workdir, finished_summary, record_config, replacing
+from experiments.training.wandb_run import check_wandb
+from experiments.training.workdir import CONFIG, check_workdir, finished_summary, record_config, replacing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,8 @@ def enter_workdir(path, config, task, resume, say):
         say(f"The run in {workdir} is complete.")
     else:
         check_pretrained(config.pretrained, workdir)
+        if not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
+            check_wandb(config.wandb.mode)
     return workdir, summary
 
 
@@ -130,7 +133,7 @@ def prepare_job(config, training, workdir, source, split, make_model, say, layer
         optimizer=optimizer,
         averages=averages,
         preparation=Preparation.of(config.data, training),
-        tracker=Tracker(workdir, config),
+        tracker=Tracker(workdir, config, say),
         say=say,
     )
     _describe(job, precision)

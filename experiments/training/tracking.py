@@ -4,7 +4,7 @@ import json
 
 import keras
 
-from experiments.errors import UserError
+from experiments.training.wandb_run import start_wandb
 
 METRICS = "metrics.jsonl"
 
@@ -17,11 +17,13 @@ class Tracker:
     Args:
         workdir: of the run.
         config: the `Config`.
+        say: function that takes a line for the user.
     """
 
-    def __init__(self, workdir, config):
+    def __init__(self, workdir, config, say=print):
         self._workdir = workdir
         self._config = config
+        self._say = say
 
     def begin(self, start_step):
         """Opens the record of a run of which `start_step` steps are done."""
@@ -29,7 +31,7 @@ class Tracker:
         _drop_lines_after(path, start_step)
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open until `close`)
         self._step, self._metrics = start_step, {}
-        self._wandb = _start_wandb(self._workdir, self._config, start_step)
+        self._wandb = start_wandb(self._workdir, self._config, start_step, self._say)
 
     @property
     def step(self):
@@ -61,9 +63,7 @@ class Tracker:
     def picture(self, step, name, path):
         """Records a picture that lies in a file."""
         if self._wandb:
-            import wandb
-
-            self._wandb.log({name: wandb.Image(str(path))}, step=step)
+            self._wandb.picture(name, path, step)
 
     def close(self):
         """Ends the record."""
@@ -119,24 +119,3 @@ def _drop_lines_after(path, step):
     lines = read_metrics(path.parent)
     kept = [line for line in lines if line["step"] <= step] if step else []
     path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
-def _start_wandb(workdir, config, start_step):
-    settings = config.wandb
-    if settings.mode == "disabled":
-        return None
-    import wandb
-
-    name = settings.name or workdir.name
-    try:
-        return wandb.init(
-            mode=settings.mode,
-            project=settings.project,
-            # A run that goes on is a new segment: an offline run cannot be continued.
-            name=f"{name}-from-{start_step}" if start_step else name,
-            group=name,
-            dir=str(workdir),
-            config=config.to_dict(),
-        )
-    except wandb.errors.Error as error:
-        raise UserError(f"wandb.mode={settings.mode}: {error} Try --config.wandb.mode=offline.") from error
