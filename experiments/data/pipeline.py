@@ -160,7 +160,7 @@ def training_batches(
     def mix(step, batch):
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
 
-    examples = _endless_examples(split, seed, batch_size, places, start_step)
+    examples = endless_examples(split, seed, batch_size, places, start_step)
     batches = load_batches(split, examples, load, augment, len(places), drop_remainder=True)
     return _finish(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
@@ -201,8 +201,8 @@ def _fold_in(seed, *numbers):
     return seed
 
 
-def _endless_examples(split, seed, batch_size, places, start_step):
-    """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on."""
+def endless_examples(split, seed, batch_size, places, start_step):
+    """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on, without end."""
     batches_per_epoch = split.num_examples // batch_size
     first_epoch, first_batch = divmod(start_step, batches_per_epoch)
 

@@ -15,6 +15,7 @@ from experiments.optim.rules import rule_table
 from experiments.training.averaging import AveragedWeights
 from experiments.training.checkpoints import Checkpoints, check_pretrained, choose_start
 from experiments.training.distribution import check_batch, choose_precision, describe_devices, make_strategy
+from experiments.training.divergence import Divergence
 from experiments.training.interruption import Interruption
 from experiments.training.loop import Course, train
 from experiments.training.pictures import Curves
@@ -181,11 +182,14 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
         Curves(job.workdir),
         ProgressBar(training.section, course, job.say),
     ]
+    divergence = Divergence(
+        job.workdir, job.split, model.trainable_variables, training.batch_size, plan.steps_per_epoch, config.seed
+    )
     job.tracker.begin(start_step)
     try:
         with Interruption() as interruption:
             distributed = job.strategy.experimental_distribute_dataset(batches)
-            train(training_step, distributed, course, callbacks, checkpoints, interruption)
+            train(training_step, distributed, course, callbacks, checkpoints, interruption, divergence)
     finally:
         job.tracker.close()
     return time.perf_counter() - began
