@@ -63,7 +63,8 @@ def _config_of(path, data, data_dir):
     recorded = path.parent / CONFIG
     if not recorded.exists():
         raise UserError(f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared.")
-    config = Config.from_dict(read_json(recorded)["config"])
+    remedy = "it says how the images are prepared; write it anew by the command of the run with another --workdir"
+    config = Config.from_dict(read_json(recorded, remedy, "config")["config"])
     changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
     if data:  # the names of splits are those of the run's own data set
         changes |= dict.fromkeys(SPLIT_FIELDS, "")

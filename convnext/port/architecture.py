@@ -42,6 +42,8 @@ class Architecture:
             stem = weights["stem/conv/kernel"]
             if {kernel.ndim for kernel in (*kernels, stem)} != {4}:
                 raise PretrainedError(f"{path} is no ConvNeXt: its convolutions have kernels of other than 4 axes.")
+            if not kernels or not all(kernel.size for kernel in (*kernels, stem)):
+                raise PretrainedError(f"{path} is no ConvNeXt: it has no blocks, or none with channels.")
         except KeyError as error:
             raise PretrainedError(f"{path} has not all weights of a ConvNeXt: it lacks {error}.") from error
         return cls(

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import functools
 import os
 import pathlib
 
@@ -44,7 +45,7 @@ def open_folder(path, config):
         raise UserError(f"There is no folder {root}.")
     files = _image_files(root)
     with concurrent.futures.ThreadPoolExecutor() as executor:
-        problems = list(executor.map(_problem, files))
+        problems = list(executor.map(functools.partial(_problem, max_pixels=config.max_pixels), files))
     good = [file for file, problem in zip(files, problems) if not problem]
     skipped = [(file, problem) for file, problem in zip(files, problems) if problem]
     if not good:
@@ -85,21 +86,27 @@ def _leads_back(folder, name):
     return os.path.commonpath((inside, target)) == target
 
 
-def _problem(path):
+def _problem(path, max_pixels):
     """Returns why a file cannot be used, or an empty string.
 
     Only a file without its format's end marker is decoded here; damage inside a file shows when it is read in
     training, where it counts as unreadable.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return "not a file"
     try:
         with Image.open(path) as image:
+            if image.width * image.height > max_pixels:
+                return f"more than {max_pixels:,} pixels, data.max_pixels"
             if image.format not in FORMATS:
                 return f"{image.format} is a format that cannot be decoded here"
             if image.format == "BMP" and image.mode not in BMP_MODES:
                 return "BMP with a palette cannot be decoded here"
             if not _is_complete(path, image.format):
                 image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        return f"more than {max_pixels:,} pixels, data.max_pixels"
+    except Exception as error:  # whatever the damage leads Pillow to
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         truncated = isinstance(error, OSError) and "truncated" in str(error)

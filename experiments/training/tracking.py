@@ -108,11 +108,25 @@ class LogMetrics(keras.callbacks.Callback):
 
 
 def read_metrics(workdir):
-    """Returns the lines of a run's metrics as dictionaries."""
+    """Returns the lines of a run's metrics as dictionaries; leaves out damaged ones, as one that was cut short."""
     path = workdir / METRICS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = (_parsed(line) for line in path.read_bytes().splitlines())
+    return [line for line in lines if line is not None]
+
+
+def _parsed(line):
+    try:
+        metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_line = isinstance(metrics, dict) and isinstance(metrics.get("step"), int)
+    return metrics if is_line and all(map(_is_number, metrics.values())) else None
+
+
+def _is_number(value):
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _drop_lines_after(path, step):
