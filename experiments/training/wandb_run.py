@@ -20,7 +20,7 @@ from experiments.training import wandb_worker
 
 START_SECONDS = 30  # that the server has to answer in, before the run is recorded offline
 FINISH_SECONDS = 30  # that the end of a run waits for
-CHECK_SECONDS = 30
+CHECK_SECONDS = 60  # that looking for an API key may take
 QUEUE_LENGTH = 10_000
 WORKER = (sys.executable, "-P", wandb_worker.__file__)  # -P: the modules beside it must not hide others
 

@@ -81,7 +81,7 @@ def records(workdir):
 
 def test_a_package_that_is_not_installed_is_a_mistake_at_the_start_of_a_new_run(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(wandb_run, "WORKER", ("no such program",))
-    monkeypatch.setattr(wandb_run.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(wandb_run, "_is_installed", lambda: False)
     config = picture_config(pictures, wandb=WandbConfig(mode="offline"), pretrain={"steps": 1, "batch_size": 4})
     with pytest.raises(UserError, match="wandb.mode=offline needs the package wandb, which is not installed: pip"):
         pretrain.run(config, tmp_path / "run", say=Lines())
@@ -102,6 +102,7 @@ def test_a_folder_called_wandb_is_no_package(tmp_path, monkeypatch):
 
 
 def test_a_missing_key_is_a_mistake_for_an_online_run_alone(no_account, monkeypatch):
+    monkeypatch.setattr(wandb_run, "CHECK_SECONDS", 200)
     check_wandb("disabled")
     check_wandb("offline")
     with pytest.raises(UserError, match="run `wandb login` or set WANDB_API_KEY, or .* --config.wandb.mode=offline"):
@@ -147,7 +148,7 @@ def test_a_package_that_cannot_be_imported_is_one_line(fake, tmp_path, capfd):
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
 def test_what_hangs_is_given_up_at_the_end(fake, tmp_path, monkeypatch, where):
     monkeypatch.setattr(wandb_run, "FINISH_SECONDS", 1)
-    monkeypatch.setattr(wandb_run, "QUEUE_LENGTH", 1)
+    monkeypatch.setattr(wandb_run, "QUEUE_LENGTH", 10)
     fake(**{where: "time.sleep(600)"})
     lines, logging, closing = track(tmp_path / "run", steps=1 if where == "finish" else 3000)
     assert logging < 60 and closing < 60
