@@ -5,6 +5,7 @@ import dataclasses
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.config import Config
 from experiments.config.data import SPLIT_FIELDS
+from experiments.data.damage import naming_damage
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
 from experiments.errors import UserError
@@ -47,8 +48,9 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
     trained, random = _models(path, config, source.num_classes)
-    figures_of = _figures(source, split, Preparation.of(config.data), probes)
-    columns = {"model": figures_of(trained), "random": figures_of(random)}
+    with naming_damage(config.data):
+        figures_of = _figures(source, split, Preparation.of(config.data), probes)
+        columns = {"model": figures_of(trained), "random": figures_of(random)}
     return {probe: {name: figures[probe] for name, figures in columns.items()} for probe in probes}
 
 

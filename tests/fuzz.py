@@ -1,4 +1,4 @@
-"""How much the fuzz tests try: little in the suite, always the same; `FUZZ=1000` in the environment tries that often."""
+"""How much the fuzz tests try: little in the suite, and always the same; with `FUZZ=1000` in the environment more."""
 
 import os
 

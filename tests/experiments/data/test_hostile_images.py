@@ -57,8 +57,8 @@ def decode():
         def read(self, content):
             return holder[tf.strings.to_number(content, tf.int32)]
 
-    split = Held(np.array([str(i).encode() for i in range(BATCH)], dtype=object), np.zeros(BATCH, np.int64), False)
-    split = type(split)(split.contents, split.labels, unchecked=True)
+    numbers = np.array([str(i).encode() for i in range(BATCH)], dtype=object)
+    split = Held(numbers, np.zeros(BATCH, np.int64), unchecked=True)
     batches = evaluation_batches(split, PREPARATION, BATCH)
 
     def decode(contents):
