@@ -38,7 +38,7 @@ def _damaged_files(config):
         kind, _, name = source.partition(":")
         if kind == "tfds":
             for split in find_builder(name, config.dir).info.splits.values():
-                yield from (str(path) for path in split.filepaths if _is_damaged(path))
+                yield from (str(path) for path in split.filepaths if ".tfrecord" in path.name and _is_damaged(path))
 
 
 def _is_damaged(path):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.folder_layout import read_layout
+from experiments.data.gif import gif_pixels
 from experiments.data.held_out import check_shares, held_out
 from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
@@ -96,7 +97,7 @@ def _problem(path, max_pixels):
         return "not a file"
     try:
         with Image.open(path) as image:
-            if image.width * image.height > max_pixels:
+            if image.width * image.height > max_pixels or (image.format == "GIF" and gif_pixels(path) > max_pixels):
                 return f"more than {max_pixels:,} pixels, data.max_pixels"
             if image.format not in FORMATS:
                 return f"{image.format} is a format that cannot be decoded here"

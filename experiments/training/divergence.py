@@ -66,20 +66,23 @@ class Divergence:
         """
         for variable in self._variables:
             if not np.isfinite(variable.numpy()).all():
-                self._stop(
-                    f"{variable.path} is not finite after step {step:,}, whose loss is {loss}", step, loss, latest
-                )
+                what = f"{variable.path} is not finite after step {step:,}, whose loss is {loss}"
+                self._stop(what, step, loss, latest)
 
     def _stop(self, what, step, loss, latest):
         good = f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
-        batches = [self._batch(step) for step in range(max(1, step - 1), step + 1)]
-        # Not a number of JSON, if it is not finite: a text.
-        write_json(self._path, {"step": step, "loss": str(loss), "batches": batches})
-        names = [example["name"] for example in batches[-1]["examples"] if "name" in example]
-        shown = f" ({', '.join(os.path.basename(name) for name in names[:SHOWN])}, ...)" if names else ""
-        raise RunError(
-            f"{what}; {good}; {self._path} names the images of that step{shown} and the one before. {ADVICE}"
-        )
+        raise RunError(f"{what}; {good}; {self._record(step, loss)}. {ADVICE}")
+
+    def _record(self, step, loss):
+        """Writes the images down; returns what to say of it."""
+        batches = [self._batch(at) for at in range(max(1, step - 1), step + 1)]
+        try:
+            write_json(self._path, {"step": step, "loss": str(loss), "batches": batches})  # JSON has no nan
+        except OSError as error:
+            return f"{self._path} cannot be written ({error.strerror})"
+        names = [os.path.basename(example["name"]) for example in batches[-1]["examples"] if "name" in example]
+        shown = f" ({', '.join(names[:SHOWN])}, ...)" if names else ""
+        return f"{self._path} names the images of that step{shown} and of the one before"
 
     def _batch(self, step):
         epoch, batch = divmod(step - 1, self._steps_per_epoch)

@@ -15,6 +15,7 @@ from PIL import Image
 from experiments.config import DataConfig
 from experiments.data.decoding import MAX_PIXELS
 from experiments.data.folder import open_folder
+from experiments.data.gif import gif_pixels
 from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
 from experiments.data.source import MemorySplit
 from experiments.errors import UserError
@@ -149,8 +150,21 @@ def test_an_image_of_too_many_pixels_is_skipped_by_a_folder_and_unreadable_elsew
     assert list(loaded_together([BOMBS[bomb], GOOD])[0]) == [0, 1]
 
 
+def test_all_pictures_of_a_gif_count_as_they_are_decoded_together(tmp_path):
+    frames = [Image.fromarray(np.roll(NOISE[..., 0], i, axis=0)) for i in range(5)]
+    path = write(tmp_path / "a.gif", encode(frames[0], "gif", save_all=True, append_images=frames[1:]))
+    with Image.open(path) as image:
+        assert (image.n_frames, image.size) == (5, (20, 24))
+    assert gif_pixels(path) == 5 * 20 * 24
+    at = path.read_bytes().index(b"\x2c\x00\x00\x00\x00") + 5
+    larger = bytearray(path.read_bytes())
+    larger[at : at + 4] = struct.pack("<HH", 60000, 60000)  # than the screen
+    write(tmp_path / "b.gif", bytes(larger))
+    assert open_folder(tmp_path, ALL).notes[-1] == f"  b.gif: more than {MAX_PIXELS:,} pixels, data.max_pixels"
+
+
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "bmp"])
-def test_the_limit_counts_pixels_before_they_are_decoded(tmp_path, kind, monkeypatch):
+def test_the_limit_is_the_largest_number_of_pixels_that_is_read(tmp_path, kind):
     content = encode(gradient(24, 20) if kind != "gif" else gradient(24, 20, 1), kind)
     for limit, weight in ((479, 0), (480, 1)):
         preparation = Preparation.of(DataConfig(image_size=16, max_pixels=limit))
