@@ -17,7 +17,9 @@ def gif_pixels(path):
         _skip_palette(file, flags)
         while (block := file.read(1)) in (EXTENSION, PICTURE):
             if block == PICTURE:
-                _, _, width, height, flags = struct.unpack("<HHHHB", file.read(9))
+                if len(head := file.read(9)) < 9:  # cut short
+                    break
+                _, _, width, height, flags = struct.unpack("<HHHHB", head)
                 pixels += width * height
                 _skip_palette(file, flags)
             file.seek(1, 1)  # the label of an extension, or the size of a picture's codes
