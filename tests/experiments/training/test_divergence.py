@@ -17,7 +17,7 @@ from experiments.errors import RunError
 from experiments.training.divergence import Divergence
 from experiments.training.tracking import read_metrics
 from tests.experiments.images import encode, gradient, write
-from tests.experiments.tiny import Lines, picture_config
+from tests.experiments.tiny import Lines, change, picture_config
 
 COUNT, BATCH, SEED = 23, 4, 7
 CONTENTS = np.array([f"image {i}".encode() for i in range(COUNT)], dtype=object)
@@ -69,11 +69,9 @@ def test_a_run_whose_images_are_too_large_for_float32_names_them_and_keeps_its_c
     folder = tmp_path / "images"
     for i in range(24):
         write(folder / f"{i}.png", encode(np.zeros((32, 32), np.uint8) if i != 5 else gradient(32, 32, 1)))
-    data = {"source": f"folder:{folder}", "validation_share": 0.0, "test_share": 0.0, "mean": (0.0,), "std": (1e-30,)}
-    config = picture_config(
-        folder, pretrain={"batch_size": 2, "steps": 12, "normalize_targets": False}, log_every=12, checkpoint_every=1
-    )
-    config = type(config).from_dict({**config.to_dict(), "data": {**config.to_dict()["data"], **data}})
+    training = {"batch_size": 2, "steps": 12, "normalize_targets": False}
+    config = picture_config(folder, pretrain=training, log_every=12, checkpoint_every=1)
+    config = change(config, "data", mean=(0.0,), std=(1e-30,))
     workdir = tmp_path / "run"
     message = stop_of(pretrain.run, config, workdir, "auto", Lines())
     record = json.loads((workdir / "nonfinite.json").read_text())
