@@ -7,6 +7,9 @@ import tensorflow as tf
 from experiments.errors import RunError
 
 
+TOO_FEW = "was expected to contain"  # TensorFlow of a data set that has not as many examples as it should
+
+
 @contextlib.contextmanager
 def naming_damage(config):
     """Context in which a damaged file of TensorFlow Datasets ends a run with its name.
@@ -21,7 +24,9 @@ def naming_damage(config):
     """
     try:
         yield
-    except tf.errors.DataLossError as error:
+    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
+        if isinstance(error, tf.errors.FailedPreconditionError) and TOO_FEW not in error.message:
+            raise
         damaged = ", ".join(_damaged_files(config)) or "A file"
         reason = error.message.splitlines()[0]
         raise RunError(
@@ -38,13 +43,15 @@ def _damaged_files(config):
         kind, _, name = source.partition(":")
         if kind == "tfds":
             for split in find_builder(name, config.dir).info.splits.values():
-                yield from (str(path) for path in split.filepaths if ".tfrecord" in path.name and _is_damaged(path))
+                files = zip(split.filepaths, split.shard_lengths)
+                yield from (
+                    str(path) for path, length in files if ".tfrecord" in path.name and _is_damaged(path, length)
+                )
 
 
-def _is_damaged(path):
+def _is_damaged(path, length):
+    """Whether a file does not hold `length` records that can be read: one cut short may end where a record does."""
     try:
-        for _ in tf.data.TFRecordDataset([str(path)]):
-            pass
+        return length != sum(1 for _ in tf.data.TFRecordDataset([str(path)]))
     except tf.errors.OpError:
         return True
-    return False

@@ -26,7 +26,11 @@ def files(tmp_path):
 
 
 def cut(content):
-    return content[: len(content) // 2]
+    return content[: len(content) // 2 + 1]
+
+
+def cut_between_records(content):
+    return content[: len(content) // 2]  # of ten that are all the same
 
 
 def flipped(content):
@@ -35,15 +39,15 @@ def flipped(content):
     return bytes(changed)
 
 
-@pytest.mark.parametrize("damage", [cut, flipped])
+@pytest.mark.parametrize("damage", [cut, cut_between_records, flipped])
 def test_a_damaged_file_is_named(files, monkeypatch, damage):
     files[1].write_bytes(damage(files[1].read_bytes()))
-    splits = {"train": types.SimpleNamespace(filepaths=files)}
+    splits = {"train": types.SimpleNamespace(filepaths=files, shard_lengths=[10, 10])}
     builder = types.SimpleNamespace(info=types.SimpleNamespace(splits=splits))
     monkeypatch.setattr(tfds, "find_builder", lambda name, directory: builder)
-    examples = tf.data.TFRecordDataset([str(path) for path in files]).map(
-        lambda image: (image, tf.constant(0, tf.int64))
-    )
+    images = tf.data.TFRecordDataset([str(path) for path in files])
+    images = images.apply(tf.data.experimental.assert_cardinality(20))  # as TensorFlow Datasets does
+    examples = images.map(lambda image: (image, tf.constant(0, tf.int64)))
     config = DataConfig(source="tfds:mine")
     with pytest.raises(RunError) as caught, naming_damage(config):
         np.array(StreamSplit(examples, 20, shuffle_buffer=4).labels)
@@ -54,5 +58,6 @@ def test_a_damaged_file_is_named(files, monkeypatch, damage):
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(KeyError), naming_damage(DataConfig()):
-        raise KeyError
+    for error in (KeyError(), tf.errors.FailedPreconditionError(None, None, "not initialized")):
+        with pytest.raises(type(error)), naming_damage(DataConfig()):
+            raise error

@@ -70,7 +70,7 @@ def decode():
     return decode
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(data=st.data())
 def test_damaged_bytes_are_read_or_unreadable_and_touch_no_other_image(decode, data):
     kinds = [data.draw(st.sampled_from(sorted(FILES))) for _ in range(BATCH - 1)]
@@ -81,7 +81,7 @@ def test_damaged_bytes_are_read_or_unreadable_and_touch_no_other_image(decode, d
     assert not images[weights == 0].any()
 
 
-@fuzzed(40)
+@fuzzed(25)
 @given(data=st.data())
 def test_a_folder_of_damaged_files_is_opened(tmp_path_factory, data):
     root = tmp_path_factory.mktemp("images")

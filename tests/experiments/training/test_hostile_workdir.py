@@ -30,7 +30,7 @@ def workdir(tmp_path_factory):
     return workdir
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(content=damaged(METRICS))
 def test_metrics_are_read_as_far_as_their_lines_are_whole(workdir, content):
     (workdir / "metrics.jsonl").write_bytes(content)
@@ -64,7 +64,7 @@ def outcome(function):
         return str(error)
 
 
-@fuzzed(60)
+@fuzzed(30)
 @given(data=st.data())
 def test_a_damaged_configuration_never_lets_another_run_go_on(workdir, data):
     path = workdir / "config.json"
@@ -80,7 +80,7 @@ def test_a_damaged_configuration_never_lets_another_run_go_on(workdir, data):
     assert check_workdir(workdir, Config(), "pretrain") == workdir
 
 
-@fuzzed(40)
+@fuzzed(30)
 @given(data=st.data())
 def test_a_damaged_summary_or_record_of_the_best_says_what_to_do(workdir, data):
     readers = {"summary.json": lambda: finished_summary(workdir), "best.json": lambda: Best(None, workdir).record}
