@@ -5,6 +5,7 @@ import dataclasses
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.config import Config
 from experiments.config.data import SPLIT_FIELDS
+from experiments.data.damage import naming_damage
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
 from experiments.errors import UserError
@@ -52,8 +53,9 @@ def _evaluate(path, data, data_dir, probes, split, say):
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
     trained, random = _models(path, config, source.num_classes)
-    figures_of = _figures(source, split, Preparation.of(config.data), probes)
-    columns = {"model": figures_of(trained), "random": figures_of(random)}
+    with naming_damage(config.data):
+        figures_of = _figures(source, split, Preparation.of(config.data), probes)
+        columns = {"model": figures_of(trained), "random": figures_of(random)}
     return {probe: {name: figures[probe] for name, figures in columns.items()} for probe in probes}
 
 
@@ -68,7 +70,8 @@ def _config_of(path, data, data_dir):
     recorded = path.parent / CONFIG
     if not recorded.exists():
         raise UserError(f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared.")
-    config = Config.from_dict(read_json(recorded)["config"])
+    remedy = "it says how the images are prepared; write it anew by the command of the run with another --workdir"
+    config = Config.from_dict(read_json(recorded, remedy, "config")["config"])
     changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
     if data:  # the names of splits are those of the run's own data set
         changes |= dict.fromkeys(SPLIT_FIELDS, "")

@@ -19,17 +19,17 @@ from experiments.training.workdir import RESUME
 PRESETS = pathlib.Path("experiments", "presets")
 
 
-def define_run_flags():
+def define_run_flags(values=flags.FLAGS):
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
-    config_flags.DEFINE_config_file("config", None, "Preset, such as experiments/presets/digits.py.", lock_config=True)
-    flags.DEFINE_string("workdir", None, "Folder for what the run leaves; a run that is there goes on.")
-    flags.DEFINE_enum(
-        "resume",
-        "auto",
-        list(RESUME),
+    preset = "Preset, such as experiments/presets/digits.py."
+    workdir = "Folder for what the run leaves; a run that is there goes on."
+    resume = (
         "Whether a run that is in the workdir goes on: auto if its configuration is the same, never, or anyway, with "
-        "the new configuration.",
+        "the new configuration."
     )
+    config_flags.DEFINE_config_file("config", None, preset, lock_config=True, flag_values=values)
+    flags.DEFINE_string("workdir", None, workdir, flag_values=values)
+    flags.DEFINE_enum("resume", "auto", list(RESUME), resume, flag_values=values)
 
 
 def run_training(run):
@@ -38,6 +38,8 @@ def run_training(run):
     Args:
         run: function of configuration, workdir and resume.
     """
+
+    from experiments.data.damage import naming_damage  # TensorFlow, which other commands may not need
 
     def main(arguments):
         del arguments
@@ -48,7 +50,8 @@ def run_training(run):
                 "--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first."
             )
         config = Config.from_dict(flags.FLAGS.config.to_dict())
-        summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
+        with naming_damage(config.data):
+            summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
         if summary is None:  # a worker that leaves the talking to the chief
             return
         print(f"done: {flags.FLAGS.workdir}")
@@ -58,15 +61,16 @@ def run_training(run):
     run_command(main)
 
 
-def run_command(main):
+def run_command(main, values=flags.FLAGS):
     """Runs a command, and turns errors that are the user's into one line and an exit code.
 
     Args:
         main: function of the arguments that are left after the flags.
+        values: the flags.
     """
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows at once what a terminal would
     try:
-        arguments = _parse_flags(sys.argv)
+        arguments = _parse_flags(sys.argv, values)
         if arguments[1:]:
             raise UserError(f"{arguments[1]!r} is no flag; flags begin with --.")
         main(arguments)
@@ -85,19 +89,22 @@ def _say(error, code):
     return code
 
 
-def _parse_flags(argv):
+def _parse_flags(argv, values):
     app.define_help_flags()
     _check_preset(argv)
     try:
-        return flags.FLAGS(argv)
+        return values(argv)
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             raise UserError(f"--config is missing: name a preset, one of {_presets()}.") from error
-        raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, flags.FLAGS)}") from error
+        raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, values)}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
     except (AttributeError, KeyError) as error:
         raise UserError(_unknown_field(argv)) from error
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+        # What the parsers of numbers and tuples raise where they do not expect a text.
+        raise UserError(f"A flag cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _check_preset(argv):

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import functools
 import os
 import pathlib
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.folder_layout import read_layout
+from experiments.data.gif import gif_pixels
 from experiments.data.held_out import check_shares, held_out
 from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
@@ -45,7 +47,7 @@ def open_folder(path, config):
         raise UserError(f"There is no folder {root}.")
     files = _image_files(root)
     with concurrent.futures.ThreadPoolExecutor() as executor:
-        problems = list(executor.map(_problem, files))
+        problems = list(executor.map(functools.partial(_problem, max_pixels=config.max_pixels), files))
     good = [file for file, problem in zip(files, problems) if not problem]
     skipped = [(file, problem) for file, problem in zip(files, problems) if problem]
     if not good:
@@ -97,14 +99,18 @@ def _leads_back(root, folder, name):
     return any(target == passed or target in passed.parents for passed in way)
 
 
-def _problem(path):
+def _problem(path, max_pixels):
     """Returns why a file cannot be used, or an empty string.
 
     Only a file without its format's end marker is decoded here; damage inside a file shows when it is read in
     training, where it counts as unreadable.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return "not a file"
     try:
         with Image.open(path) as image:
+            if image.width * image.height > max_pixels or (image.format == "GIF" and gif_pixels(path) > max_pixels):
+                return f"more than {max_pixels:,} pixels, data.max_pixels"
             if image.format not in FORMATS:
                 return f"{image.format} is a format that cannot be decoded here"
             if image.format == "BMP" and image.mode not in BMP_MODES:
@@ -112,8 +118,8 @@ def _problem(path):
             if not _is_complete(path, image.format):
                 image.load()
     except Image.DecompressionBombError:
-        return "the image is too large: Pillow takes it for an attack"
-    except (OSError, SyntaxError, ValueError) as error:
+        return f"more than {max_pixels:,} pixels, data.max_pixels"
+    except Exception as error:  # whatever the damage leads Pillow to
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         truncated = isinstance(error, OSError) and "truncated" in str(error)

@@ -17,6 +17,7 @@ from experiments.paths import as_path, replacing
 from experiments.training.averaging import AveragedWeights
 from experiments.training.checkpoints import Checkpoints, FollowedCheckpoints, check_pretrained, choose_start
 from experiments.training.distribution import check_batch, choose_precision, describe_devices
+from experiments.training.divergence import Divergence
 from experiments.training.interruption import Interruption, stopping_at_once
 from experiments.training.lock import only_run_in
 from experiments.training.loop import Course, train
@@ -26,7 +27,8 @@ from experiments.training.progress import ProgressBar
 from experiments.training.replica_draws import separate_draws
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
-from experiments.training.workdir import check_recorded, check_writable, finished_summary, record_config
+from experiments.training.wandb_run import check_wandb
+from experiments.training.workdir import CONFIG, check_recorded, check_writable, finished_summary, record_config
 from experiments.training.workers import Workers, on_workers
 
 
@@ -116,6 +118,8 @@ def _entered(path, config, task, resume, workers, say):
             say(f"The run in {workdir} is complete.")
         else:
             check_pretrained(config.pretrained, workdir)
+            if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
+                check_wandb(config.wandb.mode)
         yield workdir, summary
 
 
@@ -163,7 +167,7 @@ def prepare_job(config, training, workdir, workers, source, split, make_model, s
         optimizer=optimizer,
         averages=averages,
         preparation=Preparation.of(config.data, training),
-        tracker=Tracker(workdir, config),
+        tracker=Tracker(workdir, config, say),
         say=say,
     )
     _describe(job, precision)
@@ -208,9 +212,21 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     began = time.perf_counter()
     with _record(job, start_step, course, task_callbacks) as callbacks, Interruption() as interruption:
         stopping, training_step = workers.stopping(interruption, training_step)
-        train(training_step, batches, course, callbacks, checkpoints, stopping)
+        train(training_step, batches, course, callbacks, checkpoints, stopping, _divergence(job))
     workers.end_training()
     return time.perf_counter() - began
+
+
+def _divergence(job):
+    return Divergence(
+        job.workdir,
+        job.split,
+        job.model.trainable_variables,
+        job.training.batch_size,
+        job.plan.steps_per_epoch,
+        job.config.seed,
+        is_recorded=job.workers.is_chief,
+    )
 
 
 def _distributed_batches(job, start_step, num_patches, mixing):

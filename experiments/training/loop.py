@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import time
 
 import keras
@@ -34,7 +33,7 @@ class Course:
     checkpoint_minutes: float = 0.0
 
 
-def train(training_step, batches, course, callbacks, checkpoints, interruption):
+def train(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
     """Runs the steps that are left.
 
     Nothing is read from the device but where metrics are logged or a checkpoint is written.
@@ -47,21 +46,22 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
             those steps where they are logged; `on_epoch_end` the number of epochs that are done.
         checkpoints: the `Checkpoints` of the run.
         interruption: an active `Interruption`.
+        divergence: the `Divergence` of the run.
 
     Raises:
         Interrupted: if the run was asked to stop; its state is saved.
-        RunError: if the loss is no longer finite; the newest checkpoint is from before. If a checkpoint cannot be
-            written; those before it stay.
+        RunError: if the loss or a weight is no longer finite; the newest checkpoint is from before. If a checkpoint
+            cannot be written; those before it stay.
     """
     callbacks = keras.callbacks.CallbackList(callbacks)
     callbacks.on_train_begin()
     try:
-        _run_steps(training_step, batches, course, callbacks, checkpoints, interruption)
+        _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence)
     finally:
         callbacks.on_train_end()
 
 
-def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption):
+def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
     window = Window(course.batch_size, checkpoints.window)
     schedule = SaveSchedule(course)
     for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
@@ -72,7 +72,10 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
         save = last or stop or schedule.is_due(step)
         if log or save:
             metrics = window.metrics()
-            _check(metrics, step, course, checkpoints)
+            divergence.check_losses(window.losses, step, checkpoints.last_good)
+            _check_readable(metrics, step, course, checkpoints)
+        if save:
+            divergence.check_weights(window.losses[-1], step, checkpoints.last_good)
         callbacks.on_train_batch_end(step, {"epoch": step / course.steps_per_epoch, **metrics} if log else None)
         if log:
             window.clear()
@@ -144,6 +147,12 @@ class Window:
         }
         return {**means, "images_per_second": self._timed_steps * self._batch_size / seconds}
 
+    @property
+    def losses(self):
+        """The loss of each step since the last line, as floats."""
+        self._read()
+        return [step["loss"] for step in self._steps]
+
     def to_text(self):
         """Returns the steps since the last line as a text."""
         self._read()
@@ -154,14 +163,8 @@ class Window:
         self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
 
 
-def _check(metrics, step, course, checkpoints):
-    """Raises RunError if it is no use to go on."""
-    good = checkpoints.last_good
-    if not math.isfinite(metrics["loss"]):
-        raise RunError(
-            f"The loss is {metrics['loss']} at step {step:,}; {good}. A lower base_learning_rate, a longer warmup or "
-            "clip_norm may help."
-        )
+def _check_readable(metrics, step, course, checkpoints):
+    """Raises RunError if there was nothing to learn from."""
     if metrics["loss"] == 0.0 and metrics["unreadable"] >= course.batch_size:
         wanting = "can be read (or has a label, where one is needed)"
-        raise RunError(f"None of the images up to step {step:,} {wanting}; {good}.")
+        raise RunError(f"None of the images up to step {step:,} {wanting}; {checkpoints.last_good}.")

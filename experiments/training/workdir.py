@@ -78,7 +78,7 @@ def check_recorded(workdir, config, task, resume="auto"):
 def finished_summary(workdir):
     """Returns the summary of a run that is complete, or None."""
     path = workdir / SUMMARY
-    return read_json(path) if path.exists() else None
+    return read_json(path, "delete it, and the run is finished once more") if path.exists() else None
 
 
 def record_config(workdir, config, task):
@@ -100,9 +100,24 @@ def save_model(model, path):
         model.save(temporary)
 
 
-def read_json(path):
-    """Returns the content of a JSON file."""
-    return json.loads(as_path(path).read_text(encoding="utf-8"))
+def read_json(path, remedy="", *needed):
+    """Returns the content of a JSON file, a dictionary.
+
+    Args:
+        path: of the file.
+        remedy: what a person can do if it is damaged; may be empty.
+        *needed: keys that it has.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        content = json.loads(as_path(path).read_text(encoding="utf-8"))
+    except (*FAULTS, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or any(key not in content for key in needed):
+        raise UserError(f"{path} is damaged{f': {remedy}' if remedy else ''}.")
+    return content
 
 
 def write_json(path, value):
@@ -112,11 +127,11 @@ def write_json(path, value):
 
 
 def _recorded(workdir):
-    try:
-        recorded = read_json(workdir / CONFIG)
-        return recorded["task"], recorded["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{workdir / CONFIG} is damaged: name another --workdir.") from error
+    path, remedy = workdir / CONFIG, "name another --workdir"
+    recorded = read_json(path, remedy, "task", "config")
+    if not isinstance(recorded["config"], dict):
+        raise UserError(f"{path} is damaged: {remedy}.")
+    return recorded["task"], recorded["config"]
 
 
 def _differences(old_config, config, task):

@@ -329,14 +329,6 @@ def test_classes_of_which_all_images_are_held_out_are_noted(tmp_path):
     assert source.notes[1:] == (note,)
 
 
-def test_an_image_of_very_many_pixels_is_skipped_and_named_as_such(tmp_path, monkeypatch):
-    fill(tmp_path, {"1.png": encode(gradient(4, 4)), "2.png": encode(PIXELS)})
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    source = open_folder(tmp_path, ALL)
-    assert names(source, "train", tmp_path) == ["1.png"]
-    assert source.notes[2:] == ("  2.png: the image is too large: Pillow takes it for an attack",)
-
-
 def test_a_class_called_train_is_a_class(tmp_path):
     fill(tmp_path, dict.fromkeys(["bus/1.png", "train/2.png"], encode(PIXELS)))
     assert open_folder(tmp_path, ALL).class_names == ("bus", "train")
