@@ -19,9 +19,34 @@ PRESETS = pathlib.Path("experiments", "presets")
 
 def define_run_flags():
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
-    config_flags.DEFINE_config_file("config", None, "Preset, such as experiments/presets/digits.py.", lock_config=True)
-    flags.DEFINE_string("workdir", None, "Folder for what the run leaves; a run that is there goes on.")
+    define_config_flags("Folder for what the run leaves; a run that is there goes on.")
     flags.DEFINE_enum("resume", "auto", ["auto", "never"], "Whether a run that is in the workdir goes on.")
+
+
+def define_config_flags(workdir):
+    """Defines `--config` and `--workdir`; the argument says what the folder is for."""
+    config_flags.DEFINE_config_file("config", None, "Preset, such as experiments/presets/digits.py.", lock_config=True)
+    flags.DEFINE_string("workdir", None, workdir)
+
+
+def run_configuration():
+    """Returns the `Config` that the flags give, and makes sure that there is a workdir too."""
+    if flags.FLAGS.config is None:
+        raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
+    if not flags.FLAGS.workdir:
+        raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
+    return Config.from_dict(flags.FLAGS.config.to_dict())
+
+
+def writable_file(flag):
+    """Returns the path that a flag names, or None; finds out before the work if it can be written."""
+    name = getattr(flags.FLAGS, flag)
+    if not name:
+        return None
+    file = pathlib.Path(name)
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"--{flag}={name} cannot be written: name a file in a folder that exists.")
+    return file
 
 
 def run_training(run):
@@ -33,14 +58,7 @@ def run_training(run):
 
     def main(arguments):
         del arguments
-        if flags.FLAGS.config is None:
-            raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
-        if not flags.FLAGS.workdir:
-            raise UserError(
-                "--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first."
-            )
-        config = Config.from_dict(flags.FLAGS.config.to_dict())
-        summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
+        summary = run(run_configuration(), flags.FLAGS.workdir, flags.FLAGS.resume)
         print(f"done: {flags.FLAGS.workdir}")
         for name, value in summary.items():
             print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
