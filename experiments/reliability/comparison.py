@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from experiments.reliability.damage import listed_checkpoints
+from experiments.training.checkpoint_files import CheckpointFiles
 from experiments.training.checkpoints import FOLDER
 from experiments.training.tracking import METRICS
 
@@ -94,10 +94,10 @@ def _same(a, b):
 
 
 def _checkpoint_values(folder):
-    names = listed_checkpoints(folder)
-    if not names:
+    checkpoints = CheckpointFiles(folder)
+    if not (steps := checkpoints.complete()):
         return {}
-    reader = tf.train.load_checkpoint(str(folder / names[-1]))
+    reader = tf.train.load_checkpoint(checkpoints.prefix(steps[-1]))
     return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_dtype_map()}
 
 

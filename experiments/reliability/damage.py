@@ -1,35 +1,25 @@
-"""The files of checkpoints, seen from outside, and what a failing disk does to them."""
+"""What lies in a folder of checkpoints, seen from outside, and what a failing disk does to it."""
 
 import dataclasses
 import pathlib
-import re
 
-LIST = "checkpoint"  # TensorFlow's name for the file that says which checkpoints there are
-LISTED = re.compile(r'^all_model_checkpoint_paths: "(.*)"$', re.MULTILINE)
-# What holds a checkpoint: values, and where each of them lies.
-PARTS = (".data-00000-of-00001", ".index")
+from experiments.training.checkpoint_files import CHECKSUMS, CheckpointFiles
+
+# What makes up a checkpoint: values, where each of them lies, and checksums of both.
+PARTS = (".data-00000-of-00001", ".index", CHECKSUMS)
 FLIPPED_BYTES = 16
 
 
-def listed_checkpoints(folder):
-    """Returns the names of the checkpoints that the list in a folder names, oldest first."""
-    try:
-        text = (folder / LIST).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    return [pathlib.PurePath(path).name for path in LISTED.findall(text)]
+def complete_steps(folder):
+    """Returns the steps of the checkpoints in a folder that were written to their end, ascending."""
+    return CheckpointFiles(folder).complete()
 
 
-def unlisted_files(folder):
-    """Returns the names of what lies in a folder of checkpoints and belongs to none that the list names."""
-    known = {LIST, *listed_checkpoints(folder)}
+def unfinished_files(folder):
+    """Returns the names of what lies in a folder of checkpoints and belongs to no complete one."""
+    complete = {f"ckpt-{step}" for step in complete_steps(folder)}
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return {name for name in names if name.partition(".")[0] not in known}
-
-
-def step_of(name):
-    """Returns the step of a checkpoint called `ckpt-STEP`."""
-    return int(name.rpartition("-")[2])
+    return {name for name in names if name.partition(".")[0] not in complete}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +27,13 @@ class Damage:
     """A file of a checkpoint that was damaged.
 
     Args:
-        checkpoint: its name.
+        step: of the checkpoint.
         kind: what was done, in words.
         file: path.
         left: what the file holds since then; None if it is gone.
     """
 
-    checkpoint: str
+    step: int
     kind: str
     file: pathlib.Path
     left: bytes | None
@@ -54,25 +44,25 @@ class Damage:
         return (self.file.read_bytes() if self.file.exists() else None) == self.left
 
 
-def damage(folder, checkpoint, random):
+def damage(folder, step, random):
     """Damages a checkpoint in one of the ways of `KINDS`.
 
     Args:
         folder: of the checkpoints.
-        checkpoint: its name.
+        step: of the checkpoint.
         random: a `numpy.random.Generator`.
 
     Returns:
         The `Damage`.
     """
-    file = folder / (checkpoint + PARTS[random.integers(len(PARTS))])
+    file = folder / f"ckpt-{step}{PARTS[random.integers(len(PARTS))]}"
     kind = list(KINDS)[random.integers(len(KINDS))]
     left = KINDS[kind](file.read_bytes(), random)
     if left is None:
         file.unlink()
     else:
         file.write_bytes(left)
-    return Damage(checkpoint, kind, file, left)
+    return Damage(step, kind, file, left)
 
 
 def _flip(content, random):
@@ -83,7 +73,7 @@ def _flip(content, random):
 
 
 def _cut(content, random):
-    return content[: random.integers(len(content))]
+    return content[: random.integers(len(content) // 2 + 1)]
 
 
 def _remove(content, random):

@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.reliability.damage import listed_checkpoints, unlisted_files
+from experiments.reliability.damage import complete_steps, unfinished_files
 from experiments.reliability.process import changed_at
 
 # Moments: after a step; before the first step of a process; while a checkpoint is written; the same, but of the
@@ -115,18 +115,18 @@ def _halt_while_saving(attempt, folder, random):
     """Halts the process in the middle of writing a checkpoint; returns what shows that.
 
     The folder is watched. When it changes, the process is halted after a short random time, and it is looked at what
-    is there: a write is not over as long as there are files that the list of the checkpoints does not name, because
-    they are not yet, or no longer, on it. If all is said and done, the process goes on until the next time.
+    is there: a write is not over as long as there are new files that belong to no complete checkpoint, the new one
+    half written or the oldest half removed. If it is over, the process goes on until the next time.
     """
     longest = LONGEST_DELAY_SAVING
     while True:
-        known, before = unlisted_files(folder), changed_at(folder)
+        known, before = unfinished_files(folder), changed_at(folder)
         attempt.wait_for(lambda: changed_at(folder) != before, "a checkpoint was being written")  # noqa: B023
         time.sleep(random.uniform(0, longest))
         _halt(attempt.process)
-        if unlisted := unlisted_files(folder) - known:
-            newest = (listed_checkpoints(folder) or ["nothing"])[-1]
-            return f"{', '.join(sorted(unlisted))}, while the list ends with {newest}"
+        if unfinished := unfinished_files(folder) - known:
+            complete = f"that of step {steps[-1]:,}" if (steps := complete_steps(folder)) else "none"
+            return f"{', '.join(sorted(unfinished))} (newest complete checkpoint: {complete})"
         os.kill(attempt.process.pid, signal.SIGCONT)
         longest /= 2
 

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.benchmarks.circumstances import circumstances
 from experiments.errors import UserError
 from experiments.reliability.comparison import compare_runs
-from experiments.reliability.damage import damage, listed_checkpoints, step_of
+from experiments.reliability.damage import complete_steps, damage
 from experiments.reliability.kills import SAVING, STOPPING, carry_out, draw_kills
 from experiments.reliability.process import Attempt, Commands, EndedEarlyError, last_step, new_folder
 from experiments.reliability.report import header, row
@@ -72,6 +72,7 @@ class _Soak:
         self._damages = []
         self._owed = 0  # damages that had to wait for a checkpoint to fall back to
         self._expected = 0  # step that the next attempt must at least go on from
+        self._newest_damage = None  # that the next attempt must tell of
         self.records, self.findings = [], []
 
     def run(self, kills):
@@ -100,7 +101,7 @@ class _Soak:
                 return self._kill(dataclasses.replace(kill, moment=SAVING))
             resumed_from = self._check_start(attempt)
             reached = attempt.step or resumed_from
-        damaged = self._damage(kill)
+        damaged = self._newest_damage = self._damage(kill)
         self.records.append(
             {
                 "moment": kill.moment,
@@ -110,7 +111,7 @@ class _Soak:
                 "resumed_from": resumed_from,
             }
         )
-        self._expected = max([step_of(name) for name in self._intact()], default=0)
+        self._expected = max(self._intact(), default=0)
         self._say(row(len(self.records), self.records[-1]))
 
     def _check_start(self, attempt):
@@ -121,11 +122,17 @@ class _Soak:
                 f"After kill {len(self.records)} the run went on from step {resumed_from}, with a sound checkpoint of "
                 f"step {self._expected}."
             )
+        damaged = self._newest_damage
+        if damaged and f"ckpt-{damaged.step} is " not in attempt.output:
+            self.findings.append(
+                f"After kill {len(self.records)} the run said nothing of {damaged.file.name}, {damaged.kind}."
+            )
         return resumed_from
 
     def _intact(self):
-        broken = {damage.checkpoint for damage in self._damages if damage.persists}
-        return [name for name in listed_checkpoints(self._checkpoints) if name not in broken]
+        """Returns the steps of the checkpoints that a process can go on from."""
+        broken = {done.step for done in self._damages if done.persists}
+        return [step for step in complete_steps(self._checkpoints) if step not in broken]
 
     def _damage(self, kill):
         """Damages the newest checkpoint, if it is time to and there is one to fall back to; returns what was done."""
