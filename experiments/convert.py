@@ -10,6 +10,7 @@ from convnext.port import Architecture, read_weights, write_weights
 from convnext.port.files import replacing
 from convnext.pretrained import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights
 from experiments.errors import UserError
+from experiments.paths import local_copy
 from fcmae.model import FCMAE
 
 FORMATS = ("keras", "fair", "timm", "huggingface")
@@ -20,7 +21,7 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
     """Converts weights.
 
     Args:
-        source: a run's workdir, or a file that `convnext.port.read_weights` reads.
+        source: path or URL of a run's workdir, or of a file that `convnext.port.read_weights` reads.
         output: file to write; for Transformers a folder.
         to: one of `FORMATS`: `keras` writes a model (`.keras`, `.weights.h5`), the others the weights by the names of
             that library (`.safetensors`, `.pt`; for Transformers a folder).
@@ -34,8 +35,9 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
         UserError: if the source cannot be read, or has no place in the format.
     """
     try:
-        path = find_weights(source)
-        weights = read_weights(path, key)
+        with local_copy(source) as local:
+            path = find_weights(local)
+            weights = read_weights(path, key)
         architecture = Architecture.of(weights, path)
         weights = _chosen(weights, part, to, say)
         say(f"{path}: {describe(weights)}")

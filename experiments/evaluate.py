@@ -12,7 +12,8 @@ from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.frozen import FROZEN_PROBES, FrozenProbes
 from experiments.models import initial_weights, make_classifier, make_encoder
-from experiments.training.workdir import CONFIG, finished_summary, read_json
+from experiments.paths import local_copy
+from experiments.training.workdir import CONFIG, SUMMARY, finished_summary, read_json
 
 PROBES = ("top1", *FROZEN_PROBES)
 BATCH_SIZE = 256
@@ -22,7 +23,7 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     """Evaluates the model of a run.
 
     Args:
-        model: workdir of a run, or a `.keras` file in one.
+        model: path or URL of the workdir of a run, or of a `.keras` file in one.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model.
@@ -35,7 +36,11 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     Raises:
         UserError: if the model cannot be found or does not fit the request.
     """
-    path = _find(model)
+    with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
+        return _evaluate(_find(path), data, data_dir, probes, split, say)
+
+
+def _evaluate(path, data, data_dir, probes, split, say):
     config = _config_of(path, data, data_dir)
     source = open_source(config.data)
     if not source.num_classes:

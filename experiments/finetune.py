@@ -10,12 +10,14 @@ from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.models import make_classifier
 from experiments.optim.layer_decay import LayerDecay
+from experiments.paths import replacing
 from experiments.training.classification_loss import balanced_class_weights, cross_entropy
 from experiments.training.evaluating import evenly_spaced
 from experiments.training.final_classifiers import evaluate_and_save
 from experiments.training.job import enter_workdir, prepare_job, run_job
+from experiments.training.omission import going_on_without
 from experiments.training.validation import Validation
-from experiments.training.workdir import SUMMARY, replacing, write_json
+from experiments.training.workdir import SUMMARY, write_json
 
 
 def run(config, workdir, resume="auto", say=print):
@@ -23,8 +25,9 @@ def run(config, workdir, resume="auto", say=print):
 
     Args:
         config: a `Config`; its field `pretrained` names what the encoder starts from.
-        workdir: path of the folder that the run leaves its results in.
-        resume: `auto` goes on with a run that is in the workdir, `never` refuses one.
+        workdir: path or URL of the folder that the run leaves its results in.
+        resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
+            another configuration.
         say: function that takes a line for the user.
 
     Returns:
@@ -33,10 +36,12 @@ def run(config, workdir, resume="auto", say=print):
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
+    with enter_workdir(workdir, config, "finetune", resume, say) as (workdir, summary):
+        return summary or _finetune(config, workdir, say)
+
+
+def _finetune(config, workdir, say):
     training = config.finetune
-    workdir, summary = enter_workdir(workdir, config, "finetune", resume, say)
-    if summary:
-        return summary
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to fine-tune on.")
@@ -86,8 +91,9 @@ def _draw_at_begin(job, mixing):
         seed = job.config.seed
         if path.exists() or not (examples := augmented_examples(job.split, job.preparation, seed)):
             return
-        with replacing(path) as temporary:
-            draw_augmentation(temporary, examples, job.preparation, mixing, job.source.class_names, seed)
-        job.tracker.picture(0, "augmentation", path)
+        with going_on_without(path):
+            with replacing(path) as temporary:
+                draw_augmentation(temporary, examples, job.preparation, mixing, job.source.class_names, seed)
+            job.tracker.picture(0, "augmentation", path)
 
     return keras.callbacks.LambdaCallback(on_train_begin=draw)

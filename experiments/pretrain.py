@@ -19,8 +19,9 @@ def run(config, workdir, resume="auto", say=print):
 
     Args:
         config: a `Config`.
-        workdir: path of the folder that the run leaves its results in.
-        resume: `auto` goes on with a run that is in the workdir, `never` refuses one.
+        workdir: path or URL of the folder that the run leaves its results in.
+        resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
+            another configuration.
         say: function that takes a line for the user.
 
     Returns:
@@ -29,10 +30,12 @@ def run(config, workdir, resume="auto", say=print):
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
+    with enter_workdir(workdir, config, "pretrain", resume, say) as (workdir, summary):
+        return summary or _pretrain(config, workdir, say)
+
+
+def _pretrain(config, workdir, say):
     training = config.pretrain
-    workdir, summary = enter_workdir(workdir, config, "pretrain", resume, say)
-    if summary:
-        return summary
     source = open_source(config.data)
     split = source.get("pretrain") or source.split("train")
     check_probing(training, source)

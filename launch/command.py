@@ -1,6 +1,7 @@
 """What every command shares: flags, configuration, and how it ends.
 
-Exit codes: 0 done, 1 the run failed, 2 the command line or the configuration is wrong.
+Exit codes: 0 done, or stopped by a signal with all saved; 1 the run failed; 2 the command line or the configuration is
+wrong; 130 ended by Ctrl-C, 143 by SIGTERM: a training run by the second of them, other commands by the first.
 """
 
 import difflib
@@ -13,6 +14,7 @@ from ml_collections import config_dict, config_flags
 
 from experiments.config import Config
 from experiments.errors import Interrupted, RunError, UserError
+from experiments.training.workdir import RESUME
 
 PRESETS = pathlib.Path("experiments", "presets")
 
@@ -20,7 +22,13 @@ PRESETS = pathlib.Path("experiments", "presets")
 def define_run_flags():
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
     define_config_flags("Folder for what the run leaves; a run that is there goes on.")
-    flags.DEFINE_enum("resume", "auto", ["auto", "never"], "Whether a run that is in the workdir goes on.")
+    flags.DEFINE_enum(
+        "resume",
+        "auto",
+        list(RESUME),
+        "Whether a run that is in the workdir goes on: auto if its configuration is the same, never, or anyway, with "
+        "the new configuration.",
+    )
 
 
 def define_config_flags(workdir):
@@ -85,7 +93,7 @@ def run_command(main):
     except Interrupted as error:
         sys.exit(_say(error, 0))
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted", 1))
+        sys.exit(_say("interrupted", 130))
 
 
 def _say(error, code):

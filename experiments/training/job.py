@@ -1,5 +1,6 @@
 """One training run, from its devices to its last checkpoint; what pretraining and fine-tuning have in common."""
 
+import contextlib
 import csv
 import dataclasses
 import time
@@ -12,17 +13,19 @@ from experiments.data.pipeline import Preparation, training_batches
 from experiments.data.source import Source
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.rules import rule_table
+from experiments.paths import as_path, replacing
 from experiments.training.averaging import AveragedWeights
 from experiments.training.checkpoints import Checkpoints, check_pretrained, choose_start
 from experiments.training.distribution import check_batch, choose_precision, describe_devices, make_strategy
-from experiments.training.interruption import Interruption
+from experiments.training.interruption import Interruption, stopping_at_once
+from experiments.training.lock import only_run_in
 from experiments.training.loop import Course, train
 from experiments.training.pictures import Curves
 from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
-from experiments.training.workdir import check_workdir, finished_summary, record_config, replacing
+from experiments.training.workdir import check_recorded, check_writable, finished_summary, record_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,29 +65,37 @@ class Job:
     say: typing.Callable
 
 
+@contextlib.contextmanager
 def enter_workdir(path, config, task, resume, say):
-    """Checks, before anything is made, that a run may use its folder and finds what it starts from.
+    """Context of a whole run: no other run uses its folder, and a signal outside of the steps stops it at once.
+
+    Before anything is made, it checks that the run may use the folder and finds what it starts from.
 
     Args:
-        path: of the folder that the run leaves its results in.
+        path: path or URL of the folder that the run leaves its results in.
         config: the `Config`.
         task: `pretrain` or `finetune`.
-        resume: `auto` or `never`, see `check_workdir`.
+        resume: `auto`, `never` or `anyway`, see `check_recorded`.
         say: function that takes a line for the user.
 
-    Returns:
-        `(workdir, summary)`: the folder, and what a run that is complete there came to, or None.
+    Yields:
+        `(workdir, summary)`: the path of the folder, and what a run that is complete there came to, or None.
 
     Raises:
         UserError: if the folder or the pretrained weights cannot be used.
     """
-    workdir = check_workdir(path, config, task, resume)
-    summary = finished_summary(workdir)
-    if summary:
-        say(f"The run in {workdir} is complete.")
-    else:
-        check_pretrained(config.pretrained, workdir)
-    return workdir, summary
+    workdir = as_path(path)
+    check_writable(workdir)
+    with stopping_at_once(), only_run_in(workdir, say):
+        differences = check_recorded(workdir, config, task, resume)
+        for difference in differences:
+            say(f"goes on with another configuration: {difference}")
+        summary = None if differences else finished_summary(workdir)
+        if summary:
+            say(f"The run in {workdir} is complete.")
+        else:
+            check_pretrained(config.pretrained, workdir)
+        yield workdir, summary
 
 
 def prepare_job(config, training, workdir, source, split, make_model, say, layer_decay=None, ema_decay=0.0):
@@ -197,6 +208,7 @@ def _course(job, start_step):
         job.training.batch_size,
         config.log_every,
         config.checkpoint_every,
+        config.checkpoint_minutes,
     )
 
 

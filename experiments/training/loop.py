@@ -21,7 +21,8 @@ class Course:
         steps_per_epoch: steps of an epoch.
         batch_size: images of a step.
         log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints.
+        checkpoint_every: steps between two checkpoints; 0 counts none.
+        checkpoint_minutes: minutes after which a checkpoint is due; 0 for none.
     """
 
     start_step: int
@@ -30,6 +31,7 @@ class Course:
     batch_size: int
     log_every: int
     checkpoint_every: int
+    checkpoint_minutes: float = 0.0
 
 
 def train(training_step, batches, course, callbacks, checkpoints, interruption):
@@ -48,7 +50,8 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
 
     Raises:
         Interrupted: if the run was asked to stop; its state is saved.
-        RunError: if the loss is no longer finite; the newest checkpoint is from before.
+        RunError: if the loss is no longer finite; the newest checkpoint is from before. If a checkpoint cannot be
+            written; those before it stay.
     """
     callbacks = keras.callbacks.CallbackList(callbacks)
     callbacks.on_train_begin()
@@ -60,12 +63,13 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
 
 def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption):
     window = Window(course.batch_size, checkpoints.window)
+    schedule = SaveSchedule(course)
     for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
         window.add(training_step(batch))
         last = step == course.total_steps
         stop = interruption.requested and not last
         log = last or step % course.log_every == 0
-        save = last or stop or step % course.checkpoint_every == 0
+        save = last or stop or schedule.is_due(step)
         if log or save:
             metrics = window.metrics()
             _check(metrics, step, course, checkpoints)
@@ -76,10 +80,33 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
             callbacks.on_epoch_end(step // course.steps_per_epoch)
         if save:  # last: what a kill before it leaves undone is done again
             checkpoints.save(step, window.to_text())
+            schedule.saved()
         if stop:
             raise Interrupted(
                 f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there."
             )
+
+
+class SaveSchedule:
+    """When a checkpoint is due: by steps, by minutes, or by both.
+
+    Args:
+        course: the `Course`.
+    """
+
+    def __init__(self, course):
+        self._every = course.checkpoint_every
+        self._seconds = 60 * course.checkpoint_minutes
+        self.saved()
+
+    def is_due(self, step):
+        """Whether it is due after `step` steps."""
+        by_steps = self._every and step % self._every == 0
+        return bool(by_steps or (self._seconds and time.monotonic() - self._saved_at >= self._seconds))
+
+    def saved(self):
+        """Notes that there is one now."""
+        self._saved_at = time.monotonic()
 
 
 class Window:
@@ -129,7 +156,7 @@ class Window:
 
 def _check(metrics, step, course, checkpoints):
     """Raises RunError if it is no use to go on."""
-    good = f"the last good checkpoint is {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint yet"
+    good = checkpoints.last_good
     if not math.isfinite(metrics["loss"]):
         raise RunError(
             f"The loss is {metrics['loss']} at step {step:,}; {good}. A lower base_learning_rate, a longer warmup or "

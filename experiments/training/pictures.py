@@ -6,8 +6,9 @@ import keras
 import matplotlib
 import numpy as np
 
+from experiments.paths import replacing
+from experiments.training.omission import going_on_without
 from experiments.training.tracking import read_metrics
-from experiments.training.workdir import replacing
 from fcmae.visualize import reconstruction_panels
 
 matplotlib.use("Agg")
@@ -103,11 +104,15 @@ class Curves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_CURVES:
-            draw_curves(self._workdir)
+            self._draw()
             self._drawn_at = time.monotonic()
 
     def on_train_end(self, logs=None):
-        draw_curves(self._workdir)
+        self._draw()
+
+    def _draw(self):
+        with going_on_without(self._workdir / "curves.png"):
+            draw_curves(self._workdir)
 
 
 class Reconstructions(keras.callbacks.Callback):
@@ -134,14 +139,17 @@ class Reconstructions(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch not in self._at_steps:
             return
-        self._folder.mkdir(exist_ok=True)
         path = self._folder / f"step_{batch:08d}.png"
         panels = reconstruction_panels(self._fcmae, *self._batch, self._data.mean, self._data.std)
-        draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
-        self._tracker.picture(batch, "reconstructions", path)
+        with going_on_without(path):
+            self._folder.mkdir(exist_ok=True)
+            draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
+            self._tracker.picture(batch, "reconstructions", path)
 
 
 def _save(figure, path):
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        pyplot.close(figure)

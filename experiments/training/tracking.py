@@ -5,6 +5,8 @@ import json
 import keras
 
 from experiments.errors import UserError
+from experiments.paths import append, is_url, replacing
+from experiments.training.omission import going_on_without
 
 METRICS = "metrics.jsonl"
 
@@ -25,9 +27,8 @@ class Tracker:
 
     def begin(self, start_step):
         """Opens the record of a run of which `start_step` steps are done."""
-        path = self._workdir / METRICS
-        _drop_lines_after(path, start_step)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open until `close`)
+        _drop_lines_after(self._workdir / METRICS, start_step)
+        self._unwritten = ""
         self._step, self._metrics = start_step, {}
         self._wandb = _start_wandb(self._workdir, self._config, start_step)
 
@@ -52,8 +53,10 @@ class Tracker:
         """Writes the line of the current step, if it has one."""
         if not self._metrics:
             return
-        self._file.write(json.dumps({"step": self._step, **self._metrics}) + "\n")
-        self._file.flush()
+        self._unwritten += json.dumps({"step": self._step, **self._metrics}) + "\n"
+        with going_on_without(self._workdir / METRICS):  # the next line brings what is missing
+            append(self._workdir / METRICS, self._unwritten)
+            self._unwritten = ""
         if self._wandb:
             self._wandb.log(self._metrics, step=self._step)
         self._metrics = {}
@@ -68,7 +71,6 @@ class Tracker:
     def close(self):
         """Ends the record."""
         self.flush()
-        self._file.close()
         if self._wandb:
             self._wandb.finish()
 
@@ -118,7 +120,8 @@ def read_metrics(workdir):
 def _drop_lines_after(path, step):
     lines = read_metrics(path.parent)
     kept = [line for line in lines if line["step"] <= step] if step else []
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 
 def _start_wandb(workdir, config, start_step):
@@ -135,7 +138,7 @@ def _start_wandb(workdir, config, start_step):
             # A run that goes on is a new segment: an offline run cannot be continued.
             name=f"{name}-from-{start_step}" if start_step else name,
             group=name,
-            dir=str(workdir),
+            dir=None if is_url(workdir) else str(workdir),
             config=config.to_dict(),
         )
     except wandb.errors.Error as error:

@@ -1,39 +1,74 @@
 """The folder of a run: which configuration it belongs to, and the files that others read."""
 
+import contextlib
 import json
 import os
-import pathlib
 
-from convnext.port.files import TEMPORARY, replacing
+from convnext.port.files import TEMPORARY
+from experiments.config import Config
 from experiments.errors import UserError
+from experiments.paths import FAULTS, StorageError, as_path, is_url, reason, remove, replacing
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 # Fields that change how a run is carried out, but not what comes of it.
-FREE_FIELDS = ("distribution", "logical_cpus", "log_every", "checkpoint_every", "keep_checkpoints", "wandb")
+FREE_FIELDS = (
+    "distribution",
+    "logical_cpus",
+    "log_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "wandb",
+)
+RESUME = ("auto", "never", "anyway")
 
 
-def check_workdir(path, config, task, resume="auto"):
-    """Checks that a run may use a folder.
+def check_writable(workdir):
+    """Raises UserError unless the folder of a run can be made and written to; makes none.
 
     Args:
-        path: of the folder; it may be missing.
+        workdir: its path; of a URL this cannot be told.
+    """
+    if is_url(workdir):
+        return
+    above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
+
+
+def check_recorded(workdir, config, task, resume="auto"):
+    """Checks that a run may go on with what a folder holds.
+
+    Args:
+        workdir: path of the folder.
         config: the `Config` of the run.
         task: `pretrain` or `finetune`.
-        resume: `auto` goes on with a run that is there; `never` refuses a folder that holds one.
+        resume: `auto` goes on with a run of the same configuration; `never` refuses a folder that holds a run;
+            `anyway` goes on whatever the configuration was.
 
     Returns:
-        The folder, a `pathlib.Path`.
+        The differences in configuration that the run goes on with in spite of, texts; empty without `anyway`.
 
     Raises:
         UserError: if the folder holds a run that must not go on, or one of another configuration.
     """
-    workdir = pathlib.Path(path).expanduser()
-    _check_writable(workdir)
-    if (workdir / CONFIG).exists():
-        if resume == "never":
-            raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
-        _check_same(workdir, config, task)
-    return workdir
+    if not (workdir / CONFIG).exists():
+        return []
+    if resume == "never":
+        raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
+    before, old_config = _recorded(workdir)
+    if before != task:
+        raise UserError(f"{workdir} holds a {before} run: name another --workdir to {task}.")
+    differences = _differences(old_config, config, task)
+    if differences and resume != "anyway":
+        more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise UserError(
+            f"{workdir} holds a run of another configuration ({'; '.join(differences[:5])}{more}): name another "
+            "--workdir, or go on with the new configuration by --resume=anyway."
+        )
+    return differences
 
 
 def finished_summary(workdir):
@@ -44,9 +79,14 @@ def finished_summary(workdir):
 
 def record_config(workdir, config, task):
     """Makes the folder of a run, if it is missing, and writes down what runs in it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    for stale in workdir.glob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
-        stale.unlink()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        if not is_url(workdir):
+            for stale in (*workdir.glob(f"{TEMPORARY}*"), *workdir.glob(f"*/{TEMPORARY}*")):  # of a run that was killed
+                stale.unlink()
+        remove(workdir / SUMMARY)  # of a run that was complete, and goes on with another configuration
+    except FAULTS as error:
+        raise StorageError(f"{workdir} cannot be written to: {reason(error)}.") from error
     write_json(workdir / CONFIG, {"task": task, "config": config.to_dict()})
 
 
@@ -58,22 +98,13 @@ def save_model(model, path):
 
 def read_json(path):
     """Returns the content of a JSON file."""
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    return json.loads(as_path(path).read_text(encoding="utf-8"))
 
 
 def write_json(path, value):
     """Writes a JSON file in one piece: a reader sees the old content or the new."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _check_writable(workdir):
-    """Makes sure that the folder can be made and written to; makes none."""
-    above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
-    if not above.is_dir():
-        raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
 
 
 def _recorded(workdir):
@@ -84,16 +115,13 @@ def _recorded(workdir):
         raise UserError(f"{workdir / CONFIG} is damaged: name another --workdir.") from error
 
 
-def _check_same(workdir, config, task):
-    before, old_config = _recorded(workdir)
-    if before != task:
-        raise UserError(f"{workdir} holds a {before} run: name another --workdir to {task}.")
-    now = json.loads(json.dumps(config.to_dict()))  # tuples become lists
-    old, new = _relevant(old_config, task), _relevant(now, task)
-    differences = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if differences:
-        shown = "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in differences[:5])
-        raise UserError(f"{workdir} holds a run of another configuration ({shown}): name another --workdir.")
+def _differences(old_config, config, task):
+    with contextlib.suppress(UserError):  # what is wrong with it shows below
+        old_config = Config.from_dict(old_config).to_dict()  # a field that is newer than the run had its default
+    plain = (json.loads(json.dumps(one)) for one in (old_config, config.to_dict()))  # tuples become lists
+    old, new = (_relevant(one, task) for one in plain)
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 
 
 def _relevant(config, task):
