@@ -9,7 +9,7 @@ import time
 
 from experiments.benchmarks.circumstances import circumstances
 from experiments.errors import UserError
-from experiments.reliability.process import Attempt, Commands, new_folder
+from experiments.reliability.process import Attempt, Command, new_folder, write_preset
 
 SECONDS_BETWEEN_SAMPLES = 0.1
 MIB = 2**20
@@ -23,7 +23,7 @@ def run(config, settings, folder, start=None, say=print):
         config: the `Config`.
         settings: the `MemorySettings`.
         folder: path of a new folder for the run and what it writes to the terminal.
-        start: function of workdir and log that starts the run; None for the real command.
+        start: function that starts a command, see `process.Command`; None for one like any other.
         say: function that takes a line for the user.
 
     Returns:
@@ -36,8 +36,8 @@ def run(config, settings, folder, start=None, say=print):
     """
     if not pathlib.Path("/proc/self/statm").exists():
         raise UserError("Resident memory is read from /proc, which this system does not have: use Linux.")
-    folder = new_folder(folder)
-    start = start or Commands(settings.task, config, folder / "preset.py").start
+    began_in, folder = circumstances(), new_folder(folder)
+    start = Command(settings.task, write_preset(folder / "preset.py", config), start)
     with Attempt(start, folder / "run", folder / "run.log") as attempt:
         samples = _watch(attempt)
         attempt.wait_for_end()
@@ -62,7 +62,7 @@ def run(config, settings, folder, start=None, say=print):
         "resident": resident,
         "growth": growth,
         "findings": findings,
-        **circumstances(),
+        **began_in,
     }
 
 

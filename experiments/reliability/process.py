@@ -11,6 +11,7 @@ import time
 from experiments.errors import RunError, UserError
 from experiments.training.tracking import METRICS
 
+DETERMINISTIC = {"TF_DETERMINISTIC_OPS": "1"}  # what TensorFlow reads
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS_BETWEEN_LOOKS = 0.002
 TAIL = 8192  # bytes of the metrics that are read to find the newest line
@@ -22,45 +23,52 @@ class EndedEarlyError(RunError):
     """A process ended before what was waited for came."""
 
 
-class Commands:
-    """Starts `python -m launch.TASK` again and again with one configuration.
-
-    Operations of TensorFlow that are not deterministic by themselves are told to be.
+class Command:
+    """Starts `python -m launch.TASK` again and again.
 
     Args:
         task: `pretrain` or `finetune`.
-        config: the `Config`.
-        preset: path of the preset that is written for it.
+        preset: path of its configuration.
+        start: function of the task, its flags and the descriptor of a file for the output, that starts the command and
+            returns the process; None for one like any other.
     """
 
-    def __init__(self, task, config, preset):
+    def __init__(self, task, preset, start=None):
         self._task = task
         self._preset = preset
-        preset.write_text(
-            '"""The configuration of this test."""\n\n'
-            "from experiments.config import Config\n\n\n"
-            "def get_config():\n"
-            '    """Returns the preset."""\n'
-            f"    return Config.from_dict({config.to_dict()!r}).to_config_dict()\n",
-            encoding="utf-8",
-        )
+        self._start = start or start_command
 
-    def flags(self, workdir):
-        """Returns the flags of the command for a workdir."""
-        return [f"--config={self._preset.absolute()}", f"--workdir={workdir.absolute()}"]
-
-    def start(self, workdir, log):
+    def __call__(self, workdir, log):
         """Starts the run in a workdir; what it writes goes to the file `log`. Returns the process."""
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        flags = [f"--config={self._preset.absolute()}", f"--workdir={workdir.absolute()}"]
         with open(log, "wb") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", f"launch.{self._task}", *self.flags(workdir)],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TF_DETERMINISTIC_OPS": "1"},
-            )
+            return self._start(self._task, flags, output.fileno())
+
+
+def start_command(task, flags, output):
+    """Starts `python -m launch.TASK FLAGS` with the operations of TensorFlow told to be deterministic."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [sys.executable, "-m", f"launch.{task}", *flags],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **DETERMINISTIC},
+    )
+
+
+def write_preset(path, config):
+    """Writes a `Config` as a preset."""
+    path.write_text(
+        '"""The configuration of this test."""\n\n'
+        "from experiments.config import Config\n\n\n"
+        "def get_config():\n"
+        '    """Returns the preset."""\n'
+        f"    return Config.from_dict({config.to_dict()!r}).to_config_dict()\n",
+        encoding="utf-8",
+    )
+    return path
 
 
 class Attempt:

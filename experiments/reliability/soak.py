@@ -10,7 +10,7 @@ from experiments.errors import UserError
 from experiments.reliability.comparison import compare_runs
 from experiments.reliability.damage import complete_steps, damage
 from experiments.reliability.kills import SAVING, STOPPING, carry_out, draw_kills
-from experiments.reliability.process import Attempt, Commands, EndedEarlyError, last_step, new_folder
+from experiments.reliability.process import Attempt, Command, EndedEarlyError, last_step, new_folder, write_preset
 from experiments.reliability.report import header, row
 from experiments.training.checkpoints import FOLDER
 from experiments.training.tracking import METRICS
@@ -25,7 +25,7 @@ def run(config, settings, folder, start=None, say=print):
         config: the `Config`.
         settings: the `SoakSettings`.
         folder: path of a new folder for both runs and for what they write to the terminal.
-        start: function of workdir and log that starts the run; None for the real command.
+        start: function that starts a command, see `process.Command`; None for one like any other.
         say: function that takes a line for the user.
 
     Returns:
@@ -39,8 +39,8 @@ def run(config, settings, folder, start=None, say=print):
     if settings.damages and config.keep_checkpoints < 2:
         raise UserError("keep_checkpoints=1 leaves nothing to fall back to: use 2 or more, or --damages=0.")
     began = time.perf_counter()
-    folder = new_folder(folder)
-    start = start or Commands(settings.task, config, folder / "preset.py").start
+    began_in, folder = circumstances(), new_folder(folder)
+    start = Command(settings.task, write_preset(folder / "preset.py", config), start)
     say("undisturbed run")
     with Attempt(start, folder / UNDISTURBED, folder / f"{UNDISTURBED}.log") as attempt:
         attempt.wait_for_end()
@@ -58,7 +58,7 @@ def run(config, settings, folder, start=None, say=print):
         "compared": compared,
         "findings": soak.findings + differences,
         "seconds": time.perf_counter() - began,
-        **circumstances(),
+        **began_in,
     }
 
 

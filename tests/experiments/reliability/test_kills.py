@@ -1,6 +1,5 @@
 """The kills themselves: on a stand-in for training that starts at once."""
 
-import functools
 import pathlib
 import subprocess
 import sys
@@ -20,11 +19,16 @@ STEPS, EVERY = 120, 5
 SETTINGS = SoakSettings(kills=9, kills_while_saving=4, damages=2)
 
 
-def start_fake(workdir, log, *faults, steps=STEPS):
+def fake(*faults):
+    """A function that starts the stand-in in place of a command."""
     program = pathlib.Path(__file__).with_name("fake_training.py")
-    command = [sys.executable, "-S", program, workdir, str(steps), str(EVERY), *faults]
-    with open(log, "wb") as output:
+
+    def start(task, flags, output):
+        workdir = flags[-1].removeprefix("--workdir=")
+        command = [sys.executable, "-S", program, workdir, str(STEPS), str(EVERY), *faults]
         return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+    return start
 
 
 @pytest.fixture
@@ -34,14 +38,9 @@ def soak_of(tmp_path, monkeypatch):
 
     def run(*faults, settings=SETTINGS):
         config = tiny_config(checkpoint_every=EVERY)
-        start = functools.partial(_start_with, faults)
-        return soak.run(config, settings, tmp_path / "soak", start, say=lambda line: None)
+        return soak.run(config, settings, tmp_path / "soak", fake(*faults), say=lambda line: None)
 
     return run
-
-
-def _start_with(faults, workdir, log):
-    return start_fake(workdir, log, *faults)
 
 
 def test_kills_come_as_planned_and_a_good_run_stands_them(soak_of, tmp_path):
@@ -70,9 +69,8 @@ def test_a_run_that_says_nothing_of_damage_is_found_out(soak_of):
 
 
 def test_a_run_that_fails_ends_the_test_with_what_it_wrote(tmp_path):
-    def start(workdir, log):
-        with open(log, "wb") as output:
-            return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit('no memory')"], stderr=output)
+    def start(task, flags, output):
+        return subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit('no memory')"], stderr=output)
 
     with pytest.raises(RunError, match="ended with code 1: no memory"):
         soak.run(tiny_config(), SETTINGS, tmp_path / "soak", start, say=lambda line: None)

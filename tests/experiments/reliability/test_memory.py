@@ -5,15 +5,14 @@ import pytest
 from experiments.errors import UserError
 from experiments.reliability import memory
 from experiments.reliability.settings import MemorySettings
-from tests.experiments.reliability.test_kills import start_fake
+from tests.experiments.reliability.test_kills import fake
 from tests.experiments.tiny import tiny_config
 
 
 def watch(folder, *faults, from_step=60):
     """What the watch finds of a run of 120 steps."""
     settings = MemorySettings(from_step=from_step)
-    start = lambda workdir, log: start_fake(workdir, log, *faults)  # noqa: E731
-    return memory.run(tiny_config(), settings, folder, start, say=lambda line: None)
+    return memory.run(tiny_config(), settings, folder, fake(*faults), say=lambda line: None)
 
 
 def test_a_process_that_keeps_64_kib_a_step_is_found_out(tmp_path):
