@@ -59,6 +59,8 @@ def draw_kills(settings, total_steps, checkpoint_every):
         )
     steps = np.sort(random.choice(np.arange(1, late + 1), settings.kills - 1, replace=False)).tolist()
     saving = set(random.choice(len(steps), settings.kills_while_saving, replace=False).tolist())
+    moments = [_moment(random, i in saving) for i in range(len(steps))] + [STEPPING]
+    steps.append(total_steps)
     # Damage needs a checkpoint before the newest, so it waits until there are some.
     others = [i for i, step in enumerate(steps) if i not in saving and step > 2 * checkpoint_every]
     if len(others) < settings.damages:
@@ -67,8 +69,7 @@ def draw_kills(settings, total_steps, checkpoint_every):
             "use more kills, more steps or a smaller checkpoint_every."
         )
     damages = set(random.choice(others, settings.damages, replace=False).tolist()) if settings.damages else set()
-    kills = [Kill(_moment(random, i in saving), step, i in damages) for i, step in enumerate(steps)]
-    return [*kills, Kill(STEPPING, total_steps)]
+    return [Kill(moment, step, i in damages) for i, (moment, step) in enumerate(zip(moments, steps))]
 
 
 def _moment(random, saving):

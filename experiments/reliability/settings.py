@@ -30,10 +30,11 @@ class SoakSettings(Section):
         require_one_of("task", self.task, TASKS)
         require_at_least("", self, 1, "kills")
         require_at_least("", self, 0, "kills_while_saving", "damages", "seed")
+        least = max(self.kills_while_saving + self.damages, self.kills_while_saving + 1)
         require(
-            self.kills_while_saving + self.damages < self.kills,
-            f"kills={self.kills} is too few: kills_while_saving={self.kills_while_saving}, damages={self.damages} and "
-            "one at the end of the run are kills of their own.",
+            self.kills >= least,
+            f"kills={self.kills} is too few, {least} the least: the last comes at the end of the run, and damage comes "
+            f"after kills that are not among kills_while_saving={self.kills_while_saving}.",
         )
 
 

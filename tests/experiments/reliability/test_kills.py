@@ -90,8 +90,10 @@ def test_drawn_kills_rise_to_the_end_of_the_run():
 def test_a_run_too_short_for_its_kills_is_a_mistake():
     with pytest.raises(UserError, match="it takes 35 steps or more"):
         draw_kills(SoakSettings(), total_steps=34, checkpoint_every=5)
-    with pytest.raises(UserError, match="kills=8 is too few"):
-        SoakSettings(kills=8)
+    with pytest.raises(UserError, match="kills=7 is too few, 8 the least"):
+        SoakSettings(kills=7)
+    with pytest.raises(UserError, match="kills=2 is too few, 3 the least"):
+        SoakSettings(kills=2, kills_while_saving=2, damages=0)
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):
