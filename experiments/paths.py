@@ -12,8 +12,9 @@ import tempfile
 import tensorflow as tf
 from etils import epath
 
+from convnext.port.files import TEMPORARY
 from convnext.port.files import replacing as replacing_local_file
-from convnext.pretrained import IN_FOLDER
+from convnext.pretrained import IN_FOLDER, PretrainedError
 from experiments.errors import RunError, UserError
 
 # What reading and writing raise: Python's own, and TensorFlow's for URLs and checkpoints.
@@ -35,7 +36,7 @@ def as_path(path):
     try:
         return epath.Path(str(path))
     except KeyError as error:
-        raise UserError(f"{path}: folders are local, or URLs that begin with gs:// or s3://.") from error
+        raise UserError(f"{path}: paths are local, or URLs such as gs://bucket/run.") from error
 
 
 def is_url(path):
@@ -100,6 +101,9 @@ def local_copy(source, beside=()):
     Args:
         source: path or URL of a file, or of a folder that holds one of `convnext.pretrained.IN_FOLDER`.
         beside: names of other files of its folder that are needed too, where they are there.
+
+    Raises:
+        PretrainedError: what is raised in the context, with the URL in place of the copy.
     """
     if not is_url(source):
         yield source
@@ -111,13 +115,41 @@ def local_copy(source, beside=()):
         names = [name for name in names if (folder / name).exists()][:1]
         for name in (*names, *(name for name in beside if (folder / name).exists())):
             tf.io.gfile.copy(str(folder / name), str(pathlib.Path(temporary, name)))
-        yield pathlib.Path(temporary) if is_folder else pathlib.Path(temporary, path.name)
+        try:
+            yield pathlib.Path(temporary) if is_folder else pathlib.Path(temporary, path.name)
+        except PretrainedError as error:
+            raise PretrainedError(str(error).replace(temporary, str(folder))) from error
+
+
+@contextlib.contextmanager
+def local_output(path):
+    """Gives a local path for a file or folder: `path` itself, or for a URL one that is copied there at the end.
+
+    Raises:
+        StorageError: if it cannot be copied.
+    """
+    if not is_url(path):
+        yield pathlib.Path(path)
+        return
+    url = as_path(path)
+    with tempfile.TemporaryDirectory() as temporary:
+        local = pathlib.Path(temporary, url.name)
+        yield local
+        for file in [local] if local.is_file() else sorted(other for other in local.rglob("*") if other.is_file()):
+            target = url if file == local else url / file.relative_to(local).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as copy:
+                shutil.copy(file, copy)
 
 
 @contextlib.contextmanager
 def _uploading(path):
-    """Gives a local path whose file is copied to a URL; object stores show a file once it is whole."""
+    """Gives a local path whose file is copied beside a URL, and takes its place once it is whole."""
     with tempfile.TemporaryDirectory() as folder:
-        temporary = pathlib.Path(folder, path.name)
-        yield temporary
-        tf.io.gfile.copy(str(temporary), str(path), overwrite=True)
+        local, beside = pathlib.Path(folder, path.name), path.with_name(f"{TEMPORARY}{path.name}")
+        yield local
+        try:
+            tf.io.gfile.copy(str(local), str(beside), overwrite=True)
+            tf.io.gfile.rename(str(beside), str(path), overwrite=True)
+        finally:
+            remove(beside)

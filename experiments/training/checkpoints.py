@@ -111,8 +111,8 @@ class Checkpoints:
         prefix = self._files.prefix(step)
         try:
             with _without_pattern(prefix) as path:
-                averaged = any(name.startswith("averages/") for name, _ in tf.train.list_variables(path))
-                checkpoint = self._checkpoint if averaged else tf.train.Checkpoint(**self._parts)
+                lacks_averages = self._averages is not None and not _holds(path, "averages/")
+                checkpoint = tf.train.Checkpoint(**self._parts) if lacks_averages else self._checkpoint
                 checkpoint.read(path).assert_existing_objects_matched()
         except MISMATCH as error:
             what = " ".join(str(error).split())[:200]
@@ -120,9 +120,15 @@ class Checkpoints:
                 f"{prefix} does not fit the model and its optimizer ({what}): name another --workdir; its weights "
                 "can be started from with --config.pretrained where the run is complete."
             ) from error
-        if self._averages and not averaged:
+        if lacks_averages:
             notes.append("the average of the weights begins with those of the checkpoint, which has none")
             self._averages.begin()
+
+
+def _holds(path, beginning):
+    """Whether a checkpoint holds variables whose names begin so."""
+    names = tf.compat.v1.train.NewCheckpointReader(path).get_variable_to_shape_map()
+    return any(name.startswith(beginning) for name in names)
 
 
 @contextlib.contextmanager
@@ -194,12 +200,10 @@ def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
 @contextlib.contextmanager
 def _pretrained_file(pretrained):
     """Gives a local path of pretrained weights; what is wrong with them is the user's mistake."""
-    path = pretrained
     try:
         with local_copy(pretrained) as path:
             yield path
     except PretrainedError as error:
-        message = str(error).replace(str(path), str(pretrained))
-        raise UserError(f"pretrained={pretrained}: {message}") from error
+        raise UserError(f"pretrained={pretrained}: {error}") from error
     except tf.errors.OpError as error:
         raise UserError(f"pretrained={pretrained} cannot be read: {reason(error)}.") from error

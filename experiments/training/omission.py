@@ -3,8 +3,7 @@
 import contextlib
 import logging
 
-from experiments.errors import RunError
-from experiments.paths import FAULTS, reason
+from experiments.paths import FAULTS, StorageError, reason
 
 
 @contextlib.contextmanager
@@ -18,6 +17,6 @@ def going_on_without(path):
     """
     try:
         yield
-    except (*FAULTS, RunError) as error:
-        why = str(error) if isinstance(error, RunError) else f"{path} cannot be written: {reason(error)}."
+    except (*FAULTS, StorageError) as error:
+        why = str(error) if isinstance(error, StorageError) else f"{path} cannot be written: {reason(error)}."
         logging.getLogger("experiments").warning("%s The run goes on.", why)

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.paths import replacing
 from experiments.training.omission import going_on_without
 from experiments.training.tracking import read_metrics
+from experiments.training.workdir import PICTURES
 from fcmae.visualize import reconstruction_panels
 
 matplotlib.use("Agg")
@@ -132,7 +133,7 @@ class Reconstructions(keras.callbacks.Callback):
         self._fcmae = model
         self._batch = batch
         self._data = data
-        self._folder = workdir / "reconstructions"
+        self._folder = workdir / PICTURES
         self._tracker = tracker
         self._at_steps = set(at_steps)
 

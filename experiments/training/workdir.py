@@ -9,7 +9,7 @@ from experiments.config import Config
 from experiments.errors import UserError
 from experiments.paths import FAULTS, StorageError, as_path, is_url, reason, remove, replacing
 
-CONFIG, SUMMARY = "config.json", "summary.json"
+CONFIG, SUMMARY, PICTURES = "config.json", "summary.json", "reconstructions"
 # Fields that change how a run is carried out, but not what comes of it.
 FREE_FIELDS = (
     "distribution",
@@ -27,9 +27,13 @@ def check_writable(workdir):
     """Raises UserError unless the folder of a run can be made and written to; makes none.
 
     Args:
-        workdir: its path; of a URL this cannot be told.
+        workdir: its path; of a URL only whether it can be reached.
     """
     if is_url(workdir):
+        try:
+            workdir.exists()
+        except FAULTS as error:
+            raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
         return
     above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
     if not above.is_dir():
@@ -81,9 +85,9 @@ def record_config(workdir, config, task):
     """Makes the folder of a run, if it is missing, and writes down what runs in it."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if not is_url(workdir):
-            for stale in (*workdir.glob(f"{TEMPORARY}*"), *workdir.glob(f"*/{TEMPORARY}*")):  # of a run that was killed
-                stale.unlink()
+        folders = (folder for folder in (workdir, workdir / PICTURES) if folder.exists())
+        for stale in [path for folder in folders for path in folder.iterdir() if path.name.startswith(TEMPORARY)]:
+            remove(stale)  # of a run that was killed
         remove(workdir / SUMMARY)  # of a run that was complete, and goes on with another configuration
     except FAULTS as error:
         raise StorageError(f"{workdir} cannot be written to: {reason(error)}.") from error

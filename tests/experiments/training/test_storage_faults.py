@@ -1,6 +1,5 @@
 """What a person sees when storage fails, and what is left of the run."""
 
-import dataclasses
 import logging
 import os
 import re
@@ -11,15 +10,15 @@ import pytest
 from experiments import pretrain
 from experiments.errors import RunError, UserError
 from experiments.paths import append
-from experiments.training.tracking import read_metrics
+from experiments.training.tracking import Tracker, read_metrics
 from experiments.training.workdir import check_recorded, read_json, record_config, write_json
 from tests.experiments.disks import full_disk, mounted
-from tests.experiments.tiny import Lines, change, picture_config
+from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 from tests.experiments.training.test_checkpoints import files_of, make_state, names
 
 CONFIG = {
     "model": {"depths": (1,), "dims": (4,), "stem_stride": 8},
-    "pretrain": {"steps": 5, "pictures": 3},
+    "pretrain": {"steps": 6, "pictures": 2},  # of 3 steps an epoch: pictures after steps 3 and 6
     "checkpoint_every": 2,
 }
 
@@ -74,37 +73,39 @@ def test_a_line_is_added_whole_or_not_at_all(disk):
     assert path.read_text() == "first\nsecond\n"
 
 
-def test_a_run_goes_on_without_pictures_and_lines_but_not_without_checkpoints(
-    pictures, disk, at_step, caplog, monkeypatch
-):
+def test_a_run_goes_on_without_pictures_but_not_without_checkpoints(pictures, disk, at_step, caplog):
     """The disk is full from step 3 on, after the checkpoint of step 2 and a picture."""
     caplog.set_level(logging.WARNING, "experiments")
     config, workdir = picture_config(pictures, **CONFIG), disk.folder / "run"
     at_step(3, disk.fill)
     with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {disk.reason}; .*ckpt-2"):
         pretrain.run(config, workdir, say=Lines())
-    for name in ("metrics.jsonl", "reconstructions/step_00000003.png", "curves.png"):
+    for name in ("reconstructions/step_00000003.png", "curves.png"):
         assert f"{workdir / name} cannot be written: {disk.reason}. The run goes on." in caplog.messages
     disk.free()
     assert names(workdir) == files_of(2)
-    assert [line["step"] for line in read_metrics(workdir)] == [1, 2]
     assert [path for path in workdir.rglob(".*")] == []
 
     at_step(0, None)
     lines = Lines()
-    assert pretrain.run(config, workdir, say=lines)["steps"] == 5
+    assert pretrain.run(config, workdir, say=lines)["steps"] == 6
     assert "  starts from   its own checkpoint of step 2" in lines
-    assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3, 4, 5]
-    assert names(workdir) == files_of(2, 4, 5)
+    assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert names(workdir) == files_of(2, 4, 6)
 
 
-def test_lines_that_could_not_be_written_follow_when_there_is_room(pictures, disk, at_step):
-    """The disk is full during steps 3 and 4, between two checkpoints."""
-    config = dataclasses.replace(picture_config(pictures, **CONFIG), checkpoint_every=5)
-    at_step(3, disk.fill)
-    at_step(5, disk.free)
-    pretrain.run(config, disk.folder / "run", say=Lines())
-    assert [line["step"] for line in read_metrics(disk.folder / "run")] == [1, 2, 3, 4, 5]
+def test_lines_that_could_not_be_written_follow_when_there_is_room(disk):
+    tracker = Tracker(disk.folder, tiny_config())
+    tracker.begin(0)
+    for step in (1, 2, 3, 4):
+        if step == 2:
+            disk.fill()
+        elif step == 4:
+            disk.free()
+        tracker.log(step, {"loss": "x" * 5000})
+        tracker.flush()
+        assert [line["step"] for line in read_metrics(disk.folder)] == {1: [1], 2: [1], 3: [1], 4: [1, 2, 3, 4]}[step]
+    tracker.close()
 
 
 def test_a_workdir_that_vanishes_ends_the_run_and_is_not_made_anew(pictures, tmp_path, at_step):
@@ -136,26 +137,26 @@ def test_a_file_in_place_of_the_workdir_is_refused(pictures, tmp_path):
 def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pictures, tmp_path):
     config = picture_config(pictures, **CONFIG)
     pretrain.run(config, tmp_path, say=Lines())
-    longer = change(config, "pretrain", steps=6, mask_ratio=0.5)
+    longer = change(config, "pretrain", steps=7, mask_ratio=0.5)
     hint = re.escape("name another --workdir, or go on with the new configuration by --resume=anyway.")
     with pytest.raises(
-        UserError, match=rf"\(pretrain.mask_ratio was 0.6, now 0.5; pretrain.steps was 5, now 6\): {hint}"
+        UserError, match=rf"\(pretrain.mask_ratio was 0.6, now 0.5; pretrain.steps was 6, now 7\): {hint}"
     ):
         pretrain.run(longer, tmp_path, say=Lines())
     lines = Lines()
-    assert pretrain.run(longer, tmp_path, resume="anyway", say=lines)["steps"] == 6
+    assert pretrain.run(longer, tmp_path, resume="anyway", say=lines)["steps"] == 7
     assert lines[:2] == [
         "goes on with another configuration: pretrain.mask_ratio was 0.6, now 0.5",
-        "goes on with another configuration: pretrain.steps was 5, now 6",
+        "goes on with another configuration: pretrain.steps was 6, now 7",
     ]
-    assert "  starts from   its own checkpoint of step 5" in lines
-    assert read_json(tmp_path / "config.json")["config"]["pretrain"]["steps"] == 6
+    assert "  starts from   its own checkpoint of step 6" in lines
+    assert read_json(tmp_path / "config.json")["config"]["pretrain"]["steps"] == 7
 
     other = change(longer, "model", dims=(6,))
-    with pytest.raises(UserError, match="ckpt-6 does not fit the model and its optimizer"):
+    with pytest.raises(UserError, match="ckpt-7 does not fit the model and its optimizer"):
         pretrain.run(other, tmp_path, resume="anyway", say=Lines())
     lines = Lines()
-    assert pretrain.run(longer, tmp_path, say=lines)["steps"] == 6
+    assert pretrain.run(longer, tmp_path, say=lines)["steps"] == 7
     assert lines == [f"The run in {tmp_path} is complete."]
 
 
