@@ -33,9 +33,11 @@ def run(config, settings, folder, start=None, say=print):
         `findings` (a line for each difference; none if all is well), `seconds` and the circumstances.
 
     Raises:
-        UserError: if the folder is not new, or the run is too short for so many kills.
+        UserError: if the folder is not new, the run is too short for so many kills, or its checkpoints are too few.
         RunError: if a run ends with an error.
     """
+    if not config.checkpoint_every:
+        raise UserError("checkpoint_every=0 leaves no steps at which a checkpoint is due: use 1 or more.")
     if settings.damages and config.keep_checkpoints < 2:
         raise UserError("keep_checkpoints=1 leaves nothing to fall back to: use 2 or more, or --damages=0.")
     began = time.perf_counter()
