@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 SECONDS_BETWEEN_LOOKS = 0.002
 TAIL = 8192  # bytes of the metrics that are read to find the newest line
 # What a run says when it has restored what it goes on from, and nothing else has been written yet.
-START = re.compile(r"^  starts from   (?:its own checkpoint of step ([\d,]+))?", re.MULTILINE)
+START = re.compile(r"^  starts from   (?:its own checkpoint of step ([\d,]+)|.*)\n", re.MULTILINE)
 
 
 class EndedEarlyError(RunError):
