@@ -21,15 +21,39 @@ PRESETS = pathlib.Path("experiments", "presets")
 
 def define_run_flags(values=flags.FLAGS):
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
-    preset = "Preset, such as experiments/presets/digits.py."
-    workdir = "Folder for what the run leaves; a run that is there goes on."
+    define_config_flags("Folder for what the run leaves; a run that is there goes on.", values)
     resume = (
         "Whether a run that is in the workdir goes on: auto if its configuration is the same, never, or anyway, with "
         "the new configuration."
     )
+    flags.DEFINE_enum("resume", "auto", list(RESUME), resume, flag_values=values)
+
+
+def define_config_flags(workdir, values=flags.FLAGS):
+    """Defines `--config` and `--workdir`; `workdir` says what the folder is for."""
+    preset = "Preset, such as experiments/presets/digits.py."
     config_flags.DEFINE_config_file("config", None, preset, lock_config=True, flag_values=values)
     flags.DEFINE_string("workdir", None, workdir, flag_values=values)
-    flags.DEFINE_enum("resume", "auto", list(RESUME), resume, flag_values=values)
+
+
+def run_configuration():
+    """Returns the `Config` that the flags give, and makes sure that there is a workdir too."""
+    if flags.FLAGS.config is None:
+        raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
+    if not flags.FLAGS.workdir:
+        raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
+    return Config.from_dict(flags.FLAGS.config.to_dict())
+
+
+def writable_file(flag):
+    """Returns the path that a flag names, or None; finds out before the work if it can be written."""
+    name = getattr(flags.FLAGS, flag)
+    if not name:
+        return None
+    file = pathlib.Path(name)
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"--{flag}={name} cannot be written: name a file in a folder that exists.")
+    return file
 
 
 def run_training(run):
@@ -43,13 +67,7 @@ def run_training(run):
 
     def main(arguments):
         del arguments
-        if flags.FLAGS.config is None:
-            raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
-        if not flags.FLAGS.workdir:
-            raise UserError(
-                "--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first."
-            )
-        config = Config.from_dict(flags.FLAGS.config.to_dict())
+        config = run_configuration()
         with naming_damage(config.data):
             summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
         if summary is None:  # a worker that leaves the talking to the chief

@@ -5,7 +5,7 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare")
+COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare", "soak")
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
@@ -128,6 +128,15 @@ MISTAKES = {
         "benchmark", ["--what=step", "--execution=sparse,fast"],
         ["error: execution='fast' is not one of sparse, dense, pytorch."],
     ),
+    "more kills while saving than kills": (
+        "soak", ["--config={preset}", "--workdir={new}", "--kills=5"],
+        ["error: kills=5 is too few, 8 the least: the last comes at the end of the run"],
+    ),
+    "soak test without checkpoints": (
+        "soak", ["--config={preset}", "--workdir={new}", "--config.checkpoint_every=0"],
+        ["error: checkpoint_every=0 leaves no steps at which a checkpoint is due: use 1 or more."],
+    ),
+    "soak test without a preset": ("soak", ["--workdir={new}"], ["error: --config is missing: name a preset, one of "]),
     "file of figures in no folder": (
         "benchmark", ["--what=step", "--json={nowhere}/step.json"],
         ["error: --json={nowhere}/step.json cannot be written: name a file in a folder that exists."],
