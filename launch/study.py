@@ -22,18 +22,23 @@ def main(arguments):
     """Runs, plans or reports the study that the flags name."""
     del arguments
     values = flags.FLAGS
-    if not values.name:
-        raise UserError(f"--name is missing: name a study, one of {', '.join(studies.STUDIES)}.")
     if not values.workdir:
         raise UserError("--workdir is missing: name a folder for the runs of the study, such as --workdir=runs/study.")
-    config = Config.from_dict(values.config.to_dict())
-    study, settings = studies.open_study(values.name, config, values.workdir, values.budget, values.seeds)
+    study = studies.reopen_study(values.workdir) if values.tables_only else _study_of(values)
     if values.plan:
         studies.plan(study)
         return
-    paths = studies.report(study) if values.tables_only else studies.run(study, settings, values.only)
+    paths = studies.report(study) if values.tables_only else studies.run(study, values.only)
     if values.document:
         fill_document(values.document, study, paths)
+
+
+def _study_of(values):
+    """Returns the study that the flags name."""
+    if not values.name:
+        raise UserError(f"--name is missing: name a study, one of {', '.join(studies.STUDIES)}.")
+    config = Config.from_dict(values.config.to_dict())
+    return studies.open_study(values.name, config, values.workdir, values.budget, values.seeds)
 
 
 if __name__ == "__main__":

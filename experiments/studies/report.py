@@ -9,12 +9,12 @@ from experiments.training.workdir import replacing, write_json
 RESULTS, TABLES, PICTURE = "results.json", "results.md", "results.png"
 
 
-def write_report(study, record, say=print):
+def write_report(study, sessions, say=print):
     """Writes the report of a study into its folder, of the trials that are complete.
 
     Args:
         study: the `Study`.
-        record: content of its `study.json`.
+        sessions: on what each part of it ran, each as `circumstances` returns it.
         say: function that takes a line for the user.
 
     Returns:
@@ -22,8 +22,8 @@ def write_report(study, record, say=print):
     """
     results = study.results()
     paths = [study.root / name for name in (RESULTS, TABLES, PICTURE)]
-    write_json(paths[0], {"study": study.name, "seeds": list(study.seeds), **results, "sessions": record["sessions"]})
-    lines = [*study.tables(results), "", *_origin(study, record)]
+    write_json(paths[0], {"study": study.name, "seeds": list(study.seeds), **results, "sessions": sessions})
+    lines = [*study.tables(results), "", *_origin(study, sessions)]
     paths[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
     with replacing(paths[2]) as temporary:
         study.draw(results, temporary)
@@ -59,9 +59,8 @@ def fill_document(document, study, paths):
     document.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
 
 
-def _origin(study, record):
+def _origin(study, sessions):
     """Returns the lines that say by which command, on what and with what code the figures came."""
-    sessions = record["sessions"]
     commits = dict.fromkeys((s["commit"] or "unknown")[:7] + "+" * s["uncommitted_changes"] for s in sessions)
     machines = dict.fromkeys(f"{s['hardware']['cores']} cores of {s['hardware']['cpu']}" for s in sessions)
     versions = ", ".join(f"{name} {sessions[-1]['versions'].get(name)}" for name in ("keras", "tensorflow"))

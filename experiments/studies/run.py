@@ -10,10 +10,12 @@ import time
 import keras
 
 from experiments.benchmarks.circumstances import circumstances
+from experiments.config import Config
 from experiments.data.sources import open_source
 from experiments.errors import Interrupted, UserError
 from experiments.studies import budgets
 from experiments.studies.ablations import Ablations
+from experiments.studies.budgets import Budget, Length
 from experiments.studies.cost import estimate_lines
 from experiments.studies.fewer_labels import FewerLabels
 from experiments.studies.report import write_report
@@ -26,7 +28,7 @@ RECORD = "study.json"
 
 
 def open_study(name, config, workdir, budget="full", num_seeds=0):
-    """Returns a `Study`, new or as it lies in its folder.
+    """Returns a `Study`, new or to go on with.
 
     Args:
         name: from `STUDIES`.
@@ -40,24 +42,41 @@ def open_study(name, config, workdir, budget="full", num_seeds=0):
     """
     root = pathlib.Path(workdir).expanduser()
     lengths = BUDGETS[name][budget] if isinstance(budget, str) else budget
-    settings = {"name": name, "config": config.to_dict(), "budget": dataclasses.asdict(lengths)}
-    settings = json.loads(json.dumps(settings))  # tuples become lists
-    record = _record(root)
-    if record:
-        _check_same(root, record["settings"], settings)
-        num_images = record["num_images"]
-    else:
-        num_images = open_source(config.data).split("train").num_examples
     seeds = tuple(range(num_seeds or SEEDS[name]))
-    return STUDIES[name](root, config, lengths, seeds, num_images), settings
+    record = _record(root)
+    if not record:
+        num_images = open_source(config.data).split("train").num_examples
+        return STUDIES[name](root, config, lengths, seeds, num_images)
+    study = STUDIES[name](root, config, lengths, seeds, record["settings"]["num_images"])
+    before, now = record["settings"], _settings(study)
+    different = [key for key in ("name", "config", "budget") if before[key] != now[key]]
+    if different:
+        raise UserError(f"{root} holds a study of another {' and '.join(different)}: name another --workdir.")
+    return study
 
 
-def run(study, settings, only="", say=print):
+def reopen_study(workdir):
+    """Returns the `Study` that lies in a folder, as it was last run.
+
+    Raises:
+        UserError: if there is none.
+    """
+    root = pathlib.Path(workdir).expanduser()
+    record = _record(root)
+    if not record:
+        raise UserError(f"{root} holds no study: run it first, without --tables_only.")
+    settings = record["settings"]
+    lengths = {key: tuple(Length(**_tuples(length)) for length in settings["budget"][key]) for key in ("few", "many")}
+    budget = Budget(**{**settings["budget"], **lengths})
+    config = Config.from_dict(settings["config"])
+    return STUDIES[settings["name"]](root, config, budget, tuple(settings["seeds"]), settings["num_images"])
+
+
+def run(study, only="", say=print):
     """Does what is left of a study, and writes its report.
 
     Args:
         study: a `Study`.
-        settings: what `open_study` returned beside it.
         only: pattern of the names of the trials that are done, as of files: `seed_0/labels_600/*`; empty for all.
         say: function that takes a line for the user.
 
@@ -68,26 +87,19 @@ def run(study, settings, only="", say=print):
         Interrupted: if it was asked to stop; the report has what there is.
         UserError, RunError: of a trial.
     """
-    _begin_session(study, settings)
+    _begin_session(study)
     try:
         for trial in _left(study, only):
             _run_trial(study, trial, say)
     except Interrupted:
-        write_report(study, _record(study.root), say)
+        report(study, say)
         raise
     return report(study, say)
 
 
 def report(study, say=print):
-    """Makes the report of a study of what lies in its folder; see `write_report`.
-
-    Raises:
-        UserError: if there is nothing.
-    """
-    record = _record(study.root)
-    if not record:
-        raise UserError(f"{study.root} holds no study: run it first, without --tables_only.")
-    return write_report(study, record, say)
+    """Makes the report of a study of what lies in its folder; see `write_report`."""
+    return write_report(study, _record(study.root)["sessions"], say)
 
 
 def plan(study, say=print):
@@ -99,9 +111,8 @@ def plan(study, say=print):
 def _left(study, only):
     """Yields the trials that are not complete, whose time has come and that are asked for."""
     for trial in _each_once(study.trials()):
-        if trial.is_complete:
-            trial.check()
-        elif trial.is_ready and (not only or fnmatch.fnmatch(trial.name, only)):
+        asked_for = not only or fnmatch.fnmatch(trial.name, only)
+        if asked_for and trial.is_ready and not trial.is_complete:
             yield trial
 
 
@@ -118,7 +129,6 @@ def _each_once(trials):
 def _run_trial(study, trial, say):
     say(f"{study.name}: {trial.task} {trial.name}")
     began = time.perf_counter()
-    trial.check()
     trial.run(_quiet)
     say(f"  done in {time.perf_counter() - began:.0f} s")
     # Graphs and models of a run that is over would stay in memory.
@@ -131,26 +141,27 @@ def _record(root):
     return read_json(path) if path.exists() else None
 
 
-def _check_same(root, before, now):
-    if before["name"] != now["name"]:
-        raise UserError(f"{root} holds the study {before['name']}: name another --workdir for {now['name']}.")
-    before, now = ({**settings, "config": _deciding(settings["config"])} for settings in (before, now))
-    if before != now:
-        different = [name for name in ("config", "budget") if before[name] != now[name]]
-        raise UserError(f"{root} holds a study of another {' and '.join(different)}: name another --workdir.")
+def _settings(study):
+    """Returns what decides what comes of a study, as plain values."""
+    settings = {
+        "name": study.name,
+        "config": study.config.to_dict(),
+        "budget": dataclasses.asdict(study.budget),
+        "seeds": study.seeds,
+        "num_images": study.num_images,
+    }
+    return json.loads(json.dumps(settings))  # tuples become lists
 
 
-def _deciding(config):
-    """Returns a configuration without the place of the data, which may move between two sessions."""
-    return {**config, "data": {name: value for name, value in config["data"].items() if name != "dir"}}
+def _tuples(length):
+    return {**length, "rates": tuple(length["rates"])}
 
 
-def _begin_session(study, settings):
-    """Notes on what the study runs from now on."""
-    record = _record(study.root) or {"settings": settings, "num_images": study.num_images, "sessions": []}
-    record["sessions"].append(circumstances())
+def _begin_session(study):
+    """Notes what the study is, and on what it runs from now on."""
+    sessions = (_record(study.root) or {"sessions": []})["sessions"]
     study.root.mkdir(parents=True, exist_ok=True)
-    write_json(study.root / RECORD, record)
+    write_json(study.root / RECORD, {"settings": _settings(study), "sessions": [*sessions, circumstances()]})
 
 
 def _quiet(line):

@@ -1,4 +1,4 @@
-"""The units of work of a study. Each has a folder, below that of the study, and a file there that says it is complete."""
+"""The units of work of a study. Each has a folder below that of the study, and a file there once it is complete."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_random_encoder
-from experiments.training.workdir import SUMMARY, check_workdir, read_json, write_json
+from experiments.training.workdir import SUMMARY, read_json, write_json
 
 BATCH_SIZE = 256  # of evaluation
 
@@ -65,9 +65,6 @@ class Trial:
         """Number of images that it trains on, each time counted."""
         return 0
 
-    def check(self):
-        """Raises UserError if its folder holds another run."""
-
     def run(self, say):
         """Does the work, or what is left of it.
 
@@ -86,10 +83,6 @@ class TrainingTrial(Trial):
     @property
     def images(self):
         return self.length[0] * self.length[1]
-
-    def check(self):
-        if self.config:
-            check_workdir(self.folder, self.config, self.task)
 
 
 @dataclasses.dataclass(frozen=True)
