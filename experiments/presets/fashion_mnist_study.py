@@ -8,6 +8,8 @@
 
 `--config.data.dir=FOLDER` names the folder of a prepared data set.
 
+Expected: the tables of docs/study.md. Cost: `--plan` lists the runs of a study with an estimate.
+
 The studies set labels, lengths, batches and rates of fine-tuning themselves, see `experiments.studies.budgets`.
 """
 

@@ -1,10 +1,11 @@
-"""What a study may cost: by the speed of its own runs that are complete, else by that of the machine it was made on."""
+"""What a study may cost: by the speed of its own runs that are complete, before that by a guess."""
 
 import statistics
 
 from experiments.training.tracking import read_metrics
 
-# Images/s of the preset `fashion_mnist_study` on 2 cores of an AMD EPYC with AVX-512, and seconds a trial besides.
+# Guesses for the preset `fashion_mnist_study` on two cores, until runs of the study are complete: images/s of training,
+# and the seconds of a trial besides, for opening data, compiling and evaluation.
 IMAGES_PER_SECOND = {"pretrain": 1000.0, "finetune": 850.0}
 SECONDS_BESIDES = {"pretrain": 20.0, "finetune": 20.0, "test": 10.0, "probe": 90.0}
 

@@ -85,7 +85,8 @@ class FewerLabels(Study):
         axis.set_xlabel("labels")
         axis.set_ylabel("top-1 on the test images, %")
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, loc="lower right")
+        if axis.has_data():
+            axis.legend(frameon=False, loc="lower right")
         figure.savefig(path, dpi=120, format="png")
 
     def _count(self, length):

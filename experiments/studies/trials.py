@@ -12,6 +12,7 @@ from experiments.config import Config
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
 from experiments.data.subset import label_subset
+from experiments.errors import RunError
 from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
@@ -19,6 +20,7 @@ from experiments.models import make_random_encoder
 from experiments.training.workdir import SUMMARY, read_json, write_json
 
 BATCH_SIZE = 256  # of evaluation
+FAILED = "failed.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +99,33 @@ class Pretraining(TrainingTrial):
 
 @dataclasses.dataclass(frozen=True)
 class Finetuning(TrainingTrial):
-    """Fine-tunes a classifier; the test images play no part in it."""
+    """Fine-tunes a classifier; the test images play no part in it.
+
+    A run that cannot go on, such as one whose rate is too high, is on record with a top-1 of 0: the others go on. To try
+    it once more, remove its `failed.json`.
+    """
 
     task = "finetune"
 
+    @property
+    def has_failed(self):
+        """Whether it began and could not go on."""
+        return (self.folder / FAILED).exists()
+
+    @property
+    def is_complete(self):
+        return super().is_complete or self.has_failed
+
+    @property
+    def result(self):
+        return {"validation_top1": 0.0} if self.has_failed else super().result
+
     def run(self, say):
-        finetune.run(self.config, self.folder, say=say)
+        try:
+            finetune.run(self.config, self.folder, say=say)
+        except RunError as error:
+            write_json(self.folder / FAILED, {"error": str(error)})
+            say(f"  {error}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +134,10 @@ class Testing(Trial):
 
     task = "test"
     result_file = "test.json"
+
+    @property
+    def is_ready(self):
+        return super().is_ready and not any(trial.has_failed for trial in self.needs)
 
     def run(self, say):
         classifier = keras.saving.load_model(self.folder / "classifier.keras")

@@ -5,7 +5,7 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare")
+COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare", "study")
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
@@ -119,6 +119,15 @@ MISTAKES = {
     "unknown contender": (
         "benchmark", ["--what=step", "--execution=sparse,fast"],
         ["error: execution='fast' is not one of sparse, dense, pytorch."],
+    ),
+    "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
+    "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for the runs"]),
+    "tables of no study": (
+        "study", ["--workdir={nowhere}", "--tables_only"], ["error: {nowhere} holds no study: run it first"],
+    ),
+    "an unknown field of a study": (
+        "study", ["--name=ablations", "--workdir={new}", "--config.pretrain.epoch=3"],
+        ["error: The configuration has no field pretrain.epoch. Did you mean pretrain.epochs"],
     ),
     "file of figures in no folder": (
         "benchmark", ["--what=step", "--json={nowhere}/step.json"],

@@ -9,7 +9,7 @@ import pytest
 from experiments import finetune, pretrain
 from experiments.data.source import MemorySplit
 from experiments.data.sources import open_source
-from experiments.errors import Interrupted, UserError
+from experiments.errors import Interrupted, RunError, UserError
 from experiments.evaluation.classification import TopOne
 from experiments.studies import run as studies
 from experiments.studies.budgets import Budget, Length
@@ -142,6 +142,20 @@ def test_the_plan_says_what_is_done_and_what_is_left(study):
     studies.plan(opened(study[0].root, num_seeds=2), lines)
     left = [line.split()[:2] for line in lines[:-1] if not line.endswith("complete")]
     assert ["pretrain", "seed_1/pretraining"] in left and len(left) == 7
+
+
+def test_a_run_that_fails_is_on_record_and_stops_no_other(tmp_path, monkeypatch):
+    def fail(config, workdir, **_):
+        workdir.mkdir(parents=True, exist_ok=True)
+        raise RunError("The loss is nan.")
+
+    monkeypatch.setattr(finetune, "run", fail)
+    arm = opened(tmp_path)._arm("scratch", LENGTH)
+    for trial in arm.searching():
+        trial.run(Lines())
+        assert read_json(trial.folder / "failed.json") == {"error": "The loss is nan."}
+    assert arm.choice.tried == {1e-3: 0.0, 3e-3: 0.0}
+    assert arm.final(0).is_complete and not arm.testing(0).is_ready
 
 
 def test_only_what_is_asked_for_is_run_and_only_when_its_time_has_come(tmp_path):
