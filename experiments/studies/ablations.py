@@ -223,5 +223,5 @@ class Ablations(Study):
         yield self._probing(variant, seed)
 
     def _top1(self, arm, subset):
-        result = arm.final(subset).result
-        return result and result["validation_top1"]
+        final = arm.final(subset)
+        return final.result["validation_top1"] if final.is_complete and not final.has_failed else None

@@ -101,8 +101,8 @@ class Pretraining(TrainingTrial):
 class Finetuning(TrainingTrial):
     """Fine-tunes a classifier; the test images play no part in it.
 
-    A run that cannot go on, such as one whose rate is too high, is on record with a top-1 of 0: the others go on. To try
-    it once more, remove its `failed.json`.
+    A run that cannot go on, such as one whose rate is too high, is on record with a top-1 of 0, and the others go on.
+    To try it once more, remove its `failed.json`.
     """
 
     task = "finetune"

@@ -121,7 +121,7 @@ MISTAKES = {
         ["error: execution='fast' is not one of sparse, dense, pytorch."],
     ),
     "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
-    "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for the runs"]),
+    "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for"]),
     "tables of no study": (
         "study", ["--workdir={nowhere}", "--tables_only"], ["error: {nowhere} holds no study: run it first"],
     ),
