@@ -95,10 +95,10 @@ class Finding:
 
 
 FINDINGS = (
-    Finding("pretraining helps once GRN is there (section 4)", BASELINE, "no_pretraining"),
-    Finding("sparse convolutions, not masking alone: 83.7% against 79.3% (section 3.1)", BASELINE, "masked_after_stem"),
+    Finding("pretraining helps", BASELINE, "no_pretraining"),
+    Finding("sparse convolutions, not masking alone: 83.7% against 79.3% (section 3)", BASELINE, "masked_after_stem"),
     Finding("FCMAE needs GRN (section 4)", BASELINE, "without_grn"),
-    Finding("V2 gains from FCMAE what V1 does not (section 4)", BASELINE, "version_1"),
+    Finding("with FCMAE, version 2 is better than version 1", BASELINE, "version_1"),
     Finding("hiding 0.6 of the patches is better than hiding few", BASELINE, "mask_ratio_0.2"),
     Finding("hiding 0.6 of the patches is better than hiding nearly all", BASELINE, "mask_ratio_0.9"),
     Finding("targets are normalized patch by patch (section 3)", BASELINE, "targets_not_normalized"),
