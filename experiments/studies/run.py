@@ -129,7 +129,7 @@ def _each_once(trials):
 def _run_trial(study, trial, say):
     say(f"{study.name}: {trial.task} {trial.name}")
     began = time.perf_counter()
-    trial.run(_quiet)
+    trial.run(say)
     say(f"  done in {time.perf_counter() - began:.0f} s")
     # Graphs and models of a run that is over would stay in memory.
     keras.utils.clear_session()
@@ -162,7 +162,3 @@ def _begin_session(study):
     sessions = (_record(study.root) or {"sessions": []})["sessions"]
     study.root.mkdir(parents=True, exist_ok=True)
     write_json(study.root / RECORD, {"settings": _settings(study), "sessions": [*sessions, circumstances()]})
-
-
-def _quiet(line):
-    del line

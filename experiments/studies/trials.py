@@ -94,7 +94,7 @@ class Pretraining(TrainingTrial):
     task = "pretrain"
 
     def run(self, say):
-        pretrain.run(self.config, self.folder, say=say)
+        pretrain.run(self.config, self.folder, say=_quiet)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,8 @@ class Finetuning(TrainingTrial):
 
     def run(self, say):
         try:
-            finetune.run(self.config, self.folder, say=say)
+            finetune.run(self.config, self.folder, say=_quiet)
+            say(f"  top-1 {self.result['validation_top1']:.2f}% on the validation images")
         except RunError as error:
             write_json(self.folder / FAILED, {"error": str(error)})
             say(f"  {error}")
@@ -183,3 +184,7 @@ class Probing(Trial):
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", {"task": self.task, "config": config.to_dict()})
         write_json(self.folder / self.result_file, {"target": self.target, "top1": figures})
+
+
+def _quiet(line):
+    del line
