@@ -4,7 +4,9 @@ import contextlib
 import random
 
 from convnext.create import VERSIONS
-from fcmae.model import FCMAE
+from fcmae import FCMAE, StemMaskedFCMAE
+
+AUTOENCODERS = {"every_layer": FCMAE, "after_stem": StemMaskedFCMAE}
 
 
 @contextlib.contextmanager
@@ -36,12 +38,17 @@ def make_encoder(config, **overrides):
         "stem_stride": config.model.stem_stride,
         "name": "encoder",
     }
-    return VERSIONS[config.model.version](depths, dims, **{**arguments, **overrides})
+    encoder = VERSIONS[config.model.version](depths, dims, **{**arguments, **overrides})
+    if not config.model.response_normalization:
+        for stage in encoder.stages:
+            for block in stage.blocks:
+                block.grn.trainable = False
+    return encoder
 
 
 def make_fcmae(config, dtype="float32"):
     """Returns a new masked autoencoder of a Keras dtype policy."""
-    return FCMAE(
+    return AUTOENCODERS[config.pretrain.masking](
         make_encoder(config, dtype=dtype),
         mask_ratio=config.pretrain.mask_ratio,
         decoder_dim=config.model.decoder_dim,

@@ -45,6 +45,8 @@ class FinetuneConfig(TrainingConfig):
             the authors' code; so it needs many more steps than 1 / (1 - ema_decay).
         frozen_encoder: whether the encoder stays as it is, in inference mode, and the weights of the logits alone are
             learned: a linear probe. The normalization before them stays too; MAE's probe has one without parameters.
+        report_test: whether the summary has the figures of the test images. False where settings are compared, so that
+            nobody chooses by them; `launch.evaluate` gives them for the run that was chosen.
         class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images it has.
     """
 
@@ -65,6 +67,7 @@ class FinetuneConfig(TrainingConfig):
     head_init_scale: float = 0.001
     ema_decay: float = 0.0
     frozen_encoder: bool = False
+    report_test: bool = True
     class_weights: str = "none"
 
     section: typing.ClassVar[str] = "finetune"

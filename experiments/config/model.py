@@ -17,6 +17,8 @@ class ModelConfig(Section):
         depths: number of blocks of each stage.
         dims: number of channels of each stage.
         stem_stride: side in pixels of the patches of the stem; 4 in the published models.
+        response_normalization: whether the encoder's global response normalization learns. Where it does not, its
+            parameters stay at zero, at which it changes nothing: an ablation of version 2.
         decoder_dim: channels of the decoder.
         decoder_depth: blocks of the decoder.
     """
@@ -26,6 +28,7 @@ class ModelConfig(Section):
     depths: tuple[int, ...] = ()
     dims: tuple[int, ...] = ()
     stem_stride: int = 4
+    response_normalization: bool = True
     decoder_dim: int = 512
     decoder_depth: int = 1
 
@@ -44,6 +47,10 @@ class ModelConfig(Section):
             f"model.depths={self.depths} and model.dims={self.dims} need one number for each stage.",
         )
         require_at_least("model", self, 1, "stem_stride", "decoder_dim", "decoder_depth")
+        require(
+            self.response_normalization or self.version == 2,
+            "model.response_normalization=False is for version 2; version 1 has none.",
+        )
         require(min(self.depths + self.dims, default=1) > 0, "model.depths and model.dims are numbers above 0.")
 
     @property

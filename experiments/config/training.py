@@ -6,6 +6,8 @@ import typing
 from experiments.config.sections import Section, require, require_at_least, require_one_of
 from fcmae.encoder import EXECUTIONS
 
+MASKINGS = ("every_layer", "after_stem")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Section):
@@ -78,6 +80,8 @@ class PretrainConfig(TrainingConfig):
 
     Args:
         mask_ratio: share of hidden patches, in (0, 1).
+        masking: where the encoder hides patches: in `every_layer`, as FCMAE does, or `after_stem` alone, with dense
+            convolutions from there on: an ablation of the paper, see `fcmae.StemMaskedFCMAE`.
         execution: `sparse` computes the visible positions alone, `dense` all of them, with the same result.
         normalize_targets: whether target patches are normalized by their own mean and variance.
         pictures: number of pictures of reconstructions over a run, evenly spaced, at most one an epoch; the last
@@ -91,6 +95,7 @@ class PretrainConfig(TrainingConfig):
 
     beta_2: float = 0.95
     mask_ratio: float = 0.6
+    masking: str = "every_layer"
     execution: str = "sparse"
     normalize_targets: bool = True
     pictures: int = 5
@@ -101,6 +106,7 @@ class PretrainConfig(TrainingConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        require_one_of("pretrain.masking", self.masking, MASKINGS)
         require_one_of("pretrain.execution", self.execution, EXECUTIONS)
         require_at_least(self.section, self, 0, "pictures", "probe_every")
         require_at_least(self.section, self, 2, "probe_images")

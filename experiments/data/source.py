@@ -136,7 +136,8 @@ class StreamSplit:
     @property
     def labels(self):
         """`(N,)` integers. Reads the whole stream."""
-        return np.fromiter((label for _, label in self.in_order().as_numpy_iterator()), np.int64)
+        chunks = self.in_order().map(lambda content, label: label).batch(CHUNK)
+        return np.concatenate([np.zeros(0, np.int64), *chunks.as_numpy_iterator()])
 
     def cached(self):
         """See `MemorySplit.cached`."""
@@ -169,12 +170,18 @@ class StreamSplit:
 
     def take(self, indices):
         """Returns the split of the examples at `indices`, in that order, held in memory."""
-        wanted = set(int(i) for i in indices)
-        found = {i: example for i, example in enumerate(self.in_order().as_numpy_iterator()) if i in wanted}
-        contents = np.array([found[int(i)][0] for i in indices], dtype=object)
-        labels = np.array([found[int(i)][1] for i in indices], np.int64)
+        wanted = np.zeros(self.num_examples, bool)
+        wanted[indices] = True
+        chosen = [
+            [values[wanted[start : start + CHUNK]] for values in chunk]
+            for start, chunk in zip(
+                range(0, self.num_examples, CHUNK), self.in_order().batch(CHUNK).as_numpy_iterator()
+            )
+        ]
+        contents, labels = (np.concatenate(column) for column in zip(*chosen))
+        place = (np.cumsum(wanted) - 1)[indices]  # of each index among the chosen examples
         names = np.array([self.name_of(int(i)) for i in indices], dtype=object)
-        return MemorySplit(contents, labels, unchecked=True, names=names)
+        return MemorySplit(contents[place], labels[place], unchecked=True, names=names)
 
     def numbered(self, prefix=""):
         """See `MemorySplit.numbered`. Nothing of the stream is read."""

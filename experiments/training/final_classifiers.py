@@ -15,7 +15,8 @@ def evaluate_and_save(job, validation):
     - `classifier_best.keras`, where there are validation images, the weights that were best on those at some
       evaluation, plain or average. The test images never choose.
 
-    Of `classifier.keras` there is a report on the test images, or on the validation images where there are none:
+    Of `classifier.keras` there is a report on the test images, or on the validation images where there are none or
+    `report_test` is off:
     `report_test.csv` and `confusion_test.png`.
 
     Args:
@@ -29,7 +30,7 @@ def evaluate_and_save(job, validation):
     """
     model, workdir = job.model, job.workdir
     figures = dict(validation.final()) if validation else {}
-    test = job.source.get("test")
+    test = job.source.get("test") if job.training.report_test else None
     predict = _predictions(job, test) if test else None
     save_model(model, workdir / "classifier.keras")
     if test:

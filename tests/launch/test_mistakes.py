@@ -5,7 +5,7 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare", "soak")
+COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare", "soak", "study")
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
@@ -137,6 +137,15 @@ MISTAKES = {
         ["error: checkpoint_every=0 leaves no steps at which a checkpoint is due: use 1 or more."],
     ),
     "soak test without a preset": ("soak", ["--workdir={new}"], ["error: --config is missing: name a preset, one of "]),
+    "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
+    "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for"]),
+    "tables of no study": (
+        "study", ["--workdir={nowhere}", "--tables_only"], ["error: {nowhere} holds no study: run it first"],
+    ),
+    "an unknown field of a study": (
+        "study", ["--name=ablations", "--workdir={new}", "--config.pretrain.epoch=3"],
+        ["error: The configuration has no field pretrain.epoch. Did you mean pretrain.epochs"],
+    ),
     "file of figures in no folder": (
         "benchmark", ["--what=step", "--json={nowhere}/step.json"],
         ["error: --json={nowhere}/step.json cannot be written: name a file in a folder that exists."],

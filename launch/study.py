@@ -1,0 +1,54 @@
+"""Runs a study: many runs that answer a question, with tables and a picture at the end.
+
+python -m launch.study --name=fewer_labels --workdir=runs/study [--config.KEY=VALUE ...]
+python -m launch.study --name=ablations --workdir=runs/ablations --plan
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.config import Config
+from experiments.errors import UserError
+from experiments.studies import run as studies
+from experiments.studies.report import fill_document
+from launch.command import run_command
+
+PRESET = "experiments/presets/fashion_mnist_study.py"
+
+
+def main(arguments):
+    """Runs, plans or reports the study that the flags name."""
+    del arguments
+    values = flags.FLAGS
+    if not values.workdir:
+        raise UserError("--workdir is missing: name a folder for the runs of the study, such as --workdir=runs/study.")
+    study = studies.reopen_study(values.workdir) if values.tables_only else _study_of(values)
+    if values.plan:
+        studies.plan(study)
+        return
+    paths = studies.report(study) if values.tables_only else studies.run(study, values.only)
+    if values.document:
+        fill_document(values.document, study, paths)
+
+
+def _study_of(values):
+    """Returns the study that the flags name."""
+    if not values.name:
+        raise UserError(f"--name is missing: name a study, one of {', '.join(studies.STUDIES)}.")
+    config = Config.from_dict(values.config.to_dict())
+    return studies.open_study(values.name, config, values.workdir, values.budget, values.seeds)
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", PRESET, "Preset of model, data and pretraining.", lock_config=True)
+    flags.DEFINE_enum("name", None, list(studies.STUDIES), "The study.")
+    flags.DEFINE_string("workdir", None, "Folder for all runs of the study; what is complete there is not done again.")
+    flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Lengths of the runs; tiny shows that they run, no more.")
+    flags.DEFINE_integer("seeds", 0, "Number of repetitions; by default 3, of ablations 1.", lower_bound=0)
+    flags.DEFINE_string("only", "", "Pattern of the names of the runs that are done, such as seed_0/labels_600/*.")
+    flags.DEFINE_bool("plan", False, "Print the runs and what they may cost, and do none.")
+    flags.DEFINE_bool("tables_only", False, "Make tables and picture of what is there, and run nothing.")
+    flags.DEFINE_string("document", "", "Markdown file to put tables and picture into, such as docs/study.md.")
+    run_command(main)

@@ -1,0 +1,139 @@
+"""The order of a study, and how it goes on: with runs that only pretend to train."""
+
+import pytest
+
+from experiments import finetune, pretrain
+from experiments.errors import Interrupted, RunError, UserError
+from experiments.studies import run as studies
+from experiments.studies.budgets import Budget, Length
+from experiments.studies.trials import Probing, Testing
+from experiments.training.plan import Plan
+from experiments.training.workdir import read_json, write_json
+from tests.experiments.tiny import Lines, change, tiny_config
+
+CONFIG = tiny_config()
+LENGTH = Length("20", 2, 10, rates=(1e-3, 3e-3))
+BUDGET = Budget(pretraining_steps=2, few=(LENGTH,), more_rates=0)
+FINETUNED = [f"seed_0/labels_20/{start}/rate_{rate:g}" for start in ("pretrained", "scratch") for rate in LENGTH.rates]
+TESTED = [FINETUNED[1], FINETUNED[2]]  # higher rates are better for the pretrained, lower ones from scratch
+ALL = ["seed_0/pretraining", *FINETUNED, *TESTED, "seed_0/probes/pretrained", "seed_0/probes/random"]
+
+
+class Pretence:
+    """Notes what would run, and writes what a run leaves: the figures are its rate's, with a sign by its start.
+
+    Args:
+        root: folder of the study.
+        stop_at: number of the run that is stopped; 0 for none.
+    """
+
+    def __init__(self, root, monkeypatch, stop_at=0):
+        self.runs = []
+        self._root, self._stop_at = root, stop_at
+        monkeypatch.setattr(pretrain, "run", self._train)
+        monkeypatch.setattr(finetune, "run", self._train)
+        monkeypatch.setattr(Testing, "run", lambda trial, say: self._write(trial.folder / "test.json", test_top1=80.0))
+        top1 = {"20": {"knn": 70.0, "linear": 75.0}}
+        monkeypatch.setattr(Probing, "run", lambda trial, say: self._write(trial.folder / "probes.json", top1=top1))
+
+    def _train(self, config, workdir, say):
+        if len(self.runs) + 1 == self._stop_at:
+            self.runs.append(str(workdir.relative_to(self._root)))
+            raise Interrupted("Stopped.")
+        rate = Plan.of(config.finetune, 20).peak_learning_rate
+        self._write(workdir / "summary.json", validation_top1=50 + 1000 * rate * (1 if config.pretrained else -1))
+
+    def _write(self, path, **values):
+        self.runs.append(str(path.parent.relative_to(self._root)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, values)
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "study"
+
+
+def opened(root, config=CONFIG, **arguments):
+    return studies.open_study("fewer_labels", config, root, BUDGET, **{"num_seeds": 1, **arguments})
+
+
+@pytest.fixture
+def complete(root, monkeypatch):
+    """The folder of a study that is complete."""
+    Pretence(root, monkeypatch)
+    studies.run(opened(root), say=Lines())
+    return root
+
+
+def test_what_is_complete_is_not_repeated_and_what_was_stopped_goes_on(root, monkeypatch):
+    before = Pretence(root, monkeypatch, stop_at=3)
+    with pytest.raises(Interrupted):
+        studies.run(opened(root), say=Lines())
+    assert before.runs == ALL[:3]
+    assert (root / "results.json").is_file()
+    after = Pretence(root, monkeypatch)
+    studies.run(opened(root), say=Lines())
+    assert after.runs == ALL[2:]
+    assert len(read_json(root / "study.json")["sessions"]) == 2
+
+
+def test_a_complete_study_runs_nothing_and_makes_the_same_report(complete, monkeypatch):
+    before = {name: (complete / name).read_bytes() for name in ("results.json", "results.md", "results.png")}
+    again = Pretence(complete, monkeypatch)
+    studies.report(studies.reopen_study(complete), say=Lines())
+    assert {name: (complete / name).read_bytes() for name in before} == before
+    studies.run(opened(complete), say=Lines())
+    assert again.runs == []
+
+
+def test_the_test_images_are_read_of_the_chosen_rates_alone(complete):
+    assert sorted(str(path.parent.relative_to(complete)) for path in complete.rglob("test.json")) == sorted(TESTED)
+    assert read_json(complete / "results.json")["rows"][0]["rates"]["scratch"]["chosen"] == 1e-3
+
+
+def test_the_plan_says_what_is_done_and_what_is_left(complete):
+    lines = Lines()
+    studies.plan(opened(complete), lines)
+    assert [line.split()[1] for line in lines[:-1]] == ALL and all(line.endswith("complete") for line in lines[:-1])
+    assert lines[-1].startswith("9 trials, 9 complete; about 0 minutes left at pretrain ")
+    lines = Lines()
+    studies.plan(opened(complete, num_seeds=2), lines)
+    left = [line.split()[:2] for line in lines[:-1] if not line.endswith("complete")]
+    assert ["pretrain", "seed_1/pretraining"] in left and len(left) == 7
+
+
+def test_only_what_is_asked_for_is_run_and_only_when_its_time_has_come(root, monkeypatch):
+    pretence = Pretence(root, monkeypatch)
+    studies.run(opened(root), only="*/pretrained/*", say=Lines())  # waits for the encoder
+    assert pretence.runs == []
+    studies.run(opened(root), only="seed_0/pretraining", say=Lines())
+    studies.run(opened(root), only="*/pretrained/*", say=Lines())
+    assert pretence.runs == [ALL[0], *FINETUNED[:2], TESTED[0]]
+
+
+def test_a_run_that_fails_is_on_record_and_stops_no_other(root, monkeypatch):
+    def fail(config, workdir, say):
+        if config.finetune.base_learning_rate > 0.05:  # peak rate 0.003, batch 10
+            workdir.mkdir(parents=True)
+            raise RunError("The loss is nan.")
+        pretence(config, workdir, say)
+
+    Pretence(root, monkeypatch)
+    pretence = finetune.run
+    monkeypatch.setattr(finetune, "run", fail)
+    studies.run(opened(root), say=Lines())
+    rates = read_json(root / "results.json")["rows"][0]["rates"]
+    assert rates["pretrained"]["tried"] == {"0.001": 51.0, "0.003": 0.0}
+    assert rates["pretrained"]["chosen"] == 1e-3
+    assert read_json(root / FINETUNED[1] / "failed.json") == {"error": "The loss is nan."}
+    assert not (root / FINETUNED[1] / "test.json").exists()
+
+
+def test_a_folder_of_another_study_is_refused(complete):
+    with pytest.raises(UserError, match="holds a study of another config: name another --workdir"):
+        opened(complete, change(CONFIG, "pretrain", mask_ratio=0.5))
+    with pytest.raises(UserError, match="holds a study of another name and budget"):
+        studies.open_study("ablations", CONFIG, complete, "tiny")
+    with pytest.raises(UserError, match="holds no study"):
+        studies.reopen_study(complete / "nothing")

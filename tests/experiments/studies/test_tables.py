@@ -1,0 +1,194 @@
+"""The tables of studies, made of figures that are written by hand."""
+
+import dataclasses
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.models import make_fcmae
+from experiments.studies.ablations import FINDINGS, VARIANTS, Ablations, Finding
+from experiments.studies.budgets import Budget, Length
+from experiments.studies.fewer_labels import FewerLabels
+from experiments.studies.report import fill_document
+from experiments.studies.study import difference, shown, summary
+from experiments.training.workdir import write_json
+from fcmae import StemMaskedFCMAE
+from tests.experiments.tiny import tiny_config
+
+BUDGET = Budget(
+    pretraining_steps=10,
+    few=(Length("50", 5, 10),),
+    many=(Length("all", 8, 10, choice_steps=4),),
+    subsets=2,
+)
+VALIDATION = {3e-4: 60.0, 1e-3: 65.0, 3e-3: 64.0}
+# Top-1 on the test images, {(labels, start, seed): ...}.
+TEST = {
+    ("50", "pretrained", 0): 82.0,
+    ("50", "pretrained", 1): 84.0,
+    ("50", "scratch", 0): 77.0,
+    ("50", "scratch", 1): 78.0,
+    ("all", "pretrained", 0): 91.0,
+}
+
+
+@pytest.fixture
+def fewer_labels(tmp_path):
+    """A study of two seeds, of which the second is not complete with all labels."""
+    study = FewerLabels(tmp_path, tiny_config(), BUDGET, (0, 1), 1000)
+    for labels in ("50", "all"):
+        for start in ("pretrained", "scratch"):
+            folder = tmp_path / "seed_0" / f"labels_{labels}" / start
+            for rate, top1 in VALIDATION.items():
+                write(folder / f"{'short_' * (labels == 'all')}rate_{rate:g}" / "summary.json", validation_top1=top1)
+    for (labels, start, seed), top1 in TEST.items():
+        folder = tmp_path / f"seed_{seed}" / f"labels_{labels}" / start / "rate_0.001"
+        write(folder / "summary.json", validation_top1=65.0)
+        write(folder / "test.json", test_top1=top1)
+    for encoder, top1 in (("pretrained", 70.0), ("random", 50.0)):
+        figures = {labels: {"knn": top1 + i, "linear": top1 + 10 + i} for i, labels in enumerate(("50", "all"))}
+        write(tmp_path / "seed_0" / "probes" / encoder / "probes.json", top1=figures)
+    return study
+
+
+def write(path, **values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, values)
+
+
+def test_mean_and_deviation_are_those_of_the_sample():
+    assert summary({0: 82.0, 1: 84.0, 2: None}) == {
+        "values": {"0": 82.0, "1": 84.0},
+        "mean": 83.0,
+        "deviation": pytest.approx(2**0.5),
+    }
+    assert shown(summary({0: 82.0, 1: 84.0})) == "83.0 ± 1.4"
+    assert shown(summary({0: 82.04})) == "82.0" and shown(summary({0: None})) == ""
+    assert shown(difference(summary({0: 82.0, 1: 84.0}), summary({0: 77.0, 1: 78.0})), signed=True) == "+5.5 ± 0.7"
+
+
+def test_the_table_has_the_figures_of_the_folders(fewer_labels):
+    lines = fewer_labels.tables(fewer_labels.results())
+    assert lines[0] == (
+        "| labels | fine-tuned, pretrained | fine-tuned, scratch | gain | linear probe, pretrained "
+        "| linear probe, random | k-NN, pretrained | k-NN, random |"
+    )
+    assert lines[2:4] == [
+        "| 50 | 83.0 ± 1.4 | 77.5 ± 0.7 | +5.5 ± 0.7 | 80.0 | 60.0 | 70.0 | 50.0 |",
+        "| 1,000 | 91.0 |  |  | 81.0 | 61.0 | 71.0 | 51.0 |",
+    ]
+    assert "| 50, scratch | 0.001 | 0.0003: 60.0, 0.001: 65.0, 0.003: 64.0 | 5 of 10 |" in lines
+
+
+def test_a_choice_at_the_edge_is_told(fewer_labels, tmp_path):
+    folder = tmp_path / "seed_0" / "labels_50" / "scratch"
+    for rate, top1 in ((3e-3, 66.0), (1e-2, 67.0), (3e-2, 68.0)):
+        write(folder / f"rate_{rate:g}" / "summary.json", validation_top1=top1)
+    rates = fewer_labels.results()["rows"][0]["rates"]["scratch"]
+    assert rates["chosen"] == 3e-2 and rates["at_edge"]
+    table = "\n".join(fewer_labels.tables(fewer_labels.results()))
+    assert "| 50, scratch | 0.03 (at the edge of what was tried) | 0.0003: 60.0, " in table
+
+
+def test_pictures_are_drawn_of_what_there_is(fewer_labels, tmp_path):
+    fewer_labels.draw(fewer_labels.results(), tmp_path / "some.png")
+    empty = dataclasses.replace(fewer_labels, root=tmp_path / "nothing")
+    empty.draw(empty.results(), tmp_path / "none.png")
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("some.png", "none.png"))
+
+
+def test_few_labels_come_first_for_all_seeds_and_nothing_comes_twice(fewer_labels):
+    names = [(trial.task, trial.name) for trial in fewer_labels.trials()]
+    last_few = max(i for i, (_, name) in enumerate(names) if "labels_50" in name)
+    assert last_few < min(i for i, (_, name) in enumerate(names) if "labels_all" in name)
+    assert names[0] == ("pretrain", "seed_0/pretraining")
+    tests = [name for task, name in names if task == "test"]
+    assert len(tests) == 8 and all(name.endswith("/rate_0.001") and "short" not in name for name in tests)
+
+
+def test_the_starts_differ_in_nothing_but_the_encoder_and_the_rate(fewer_labels):
+    runs = {trial.name: trial.config.to_dict() for trial in fewer_labels.trials() if trial.task == "finetune"}
+    one, other = (runs[f"seed_1/labels_50/{start}/rate_0.001"] for start in ("pretrained", "scratch"))
+    assert one.pop("pretrained").endswith("seed_1/pretraining") and other.pop("pretrained") == ""
+    assert one == other and one["seed"] == 1
+
+
+# Ablations.
+
+
+def test_the_variants_have_names_of_their_own_and_each_changes_what_it_says(tmp_path):
+    base = tiny_config()
+    configs = {variant.name: variant.config_of(base) for variant in VARIANTS}
+    assert len(configs) == len(VARIANTS)
+    assert {configs[f"mask_ratio_{ratio}"].pretrain.mask_ratio for ratio in (0.2, 0.4, 0.75, 0.9)} == {
+        0.2, 0.4, 0.75, 0.9,
+    }  # fmt: skip
+    assert configs["decoder_depth_2"].model.decoder_depth == 2
+    assert not configs["targets_not_normalized"].pretrain.normalize_targets
+    assert type(make_fcmae(configs["masked_after_stem"])) is StemMaskedFCMAE
+    frozen = make_fcmae(configs["without_grn"])
+    still = [v.path for v in frozen.backbone.non_trainable_variables if "grn" in v.path]
+    assert len(still) == 2 * sum(base.model.stages[0])
+    study = Ablations(tmp_path, base, BUDGET_OF_ABLATIONS, (0,), 1000)
+    steps = {trial.name.split("/")[0]: trial.length[0] for trial in study.trials() if trial.task == "pretrain"}
+    assert "no_pretraining" not in steps and steps["half_as_long"] == 5 and steps["four_times_as_long"] == 40
+
+
+BUDGET_OF_ABLATIONS = dataclasses.replace(BUDGET, many=(), more_rates=0)
+
+
+def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
+    study = Ablations(tmp_path, tiny_config(), BUDGET_OF_ABLATIONS, (0,), 1000)
+    for variant, top1 in (("baseline", (65.0, 67.0)), ("masked_after_stem", (61.0, 62.0))):
+        folder = tmp_path / variant / "seed_0"
+        for rate in VALIDATION:
+            figure = top1[0] if rate == 1e-3 else 50.0
+            write(folder / "subset_0" / f"rate_{rate:g}" / "summary.json", validation_top1=figure)
+        write(folder / "subset_1" / "rate_0.001" / "summary.json", validation_top1=top1[1])
+        write(folder / "probes" / "probes.json", top1={"all": {"knn": 70.0, "linear": 75.0}})
+    lines = study.tables(study.results())
+    label = "masked after the stem alone, dense convolutions"
+    assert f"| {label} | 61.5 ± 0.7 | -4.5 ± 0.7 | 75.0 | 70.0 | 10 | 0.001 |" in lines
+    (line,) = [line for line in lines if line.startswith("| sparse convolutions, not masking alone")]
+    assert line.endswith("| +4.5 ± 0.7 | as in the paper |")
+    study.draw(study.results(), tmp_path / "ablations.png")
+    assert (tmp_path / "ablations.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("better", "other", "verdict", "as_good"),
+    [
+        ((65.0, 67.0), (61.0, 62.0), "as in the paper", "as in the paper"),  # 4.5 +- 0.7, twice its error is 1.0
+        ((61.0, 62.0), (65.0, 67.0), "differs", "differs"),
+        ((65.0, 67.0), (66.0, 65.5), "not settled", "as in the paper"),  # 0.25 +- 1.8
+        ((65.0,), (61.0,), None, None),
+    ],
+)
+def test_a_finding_of_the_paper_is_compared_with_ours(better, other, verdict, as_good):
+    rows = [{"name": name, "finetuned": summary(dict(enumerate(v)))} for name, v in (("a", better), ("b", other))]
+    assert Finding("text", "a", "b").compare(rows)["verdict"] == verdict
+    assert Finding("text", "a", "b", as_good=True).compare(rows)["verdict"] == as_good
+
+
+def test_findings_name_variants():
+    names = {variant.name for variant in VARIANTS}
+    assert all({finding.better, finding.other} <= names for finding in FINDINGS)
+
+
+# The document.
+
+
+def test_a_document_is_filled_between_its_marks(fewer_labels, tmp_path):
+    document, tables, picture = tmp_path / "study.md", tmp_path / "results.md", tmp_path / "results.png"
+    tables.write_text("| a |\n")
+    picture.write_bytes(b"picture")
+    document.write_text("before\n<!-- fewer_labels: begin -->\nold\n<!-- fewer_labels: end -->\nafter\n")
+    for _ in range(2):  # the second time it finds its own
+        fill_document(document, fewer_labels, (None, tables, picture))
+        assert document.read_text() == (
+            "before\n<!-- fewer_labels: begin -->\n\n| a |\n\n![Top-1 on the test images by number of labels]"
+            "(study_fewer_labels.png)\n\n<!-- fewer_labels: end -->\nafter\n"
+        )
+    assert (tmp_path / "study_fewer_labels.png").read_bytes() == b"picture"
+    with pytest.raises(UserError, match="has no lines <!-- fewer_labels: begin -->"):
+        fill_document(tables, fewer_labels, (None, tables, picture))
