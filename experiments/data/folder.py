@@ -28,8 +28,8 @@ def open_folder(path, config):
     Splits and classes follow from the sub-folders, see `folder_layout`. What is missing is held out from the training
     images, at random: `validation_share` of them, and of a labelled folder `test_share`.
 
-    Files that are not images, broken or of a format that cannot be decoded are skipped and listed in the notes. What a
-    file is, its content says, not its suffix.
+    Files that are not images, broken or of a format that cannot be decoded are skipped, counted in the notes and listed
+    in `skipped`, as are images that lie beside the splits. What a file is, its content says, not its suffix.
 
     Args:
         path: of the folder.
@@ -60,7 +60,7 @@ def open_folder(path, config):
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
     notes = (*_notes(root, good, layout, skipped), *too_small)
-    return Source(f"folder:{root}", splits, layout.class_names, notes)
+    return Source(f"folder:{root}", splits, layout.class_names, notes, _left_out(root, good, layout, skipped))
 
 
 def _split(files, labels):
@@ -105,6 +105,12 @@ def _problem(path):
         truncated = isinstance(error, OSError) and "truncated" in str(error)
         return "the file is cut short" if truncated else "not an image" if path.stat().st_size else "the file is empty"
     return ""
+
+
+def _left_out(root, good, layout, skipped):
+    used = {file for files, _ in layout.splits.values() for file in files}
+    beside = [(file, "it lies beside the folders of the splits") for file in good if file not in used]
+    return tuple((file.relative_to(root).as_posix(), problem) for file, problem in sorted([*skipped, *beside]))
 
 
 def _is_complete(path, image_format):
