@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from convnext.create import create_from_weights
 from convnext.pretrained import PretrainedError, find_weights
 from experiments.config import Config
 from experiments.config.data import SPLIT_FIELDS
@@ -63,3 +64,15 @@ def is_classifier(path):
 def recorded_classes(path):
     """Returns the names of the classes that a classifier was fine-tuned on, or None if there is no record of them."""
     return (finished_summary(path.parent) or {}).get("classes")
+
+
+def read_model(path):
+    """Returns the `ConvNeXt` of a file of weights; its sizes are read from them.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    try:
+        return create_from_weights(path)
+    except PretrainedError as error:
+        raise UserError(str(error)) from error

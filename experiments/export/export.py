@@ -3,8 +3,6 @@
 import dataclasses
 import json
 
-from convnext.create import create_from_weights
-from convnext.errors import PretrainedError
 from experiments.config import DataConfig
 from experiments.data.sources import open_source
 from experiments.errors import RunError, UserError
@@ -12,7 +10,7 @@ from experiments.export.comparison import images_of, largest_difference, sample_
 from experiments.export.description import describe, versions
 from experiments.export.formats import FORMATS
 from experiments.export.serving import Serving
-from experiments.finished_run import find_model, recorded_classes, recorded_config
+from experiments.finished_run import find_model, read_model, recorded_classes, recorded_config
 from experiments.output import appearing, new_output
 from experiments.training.workdir import CONFIG, write_json
 
@@ -67,7 +65,7 @@ def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tol
     path = find_model(model)
     config = recorded_config(path)
     recorded = config and config.data
-    keras_model = _read(path)
+    keras_model = read_model(path)
     serving = make_serving(keras_model, request, recorded, path)
     kind = FORMATS[request.format]
     kind.check(request.format, keras_model)
@@ -136,13 +134,6 @@ def _size(model, text, data, path):
 
 def _text(value):
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _read(path):
-    try:
-        return create_from_weights(path)
-    except PretrainedError as error:
-        raise UserError(str(error)) from error
 
 
 def _neutral(model):

@@ -126,9 +126,8 @@ def test_what_is_needed_to_use_it_stands_beside_it(exported):
         }
         assert json.loads(metadata.get("classes", "null")) == facts.get("classes")
         (entry,) = model.graph.input
-        assert [side.dim_param or side.dim_value for side in entry.type.tensor_type.shape.dim] == facts["input"][
-            "shape"
-        ]
+        shape = [side.dim_param or side.dim_value for side in entry.type.tensor_type.shape.dim]
+        assert shape == facts["input"]["shape"]
 
 
 def test_nothing_but_the_model_and_its_description_is_left(exported):
@@ -185,7 +184,7 @@ def test_weights_without_a_run_can_be_exported_with_preprocessing_outside(runs, 
             "encoder",
             Request("saved_model"),
             "encoder",
-            "--output=.*encoder exists already: name another one, or remove",
+            "--output=.*encoder exists already: name another one, or",
         ),
         ("encoder", Request("saved_model"), "encoder/encoder.keras/x", "encoder.keras/x cannot be written: "),
         ("encoder", Request("saved_model", input_size="big"), "x", "--input_size=big is neither fixed, nor free, nor"),
@@ -193,7 +192,7 @@ def test_weights_without_a_run_can_be_exported_with_preprocessing_outside(runs, 
             "encoder",
             Request("saved_model", input_size="4"),
             "x",
-            "--input_size=4: the smallest size of this model is 8",
+            "--input_size=4: the smallest size of this model is",
         ),
     ],
 )
