@@ -1,21 +1,18 @@
 """The picture of a search: each query, and the images nearest to it."""
 
-import textwrap
-
 from matplotlib.figure import Figure
 
 PER_ROW = 8  # nearest images beside each other
 SIDE = 1.75  # inches of an image
-CAPTION = 0.62  # inches below it
-LETTERS = 24  # of a line of a caption
-LINES = 2
+CAPTION = 0.7  # inches below it
+LETTERS = 25  # of a line of a caption
 DPI = 110
 
 
 def draw_search(path, found, queries, pictures, caption):
     """Draws a row or more for each query: the query in the first column, then the nearest images.
 
-    Images keep their shape. Below each stand its name and its cosine similarity to the query.
+    Images keep their shape. Above each stands its cosine similarity to the query, below it its name.
 
     Args:
         path: of the PNG file.
@@ -38,22 +35,36 @@ def draw_search(path, found, queries, pictures, caption):
             _draw(row[0], queries[i], name, "query")
         shown = slice(start, start + PER_ROW)
         for axis, position, similarity in zip(row[1:], one.neighbours[shown], one.similarities[shown]):
-            _draw(axis, pictures[int(position)], caption(position), f"{similarity:.3f}")
+            _draw(axis, pictures[int(position)], caption(position), one.text_of(similarity))
     figure.savefig(path, format="png")
 
 
 def _draw(axis, image, name, mark):
     if image is None:
         axis.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8, transform=axis.transAxes)
+        axis.set_aspect("equal")
     else:
         axis.imshow(image)
+        _make_square(axis, *image.shape[:2])
     is_query = mark == "query"
     axis.set_title(mark, fontsize=10, fontweight="bold" if is_query else "normal", color="C3" if is_query else "black")
-    axis.text(0.5, -0.04, _wrap(name), ha="center", va="top", fontsize=7, transform=axis.transAxes)
+    axis.text(0.5, -0.03, _wrap(name), ha="center", va="top", fontsize=7, transform=axis.transAxes)
+
+
+def _make_square(axis, height, width):
+    """Puts an image into the middle of a square, so that what stands above and below is level in a row."""
+    half = max(height, width) / 2
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    axis.set_xlim(middle_x - half, middle_x + half)
+    axis.set_ylim(middle_y + half, middle_y - half)
 
 
 def _wrap(name):
-    """Breaks a name into lines, and leaves out its beginning where it is too long: names mostly differ at their end."""
-    most = LINES * LETTERS
-    short = name if len(name) <= most else f"…{name[len(name) - most + 1 :]}"
-    return "\n".join(textwrap.wrap(short, LETTERS)[:LINES])
+    """Breaks a name into a line of folders and up to two of the file; names mostly differ at their end."""
+    folders, slash, file = name.rpartition("/")
+    folders, file = _end(folders + slash, LETTERS), _end(file, 2 * LETTERS)
+    return "\n".join(line for line in (folders, file[:LETTERS], file[LETTERS:]) if line)
+
+
+def _end(text, most):
+    return text if len(text) <= most else f"…{text[len(text) - most + 1 :]}"

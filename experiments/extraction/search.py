@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import pathlib
 
 import numpy as np
@@ -21,6 +22,7 @@ from experiments.output import appearing, new_output
 
 NEIGHBOURS = 8
 MOST_QUERIES = 50
+FEWEST, MOST = 3, 6  # digits of a similarity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,12 @@ class Found:
     position: int | None
     neighbours: np.ndarray
     similarities: np.ndarray
+
+    def text_of(self, similarity):
+        """A similarity with as many digits as tell the first neighbour from the last: 3 to 6."""
+        spread = self.similarities[0] - self.similarities[-1] if len(self.similarities) else 1.0
+        digits = 1 - math.floor(math.log10(spread)) if spread > 0 else FEWEST
+        return f"{similarity:.{min(max(digits, FEWEST), MOST)}f}"
 
 
 def run(features, queries, output, k=NEIGHBOURS, data="", model="", say=print):
@@ -78,7 +86,7 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", say=print):
     for one in found:
         say(one.name)
         for i, similarity in zip(one.neighbours, one.similarities):
-            say(f"  {similarity:.3f}  {table.names[i]}")
+            say(f"  {one.text_of(similarity)}  {table.names[i]}")
     say(f"drawn: {output}")
     return found
 

@@ -125,7 +125,7 @@ def test_features_are_extracted_and_searched(outcomes, root):
     assert_done(outcomes["extract"])
     assert_lines(outcomes["extract"], rf"{root / 'features.npz'}: 180 images, 4 features each")
     assert_done(outcomes["search"])
-    similar = r"  [01]\.\d{3}  validation/\d+"
+    similar = r"  [01]\.\d{3,6}  validation/\d+"
     assert_lines(outcomes["search"], "validation/3", similar, similar, f"drawn: {root / 'found.png'}")
 
 

@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     pixels["b/deep/copy of 1.png"] = pixels["b/1.png"]
     for name, values in pixels.items():
         write(root / name, encode(values))
-    write(root / "a/cut.png", encode(gradient(32, 32))[:-200])
+    write(root / "a/cut.png", encode(gradient(32, 32))[:-20])
     write(root / "b/inside.png", broken_inside(np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)))
     write(root / "b/text.jpg", b"text")
     return root
@@ -128,6 +128,13 @@ def test_a_name_finds_its_nearest_images_and_not_itself(folder, files, tmp_path)
         np.testing.assert_array_equal(found.neighbours, [i for i in np.argsort(-similarities) if i != 2][:3])
         np.testing.assert_allclose(found.similarities, similarities[found.neighbours], atol=1e-6)
         assert lines[:2] == [query, "  1.000  b/deep/copy of 1.png"] and lines[-1] == f"drawn: {output}"
+
+
+@pytest.mark.parametrize(
+    ("last", "text"), [(0.2, "1.000"), (0.98, "1.000"), (0.9975, "1.0000"), (1 - 1e-9, "1.000000"), (1.0, "1.000")]
+)
+def test_similarities_have_the_digits_that_tell_them_apart(last, text):
+    assert search.Found("a", 0, np.array([1, 2]), np.array([1.0, last])).text_of(1.0) == text
 
 
 def test_a_file_that_is_not_among_them_gets_features_of_the_same_model(folder, files, tmp_path):
