@@ -3,8 +3,8 @@
 from matplotlib.figure import Figure
 
 PER_ROW = 8  # nearest images beside each other
-SIDE = 1.75  # inches of an image
-CAPTION = 0.7  # inches below it
+SIDE, GAP = 1.75, 0.12  # inches: of an image, and between two
+TITLE, CAPTION = 0.3, 0.5  # inches above and below an image
 LETTERS = 25  # of a line of a caption
 DPI = 110
 
@@ -24,10 +24,7 @@ def draw_search(path, found, queries, pictures, caption):
     most = max(len(one.neighbours) for one in found)
     columns = 1 + min(most, PER_ROW)
     rows = [(i, start) for i, one in enumerate(found) for start in range(0, max(len(one.neighbours), 1), PER_ROW)]
-    figure = Figure(figsize=(columns * SIDE * 1.06, len(rows) * (SIDE + CAPTION)), dpi=DPI, layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    figure, axes = _grid(len(rows), columns)
     for row, (i, start) in zip(axes, rows):
         one = found[i]
         if start == 0:
@@ -37,6 +34,21 @@ def draw_search(path, found, queries, pictures, caption):
         for axis, position, similarity in zip(row[1:], one.neighbours[shown], one.similarities[shown]):
             _draw(axis, pictures[int(position)], caption(position), one.text_of(similarity))
     figure.savefig(path, format="png")
+
+
+def _grid(rows, columns):
+    """Returns a figure and its axes, a list for each row; a place for nothing but an image is left blank."""
+    width, height = SIDE + GAP, TITLE + SIDE + CAPTION
+    size = (columns * width, rows * height)
+    figure = Figure(figsize=size, dpi=DPI)
+
+    def cell(row, column):
+        corner = (column * width + GAP / 2, (rows - 1 - row) * height + CAPTION)
+        axis = figure.add_axes((corner[0] / size[0], corner[1] / size[1], SIDE / size[0], SIDE / size[1]))
+        axis.set_axis_off()
+        return axis
+
+    return figure, [[cell(row, column) for column in range(columns)] for row in range(rows)]
 
 
 def _draw(axis, image, name, mark):

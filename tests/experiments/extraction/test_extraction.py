@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     pixels["b/deep/copy of 1.png"] = pixels["b/1.png"]
     for name, values in pixels.items():
         write(root / name, encode(values))
-    write(root / "a/cut.png", encode(gradient(32, 32))[:-20])
+    write(root / "a/cut.png", encode(gradient(32, 32))[:-40])
     write(root / "b/inside.png", broken_inside(np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)))
     write(root / "b/text.jpg", b"text")
     return root
