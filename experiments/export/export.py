@@ -152,5 +152,5 @@ def _images(serving, settings, data, data_dir, count):
     channels = serving.shape[-1]
     if not data:
         return [sample_photographs(count, size, channels) for size in sizes]
-    source = open_source(DataConfig(source=data, dir=data_dir))
+    source = open_source(DataConfig(source=data, dir=data_dir, validation_share=0.0, test_share=0.0))
     return [images_of(source, count, size, channels) for size in sizes]
