@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import numpy as np
+
 from experiments.config import DataConfig
 from experiments.data.sources import open_source
 from experiments.errors import RunError, UserError
@@ -78,7 +80,7 @@ def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tol
     with appearing(description) as facts_file, appearing(output) as model_file:
         kind.write(serving, model_file, {name: _text(value) for name, value in facts.items()})
         exported = kind.load(model_file)
-        difference = max(largest_difference(exported, serving, images, settings) for images in batches)
+        difference = float(np.max([largest_difference(exported, serving, images, settings) for images in batches]))
         compared = f"{len(batches[0])} images of {data or 'two photographs'}"
         say(f"largest difference from Keras on {compared}: {difference:.2g}")
         if not difference <= tolerance:

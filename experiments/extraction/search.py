@@ -13,7 +13,7 @@ from experiments.data.pipeline import Preparation
 from experiments.data.source import MemorySplit
 from experiments.errors import UserError
 from experiments.extraction.embedding import Embedding
-from experiments.extraction.extract import checksum, folder_of
+from experiments.extraction.extract import checksum, folder_of, images_to_extract
 from experiments.extraction.feature_files import Features, read_features
 from experiments.extraction.picture import draw_search
 from experiments.extraction.pixels import pictures_of, read_picture
@@ -113,7 +113,7 @@ def nearest(vector, features, k, left_out=None):
 def _images(table: Features, data):
     """Returns the `DataConfig` of the images that the features are of."""
     images = from_mapping(DataConfig, table.record["data"], "data.")
-    return dataclasses.replace(images, source=data) if data else images
+    return images_to_extract(dataclasses.replace(images, source=data), table.record["split"]) if data else images
 
 
 def _vectors(queries, table, images, path, model):
