@@ -97,8 +97,8 @@ def test_a_parquet_file_has_a_row_for_each_image(files):
     table = parquet.read_table(files[".parquet"])
     assert table.column_names == ["name", "split", "label", "class", "features"]
     assert table["class"].to_pylist() == ["a", "a", "b", "b", "b"]
-    metadata = {key.decode(): value for key, value in table.schema.metadata.items()}
-    assert dict(zip(json.loads(metadata["skipped"]), json.loads(metadata["skipped_reasons"]))) == BROKEN
+    metadata = parquet.read_metadata(files[".parquet"]).metadata
+    assert dict(zip(json.loads(metadata[b"skipped"]), json.loads(metadata[b"skipped_reasons"]))) == BROKEN
 
 
 def test_a_source_without_file_names_has_splits_and_positions(run, tmp_path):
