@@ -127,7 +127,7 @@ def test_a_name_finds_its_nearest_images_and_not_itself(folder, files, tmp_path)
         assert found.position == 2 and found.neighbours[0] == 4  # its copy
         np.testing.assert_array_equal(found.neighbours, [i for i in np.argsort(-similarities) if i != 2][:3])
         np.testing.assert_allclose(found.similarities, similarities[found.neighbours], atol=1e-6)
-        assert lines[:2] == [query, "  1.000  b/deep/copy of 1.png"] and lines[-1] == f"drawn: {output}"
+        assert lines[:2] == [query, f"  {found.text_of(1.0)}  b/deep/copy of 1.png"] and lines[-1] == f"drawn: {output}"
 
 
 @pytest.mark.parametrize(
