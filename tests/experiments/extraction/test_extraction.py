@@ -113,19 +113,29 @@ def test_a_source_without_file_names_has_splits_and_positions(run, tmp_path):
     assert Image.open(tmp_path / "digits.png").width > 1000
 
 
-def cosine_order(features, vector):
+def cosine_similarities(features, vector):
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     return unit @ (vector / np.linalg.norm(vector))
 
 
+def test_the_nearest_are_those_of_the_largest_cosine():
+    features = np.random.default_rng(0).normal(size=(50, 4)) * np.arange(1, 51)[:, np.newaxis]
+    similarities = cosine_similarities(features, features[7])
+    order = np.argsort(-similarities)
+    for left_out, expected in ((None, order), (7, order[1:])):
+        positions, values = search.nearest(features[7].astype("float32"), features.astype("float32"), 9, left_out)
+        np.testing.assert_array_equal(positions, expected[:9])
+        np.testing.assert_allclose(values, similarities[positions], atol=1e-6)
+
+
 def test_a_name_finds_its_nearest_images_and_not_itself(folder, files, tmp_path):
     features = read_features(files[".npz"]).features
-    similarities = cosine_order(features, features[2])
+    similarities = cosine_similarities(features, features[2])
     for query in ("b/1.png", str(folder / "b" / "1.png")):
         lines, output = Lines(), tmp_path / f"{len(query)}.png"
         (found,) = search.run(files[".npz"], [query], output, k=3, say=lines)
         assert found.position == 2 and found.neighbours[0] == 4  # its copy
-        np.testing.assert_array_equal(found.neighbours, [i for i in np.argsort(-similarities) if i != 2][:3])
+        np.testing.assert_allclose(found.similarities, np.sort(similarities[[0, 1, 3, 4]])[:0:-1], atol=1e-6)
         np.testing.assert_allclose(found.similarities, similarities[found.neighbours], atol=1e-6)
         assert lines[:2] == [query, f"  {found.text_of(1.0)}  b/deep/copy of 1.png"] and lines[-1] == f"drawn: {output}"
 
@@ -142,7 +152,7 @@ def test_a_file_that_is_not_among_them_gets_features_of_the_same_model(folder, f
     found = search.run(files[".parquet"], [str(tmp_path / "new.png"), "a/2.png"], tmp_path / "x.png", say=Lines())
     assert found[0].position is None and found[0].neighbours[0] == 1
     np.testing.assert_allclose(found[0].similarities[0], 1.0, atol=1e-5)
-    np.testing.assert_array_equal(found[0].neighbours[1:], found[1].neighbours)
+    np.testing.assert_allclose(found[0].similarities[1:], found[1].similarities, atol=1e-5)
 
 
 def test_the_picture_shows_query_and_neighbours_in_their_shape(folder, files, tmp_path, monkeypatch):
