@@ -1,10 +1,6 @@
 """Evaluation of a finished run: top-1, k-NN and linear probe, each beside a randomly initialised encoder."""
 
-import dataclasses
-
-from convnext.pretrained import PretrainedError, find_weights, load_pretrained
-from experiments.config import Config
-from experiments.config.data import SPLIT_FIELDS
+from convnext.pretrained import PretrainedError, load_pretrained
 from experiments.data.damage import naming_damage
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
@@ -12,9 +8,10 @@ from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.frozen import FROZEN_PROBES, FrozenProbes
+from experiments.finished_run import config_of, find_model, is_classifier, recorded_classes
 from experiments.models import initial_weights, make_classifier, make_encoder
 from experiments.paths import local_copy
-from experiments.training.workdir import CONFIG, SUMMARY, finished_summary, read_json
+from experiments.training.workdir import CONFIG, SUMMARY
 
 PROBES = ("top1", *FROZEN_PROBES)
 BATCH_SIZE = 256
@@ -38,11 +35,11 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
         UserError: if the model cannot be found or does not fit the request.
     """
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
-        return _evaluate(_find(path), data, data_dir, probes, split, say)
+        return _evaluate(find_model(path), data, data_dir, probes, split, say)
 
 
 def _evaluate(path, data, data_dir, probes, split, say):
-    config = _config_of(path, data, data_dir)
+    config = config_of(path, data, data_dir)
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to evaluate with.")
@@ -59,41 +56,16 @@ def _evaluate(path, data, data_dir, probes, split, say):
     return {probe: {name: figures[probe] for name, figures in columns.items()} for probe in probes}
 
 
-def _find(model):
-    try:
-        return find_weights(model)
-    except PretrainedError as error:
-        raise UserError(f"--model={model}: {error}") from error
-
-
-def _config_of(path, data, data_dir):
-    recorded = path.parent / CONFIG
-    if not recorded.exists():
-        raise UserError(f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared.")
-    remedy = "it says how the images are prepared; write it anew by the command of the run with another --workdir"
-    config = Config.from_dict(read_json(recorded, remedy, "config")["config"])
-    changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
-    if data:  # the names of splits are those of the run's own data set
-        changes |= dict.fromkeys(SPLIT_FIELDS, "")
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
-
-
 def _applicable(probes, path):
-    classifies = _is_classifier(path)
+    classifies = is_classifier(path)
     if "top1" in probes and not classifies:
         raise UserError(f"{path} is an encoder: top1 needs a fine-tuned run. Use --probe=knn or --probe=linear.")
     return probes or (PROBES if classifies else PROBES[1:])
 
 
-def _is_classifier(path):
-    """Whether a file of a run is a classifier: that of its end, the average, or the best."""
-    return path.name.startswith("classifier")
-
-
 def _check_classes(path, source):
     """Raises UserError if a classifier was fine-tuned on other classes than the source has."""
-    summary = finished_summary(path.parent) or {}
-    if summary.get("classes") != list(source.class_names):
+    if recorded_classes(path) != list(source.class_names):
         raise UserError(
             f"{path} was fine-tuned on other classes than those of {source.name}; it can be probed with --probe=knn."
         )
@@ -104,7 +76,7 @@ def _models(path, config, num_classes):
 
     def make():
         with initial_weights(config.seed):
-            if _is_classifier(path):
+            if is_classifier(path):
                 return make_classifier(config, num_classes)
             return make_encoder(config)
 

@@ -31,8 +31,8 @@ def open_folder(path, config):
     images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
     no image to train on are noted.
 
-    Files that are not images, broken or of a format that cannot be decoded are skipped and listed in the notes. What a
-    file is, its content says, not its suffix.
+    Files that are not images, broken or of a format that cannot be decoded are skipped, counted in the notes and listed
+    in `skipped`, as are images that lie beside the splits. What a file is, its content says, not its suffix.
 
     Args:
         path: of the folder.
@@ -63,8 +63,13 @@ def open_folder(path, config):
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
     notes = (*_notes(root, good, layout, skipped), *too_small, *_notes_on_training(splits["train"], layout.class_names))
+    left_out = [tuple(map(_printable, pair)) for pair in _left_out(root, good, layout, skipped)]
     return Source(
-        _printable(f"folder:{root}"), splits, tuple(map(_printable, layout.class_names)), tuple(map(_printable, notes))
+        _printable(f"folder:{root}"),
+        splits,
+        tuple(map(_printable, layout.class_names)),
+        tuple(map(_printable, notes)),
+        tuple(left_out),
     )
 
 
@@ -125,6 +130,12 @@ def _problem(path, max_pixels):
         truncated = isinstance(error, OSError) and "truncated" in str(error)
         return "the file is cut short" if truncated else "not an image" if path.stat().st_size else "the file is empty"
     return ""
+
+
+def _left_out(root, good, layout, skipped):
+    used = {file for files, _ in layout.splits.values() for file in files}
+    beside = [(file, "it lies beside the folders of the splits") for file in good if file not in used]
+    return tuple((file.relative_to(root).as_posix(), problem) for file, problem in sorted([*skipped, *beside]))
 
 
 def _is_complete(path, image_format):

@@ -213,12 +213,14 @@ class Source:
             learns from instead of `train`.
         class_names: names of the classes; empty without labels.
         notes: lines for the user about what was found, such as skipped files.
+        skipped: `((name, reason), ...)` of the files that were found and belong to no split.
     """
 
     name: str
     splits: dict
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def num_classes(self):

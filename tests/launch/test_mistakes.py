@@ -5,7 +5,19 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare", "soak", "study")
+COMMANDS = (
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "demo",
+    "benchmark",
+    "prepare",
+    "soak",
+    "study",
+    "export",
+    "extract",
+    "search",
+)
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
@@ -105,6 +117,25 @@ MISTAKES = {
     "no model": ("evaluate", [], ["error: --model is missing: name the workdir of a finished run."]),
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
+    "nothing to export": ("export", [], ["error: --model is missing, as in --model=runs/own."]),
+    "no format": ("export", ["--model={nowhere}"], ["error: --format is missing, as in --format=onnx."]),
+    "unknown format": (
+        "export", ["--model={nowhere}", "--format=caffe", "--output={new}"], ["error: ", "--format=caffe", "onnx"],
+    ),
+    "missing model to export": (
+        "export", ["--model={nowhere}", "--format=onnx", "--output={new}"],
+        ["error: --model={nowhere}: There is no {nowhere}"],
+    ),
+    "nothing to extract with": ("extract", [], ["error: --model is missing: name the workdir of a finished run."]),
+    "nowhere to extract to": ("extract", ["--model={nowhere}"], ["error: --output is missing: name the .npz or"]),
+    "missing model to extract with": (
+        "extract", ["--model={nowhere}", "--output={new}.npz"], ["error: --model={nowhere}: There is no {nowhere}"],
+    ),
+    "nothing to search": ("search", ["--features={nowhere}.npz"], ["error: --query is missing, as in --query=photo."]),
+    "missing features": (
+        "search", ["--features={nowhere}.npz", "--query=a", "--output={new}.png"],
+        ["error: There is no {nowhere}.npz: make it with launch.extract."],
+    ),
     "nothing to prepare": ("prepare", [], ["error: --source is missing: name a data set, such as --source=tfds:"]),
     "images that need no preparation": (
         "prepare", ["--source=digits"], ["error: --source=digits: only tfds:NAME is prepared; digits and folders are"],
@@ -201,4 +232,4 @@ def test_help_says_how_the_command_is_used_without_a_traceback(outcomes, name):
     outcome = outcomes[f"help {name}"]
     assert outcome.code in (0, 1) and outcome.errors == ""
     assert f"python -m launch.{name} " in outcome.output
-    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source"))
+    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source", "query"))
