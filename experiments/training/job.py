@@ -20,6 +20,7 @@ from experiments.training.loop import Course, train
 from experiments.training.pictures import Curves
 from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
+from experiments.training.segments import RecordSegment
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
 from experiments.training.workdir import check_workdir, finished_summary, record_config, replacing
@@ -172,6 +173,7 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     training_step = make_training_step(devices, model, optimizer, example_losses, parts, clip_norm, job.averages)
     began = time.perf_counter()
     callbacks = [
+        RecordSegment(job, start_step),
         LogMetrics(job.tracker, learning_rate_schedule(training, plan)),
         *task_callbacks,
         FlushMetrics(job.tracker),
