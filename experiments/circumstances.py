@@ -80,9 +80,7 @@ def _commit():
 def _git(*arguments):
     """Returns what git says of the folder of this project, or None where there is no repository."""
     try:
-        answer = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS_FOR_GIT
-        )
+        answer = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS_FOR_GIT)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

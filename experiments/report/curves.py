@@ -115,7 +115,7 @@ def _limit(axis, curves):
     """Ends the vertical axis where nearly all values are, if a few are far above."""
     values = np.concatenate([_fewer(curve.x, curve.y)[1] for curve in curves])
     low, most, highest = np.percentile(values, (0, 95, 100)) if len(values) else (0.0, 0.0, 0.0)
-    if math.isfinite(highest) and highest - low > 4 * (most - low) > 0:
+    if math.isfinite(highest) and highest - low > 8 * (most - low) > 0:
         axis.set_ylim(top=low + 1.5 * (most - low))
 
 

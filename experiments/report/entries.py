@@ -25,7 +25,7 @@ class Entry:
     @property
     def label(self):
         """Sign and name, as a link to how the run was made."""
-        return tag("a", swatch(self.place), " ", self.name, href=f"#run-{self.place}", class_="run")
+        return tag("a", swatch(self.place), "\N{NO-BREAK SPACE}", self.name, href=f"#run-{self.place}", class_="run")
 
 
 def make_entries(runs):

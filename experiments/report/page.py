@@ -18,7 +18,7 @@ from experiments.report.sections import (
     reconstructions_section,
 )
 from experiments.report.style import STYLE
-from experiments.report.summary import figure, summary_tables
+from experiments.report.summary import figure, standard_error, summary_tables
 
 EXPLANATION = (
     "Pretraining: an autoencoder of convolutions (ConvNeXt) hides most of each image, patch by patch, and learns to "
@@ -98,8 +98,11 @@ def _lead(entries):
     tested = {entry: top1 for entry in entries if (top1 := figure(entry.run, "test_top1")) is not None}
     if tested and len(sources) == 1:
         best = max(tested, key=tested.get)
+        error = f" ± {error:.2f}" if (error := standard_error(best.run)) else ""
         which = "The highest top-1" if len(tested) > 1 else "Top-1"
-        lead += [f" {which} on test images: ", tag("strong", f"{tested[best]:.2f}%"), " (", best.label, ")."]
+        lead += [f" {which} on test images: ", tag("strong", f"{tested[best]:.2f}%"), error, ", of ", best.label, "."]
+    if all(entry.run.summary for entry in entries):
+        lead.append(" All runs are complete." if len(entries) > 1 else " The run is complete.")
     return join(lead)
 
 

@@ -35,7 +35,7 @@ class Picture:
     def element(self, description):
         """Returns the picture as HTML that needs no other file; `description` stands for it where none is shown."""
         source = f"data:image/{self.kind};base64,{base64.b64encode(self.content).decode()}"
-        return tag("img", src=source, alt=description, width=self.width, height=self.height, decoding="async")
+        return tag("img", src=source, alt=description, width=self.width, height=self.height)
 
 
 def read_picture(path):

@@ -77,7 +77,9 @@ def read_run(path):
     metrics = reader.metrics()
     config = recorded.get("config", {})
     task = next((task for task in (recorded.get("task"), summary.get("task")) if task in TASKS), "")
-    segments = reader.mapping(ENVIRONMENT, expected=True).get("segments", [])
+    segments = reader.mapping(ENVIRONMENT, expected=True, without="command, hardware and versions are not known").get(
+        "segments", []
+    )
     evaluated_on = "validation" if (workdir / "report_validation.csv").exists() else "test"
     evaluated = task == "finetune" and any(f"{name}_top1" in summary for name in ("test", "validation"))
     return RecordedRun(
@@ -114,9 +116,15 @@ class _Reader:
         self._workdir = workdir
         self.problems = []
 
-    def mapping(self, name, expected=False):
-        """Returns the content of a JSON file, empty where there is none that can be used."""
-        text = self._text(name, expected)
+    def mapping(self, name, expected=False, without=""):
+        """Returns the content of a JSON file, empty where there is none that can be used.
+
+        Args:
+            name: of the file.
+            expected: whether it is a problem if there is none.
+            without: what that means.
+        """
+        text = self._text(name, expected, without)
         if text is None:
             return {}
         try:
@@ -170,12 +178,12 @@ class _Reader:
             self.problems.append("reconstructions/ holds no pictures")
         return [(_step_of(path), picture) for path, picture in pictures if picture]
 
-    def _text(self, name, expected):
+    def _text(self, name, expected, without=""):
         try:
             return (self._workdir / name).read_text(encoding="utf-8")
         except FileNotFoundError:
             if expected:
-                self.problems.append(f"{name} is missing")
+                self.problems.append(f"{name} is missing" + (f": {without}" if without else ""))
         except (OSError, UnicodeDecodeError) as error:
             self.problems.append(f"{name} cannot be read ({error})")
         return None

@@ -5,6 +5,7 @@ import numpy as np
 from experiments.report.course import steps_of_an_epoch
 from experiments.report.curves import Curve, draw_curves
 from experiments.report.markup import fold, join, table, tag
+from experiments.report.reading import CLASS_COLUMNS
 from experiments.report.summary import TITLES
 from experiments.training.pictures import CURVES, RANDOM_ENCODER
 
@@ -38,12 +39,12 @@ def reconstructions_section(entries):
         "Reconstructions over time",
         tag(
             "p",
-            "Images that are not trained on, where there are some: the original, what the encoder sees (hidden patches "
+            "Images of the validation, or of the training where there is none: the original, what the encoder sees (hidden patches "
             "are grey), and what the decoder makes of it, with visible patches pasted in. A model that learns "
             "normalized patches predicts structure alone: brightness and contrast of hidden patches are then those of "
             "the original.",
         ),
-        [_reconstructions(entry) for entry in shown],
+        tag("div", [_reconstructions(entry) for entry in shown], class_="pair" if len(shown) > 1 else None),
     )
 
 
@@ -58,7 +59,7 @@ def classes_section(entries):
             names = tuple(row["class"] for row in entry.run.classes)
             groups.setdefault((names, entry.run.evaluated_on), []).append(entry)
     tables = [_top1_by_class(chosen, *group) for group, chosen in groups.items()]
-    return _section("Classes", tables, [_confusion(entry) for entry in shown])
+    return _section("Classes", tables, tag("div", [_confusion(entry) for entry in shown], class_="pair"))
 
 
 def augmentation_section(entries):
@@ -106,23 +107,18 @@ def _curve(entry, metric, in_epochs):
 
 
 def _reconstructions(entry):
-    *before, (last_step, last) = entry.run.reconstructions
-    return join(
+    *before, last = entry.run.reconstructions
+    return tag(
+        "div",
         tag("h3", entry.label),
-        tag("figure", last.element(f"reconstructions of {entry.name}"), tag("figcaption", _when(entry, last_step))),
-        tag(
-            "div",
-            [
-                tag(
-                    "figure", picture.element(f"reconstructions of {entry.name}"), tag("figcaption", _when(entry, step))
-                )
-                for step, picture in before
-            ],
-            class_="pictures",
-        )
-        if before
-        else None,
+        _reconstruction(entry, *last),
+        tag("div", [_reconstruction(entry, *one) for one in before], class_="pictures"),
     )
+
+
+def _reconstruction(entry, step, picture):
+    when = _when(entry, step)
+    return tag("figure", picture.element(f"reconstructions of {entry.name}, {when}"), tag("figcaption", when))
 
 
 def _when(entry, step):
@@ -136,7 +132,7 @@ def _top1_by_class(entries, names, evaluated_on):
     """Returns the top-1 of each class, a column for each run."""
     first = entries[0].run.classes
     rows = [
-        [name, first[i]["images"], *(entry.run.classes[i]["top1"] or "–" for entry in entries)]
+        [name, first[i]["images"], *(_percent(entry.run.classes[i]["top1"]) for entry in entries)]
         for i, name in enumerate(names)
     ]
     made = table(["class", "images", *(entry.label for entry in entries)], rows, class_="figures")
@@ -146,9 +142,21 @@ def _top1_by_class(entries, names, evaluated_on):
 
 def _confusion(entry):
     run = entry.run
-    rows = [[row[name] or "–" for name in row] for row in run.classes]
-    return join(
+    rows = [
+        [*(row[name] for name in CLASS_COLUMNS[:4]), *(_percent(row[name]) for name in CLASS_COLUMNS[4:])]
+        for row in run.classes
+    ]
+    return tag(
+        "div",
         tag("h3", entry.label),
         tag("figure", run.confusion.element(f"confusion matrix of {entry.name}")) if run.confusion else None,
-        fold("Precision and F1 of each class", table(list(run.classes[0]), rows, class_="figures")) if rows else None,
+        fold("Precision and F1 of each class", table(CLASS_COLUMNS, rows, class_="figures")) if rows else None,
     )
+
+
+def _percent(text):
+    """Returns a figure of a table of classes with two decimals; a dash where it is none."""
+    try:
+        return f"{float(text):.2f}"
+    except ValueError:
+        return "–"

@@ -17,7 +17,7 @@ from experiments.report.course import (
 )
 from experiments.report.differences import NOT_RECORDED, differing_fields
 from experiments.report.entries import find_entry
-from experiments.report.markup import join, table, tag
+from experiments.report.markup import fold, join, table, tag
 
 TITLES = {
     "pretrain": "Pretraining, without labels",
@@ -76,7 +76,7 @@ def _table(entries, columns):
     meanings = [tag("li", tag("b", column.heading), f": {column.meaning}") for column in columns if column.meaning]
     return join(
         table(["run", *(column.heading for column in columns)], rows, class_="figures"),
-        tag("ul", meanings, class_="meanings") if meanings else None,
+        fold("What the columns say", tag("ul", meanings), class_="meanings"),
     )
 
 
@@ -95,52 +95,50 @@ def _same_images(one, other):
 
 
 def _columns(task, entries, chosen):
-    """Returns the columns for runs of a task: how they stand, what differs, what they cost, what came of them."""
-    come_of_it = {"pretrain": _pretraining_figures, "finetune": _classifier_figures, "": lambda: []}[task]()
+    """Returns the columns for runs of a task: how they stand, what differs, what came of them, what they cost."""
+    came_of_it = {"pretrain": _pretraining_figures, "finetune": _classifier_figures, "": lambda: []}[task]()
     return [
-        Column("state", "", lambda entry: state(entry.run)),
+        *([] if all(entry.run.summary for entry in entries) else [Column("state", "", lambda entry: state(entry.run))]),
         *([_starts_from(entries)] if task == "finetune" else []),
         *_fields_that_differ(chosen),
+        *came_of_it,
         Column("images", "number of different training images", lambda entry: num_images(entry.run), _count),
         Column("steps", "updates of the weights, of all that are planned", lambda entry: entry.run, _steps),
         Column("epochs", "passes over the training images", lambda entry: epochs_done(entry.run), "{:.4g}".format),
         Column("time", "of training", lambda entry: seconds_taken(entry.run), _time),
         Column("images/s", "in training, the median", lambda entry: images_per_second(entry.run), "{:,.0f}".format),
-        *come_of_it,
     ]
 
 
 def _pretraining_figures():
+    methods = {
+        "k-NN": ("knn_top1", "the nearest neighbours"),
+        "linear probe": ("linear_top1", "a linear classifier"),
+    }
+    probes = [
+        Column(
+            f"{name} (random)",
+            f"top-1 on the validation images, %, of {method} on the features of the encoder, which stays as it is; in "
+            "brackets the same of an encoder with random weights",
+            lambda entry, key=key: _with_random(entry.run, key),
+        )
+        for name, (key, method) in methods.items()
+    ]
+    compare = "losses of runs that hide other shares of the patches do not compare"
+    loss = f"mean squared error on hidden patches of images that are not trained on; {compare}"
     return [
-        _figure("training loss", "loss", "mean squared error on hidden patches; of the last line of metrics", "{:.4f}"),
-        _figure(
-            "validation loss",
-            "validation_loss",
-            "the same on images that are not trained on. Losses compare between runs that hide the same patches alone",
-            "{:.4f}",
-        ),
-        *(
-            Column(
-                f"{name}, %",
-                f"top-1 on the validation images of {method} on the features of the encoder, which stays as it is; in "
-                "brackets the same of an encoder with random weights",
-                lambda entry, key=key: _with_random(entry.run, key),
-            )
-            for name, key, method in (
-                ("k-NN", "knn_top1", "the nearest neighbours"),
-                ("linear probe", "linear_top1", "a linear classifier"),
-            )
-        ),
+        *probes,
+        _figure("validation loss", "validation_loss", loss, "{:.4f}"),
+        _figure("training loss", "loss", "the same on training images, by the last line of metrics", "{:.4f}"),
     ]
 
 
 def _classifier_figures():
     return [
-        _figure("training loss", "loss", "cross-entropy; of the last line of metrics", "{:.4f}"),
-        _figure("validation top-1, %", "validation_top1", "share of the validation images that are classified right"),
         Column(
-            "test top-1, %",
-            "the same of the test images, on which nothing is chosen; bold is the highest of runs on the same images",
+            "test top-1",
+            "share of the test images that are classified right, %; on these nothing is chosen. Bold is the highest of "
+            "runs on the same images",
             lambda entry: figure(entry.run, "test_top1"),
             "{:.2f}".format,
             highest_is_best=True,
@@ -151,15 +149,11 @@ def _classifier_figures():
             lambda entry: standard_error(entry.run),
             "{:.2f}".format,
         ),
-        _figure("test top-1 of the average, %", "test_top1_ema", "of the moving average of the weights"),
-        Column(
-            "best validation top-1, %",
-            "the highest of all evaluations, and when that was",
-            lambda entry: _best(entry.run),
-        ),
-        _figure(
-            "test top-1 of the best, %", "best_test_top1", "of the weights that were best on the validation images"
-        ),
+        _figure("averaged: test top-1", "test_top1_ema", "of the moving average of the weights"),
+        _figure("best: test top-1", "best_test_top1", "of the weights that were best on the validation images"),
+        Column("best: validation top-1", "what they had there, and when", lambda entry: _best(entry.run)),
+        _figure("validation top-1", "validation_top1", "of the weights at the end, %"),
+        _figure("training loss", "loss", "cross-entropy, by the last line of metrics", "{:.4f}"),
     ]
 
 
