@@ -1,8 +1,10 @@
 """How far a run has come, and how long it has taken."""
 
 import datetime
+import math
 import statistics
 
+LARGE = 2**63  # whole numbers from which on none is what a run wrote
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -53,7 +55,8 @@ def num_images(run):
 def seconds_taken(run):
     """Returns the seconds of all segments of a run, or None where they are not on record."""
     if not run.segments:
-        return number(run.summary.get("seconds"))
+        seconds = number(run.summary.get("seconds"))
+        return seconds if seconds is not None and math.isfinite(seconds) else None
     seconds = [segment_seconds(segment) for segment in run.segments]
     whole = run.segments[0].get("from_step") == 0 and None not in seconds
     return sum(seconds) if whole else None
@@ -90,7 +93,7 @@ def clock(text):
 
 def number(value):
     """Returns a value that was read if it is a number, or else None."""
-    return value if type(value) in (int, float) else None
+    return value if type(value) is float or (type(value) is int and abs(value) < LARGE) else None
 
 
 def _time(text):

@@ -70,8 +70,9 @@ def _facts(run):
 
 
 def _devices(segment):
-    names = [str(one) for one in segment.get("gpus") or []]
-    parts = [segment.get("devices"), ", ".join(dict.fromkeys(names)), segment.get("precision")]
+    gpus = segment.get("gpus")
+    names = dict.fromkeys(map(str, gpus)) if isinstance(gpus, list) else ()
+    parts = [segment.get("devices"), ", ".join(names), segment.get("precision")]
     return ", ".join(str(part) for part in parts if part)
 
 
@@ -100,7 +101,7 @@ def _segments(segments):
             f"{one.get('from_step')} to {one.get('to_step')}",
             duration(seconds) if (seconds := segment_seconds(one)) is not None else "–",
             "" if one.get("ended") else "killed or under way",
-            (one.get("commit") or "unknown")[:12],
+            str(one.get("commit") or "unknown")[:12],
         ]
         for one in segments
     ]

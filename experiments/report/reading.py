@@ -6,6 +6,7 @@ import json
 import pathlib
 
 from experiments.errors import UserError
+from experiments.report.course import number
 from experiments.report.pictures import DamagedPicture, Picture, read_picture
 from experiments.training.segments import ENVIRONMENT
 from experiments.training.tracking import METRICS
@@ -151,7 +152,10 @@ class _Reader:
         text = self._text(name, expected)
         if text is None:
             return []
-        rows = list(csv.DictReader(text.splitlines()))
+        try:
+            rows = list(csv.DictReader(text.splitlines()))
+        except csv.Error:
+            rows = []
         whole = [row for row in rows if None not in row.values() and set(CLASS_COLUMNS) <= row.keys()]
         if len(whole) < len(rows) or not rows:
             self.problems.append(f"{name} is damaged ({len(whole)} rows of {len(rows)} can be read)")
@@ -195,9 +199,9 @@ def _metrics_line(text):
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(line, dict) or type(line.get("step")) is not int:
+    if not isinstance(line, dict) or type(number(line.get("step"))) is not int:
         return None
-    return {name: value for name, value in line.items() if type(value) in (int, float)}
+    return {name: value for name, value in line.items() if number(value) is not None}
 
 
 def _spread(paths):

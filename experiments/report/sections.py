@@ -39,10 +39,10 @@ def reconstructions_section(entries):
         "Reconstructions over time",
         tag(
             "p",
-            "Images of the validation, or of the training where there is none: the original, what the encoder sees (hidden patches "
-            "are grey), and what the decoder makes of it, with visible patches pasted in. A model that learns "
-            "normalized patches predicts structure alone: brightness and contrast of hidden patches are then those of "
-            "the original.",
+            "Images of the validation, or of the training where there is none: the original, what the encoder sees "
+            "(hidden patches are grey), and what the decoder makes of it, with visible patches pasted in. A model that "
+            "learns normalized patches predicts structure alone: brightness and contrast of hidden patches are then "
+            "those of the original.",
         ),
         tag("div", [_reconstructions(entry) for entry in shown], class_="pair" if len(shown) > 1 else None),
     )
