@@ -5,7 +5,7 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare")
+COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare", "report")
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
@@ -124,6 +124,13 @@ MISTAKES = {
         "benchmark", ["--what=step", "--json={nowhere}/step.json"],
         ["error: --json={nowhere}/step.json cannot be written: name a file in a folder that exists."],
     ),
+    "nothing to report on": ("report", [], ["error: No run is named: give the workdirs of one or more, such as"]),
+    "a report on no run": (
+        "report", ["{pictures}", "--output={new}.html"], ["error: {pictures} is no workdir of a run: it has neither"],
+    ),
+    "a wrong flag after arguments": (
+        "report", ["{pictures}", "--outptu=x.html"], ["error: There is no flag --outptu. Did you mean output?"],
+    ),
 }  # fmt: skip
 
 
@@ -175,4 +182,4 @@ def test_help_says_how_the_command_is_used_without_a_traceback(outcomes, name):
     outcome = outcomes[f"help {name}"]
     assert outcome.code in (0, 1) and outcome.errors == ""
     assert f"python -m launch.{name} " in outcome.output
-    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source"))
+    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source", "output"))

@@ -186,23 +186,46 @@ def test_missing_files_are_named(tmp_path):
     assert float(page.row("run")["test top-1"]) == 70.0 and page.row("run")["time"] == "2 h 1 min"
 
 
+def changed(content, path, value):
+    """A copy of nested JSON in which the value at a path of keys is another one."""
+    if not path:
+        return value
+    copy = list(content) if isinstance(content, list) else dict(content)
+    copy[path[0]] = changed(content[path[0]], path[1:], value)
+    return copy
+
+
+def paths_in(content, depth=4):
+    """All paths of keys in nested JSON."""
+    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    return [(key, *rest) for key in keys for rest in [(), *(paths_in(content[key], depth - 1) if depth else ())]]
+
+
+@pytest.mark.parametrize("make", [pretrained, finetuned])
 @pytest.mark.parametrize("value", [None, "text", -1, 10**400, [], {}, [[1]], True, math.nan, math.inf])
-def test_values_of_any_kind_make_a_page(tmp_path, value):
-    for run, make in {"pre": pretrained, "fine": finetuned}.items():
-        workdir = make(tmp_path / run)
-        for name in ("config.json", "summary.json", "environment.json", "best.json"):
-            if not (workdir / name).exists():
-                continue
-            content = json.loads((workdir / name).read_text())
-            inner = {"config.json": content.get("config"), "environment.json": content.get("segments", [None])[0]}
-            for mapping in (inner.get(name), content):
-                for key in mapping or ():
-                    before, mapping[key] = mapping[key], value
-                    write_json(workdir / name, content)
-                    (workdir / "metrics.jsonl").write_text(json.dumps({"step": 1, "epoch": value, "loss": value}))
-                    assert write_report([workdir], tmp_path / "page.html") is not None
-                    mapping[key] = before
-            write_json(workdir / name, content)
+def test_values_of_any_kind_make_a_page(tmp_path, make, value):
+    original = make(tmp_path / "run")
+    runs = []
+    for name in ("config.json", "summary.json", "environment.json", "best.json"):
+        content = json.loads((original / name).read_text()) if (original / name).exists() else {}
+        for path in paths_in(content):
+            runs.append(tmp_path / f"{name}_{len(runs)}")
+            runs[-1].mkdir()
+            for file in original.glob("*.json*"):
+                (runs[-1] / file.name).symlink_to(file)
+            (runs[-1] / "metrics.jsonl").unlink()
+            (runs[-1] / name).unlink()
+            write_json(runs[-1] / name, changed(content, path, value))
+    assert len(runs) > 20
+    assert len(page_of(tmp_path, *runs).tables[0]) > 1
+
+
+@pytest.mark.parametrize("value", ["null", "10e400", "1" + "0" * 400, "NaN", "-Infinity", '"text"', "[]"])
+def test_metrics_of_any_kind_make_a_page(tmp_path, value):
+    workdir = pretrained(tmp_path / "run", lines=0)
+    lines = [f'{{"step": {step}, "epoch": 1, "loss": {loss}}}\n' for step, loss in ((1, 2.0), (2, value), (value, 3.0))]
+    (workdir / "metrics.jsonl").write_text("".join(lines))
+    assert "training loss" in page_of(tmp_path, workdir).text
 
 
 @pytest.mark.parametrize(
