@@ -41,8 +41,7 @@ def test_packages_of_the_diagram_hold_what_it_lists():
     ]
     names = {x: text for x, text, kind in rows if kind == "name"}
     assert set(names.values()) == {"convnext", "fcmae", "experiments", "launch"}
-    listed = [
-        (names[x], word) for x, text, kind in rows if kind == "code" for word in re.findall(r"[a-z]\w+(?:\.py|/)", text)
-    ]
+    code = [(names[x], text) for x, text, kind in rows if kind == "code"]
+    listed = [(package, word) for package, text in code for word in re.findall(r"[a-z]\w+(?:\.py|/)", text)]
     assert len(listed) > 20
     assert [f"{package}/{word}" for package, word in listed if not (ROOT / package / word).exists()] == []
