@@ -30,7 +30,7 @@ table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabu
 th, td { padding: .35rem .55rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 thead th { min-width: 4.2rem; color: var(--soft); font-weight: 600; vertical-align: bottom; }
 tbody th { font-weight: 600; position: sticky; left: 0; background: var(--ground); max-width: 45vw; }
-tbody th, th a.run { overflow-wrap: break-word; }
+th a.run { white-space: nowrap; }
 .figures td { white-space: nowrap; }
 .fields td { max-width: 22rem; overflow-wrap: anywhere; }
 td.none { color: var(--soft); }
@@ -54,8 +54,8 @@ pre { font: .8125rem/1.45 ui-monospace, monospace; white-space: pre-wrap; overfl
   padding: .6rem .8rem; background: var(--ground); border: 1px solid var(--line); border-radius: 4px; }
 summary { cursor: pointer; color: var(--link); padding: .3rem 0; }
 footer { margin-top: 3rem; }
-@media screen and (max-width: 520px) { tbody th, th a.run { overflow-wrap: anywhere; }
-  tbody th { min-width: 8.5rem; } }
+@media screen and (max-width: 520px) { tbody th { overflow-wrap: anywhere; min-width: 8.5rem; }
+  th a.run { white-space: normal; } .swatch { margin-right: -.2rem; } }
 @media print { body { font-size: 10pt; } main { max-width: none; padding: 0; } h2, h3 { break-after: avoid; }
   figure, tr, article > dl { break-inside: avoid; } .scroll { overflow: visible; } table { font-size: 7.5pt; }
   th, td { padding: .2rem .35rem; } .figures td { white-space: normal; } tbody th { position: static; max-width: none; }
