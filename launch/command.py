@@ -79,18 +79,20 @@ def run_training(run):
     run_command(main)
 
 
-def run_command(main, values=flags.FLAGS):
+def run_command(main, values=flags.FLAGS, takes_arguments=False):
     """Runs a command, and turns errors that are the user's into one line and an exit code.
 
     Args:
-        main: function of the arguments that are left after the flags.
+        main: function of the arguments that are no flags.
         values: the flags.
+        takes_arguments: whether there may be any; they may stand before, between and after the flags.
     """
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows at once what a terminal would
+    values.set_gnu_getopt(takes_arguments)
     try:
-        arguments = _parse_flags(sys.argv, values)
-        if arguments[1:]:
-            raise UserError(f"{arguments[1]!r} is no flag; flags begin with --.")
+        _, *arguments = _parse_flags(sys.argv, values)
+        if arguments and not takes_arguments:
+            raise UserError(f"{arguments[0]!r} is no flag; flags begin with --.")
         main(arguments)
     except UserError as error:
         sys.exit(_say(error, 2))

@@ -1,27 +1,47 @@
-"""The commands in docs/export.md exist, and so do their flags and what they are said to write."""
+"""What docs/ says holds: its Python runs, the files it names exist, and its diagrams are sound."""
 
 import pathlib
 import re
+import xml.etree.ElementTree
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^python -m launch\.(\w+) (.*)$", PAGE, re.MULTILINE)
+DOCS = ROOT / "docs"
+PAGES = ("architecture.md", "extending.md")
+NAMED = re.compile(r"(?:convnext|fcmae|experiments|launch|tests)/[\w/]+(?:\.py)?")
 
 
-def test_there_are_commands_of_all_three():
-    assert {name for name, _ in COMMANDS} == {"export", "extract", "search"}
+def text_of(name):
+    return (DOCS / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("name", "flags"), COMMANDS)
-def test_flags_exist(name, flags):
-    source = (ROOT / "launch" / f"{name}.py").read_text(encoding="utf-8")
-    defined = re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source)
-    assert set(re.findall(r"--(\w+)=", flags)) <= set(defined)
+def test_python_of_extending_runs_block_by_block():
+    blocks = re.findall(r"^```python\n(.*?)^```", text_of("extending.md"), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    names = {"__name__": "extending"}
+    for block in blocks:
+        exec(compile(block, "docs/extending.md", "exec"), names)
+    assert names["get_config"]().data.source == "folder:photographs"
 
 
-def test_the_table_of_flags_is_whole():
-    source = (ROOT / "launch" / "export.py").read_text(encoding="utf-8")
-    named = set(re.findall(r"`--(\w+)`", PAGE))
-    assert set(re.findall(r'flags\.DEFINE_\w+\(\s*"(\w+)"', source)) - {"output"} <= named
+@pytest.mark.parametrize("name", [*PAGES, "packages.svg", "step.svg"])
+def test_files_that_are_named_exist(name):
+    paths = set(NAMED.findall(text_of(name)))
+    assert name == "packages.svg" or len(paths) > 3
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    links = re.findall(r"\]\(([\w.]+)\)", text_of(name))
+    assert [link for link in links if not (DOCS / link).exists()] == []
+
+
+def test_packages_of_the_diagram_hold_what_it_lists():
+    rows = [
+        (float(element.get("x")), element.text, element.get("class"))
+        for element in xml.etree.ElementTree.parse(DOCS / "packages.svg").iter("{http://www.w3.org/2000/svg}text")
+    ]
+    names = {x: text for x, text, kind in rows if kind == "name"}
+    assert set(names.values()) == {"convnext", "fcmae", "experiments", "launch"}
+    code = [(names[x], text) for x, text, kind in rows if kind == "code"]
+    listed = [(package, word) for package, text in code for word in re.findall(r"[a-z]\w+(?:\.py|/)", text)]
+    assert len(listed) > 20
+    assert [f"{package}/{word}" for package, word in listed if not (ROOT / package / word).exists()] == []

@@ -25,6 +25,7 @@ from experiments.training.pictures import Curves
 from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
 from experiments.training.replica_draws import separate_draws
+from experiments.training.segments import RecordSegment
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
 from experiments.training.wandb_run import check_wandb
@@ -262,6 +263,7 @@ def _record(job, start_step, course, task_callbacks):
     job.tracker.begin(start_step)
     try:
         yield [
+            RecordSegment(job, start_step),
             LogMetrics(job.tracker, learning_rate_schedule(job.training, job.plan)),
             *task_callbacks,
             FlushMetrics(job.tracker),

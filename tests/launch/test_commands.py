@@ -18,6 +18,8 @@ def chain(root, preset):
         "finetune": ("finetune", [f"--config.pretrained={root / 'pre'}", f"--workdir={root / 'fine'}"]),
     }
     commands = {name: (command, [f"--config={preset}", *flags]) for name, (command, flags) in commands.items()}
+    runs = [str(root / "pre"), f"--output={root / 'report.html'}", str(root / "fine")]
+    commands["report"] = ("report", runs)
     commands["evaluate"] = ("evaluate", [f"--model={root / 'fine'}", "--probe=top1", "--probe=knn"])
     commands["export"] = (
         "export",
@@ -129,6 +131,16 @@ def test_features_are_extracted_and_searched(outcomes, root):
     assert_lines(outcomes["search"], "validation/3", similar, similar, f"drawn: {root / 'found.png'}")
 
 
+def test_the_report_shows_both_runs_and_their_commands(outcomes, root):
+    assert_done(outcomes["report"])
+    assert outcomes["report"].lines == [f"written: {root / 'report.html'}"]
+    page = (root / "report.html").read_text(encoding="utf-8")
+    for name in ("pre", "fine"):
+        summary = json.loads((root / name / "summary.json").read_text())
+        assert f"--workdir={root / name}" in page and f">{summary['images']:,}<" in page
+    assert f"python -m launch.finetune --config={root / 'tiny.py'} --config.pretrained={root / 'pre'} " in page
+
+
 def test_sigterm_saves_and_ends_with_code_0_and_a_message(outcomes):
     outcome = outcomes["stopped"]
     assert outcome.code == 0, outcome.errors
@@ -142,3 +154,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(outcomes, root):
     assert_lines(outcomes["gone on"], f"  starts from   its own checkpoint of step {step}", f"done: {root / 'long'}")
     steps = [json.loads(line) for line in (root / "long" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == list(range(1, 401))
+    segments = json.loads((root / "long" / "environment.json").read_text())["segments"]
+    stopped = int(step.replace(",", ""))
+    assert [(one["from_step"], one["to_step"]) for one in segments] == [(0, stopped), (stopped, 400)]
+    assert all(one["ended"] and one["command"].startswith("python -m launch.pretrain --config=") for one in segments)

@@ -17,6 +17,7 @@ COMMANDS = (
     "export",
     "extract",
     "search",
+    "report",
 )
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
@@ -181,6 +182,13 @@ MISTAKES = {
         "benchmark", ["--what=step", "--json={nowhere}/step.json"],
         ["error: --json={nowhere}/step.json cannot be written: name a file in a folder that exists."],
     ),
+    "nothing to report on": ("report", [], ["error: No run is named: give the workdirs of one or more, such as"]),
+    "a report on no run": (
+        "report", ["{pictures}", "--output={new}.html"], ["error: {pictures} is no workdir of a run: it has neither"],
+    ),
+    "a wrong flag after arguments": (
+        "report", ["{pictures}", "--outptu=x.html"], ["error: There is no flag --outptu. Did you mean output?"],
+    ),
 }  # fmt: skip
 
 
@@ -232,4 +240,4 @@ def test_help_says_how_the_command_is_used_without_a_traceback(outcomes, name):
     outcome = outcomes[f"help {name}"]
     assert outcome.code in (0, 1) and outcome.errors == ""
     assert f"python -m launch.{name} " in outcome.output
-    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source", "query"))
+    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source", "query", "output"))
