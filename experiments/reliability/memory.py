@@ -7,7 +7,7 @@ import pathlib
 import statistics
 import time
 
-from experiments.benchmarks.circumstances import circumstances
+from experiments.circumstances import circumstances
 from experiments.errors import UserError
 from experiments.reliability.process import Attempt, Command, new_folder, write_preset
 

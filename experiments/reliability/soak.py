@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from experiments.benchmarks.circumstances import circumstances
+from experiments.circumstances import circumstances
 from experiments.errors import UserError
 from experiments.reliability.comparison import compare_runs
 from experiments.reliability.damage import complete_steps, damage
