@@ -23,12 +23,17 @@ def separate_draws(strategy, model):
     """
     if strategy.num_replicas_in_sync == 1:
         return
-    for state in generator_states(model):
-        seed, count = (int(value) for value in np.asarray(state.numpy()))
+    states = generator_states(model)
+    seeds_and_counts = [np.asarray(state.numpy()).tolist() for state in states]
 
-        def of_replica(context, seed=seed, count=count, dtype=state.dtype):
-            own = (seed + context.replica_id_in_sync_group * STRIDE) % 2**32
-            return tf.bitcast(tf.constant([own, count], tf.uint32), dtype)
+    @tf.function
+    def separate():
+        def of_replica():
+            index = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
+            for state, (seed, count) in zip(states, seeds_and_counts):
+                own = (seed + index * STRIDE) % 2**32
+                state.assign(tf.cast(tf.stack([own, count]), state.dtype))
 
-        values = strategy.experimental_distribute_values_from_function(of_replica)
-        strategy.run(lambda value, state=state: state.assign(value), args=(values,))
+        strategy.run(of_replica)
+
+    separate()

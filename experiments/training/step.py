@@ -42,6 +42,7 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
         metrics = {"loss": context.all_reduce(tf.distribute.ReduceOp.SUM, loss)}
         metrics["unreadable"] = tf.cast(batch["weights"].shape[0] * replicas, tf.float32) - weight
         if request is not None:
+            request = tf.identity(request)  # on this device
             metrics["requests"] = context.all_reduce(tf.distribute.ReduceOp.SUM, request)
         if clip_norm:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)

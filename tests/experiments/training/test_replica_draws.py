@@ -27,12 +27,16 @@ class Draws:
         with self.strategy.scope():
             layers = [keras.Input((3,)), StochasticDepth(0.5, seed=4), keras.layers.Dropout(0.5, seed=9)]
             self.model = keras.Sequential(layers)
-            self.checkpoints = Checkpoints(workdir, self.model, keras.optimizers.SGD(), 2)
-        self._run = tf.function(lambda: self.strategy.run(lambda: self.model(tf.ones((IMAGES, 3)), training=True)))
+            optimizer = keras.optimizers.SGD()
+        self.checkpoints = Checkpoints(workdir, self.model, optimizer, 2)
 
     def step(self):
         """Returns what each replica makes of ones, `(replicas, IMAGES, 3)`."""
-        return np.stack([np.asarray(value) for value in self.strategy.experimental_local_results(self._run())])
+        return np.stack([value.numpy() for value in self.strategy.experimental_local_results(self._run())])
+
+    @tf.function
+    def _run(self):
+        return self.strategy.run(self.model, args=(tf.ones((IMAGES, 3)),), kwargs={"training": True})
 
 
 def test_replicas_draw_other_numbers(tmp_path):
