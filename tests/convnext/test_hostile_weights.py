@@ -55,7 +55,7 @@ def load(model, path):
     return None
 
 
-@fuzzed(40)
+@fuzzed(25)
 @given(data=st.data())
 def test_damaged_files_are_loaded_or_refused(model, contents, tmp_path_factory, data):
     suffix = data.draw(st.sampled_from(SUFFIXES))
@@ -69,7 +69,7 @@ def test_damaged_files_are_loaded_or_refused(model, contents, tmp_path_factory, 
     assert load(model, path) is None
 
 
-@fuzzed(40)
+@fuzzed(25)
 @given(data=st.data())
 def test_arrays_of_odd_names_and_shapes_are_refused(model, contents, tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "odd.safetensors"
