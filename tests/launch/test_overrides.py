@@ -32,7 +32,7 @@ def preset(tmp_path_factory):
     return path
 
 
-@fuzzed(60)
+@fuzzed(40)
 @given(overrides=st.lists(st.tuples(st.sampled_from(FIELDS), TEXTS), min_size=1, max_size=3))
 def test_an_override_gives_a_valid_configuration_or_one_line(preset, overrides):
     values, made, errors = flags.FlagValues(), [], io.StringIO()

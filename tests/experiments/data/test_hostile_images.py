@@ -70,7 +70,7 @@ def decode():
     return decode
 
 
-@fuzzed(40)
+@fuzzed(25)
 @given(data=st.data())
 def test_damaged_bytes_are_read_or_unreadable_and_touch_no_other_image(decode, data):
     kinds = [data.draw(st.sampled_from(sorted(FILES))) for _ in range(BATCH - 1)]
