@@ -56,7 +56,7 @@ class Budget:
 
 FEWER_LABELS = {
     "full": Budget(
-        pretraining_steps=3150,
+        pretraining_steps=6300,
         few=(Length("600", 600, 64), Length("100", 400, 50)),
         many=(Length("6000", 1000, 128), Length("all", 1050, 256, choice_steps=420)),
     ),
@@ -68,7 +68,7 @@ FEWER_LABELS = {
     ),
 }
 ABLATIONS = {
-    "full": Budget(pretraining_steps=840, few=(Length("600", 400, 64),), subsets=3),
+    "full": Budget(pretraining_steps=1680, few=(Length("600", 400, 64),), subsets=3),
     "tiny": Budget(pretraining_steps=4, few=(Length("600", 3, 64),), subsets=2, more_rates=0),
 }
 
