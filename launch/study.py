@@ -6,6 +6,8 @@ python -m launch.study --name=ablations --workdir=runs/ablations --plan
 
 import launch.environment  # noqa: F401, I001  (first)
 
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -42,7 +44,10 @@ def _study_of(values):
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", PRESET, "Preset of model, data and pretraining.", lock_config=True)
+    if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={PRESET}")  # as a default of the flag it would be read before errors are caught
+    preset = f"Preset of model, data and pretraining; by itself {PRESET}."
+    config_flags.DEFINE_config_file("config", None, preset, lock_config=True)
     flags.DEFINE_enum("name", None, list(studies.STUDIES), "The study.")
     flags.DEFINE_string("workdir", None, "Folder for all runs of the study; what is complete there is not done again.")
     flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Lengths of the runs; tiny shows that they run, no more.")
