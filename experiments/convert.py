@@ -1,7 +1,5 @@
 """Conversion of weights: from the authors' code, timm and Transformers to Keras, and back."""
 
-import pathlib
-
 import numpy as np
 
 from convnext.create import make_model
@@ -10,6 +8,7 @@ from convnext.port import Architecture, read_weights, write_weights
 from convnext.port.files import replacing
 from convnext.pretrained import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights
 from experiments.errors import UserError
+from experiments.paths import local_copy, local_output
 from fcmae.model import FCMAE
 
 FORMATS = ("keras", "fair", "timm", "huggingface")
@@ -20,8 +19,8 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
     """Converts weights.
 
     Args:
-        source: a run's workdir, or a file that `convnext.port.read_weights` reads.
-        output: file to write; for Transformers a folder.
+        source: path or URL of a run's workdir, or of a file that `convnext.port.read_weights` reads.
+        output: path or URL of the file to write; for Transformers of a folder.
         to: one of `FORMATS`: `keras` writes a model (`.keras`, `.weights.h5`), the others the weights by the names of
             that library (`.safetensors`, `.pt`; for Transformers a folder).
         part: `all` of what the source holds (an autoencoder's decoder has a place in Keras and in the authors' format
@@ -34,13 +33,15 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
         UserError: if the source cannot be read, or has no place in the format.
     """
     try:
-        path = find_weights(source)
-        weights = read_weights(path, key)
+        with local_copy(source) as local:
+            path = find_weights(local)
+            weights = read_weights(path, key)
         architecture = Architecture.of(weights, path)
         weights = _chosen(weights, part, to, say)
         say(f"{path}: {describe(weights)}")
-        _write(weights, pathlib.Path(output), to, image_size, path)
-        _check(weights, pathlib.Path(output), to)
+        with local_output(output) as written:
+            _write(weights, written, to, image_size, path)
+            _check(weights, written, to)
     except PretrainedError as error:
         raise UserError(str(error)) from error
     except OSError as error:

@@ -1,13 +1,13 @@
 """The demonstration: does pretraining pay on digits with 100 labels?"""
 
 import dataclasses
-import pathlib
 import statistics
 import time
 
 from experiments import evaluate, finetune, pretrain
 from experiments.config import Config
 from experiments.data.sources import open_source
+from experiments.paths import as_path
 from experiments.presets import digits
 
 SEEDS = (0, 1, 2)
@@ -29,7 +29,7 @@ def run(workdir, config=None, seeds=SEEDS, say=print):
         The lines of the table.
     """
     began = time.perf_counter()
-    workdir = pathlib.Path(workdir)
+    workdir = as_path(workdir)
     config = config or Config.from_dict(digits.get_config().to_dict())
     pretrained = workdir / "pretrained"
     pretrain.run(config, pretrained, say=say)

@@ -9,5 +9,8 @@ class RunError(Exception):
     """A run that started well cannot go on; exit code 1."""
 
 
-class Interrupted(Exception):  # noqa: N818  (no error)
-    """A run was asked to stop, and has saved what it needs to go on; exit code 0."""
+class Interrupted(BaseException):
+    """A run was asked to stop, and has saved what it needs to go on; exit code 0.
+
+    As a KeyboardInterrupt it comes at any place, so it is no Exception, which code on its way might take for its own.
+    """

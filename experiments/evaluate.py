@@ -1,18 +1,17 @@
 """Evaluation of a finished run: top-1, k-NN and linear probe, each beside a randomly initialised encoder."""
 
-import dataclasses
-
-from convnext.pretrained import PretrainedError, find_weights, load_pretrained
-from experiments.config import Config
-from experiments.config.data import SPLIT_FIELDS
+from convnext.pretrained import PretrainedError, load_pretrained
+from experiments.data.damage import naming_damage
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.frozen import FROZEN_PROBES, FrozenProbes
+from experiments.finished_run import config_of, find_model, is_classifier, recorded_classes
 from experiments.models import initial_weights, make_classifier, make_encoder
-from experiments.training.workdir import CONFIG, finished_summary, read_json
+from experiments.paths import local_copy
+from experiments.training.workdir import CONFIG, SUMMARY
 
 PROBES = ("top1", *FROZEN_PROBES)
 BATCH_SIZE = 256
@@ -22,7 +21,7 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     """Evaluates the model of a run.
 
     Args:
-        model: workdir of a run, or a `.keras` file in one.
+        model: path or URL of the workdir of a run, or of a `.keras` file in one.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model.
@@ -35,8 +34,12 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     Raises:
         UserError: if the model cannot be found or does not fit the request.
     """
-    path = _find(model)
-    config = _config_of(path, data, data_dir)
+    with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
+        return _evaluate(find_model(path), data, data_dir, probes, split, say)
+
+
+def _evaluate(path, data, data_dir, probes, split, say):
+    config = config_of(path, data, data_dir)
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to evaluate with.")
@@ -47,45 +50,22 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
     trained, random = _models(path, config, source.num_classes)
-    figures_of = _figures(source, split, Preparation.of(config.data), probes)
-    columns = {"model": figures_of(trained), "random": figures_of(random)}
+    with naming_damage(config.data):
+        figures_of = _figures(source, split, Preparation.of(config.data), probes)
+        columns = {"model": figures_of(trained), "random": figures_of(random)}
     return {probe: {name: figures[probe] for name, figures in columns.items()} for probe in probes}
 
 
-def _find(model):
-    try:
-        return find_weights(model)
-    except PretrainedError as error:
-        raise UserError(f"--model={model}: {error}") from error
-
-
-def _config_of(path, data, data_dir):
-    recorded = path.parent / CONFIG
-    if not recorded.exists():
-        raise UserError(f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared.")
-    config = Config.from_dict(read_json(recorded)["config"])
-    changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
-    if data:  # the names of splits are those of the run's own data set
-        changes |= dict.fromkeys(SPLIT_FIELDS, "")
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
-
-
 def _applicable(probes, path):
-    classifies = _is_classifier(path)
+    classifies = is_classifier(path)
     if "top1" in probes and not classifies:
         raise UserError(f"{path} is an encoder: top1 needs a fine-tuned run. Use --probe=knn or --probe=linear.")
     return probes or (PROBES if classifies else PROBES[1:])
 
 
-def _is_classifier(path):
-    """Whether a file of a run is a classifier: that of its end, the average, or the best."""
-    return path.name.startswith("classifier")
-
-
 def _check_classes(path, source):
     """Raises UserError if a classifier was fine-tuned on other classes than the source has."""
-    summary = finished_summary(path.parent) or {}
-    if summary.get("classes") != list(source.class_names):
+    if recorded_classes(path) != list(source.class_names):
         raise UserError(
             f"{path} was fine-tuned on other classes than those of {source.name}; it can be probed with --probe=knn."
         )
@@ -96,7 +76,7 @@ def _models(path, config, num_classes):
 
     def make():
         with initial_weights(config.seed):
-            if _is_classifier(path):
+            if is_classifier(path):
                 return make_classifier(config, num_classes)
             return make_encoder(config)
 

@@ -1,5 +1,7 @@
 """Fine-tuning: a classifier learns from labelled images, on top of a pretrained encoder or from scratch."""
 
+import functools
+
 import keras
 
 from experiments.data.augmentation.mixing import Mixing
@@ -10,12 +12,14 @@ from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.models import make_classifier
 from experiments.optim.layer_decay import LayerDecay
+from experiments.paths import replacing
 from experiments.training.classification_loss import balanced_class_weights, cross_entropy
 from experiments.training.evaluating import evenly_spaced
 from experiments.training.final_classifiers import evaluate_and_save
-from experiments.training.job import enter_workdir, prepare_job, run_job
+from experiments.training.job import prepare_job, run_job, run_task
+from experiments.training.omission import going_on_without
 from experiments.training.validation import Validation
-from experiments.training.workdir import SUMMARY, replacing, write_json
+from experiments.training.workdir import SUMMARY, write_json
 
 
 def run(config, workdir, resume="auto", say=print):
@@ -23,20 +27,22 @@ def run(config, workdir, resume="auto", say=print):
 
     Args:
         config: a `Config`; its field `pretrained` names what the encoder starts from.
-        workdir: path of the folder that the run leaves its results in.
-        resume: `auto` goes on with a run that is in the workdir, `never` refuses one.
+        workdir: path or URL of the folder that the run leaves its results in.
+        resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
+            another configuration.
         say: function that takes a line for the user.
 
     Returns:
-        The content of `summary.json`, a dictionary.
+        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
 
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
+    return run_task(config, "finetune", workdir, resume, say, functools.partial(_finetune, config))
+
+
+def _finetune(config, workdir, workers, say):
     training = config.finetune
-    workdir, summary = enter_workdir(workdir, config, "finetune", resume, say)
-    if summary:
-        return summary
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to fine-tune on.")
@@ -48,6 +54,7 @@ def run(config, workdir, resume="auto", say=print):
         config,
         training,
         workdir,
+        workers,
         source,
         split,
         lambda dtype: make_classifier(config, source.num_classes, dtype),
@@ -65,6 +72,8 @@ def run(config, workdir, resume="auto", say=print):
         callbacks.append(validation)
 
     seconds = run_job(job, model, cross_entropy(model, weights, training.frozen_encoder), callbacks, mixing=mixing)
+    if not workers.is_chief:
+        return workers.wait_for_summary(workdir)
     summary = {
         "task": "finetune",
         "steps": job.plan.total_steps,
@@ -86,8 +95,9 @@ def _draw_at_begin(job, mixing):
         seed = job.config.seed
         if path.exists() or not (examples := augmented_examples(job.split, job.preparation, seed)):
             return
-        with replacing(path) as temporary:
-            draw_augmentation(temporary, examples, job.preparation, mixing, job.source.class_names, seed)
-        job.tracker.picture(0, "augmentation", path)
+        with going_on_without(path):
+            with replacing(path) as temporary:
+                draw_augmentation(temporary, examples, job.preparation, mixing, job.source.class_names, seed)
+            job.tracker.picture(0, "augmentation", path)
 
     return keras.callbacks.LambdaCallback(on_train_begin=draw)

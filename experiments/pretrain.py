@@ -1,11 +1,13 @@
 """Pretraining: a masked autoencoder learns from unlabelled images."""
 
+import functools
+
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.sources import open_source
 from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
 from experiments.models import make_fcmae
 from experiments.training.evaluating import Evaluate, evenly_spaced
-from experiments.training.job import enter_workdir, prepare_job, run_job
+from experiments.training.job import prepare_job, run_job, run_task
 from experiments.training.pictures import Reconstructions
 from experiments.training.probing import check_probing, probing_callbacks
 from experiments.training.workdir import SUMMARY, save_model, write_json
@@ -19,24 +21,26 @@ def run(config, workdir, resume="auto", say=print):
 
     Args:
         config: a `Config`.
-        workdir: path of the folder that the run leaves its results in.
-        resume: `auto` goes on with a run that is in the workdir, `never` refuses one.
+        workdir: path or URL of the folder that the run leaves its results in.
+        resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
+            another configuration.
         say: function that takes a line for the user.
 
     Returns:
-        The content of `summary.json`, a dictionary.
+        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
 
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
+    return run_task(config, "pretrain", workdir, resume, say, functools.partial(_pretrain, config))
+
+
+def _pretrain(config, workdir, workers, say):
     training = config.pretrain
-    workdir, summary = enter_workdir(workdir, config, "pretrain", resume, say)
-    if summary:
-        return summary
     source = open_source(config.data)
     split = source.get("pretrain") or source.split("train")
     check_probing(training, source)
-    job = prepare_job(config, training, workdir, source, split, lambda dtype: make_fcmae(config, dtype), say)
+    job = prepare_job(config, training, workdir, workers, source, split, lambda dtype: make_fcmae(config, dtype), say)
     model = job.model
     held_out = source.get("validation")
     callbacks = [
@@ -57,6 +61,8 @@ def run(config, workdir, resume="auto", say=print):
     callbacks += probing
 
     seconds = run_job(job, model.backbone, _image_losses(model), callbacks, num_patches=model.num_patches)
+    if not workers.is_chief:
+        return workers.wait_for_summary(workdir)
     save_model(model, workdir / "fcmae.keras")
     save_model(model.backbone, workdir / "encoder.keras")
     summary = {

@@ -59,7 +59,6 @@ many cores others kept busy.
 import importlib.util
 import json
 import os
-import pathlib
 
 if importlib.util.find_spec("tensorflow"):
     import launch.environment  # noqa: F401  (before anything that imports Keras)
@@ -73,7 +72,7 @@ from experiments.benchmarks.pipeline import measure as pipeline
 from experiments.benchmarks.pipeline.settings import InputSettings
 from experiments.benchmarks.plot import draw_mask_ratios
 from experiments.errors import UserError
-from launch.command import run_command
+from launch.command import run_command, writable_file
 
 SHARED = ("image_size", "batch_size", "rounds", "steps", "warmup")  # flags of both, with defaults of their own
 
@@ -117,7 +116,7 @@ def main(arguments):
     del arguments
     if flags.FLAGS.what is None:
         raise UserError(f"--what is missing: name what to measure, one of {', '.join(BENCHMARKS)}.")
-    file, picture = _writable("json"), _picture()
+    file, picture = writable_file("json"), _picture()
     results = BENCHMARKS[flags.FLAGS.what]()
     if file:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -129,7 +128,7 @@ def main(arguments):
 
 def _picture():
     """Returns the path of --plot, or None."""
-    picture = _writable("plot")
+    picture = writable_file("plot")
     if picture and (flags.FLAGS.what != "step" or len(flags.FLAGS.mask_ratio) < 2 or picture.suffix != ".png"):
         raise UserError("--plot names a .png file for --what=step over two or more mask ratios.")
     return picture
@@ -148,17 +147,6 @@ def _numbers(flag, kind):
     except ValueError as error:
         example = "0.4,0.6" if kind is float else "2,2,6,2"
         raise UserError(f"--{flag}={','.join(words)}: a list of numbers such as {example} is needed.") from error
-
-
-def _writable(flag):
-    """Returns the path that a flag names, or None; finds out before the measurement if it can be written."""
-    name = getattr(flags.FLAGS, flag)
-    if not name:
-        return None
-    file = pathlib.Path(name)
-    if file.is_dir() or not file.parent.is_dir():
-        raise UserError(f"--{flag}={name} cannot be written: name a file in a folder that exists.")
-    return file
 
 
 def _define_flags():

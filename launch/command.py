@@ -1,6 +1,7 @@
 """What every command shares: flags, configuration, and how it ends.
 
-Exit codes: 0 done, 1 the run failed, 2 the command line or the configuration is wrong.
+Exit codes: 0 done, or stopped by a signal with all saved; 1 the run failed; 2 the command line or the configuration is
+wrong; 130 ended by Ctrl-C, 143 by SIGTERM: a training run by the second of them, other commands by the first.
 """
 
 import difflib
@@ -13,15 +14,46 @@ from ml_collections import config_dict, config_flags
 
 from experiments.config import Config
 from experiments.errors import Interrupted, RunError, UserError
+from experiments.training.workdir import RESUME
 
 PRESETS = pathlib.Path("experiments", "presets")
 
 
-def define_run_flags():
+def define_run_flags(values=flags.FLAGS):
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
-    config_flags.DEFINE_config_file("config", None, "Preset, such as experiments/presets/digits.py.", lock_config=True)
-    flags.DEFINE_string("workdir", None, "Folder for what the run leaves; a run that is there goes on.")
-    flags.DEFINE_enum("resume", "auto", ["auto", "never"], "Whether a run that is in the workdir goes on.")
+    define_config_flags("Folder for what the run leaves; a run that is there goes on.", values)
+    resume = (
+        "Whether a run that is in the workdir goes on: auto if its configuration is the same, never, or anyway, with "
+        "the new configuration."
+    )
+    flags.DEFINE_enum("resume", "auto", list(RESUME), resume, flag_values=values)
+
+
+def define_config_flags(workdir, values=flags.FLAGS):
+    """Defines `--config` and `--workdir`; `workdir` says what the folder is for."""
+    preset = "Preset, such as experiments/presets/digits.py."
+    config_flags.DEFINE_config_file("config", None, preset, lock_config=True, flag_values=values)
+    flags.DEFINE_string("workdir", None, workdir, flag_values=values)
+
+
+def run_configuration():
+    """Returns the `Config` that the flags give, and makes sure that there is a workdir too."""
+    if flags.FLAGS.config is None:
+        raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
+    if not flags.FLAGS.workdir:
+        raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
+    return Config.from_dict(flags.FLAGS.config.to_dict())
+
+
+def writable_file(flag):
+    """Returns the path that a flag names, or None; finds out before the work if it can be written."""
+    name = getattr(flags.FLAGS, flag)
+    if not name:
+        return None
+    file = pathlib.Path(name)
+    if file.is_dir() or not file.parent.is_dir():
+        raise UserError(f"--{flag}={name} cannot be written: name a file in a folder that exists.")
+    return file
 
 
 def run_training(run):
@@ -31,16 +63,15 @@ def run_training(run):
         run: function of configuration, workdir and resume.
     """
 
+    from experiments.data.damage import naming_damage  # TensorFlow, which other commands may not need
+
     def main(arguments):
         del arguments
-        if flags.FLAGS.config is None:
-            raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
-        if not flags.FLAGS.workdir:
-            raise UserError(
-                "--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first."
-            )
-        config = Config.from_dict(flags.FLAGS.config.to_dict())
-        summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
+        config = run_configuration()
+        with naming_damage(config.data):
+            summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
+        if summary is None:  # a worker that leaves the talking to the chief
+            return
         print(f"done: {flags.FLAGS.workdir}")
         for name, value in summary.items():
             print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
@@ -48,17 +79,20 @@ def run_training(run):
     run_command(main)
 
 
-def run_command(main):
+def run_command(main, values=flags.FLAGS, takes_arguments=False):
     """Runs a command, and turns errors that are the user's into one line and an exit code.
 
     Args:
-        main: function of the arguments that are left after the flags.
+        main: function of the arguments that are no flags.
+        values: the flags.
+        takes_arguments: whether there may be any; they may stand before, between and after the flags.
     """
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows at once what a terminal would
+    values.set_gnu_getopt(takes_arguments)
     try:
-        arguments = _parse_flags(sys.argv)
-        if arguments[1:]:
-            raise UserError(f"{arguments[1]!r} is no flag; flags begin with --.")
+        _, *arguments = _parse_flags(sys.argv, values)
+        if arguments and not takes_arguments:
+            raise UserError(f"{arguments[0]!r} is no flag; flags begin with --.")
         main(arguments)
     except UserError as error:
         sys.exit(_say(error, 2))
@@ -67,7 +101,7 @@ def run_command(main):
     except Interrupted as error:
         sys.exit(_say(error, 0))
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted", 1))
+        sys.exit(_say("interrupted", 130))
 
 
 def _say(error, code):
@@ -75,19 +109,22 @@ def _say(error, code):
     return code
 
 
-def _parse_flags(argv):
+def _parse_flags(argv, values):
     app.define_help_flags()
     _check_preset(argv)
     try:
-        return flags.FLAGS(argv)
+        return values(argv)
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             raise UserError(f"--config is missing: name a preset, one of {_presets()}.") from error
-        raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, flags.FLAGS)}") from error
+        raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, values)}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
     except (AttributeError, KeyError) as error:
         raise UserError(_unknown_field(argv)) from error
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+        # What the parsers of numbers and tuples raise where they do not expect a text.
+        raise UserError(f"A flag cannot be read: {type(error).__name__}: {error}") from error
 
 
 def _check_preset(argv):

@@ -63,6 +63,26 @@ def fit():
     return losses
 
 
+def fit_on_devices():
+    """Trains an autoencoder on one device and then on all of JAX, whose batches `fit` divides among them.
+
+    Returns:
+        `{"one/...", "all/..."}`: the losses of the epochs, the final weights, and the number of devices they lie on.
+    """
+    found = {}
+    images = random_images(16, 32, 48, 3)
+    for name, distribution in (("one", None), ("all", keras.distribution.DataParallel())):
+        keras.distribution.set_distribution(distribution)
+        keras.utils.set_random_seed(1)
+        model = make_autoencoder()
+        model.compile(keras.optimizers.AdamW(1e-2))
+        found[f"{name}/losses"] = np.array(model.fit(images, batch_size=4, epochs=3, verbose=0).history["loss"])
+        found |= {f"{name}/weight {i}": np.asarray(weight.value) for i, weight in enumerate(model.weights)}
+        found[f"{name}/devices"] = np.array(len(model.weights[0].value.devices()))
+    keras.distribution.set_distribution(None)
+    return found
+
+
 def write_weights(folder):
     """Writes random weights for `outputs`."""
     for version in VERSIONS:
@@ -77,4 +97,6 @@ def write_weights(folder):
 if __name__ == "__main__":
     keras.utils.set_random_seed(0)
     directory = pathlib.Path(sys.argv[1])
-    np.savez(directory / f"outputs_{keras.backend.backend()}.npz", **outputs(directory), **fit())
+    backend = keras.backend.backend()
+    of_devices = fit_on_devices() if backend == "jax" else {}
+    np.savez(directory / f"outputs_{backend}.npz", **outputs(directory), **fit(), **of_devices)

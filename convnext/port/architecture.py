@@ -42,6 +42,9 @@ class Architecture:
             stem = weights["stem/conv/kernel"]
             if {kernel.ndim for kernel in (*kernels, stem)} != {4}:
                 raise PretrainedError(f"{path} is no ConvNeXt: its convolutions have kernels of other than 4 axes.")
+            if not kernels or not all(kernel.size for kernel in (*kernels, stem)):
+                raise PretrainedError(f"{path} is no ConvNeXt: it has no blocks, or none with channels.")
+            _check_large_ones(weights, depths, [kernel.shape[2] for kernel in kernels], path)
         except KeyError as error:
             raise PretrainedError(f"{path} has not all weights of a ConvNeXt: it lacks {error}.") from error
         return cls(
@@ -53,3 +56,17 @@ class Architecture:
             kernel_size=kernels[0].shape[0],
             num_classes=weights["head/bias"].size if "head/bias" in weights else 0,
         )
+
+
+def _check_large_ones(weights, depths, dims, path):
+    """Raises PretrainedError if a few small weights stand for a model that is much larger than they are together."""
+    stem, kernel = weights["stem/conv/kernel"].shape, weights["stage_0/block_0/depthwise_conv/kernel"].shape
+    expected = {"stem/conv/kernel": (stem[0], stem[0], stem[2], dims[0])}
+    for i, (depth, dim) in enumerate(zip(depths, dims)):
+        expected[f"stage_{i}/block_0/depthwise_conv/kernel"] = (kernel[0], kernel[0], dim, 1)
+        expected |= {f"stage_{i}/block_{j}/expansion/kernel": (dim, 4 * dim) for j in range(depth)}
+    if "head/bias" in weights:
+        expected["head/kernel"] = (dims[-1], weights["head/bias"].size)
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise PretrainedError(f"{path} is no ConvNeXt: {name} has the shape {weights[name].shape}, not {shape}.")

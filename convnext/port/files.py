@@ -32,6 +32,7 @@ KERNEL_AND_BIAS = ("kernel", "bias")
 REFUSED_CLASS = re.compile(r"GLOBAL (\S+)")
 # What damage to a Keras file leads to.
 DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, IndexError, OSError, ValueError, TypeError, RuntimeError, EOFError)
+MOST_COMPRESSED = 100  # times that weights may be smaller in a file; a bomb is so by more
 TEMPORARY = ".unfinished-"  # what the names of files begin with while they are written
 
 
@@ -98,6 +99,8 @@ def read_keras(path):
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
+                if archive.getinfo("model.weights.h5").file_size > MOST_COMPRESSED * path.stat().st_size:
+                    raise ValueError("it declares more weights than fit into a file of its size")
                 content = io.BytesIO(archive.read("model.weights.h5"))
         else:
             content = path
@@ -146,12 +149,21 @@ def _named_arrays(file):
 
     def visit(path, item):
         if isinstance(item, h5py.Dataset) and not path.startswith("optimizer/") and "seed_generator" not in path:
+            _refuse_elsewhere(item)
             # Keras writes bfloat16 as two bytes, and says so beside them.
             kind = ml_dtypes.bfloat16 if item.attrs.get("dtype") == "bfloat16" else item.dtype
             arrays[_our_name(file, path)] = np.array(item).view(kind).astype("float32")
 
     file.visititems(visit)
     return arrays
+
+
+def _refuse_elsewhere(dataset):
+    """Raises ValueError if the values of an HDF5 dataset are in another file, or are not stored at all."""
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"{dataset.name} takes its values from another file")
+    if dataset.nbytes > MOST_COMPRESSED * dataset.id.get_storage_size():
+        raise ValueError(f"{dataset.name} declares {dataset.nbytes:,} bytes, which the file does not have")
 
 
 def _our_name(file, path):
@@ -186,6 +198,7 @@ def _is_array(value, torch):
         and not value.is_meta
         and not value.is_quantized
         and value.is_floating_point()
+        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()  # a view can declare any size
     )
 
 

@@ -5,9 +5,9 @@ import dataclasses
 import pathlib
 import tempfile
 
-from experiments.benchmarks.circumstances import circumstances
 from experiments.benchmarks.contenders import contender_class
 from experiments.benchmarks.report import opening_lines
+from experiments.circumstances import circumstances
 from experiments.errors import UserError
 from fcmae.encoder import EXECUTIONS
 

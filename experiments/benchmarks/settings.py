@@ -4,7 +4,7 @@ import dataclasses
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
-from experiments.config.sections import Section, require, require_at_least, require_one_of
+from experiments.config.sections import Section, require, require_at_least, require_distinct, require_one_of
 from experiments.errors import UserError
 from fcmae.encoder import EXECUTIONS
 from fcmae.masking import num_visible, patch_grid
@@ -66,8 +66,7 @@ class StepSettings(Section):
         for name in self.execution:
             require_one_of("execution", name, CONTENDERS)
         for name in ("execution", "without", "mask_ratio"):
-            values = getattr(self, name)
-            require(len(set(values)) == len(values), f"{name} names one of its values twice.")
+            require_distinct(name, getattr(self, name))
         for name in self.without:
             require_one_of("without", name, MEASURES)
         require(

@@ -10,12 +10,12 @@ import dataclasses
 import importlib.util
 import math
 
-from experiments.benchmarks.circumstances import circumstances
 from experiments.benchmarks.flops import Sizes, step_flops
 from experiments.benchmarks.report import NAME_WIDTH, opening_lines, table_lines
 from experiments.benchmarks.settings import PYTORCH
 from experiments.benchmarks.statistics import speed_ratios, summarize
 from experiments.benchmarks.turns import Worker
+from experiments.circumstances import circumstances
 from experiments.errors import RunError, UserError
 
 PACKAGE_OF = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch", PYTORCH: "torch"}

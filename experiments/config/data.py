@@ -9,6 +9,7 @@ from experiments.config.sections import Section, require, require_at_least, requ
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
+MAX_PIXELS = 178_956_970  # Pillow's limit, from which it suspects a file that was made to fill the memory
 SPLIT_FIELDS = ("pretrain_split", "train_split", "validation_split", "test_split")
 
 
@@ -39,6 +40,8 @@ class DataConfig(Section):
         shuffle_buffer: number of images among which a stream (TFDS) is shuffled. It fills before the first batch, and
             each process that reads holds one for each TFDS source of a mix: it takes this number times the size of a
             file. 65,536 files of 110 kB, as ImageNet's are, take 7.2 GB; 10,000 take 1.1 GB.
+        max_pixels: largest number of pixels of an image that is decoded, up to 178,956,970, where Pillow draws the
+            line; a folder skips larger ones, elsewhere they count as unreadable. A small file can declare any size.
     """
 
     source: str = "digits"
@@ -58,6 +61,7 @@ class DataConfig(Section):
     validation_share: float = 0.1
     test_share: float = 0.1
     shuffle_buffer: int = 65536
+    max_pixels: int = MAX_PIXELS
 
     section: typing.ClassVar[str] = "data"
 
@@ -82,7 +86,8 @@ class DataConfig(Section):
         require(
             self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image."
         )
-        require_at_least("data", self, 1, "image_size", "shuffle_buffer")
+        require_at_least("data", self, 1, "image_size", "shuffle_buffer", "max_pixels")
+        require(self.max_pixels <= MAX_PIXELS, f"data.max_pixels is at most {MAX_PIXELS}, got {self.max_pixels}.")
 
     @property
     def sources(self):

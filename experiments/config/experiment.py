@@ -51,10 +51,13 @@ class Config(Section):
         pretrained_stem: `load`, or for images of another number of channels than those of the pretrained weights
             `average` (over the channels) or `leave_out`.
         precision: `auto` (bfloat16 on GPUs made for it, float32 elsewhere), `float32` or `mixed_bfloat16`.
-        distribution: `auto` (all GPUs), `none` (one device) or `mirrored`.
+        distribution: `auto` (all GPUs), `none` (one device), `mirrored`, or `multiworker` (all GPUs of
+            several processes, which TF_CONFIG or Slurm's variables name).
         logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
         log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints.
+        checkpoint_every: steps between two checkpoints; 0 counts none.
+        checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. What comes of
+            a run does not depend on it.
         keep_checkpoints: number of newest checkpoints that are kept.
         wandb: tracking.
     """
@@ -71,17 +74,27 @@ class Config(Section):
     logical_cpus: int = 0
     log_every: int = 20
     checkpoint_every: int = 500
+    checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 3
     wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
 
     def __post_init__(self):
         super().__post_init__()
         require_one_of("precision", self.precision, ("auto", "float32", "mixed_bfloat16"))
-        require_one_of("distribution", self.distribution, ("auto", "none", "mirrored"))
+        require_one_of("distribution", self.distribution, ("auto", "none", "mirrored", "multiworker"))
+        require(
+            self.distribution != "multiworker" or self.logical_cpus <= 1,
+            "logical_cpus is for a single process: distribution=multiworker has one CPU device a worker.",
+        )
         require_one_of("pretrained_stem", self.pretrained_stem, STEMS)
         require_at_least("", self, 0, "seed", "logical_cpus")
         require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
-        require_at_least("", self, 1, "log_every", "checkpoint_every", "keep_checkpoints")
+        require_at_least("", self, 0, "checkpoint_every", "checkpoint_minutes")
+        require(
+            self.checkpoint_every > 0 or self.checkpoint_minutes > 0,
+            "checkpoint_every or checkpoint_minutes is above 0: a run without checkpoints cannot go on.",
+        )
+        require_at_least("", self, 1, "log_every", "keep_checkpoints")
         try:
             rows, columns = patch_grid(self.data.image_size, self.data.image_size, self.model.total_stride)
         except ValueError as error:

@@ -72,3 +72,8 @@ def require_at_least(section, config, smallest, *names):
 def require_one_of(where, value, allowed):
     """Raises UserError unless the value of the field called `where` is among the `allowed` ones."""
     require(value in allowed, f"{where}={value!r} is not one of {', '.join(allowed)}.")
+
+
+def require_distinct(where, values):
+    """Raises UserError if the field called `where` names one of its values twice."""
+    require(len(set(values)) == len(values), f"{where} names one of its values twice.")

@@ -19,6 +19,7 @@ from experiments.errors import UserError
 
 SHARE = 0.5  # of the available memory
 GIBIBYTE = 2**30
+CONTAINER = pathlib.Path("/sys/fs/cgroup")
 CHUNK = 1024  # examples of a stream that are read at once
 
 
@@ -47,13 +48,12 @@ def available_memory():
     except OSError:  # not Linux
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        limit, used = (
-            int(pathlib.Path("/sys/fs/cgroup", name).read_text(encoding="utf-8"))
-            for name in ("memory.max", "memory.current")
-        )
+        limit, used = (int((CONTAINER / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
+        # Files that were read count as used memory, and make room when it is needed.
+        read = int(re.search(r"^inactive_file (\d+)$", (CONTAINER / "memory.stat").read_text("utf-8"), re.MULTILINE)[1])
     except (OSError, ValueError):  # no container, or one without a limit
         return available
-    return min(available, limit - used)
+    return min(available, limit - used + read)
 
 
 def total_size(paths):

@@ -21,7 +21,8 @@ def open_digits():
     """
     digits = datasets.load_digits()
     contents = np.array([_encode(scan) for scan in digits.images], dtype=object)
-    everything = MemorySplit(contents, digits.target.astype(np.int64))
+    names = np.array([f"digits[{i}]" for i in range(len(contents))], dtype=object)
+    everything = MemorySplit(contents, digits.target.astype(np.int64), names=names)
     parts = held_out(everything.num_examples, (VALIDATION_SHARE, TEST_SHARE))
     splits = {name: everything.take(part) for name, part in zip(("train", "validation", "test"), parts)}
     return Source("digits", splits, tuple(str(name) for name in digits.target_names))

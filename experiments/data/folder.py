@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import functools
 import os
 import pathlib
 
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.folder_layout import read_layout
+from experiments.data.gif import gif_pixels
 from experiments.data.held_out import check_shares, held_out
 from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
@@ -26,10 +28,11 @@ def open_folder(path, config):
     """Reads which images a folder holds, at any depth.
 
     Splits and classes follow from the sub-folders, see `folder_layout`. What is missing is held out from the training
-    images, at random: `validation_share` of them, and of a labelled folder `test_share`.
+    images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
+    no image to train on are noted.
 
-    Files that are not images, broken or of a format that cannot be decoded are skipped and listed in the notes. What a
-    file is, its content says, not its suffix.
+    Files that are not images, broken or of a format that cannot be decoded are skipped, counted in the notes and listed
+    in `skipped`, as are images that lie beside the splits. What a file is, its content says, not its suffix.
 
     Args:
         path: of the folder.
@@ -44,7 +47,7 @@ def open_folder(path, config):
         raise UserError(f"There is no folder {root}.")
     files = _image_files(root)
     with concurrent.futures.ThreadPoolExecutor() as executor:
-        problems = list(executor.map(_problem, files))
+        problems = list(executor.map(functools.partial(_problem, max_pixels=config.max_pixels), files))
     good = [file for file, problem in zip(files, problems) if not problem]
     skipped = [(file, problem) for file, problem in zip(files, problems) if problem]
     if not good:
@@ -59,8 +62,20 @@ def open_folder(path, config):
     too_small = check_shares(train.num_examples, missing, f"folder:{root}")
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
-    notes = (*_notes(root, good, layout, skipped), *too_small)
-    return Source(f"folder:{root}", splits, layout.class_names, notes)
+    notes = (*_notes(root, good, layout, skipped), *too_small, *_notes_on_training(splits["train"], layout.class_names))
+    left_out = [tuple(map(_printable, pair)) for pair in _left_out(root, good, layout, skipped)]
+    return Source(
+        _printable(f"folder:{root}"),
+        splits,
+        tuple(map(_printable, layout.class_names)),
+        tuple(map(_printable, notes)),
+        tuple(left_out),
+    )
+
+
+def _printable(text):
+    """Shows the bytes of names that are not UTF-8 as `\\xe9`: nothing could print or write them as they are."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _split(files, labels):
@@ -71,7 +86,7 @@ def _image_files(root):
     found = []
     for folder, subfolders, names in os.walk(root, followlinks=True):
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not _leads_back(folder, name)
+            name for name in subfolders if not name.startswith(".") and not _leads_back(root, folder, name)
         )
         for name in sorted(names):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
@@ -79,32 +94,48 @@ def _image_files(root):
     return found
 
 
-def _leads_back(folder, name):
-    """Whether a sub-folder is a link to the folder that it lies in, or to one above."""
-    inside, target = os.path.realpath(folder), os.path.realpath(os.path.join(folder, name))
-    return os.path.commonpath((inside, target)) == target
+def _leads_back(root, folder, name):
+    """Whether a sub-folder is a link to one of the folders on the way to it from the root, or to one above them."""
+    path = pathlib.Path(folder, name)
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    way = [passed.resolve() for passed in path.parents if passed == root or root in passed.parents]
+    return any(target == passed or target in passed.parents for passed in way)
 
 
-def _problem(path):
+def _problem(path, max_pixels):
     """Returns why a file cannot be used, or an empty string.
 
     Only a file without its format's end marker is decoded here; damage inside a file shows when it is read in
     training, where it counts as unreadable.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        return "not a file"
     try:
         with Image.open(path) as image:
+            if image.width * image.height > max_pixels or (image.format == "GIF" and gif_pixels(path) > max_pixels):
+                return f"more than {max_pixels:,} pixels, data.max_pixels"
             if image.format not in FORMATS:
                 return f"{image.format} is a format that cannot be decoded here"
             if image.format == "BMP" and image.mode not in BMP_MODES:
                 return "BMP with a palette cannot be decoded here"
             if not _is_complete(path, image.format):
                 image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError:
+        return f"more than {max_pixels:,} pixels, data.max_pixels"
+    except Exception as error:  # whatever the damage leads Pillow to
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         truncated = isinstance(error, OSError) and "truncated" in str(error)
         return "the file is cut short" if truncated else "not an image" if path.stat().st_size else "the file is empty"
     return ""
+
+
+def _left_out(root, good, layout, skipped):
+    used = {file for files, _ in layout.splits.values() for file in files}
+    beside = [(file, "it lies beside the folders of the splits") for file in good if file not in used]
+    return tuple((file.relative_to(root).as_posix(), problem) for file, problem in sorted([*skipped, *beside]))
 
 
 def _is_complete(path, image_format):
@@ -127,3 +158,12 @@ def _notes(root, good, layout, skipped):
         if len(skipped) > NAMED_IN_NOTES:
             notes.append(f"  and {len(skipped) - NAMED_IN_NOTES:,} more")
     return tuple(notes)
+
+
+def _notes_on_training(train, class_names):
+    seen = set(train.labels.tolist())
+    if unseen := [name for label, name in enumerate(class_names) if label not in seen]:
+        yield (
+            f"{len(unseen):,} classes have no images left to train on, all of theirs are held out: "
+            f"{', '.join(unseen[:NAMED_IN_NOTES])}"
+        )

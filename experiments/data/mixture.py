@@ -80,6 +80,15 @@ class MixedSplit:
         is_path, content = content
         return tf.cond(is_path, lambda: tf.io.read_file(content), lambda: content)
 
+    def numbered(self):
+        """See `MemorySplit.numbered`."""
+        return dataclasses.replace(self, parts=tuple(part.numbered(f"{i}:") for i, part in enumerate(self.parts)))
+
+    def find(self, number):
+        """See `MemorySplit.find`; the index is one within a source, whose number, from 0, is `source`."""
+        source, _, index = number.partition(":")
+        return {"source": int(source), **self.parts[int(source)].find(index)}
+
     def _draw(self, i, seed, draws):
         """Returns the examples of the i-th source at some positions of its epochs, laid end to end."""
         part, seed = self.parts[i], seed + (i + 1) * SEEDS_OF_A_SOURCE

@@ -82,6 +82,7 @@ def _caption(target, class_names):
     return " + ".join(f"{100 * target[i]:.0f}% {class_names[i][: NAME_LENGTH // 3]}" for i in present)
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def _draw_grid(path, columns, captions):
     """Draws `(columns, rows, H, W, C)` in [0, 1], each cell with its caption below."""
     num_columns, num_rows, height, _, channels = columns.shape

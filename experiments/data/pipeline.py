@@ -12,6 +12,7 @@ import dataclasses
 
 import tensorflow as tf
 
+from experiments.config.data import MAX_PIXELS
 from experiments.data.augmentation import views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
@@ -47,6 +48,7 @@ class Preparation:
         randaugment_noise: see `randaugment`.
         color_jitter: strengths of brightness, contrast, saturation and hue, see `color_jitter`.
         erasing_probability: see `random_erasing`.
+        max_pixels: largest number of pixels of an image that is decoded.
     """
 
     image_size: int
@@ -62,6 +64,7 @@ class Preparation:
     randaugment_noise: float = 0.0
     color_jitter: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     erasing_probability: float = 0.0
+    max_pixels: int = MAX_PIXELS
 
     @classmethod
     def of(cls, data, training=None):
@@ -108,8 +111,8 @@ class Preparation:
 
     def _view(self, encoded, choose_window):
         """Decodes a window and resizes it: values in [0, 255], float32."""
-        image = views.resize(decode_and_crop(encoded, choose_window, self.channels), self.image_size)
-        return tf.ensure_shape(image, (self.image_size, self.image_size, self.channels))
+        image = decode_and_crop(encoded, choose_window, self.channels, self.max_pixels)
+        return tf.ensure_shape(views.resize(image, self.image_size), (self.image_size, self.image_size, self.channels))
 
 
 def training_batches(
@@ -160,7 +163,7 @@ def training_batches(
     def mix(step, batch):
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
 
-    examples = _endless_examples(split, seed, batch_size, places, start_step)
+    examples = endless_examples(split, seed, batch_size, places, start_step)
     batches = load_batches(split, examples, load, augment, len(places), drop_remainder=True)
     return _finish(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
@@ -201,8 +204,8 @@ def _fold_in(seed, *numbers):
     return seed
 
 
-def _endless_examples(split, seed, batch_size, places, start_step):
-    """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on."""
+def endless_examples(split, seed, batch_size, places, start_step):
+    """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on, without end."""
     batches_per_epoch = split.num_examples // batch_size
     first_epoch, first_batch = divmod(start_step, batches_per_epoch)
 

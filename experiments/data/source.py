@@ -8,6 +8,8 @@ an epoch.
 
 import dataclasses
 import functools
+import os
+import typing
 
 import numpy as np
 import tensorflow as tf
@@ -28,6 +30,7 @@ class MemorySplit:
         are_paths: whether `contents` are paths.
         cache: whether the files stay in memory once they have been read.
         unchecked: whether encoded images in memory come from a source that may hold unreadable ones; files always may.
+        names: `(N,)` texts that a person finds encoded images in memory by; files have their paths.
     """
 
     contents: np.ndarray
@@ -35,6 +38,7 @@ class MemorySplit:
     are_paths: bool = False
     cache: bool = False
     unchecked: bool = False
+    names: np.ndarray | None = None
 
     @property
     def num_examples(self):
@@ -76,7 +80,20 @@ class MemorySplit:
 
     def take(self, indices):
         """Returns the split of the examples at `indices`, in that order."""
-        return dataclasses.replace(self, contents=self.contents[indices], labels=self.labels[indices])
+        names = None if self.names is None else self.names[indices]
+        return dataclasses.replace(self, contents=self.contents[indices], labels=self.labels[indices], names=names)
+
+    def numbered(self, prefix=""):
+        """Returns a split of the same order, whose contents are the numbers of the examples as texts, for `find`."""
+        contents = np.array([f"{prefix}{i}".encode() for i in range(self.num_examples)], dtype=object)
+        return dataclasses.replace(self, contents=contents, are_paths=False, cache=False)
+
+    def find(self, number):
+        """Returns where an example is, by its number: a dictionary of `index` in this split and, if known, `name`."""
+        index = int(number)
+        if self.are_paths:
+            return {"index": index, "name": os.fsdecode(self.contents[index])}
+        return {"index": index} if self.names is None else {"index": index, "name": str(self.names[index])}
 
     def some(self, count, seed):
         """Returns up to `count` examples, chosen at random."""
@@ -105,6 +122,7 @@ class StreamSplit:
         shuffle_buffer: number of examples among which an epoch is shuffled.
         num_bytes: size of the examples, which a cache would hold.
         cache: whether the examples stay in memory once they have been read.
+        name_of: function from the number of an example to a text that a person finds it by.
     """
 
     examples: tf.data.Dataset
@@ -112,6 +130,7 @@ class StreamSplit:
     shuffle_buffer: int
     num_bytes: int = 0
     cache: bool = False
+    name_of: typing.Callable = str
     can_fail = True  # a prepared data set may hold files as they came, which nobody has decoded
 
     @property
@@ -161,7 +180,18 @@ class StreamSplit:
         ]
         contents, labels = (np.concatenate(column) for column in zip(*chosen))
         place = (np.cumsum(wanted) - 1)[indices]  # of each index among the chosen examples
-        return MemorySplit(contents[place], labels[place], unchecked=True)
+        names = np.array([self.name_of(int(i)) for i in indices], dtype=object)
+        return MemorySplit(contents[place], labels[place], unchecked=True, names=names)
+
+    def numbered(self, prefix=""):
+        """See `MemorySplit.numbered`. Nothing of the stream is read."""
+        numbers = tf.data.Dataset.range(self.num_examples)
+        examples = numbers.map(lambda i: (prefix + tf.strings.as_string(i), tf.constant(-1, tf.int64)))
+        return dataclasses.replace(self, examples=examples, cache=False)
+
+    def find(self, number):
+        """See `MemorySplit.find`."""
+        return {"index": int(number), "name": self.name_of(int(number))}
 
     def some(self, count, seed):
         """Returns the first `count` examples: to choose others, the stream would have to be read to its end."""
@@ -183,12 +213,14 @@ class Source:
             learns from instead of `train`.
         class_names: names of the classes; empty without labels.
         notes: lines for the user about what was found, such as skipped files.
+        skipped: `((name, reason), ...)` of the files that were found and belong to no split.
     """
 
     name: str
     splits: dict
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
 
     @property
     def num_classes(self):

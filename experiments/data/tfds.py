@@ -76,4 +76,19 @@ def _stream(builder, ranges, num_classes, shuffle_buffer):
     examples = examples.map(example_of, num_parallel_calls=tf.data.AUTOTUNE)
     available = builder.info.splits
     num_bytes = sum(available[r.split].num_bytes * len(r) // available[r.split].num_examples for r in ranges)
-    return StreamSplit(examples, sum(map(len, ranges)), shuffle_buffer, int(num_bytes))
+    return StreamSplit(
+        examples,
+        sum(map(len, ranges)),
+        shuffle_buffer,
+        int(num_bytes),
+        name_of=lambda i: _name(builder.name, ranges, i),
+    )
+
+
+def _name(dataset, ranges, i):
+    """Returns what the `i`-th image of some ranges is in the syntax of TensorFlow Datasets: `mnist, train[17]`."""
+    for images in ranges:
+        if i < len(images):
+            return f"{dataset}, {images.split}[{images.start + i}]"
+        i -= len(images)
+    raise IndexError(f"{dataset} has fewer images there.")

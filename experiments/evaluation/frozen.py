@@ -39,12 +39,14 @@ class FrozenProbes:
         self._validation = validation and _at_most(validation, max_images, seed)
 
     def __call__(self, features_of):
-        """Returns `{probe: top-1 in percent}`.
+        """Returns `{probe: top-1 in percent}`, not a number for an encoder whose features are not finite.
 
         Args:
             features_of: the `PooledFeatures` of an encoder.
         """
         train, target = features_of(self.train), features_of(self.target)
+        if not all(np.isfinite(features).all() for features, _ in (train, target)):
+            return dict.fromkeys(self._probes, float("nan"))  # scikit-learn would raise; the run itself tells why
         figures = {}
         if "knn" in self._probes:
             figures["knn"] = knn_top1(train, target)

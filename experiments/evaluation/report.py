@@ -2,6 +2,7 @@
 
 import csv
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -41,6 +42,7 @@ def write_report(path, labels, predicted, class_names):
             writer.writerow((*row[:4], *("" if np.isnan(share) else f"{100 * share:.6g}" for share in row[4:])))
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def draw_confusion(path, labels, predicted, class_names, title):
     """Draws which classes are taken for which.
 

@@ -1,6 +1,7 @@
 """Presets: one short file each, with `get_config()`, or `get_config(size)` for `FILE.py:SIZE` on the command line."""
 
 from convnext import ConvNeXtV2
+from experiments.config import DataConfig
 from experiments.errors import UserError
 
 
@@ -17,3 +18,15 @@ def check_size(size, preset):
             f"{preset}: {given}; name one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}, such as "
             f"--config=experiments/presets/{preset}.py:atto."
         )
+
+
+def imagenet_data():
+    """Returns the `DataConfig` of ImageNet-1K at 224x224 pixels, from TensorFlow Datasets or a folder."""
+    return DataConfig(
+        source="tfds:imagenet2012",
+        test_split="validation",  # the one called test has no labels
+        image_size=224,
+        validation_share=0.0,
+        test_share=0.0,  # of a folder: all of `train` is trained on
+        shuffle_buffer=10000,  # about 1.1 GB for each reader; the order on the disk is random already
+    )

@@ -29,8 +29,8 @@ huge, 1.25e-3, is as the paper prints it; there is no command to compare with.
 Cost: not run here; see the README for how to time a step.
 """
 
-from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig
-from experiments.presets import check_size
+from experiments.config import Config, FinetuneConfig, ModelConfig
+from experiments.presets import check_size, imagenet_data
 
 SMALL = {"base_learning_rate": 2e-4, "epochs": 600, "warmup_epochs": 0, "label_smoothing": 0.2, "weight_decay": 0.3}
 MIXED = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.1, "weight_decay": 0.05}
@@ -57,14 +57,7 @@ def get_config(size=""):
     check_size(size, "imagenet_finetune")
     return Config(
         model=ModelConfig(variant=size),
-        data=DataConfig(
-            source="tfds:imagenet2012",
-            test_split="validation",  # the one called test has no labels
-            image_size=224,
-            validation_share=0.0,
-            test_share=0.0,  # of a folder: all of `train` is trained on
-            shuffle_buffer=10000,  # about 1.1 GB for each reader; the order on the disk is random already
-        ),
+        data=imagenet_data(),
         finetune=FinetuneConfig(
             batch_size=1024,
             crop_scale=(0.08, 1.0),

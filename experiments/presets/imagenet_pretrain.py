@@ -24,8 +24,8 @@ of the area, mirroring, mask ratio 0.6, a decoder of one block of 512 channels.
 Cost: not run here; see the README for how to time a step.
 """
 
-from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
-from experiments.presets import check_size
+from experiments.config import Config, ModelConfig, PretrainConfig
+from experiments.presets import check_size, imagenet_data
 
 
 def get_config(size=""):
@@ -33,14 +33,7 @@ def get_config(size=""):
     check_size(size, "imagenet_pretrain")
     return Config(
         model=ModelConfig(variant=size, decoder_dim=512, decoder_depth=1),
-        data=DataConfig(
-            source="tfds:imagenet2012",
-            test_split="validation",  # the one called test has no labels
-            image_size=224,
-            validation_share=0.0,
-            test_share=0.0,  # of a folder: all of `train` is trained on
-            shuffle_buffer=10000,  # about 1.1 GB for each reader; the order on the disk is random already
-        ),
+        data=imagenet_data(),
         pretrain=PretrainConfig(
             epochs=1600,
             batch_size=4096,

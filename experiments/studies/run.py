@@ -9,7 +9,7 @@ import time
 
 import keras
 
-from experiments.benchmarks.circumstances import circumstances
+from experiments.circumstances import circumstances
 from experiments.config import Config
 from experiments.data.sources import open_source
 from experiments.errors import Interrupted, UserError

@@ -1,18 +1,28 @@
 """Checkpoints: all that a run needs to go on as if it had never stopped."""
 
+import contextlib
+import pathlib
+import tempfile
+
 import tensorflow as tf
 
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
+from experiments.paths import FAULTS, is_url, local_copy, reason
+from experiments.training.checkpoint_files import FOLDER, CheckpointFiles
+from experiments.training.replica_draws import generator_states
 
-FOLDER = "checkpoints"
-# What TensorFlow raises for a checkpoint that is cut short, damaged or gone.
-DAMAGE = (tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError, OSError)
+# What TensorFlow raises where a checkpoint holds other variables than the model, or others of their shapes.
+MISMATCH = (tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError)
+# TensorFlow takes the path of a checkpoint for a pattern.
+PATTERN = "*?[]\\"
 
 
 class Checkpoints:
     """The checkpoints in a run's workdir: model with its generators of random numbers, optimizer
     (with its step), moving average of the weights and position in the data.
+
+    Each is written with checksums, which are looked at before it is restored, see `checkpoint_files`.
 
     Args:
         workdir: of the run.
@@ -25,19 +35,25 @@ class Checkpoints:
     def __init__(self, workdir, model, optimizer, keep, averages=None):
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
+        self._averages = averages
         # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
-        generators = [variable.value for variable in model.variables if "seed_generator" in variable.path]
-        parts = {"model": model, "optimizer": optimizer, "generators": generators}
-        if averages:
-            parts["averages"] = averages.averages
-        self._checkpoint = tf.train.Checkpoint(**parts, step=self._step, window=self._window)
-        self._directory = workdir / FOLDER
-        self._manager = tf.train.CheckpointManager(self._checkpoint, str(self._directory), max_to_keep=keep)
+        parts = {"model": model, "optimizer": optimizer, "generators": generator_states(model)}
+        self._parts = parts | {"step": self._step, "window": self._window}
+        averaged = {"averages": averages.averages} if averages else {}
+        self._checkpoint = tf.train.Checkpoint(**self._parts, **averaged)
+        self._workdir = workdir
+        self._files = CheckpointFiles.of(workdir)
+        self._keep = keep
 
     @property
     def latest(self):
-        """Path of the newest checkpoint, or None."""
-        return self._manager.latest_checkpoint
+        """Path of the newest complete checkpoint, or None."""
+        return self._files.latest
+
+    @property
+    def last_good(self):
+        """What there is to go on from, as a part of a sentence."""
+        return self._files.last_good
 
     @property
     def window(self):
@@ -45,48 +61,113 @@ class Checkpoints:
         return self._window.numpy().decode()
 
     def save(self, step, window=""):
-        """Saves the state after `step` steps, with the metrics that are not logged yet as a text."""
-        self._step.assign(step)
-        self._window.assign(window)
-        self._manager.save(checkpoint_number=step)
-
-    def restore(self):
-        """Restores the newest checkpoint that can be read.
-
-        Returns:
-            `(step, damaged)`: the step it was saved at, 0 if there is none, and the paths of newer ones that
-            could not be read.
+        """Saves the state after `step` steps, with the metrics that are not logged yet as a text.
 
         Raises:
-            RunError: if there are checkpoints and none can be read.
+            RunError: if it cannot be written; nothing of it is left, and the checkpoints before it stay.
         """
-        damaged = []
-        if not self._manager.checkpoints and list(self._directory.glob("ckpt-*.index")):
-            raise RunError(f"{self._directory} holds checkpoints, but the file that lists them is lost or damaged.")
-        for path in reversed(self._manager.checkpoints):
-            try:
-                self._checkpoint.restore(path).assert_existing_objects_matched()
-                return int(self._step), damaged
-            except DAMAGE:
-                damaged.append(path)
-        if damaged:
-            raise RunError(f"No checkpoint can be read: {', '.join(damaged)}. Name another --workdir to start anew.")
-        return 0, damaged
+        self._step.assign(step)
+        self._window.assign(window)
+        problem = f"The checkpoint of step {step:,} cannot be written"
+        if not self._workdir.exists():  # TensorFlow would make it anew, without the run that it belongs to
+            raise RunError(f"{problem}: {self._workdir} is gone.")
+        try:
+            self._files.folder.mkdir(exist_ok=True)
+            self._files.remove(step)  # a damaged one, that the run began before
+            self._checkpoint.write(self._files.prefix(step))
+            self._files.seal(step)
+        except (*FAULTS, RunError) as error:
+            self._files.remove(step)
+            why = error if isinstance(error, RunError) else reason(error)
+            raise RunError(f"{problem}: {str(why).rstrip('.')}; {self.last_good}.") from error
+        self._files.prune(step, self._keep)
+
+    def restore(self):
+        """Restores the newest checkpoint that is complete and undamaged.
+
+        Returns:
+            `(step, notes)`: the step it was saved at, 0 if there is none, and lines on those that were passed over.
+
+        Raises:
+            RunError: if there are complete checkpoints and all are damaged.
+            UserError: if it does not fit the model.
+        """
+        notes = [f"checkpoint {self._files.prefix(step)} is unfinished: left out" for step in self._files.unfinished()]
+        steps = self._files.complete()
+        for step in reversed(steps):
+            damage = self._files.damage(step)
+            if not damage:
+                self._read(step, notes)
+                return step, notes
+            notes.append(f"checkpoint {self._files.prefix(step)} is damaged ({damage}): falling back to the one before")
+        if steps:
+            paths = ", ".join(self._files.prefix(step) for step in reversed(steps))
+            raise RunError(f"No checkpoint can be read: {paths} ({damage}). Name another --workdir to start anew.")
+        return 0, notes
+
+    def _read(self, step, notes):
+        prefix = self._files.prefix(step)
+        try:
+            with _without_pattern(prefix) as path:
+                lacks_averages = self._averages is not None and not _holds(path, "averages/")
+                checkpoint = tf.train.Checkpoint(**self._parts) if lacks_averages else self._checkpoint
+                checkpoint.read(path).assert_existing_objects_matched()
+        except MISMATCH as error:
+            what = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{prefix} does not fit the model and its optimizer ({what}): name another --workdir; its weights "
+                "can be started from with --config.pretrained where the run is complete."
+            ) from error
+        if lacks_averages:
+            notes.append("the average of the weights begins with those of the checkpoint, which has none")
+            self._averages.begin()
+
+
+def _holds(path, beginning):
+    """Whether a checkpoint holds variables whose names begin so."""
+    names = tf.compat.v1.train.NewCheckpointReader(path).get_variable_to_shape_map()
+    return any(name.startswith(beginning) for name in names)
+
+
+@contextlib.contextmanager
+def _without_pattern(prefix):
+    """Gives a path to the files of a prefix in which TensorFlow sees no pattern."""
+    if is_url(prefix) or not any(character in prefix for character in PATTERN):
+        yield prefix
+        return
+    folder, name = pathlib.Path(prefix).absolute().parent, pathlib.Path(prefix).name
+    with tempfile.TemporaryDirectory() as temporary:
+        link = pathlib.Path(temporary, FOLDER)
+        link.symlink_to(folder, target_is_directory=True)
+        yield str(link / name)
+
+
+def has_checkpoint(workdir):
+    """Whether there is a complete checkpoint in a workdir."""
+    return bool(CheckpointFiles.of(workdir).complete())
+
+
+class FollowedCheckpoints(Checkpoints):
+    """The same checkpoints for a worker that is not the chief: it goes on from them, and writes none.
+
+    Every worker has all of the state, so the chief needs nobody to save it.
+    """
+
+    def save(self, step, window=""):
+        """Leaves it to the chief."""
 
 
 def check_pretrained(pretrained, workdir):
     """Raises UserError if a run without a checkpoint of its own is to start from weights that are not there.
 
     Args:
-        pretrained: a run's workdir or a file; empty for none.
+        pretrained: path or URL of a run's workdir or of a file; empty for none.
         workdir: of the run.
     """
-    if not pretrained or tf.train.latest_checkpoint(str(workdir / FOLDER)):
+    if not pretrained or has_checkpoint(workdir):
         return
-    try:
-        find_weights(pretrained)
-    except PretrainedError as error:
-        raise UserError(f"pretrained={pretrained}: {error}") from error
+    with _pretrained_file(pretrained) as path:
+        find_weights(path)
 
 
 def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
@@ -99,7 +180,7 @@ def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
     Args:
         checkpoints: the `Checkpoints` of the run.
         encoder: the `ConvNeXt` that pretrained weights are for.
-        pretrained: a run's workdir or a file; empty for none.
+        pretrained: path or URL of a run's workdir or of a file; empty for none.
         say: function that takes a line for the user.
         pretrained_stem: as `convnext.load_pretrained` takes it.
 
@@ -107,20 +188,30 @@ def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
         The number of steps that are done.
 
     Raises:
-        UserError: if the pretrained weights cannot be loaded.
+        UserError: if the checkpoint or the pretrained weights do not fit the model.
         RunError: if there are checkpoints and none can be read.
     """
-    step, damaged = checkpoints.restore()
-    for path in damaged:
-        say(f"checkpoint {path} is damaged: falling back to the one before")
+    step, notes = checkpoints.restore()
+    for note in notes:
+        say(note)
     if step:
         say(f"  starts from   its own checkpoint of step {step:,}")
     elif pretrained:
-        try:
-            report = load_pretrained(encoder, pretrained, pretrained_stem)
-        except PretrainedError as error:
-            raise UserError(f"pretrained={pretrained}: {error}") from error
-        say(f"  starts from   {report}")
+        with _pretrained_file(pretrained) as path:
+            report = load_pretrained(encoder, path, pretrained_stem)
+            say(f"  starts from   {str(report).replace(str(path), str(pretrained))}")
     else:
         say("  starts from   random weights")
     return step
+
+
+@contextlib.contextmanager
+def _pretrained_file(pretrained):
+    """Gives a local path of pretrained weights; what is wrong with them is the user's mistake."""
+    try:
+        with local_copy(pretrained) as path:
+            yield path
+    except PretrainedError as error:
+        raise UserError(f"pretrained={pretrained}: {error}") from error
+    except tf.errors.OpError as error:
+        raise UserError(f"pretrained={pretrained} cannot be read: {reason(error)}.") from error

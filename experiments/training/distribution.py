@@ -1,14 +1,17 @@
 """Devices: which there are, how a run spreads over them, and in which precision they compute."""
 
+import faulthandler
 import functools
 
 import tensorflow as tf
 
 from experiments.errors import UserError
 
+SECONDS_TO_CONNECT = 60  # in which workers that have met connect to each other
+
 
 def make_strategy(config):
-    """Returns the `tf.distribute.Strategy` of a run; call it before TensorFlow touches a device.
+    """Returns the `tf.distribute.Strategy` over the devices of this process; call it before TensorFlow touches one.
 
     Args:
         config: a `Config`.
@@ -16,13 +19,43 @@ def make_strategy(config):
     Raises:
         UserError: if the CPU can no longer be split.
     """
+    names = local_devices(config)
+    if config.distribution == "none" or (len(names) == 1 and config.distribution != "mirrored"):
+        return tf.distribute.OneDeviceStrategy(names[0])
+    return _mirrored(names)
+
+
+def local_devices(config):
+    """Returns the names of the devices of this process that a run uses: all GPUs, or else what the CPU is split into.
+
+    With several workers TensorFlow has to find the others before it touches a device, so they are called otherwise.
+    """
+    if config.distribution == "multiworker":
+        return tuple(device.name for device in tf.config.list_physical_devices("GPU")) or ("CPU",)
     if config.logical_cpus > 1:
         _split_cpu(config.logical_cpus)
     gpus = tf.config.list_logical_devices("GPU")
     devices = gpus or tf.config.list_logical_devices("CPU")[: max(1, config.logical_cpus)]
-    if config.distribution == "none" or (len(devices) == 1 and config.distribution == "auto"):
-        return tf.distribute.OneDeviceStrategy(devices[0].name)
-    return _mirrored(tuple(device.name for device in devices))
+    return tuple(device.name for device in devices)
+
+
+@functools.cache
+def multiworker_strategy(cluster):
+    """Returns the one strategy of a process over all devices of a cluster's workers.
+
+    Args:
+        cluster: a `Cluster`, all of whose workers call this now.
+
+    Raises:
+        UserError: if TensorFlow has touched a device before.
+    """
+    faulthandler.dump_traceback_later(SECONDS_TO_CONNECT, exit=True)  # TensorFlow holds the interpreter meanwhile
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
+    except RuntimeError as error:
+        raise UserError(f"distribution=multiworker needs a process of its own: {error}") from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @functools.cache
@@ -40,8 +73,13 @@ def _split_cpu(count):
             raise UserError(f"logical_cpus={count} comes too late: this process uses its CPU already.") from error
 
 
-def check_batch(training, num_replicas):
+def check_batch(training, num_replicas, num_workers=1):
     """Checks that a batch divides over the devices and accumulation steps.
+
+    Args:
+        training: a `TrainingConfig`.
+        num_replicas: devices of all workers.
+        num_workers: how many workers have them.
 
     Raises:
         UserError: if it does not; it names the nearest sizes that do.
@@ -51,8 +89,9 @@ def check_batch(training, num_replicas):
         return
     below = training.batch_size // unit * unit
     nearest = " or ".join(str(size) for size in (below, below + unit) if size)
+    devices = f"{num_workers} workers x {num_replicas // num_workers}" if num_workers > 1 else f"{num_replicas}"
     raise UserError(
-        f"{training.section}.batch_size={training.batch_size} does not divide by {num_replicas} devices x "
+        f"{training.section}.batch_size={training.batch_size} does not divide by {devices} devices x "
         f"{training.accumulation_steps} accumulation steps; use {nearest}."
     )
 
@@ -66,7 +105,8 @@ def choose_precision(precision):
     return "mixed_bfloat16" if gpus and all(capable) else "float32"
 
 
-def describe_devices(strategy):
+def describe_devices(strategy, num_workers=1):
     """Returns the devices of a strategy in words."""
     names = [tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices]
-    return f"{len(names)} x {names[0]}" + (", mirrored" if len(names) > 1 else "")
+    workers = f"{num_workers} workers x " if num_workers > 1 else ""
+    return f"{workers}{len(names)} x {names[0]}" + (", mirrored" if num_workers * len(names) > 1 else "")

@@ -3,7 +3,8 @@
 from convnext.pretrained import load_pretrained
 from experiments.evaluation.classification import Predictions, top_one
 from experiments.evaluation.report import draw_confusion, write_report
-from experiments.training.workdir import replacing, save_model
+from experiments.paths import replacing
+from experiments.training.workdir import save_model
 
 
 def evaluate_and_save(job, validation):

@@ -1,5 +1,6 @@
 """One training run, from its devices to its last checkpoint; what pretraining and fine-tuning have in common."""
 
+import contextlib
 import csv
 import dataclasses
 import time
@@ -12,17 +13,24 @@ from experiments.data.pipeline import Preparation, training_batches
 from experiments.data.source import Source
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.rules import rule_table
+from experiments.paths import as_path, replacing
 from experiments.training.averaging import AveragedWeights
-from experiments.training.checkpoints import Checkpoints, check_pretrained, choose_start
-from experiments.training.distribution import check_batch, choose_precision, describe_devices, make_strategy
-from experiments.training.interruption import Interruption
+from experiments.training.checkpoints import Checkpoints, FollowedCheckpoints, check_pretrained, choose_start
+from experiments.training.distribution import check_batch, choose_precision, describe_devices
+from experiments.training.divergence import Divergence
+from experiments.training.interruption import Interruption, stopping_at_once
+from experiments.training.lock import only_run_in
 from experiments.training.loop import Course, train
 from experiments.training.pictures import Curves
 from experiments.training.plan import Plan
 from experiments.training.progress import ProgressBar
+from experiments.training.replica_draws import separate_draws
+from experiments.training.segments import RecordSegment
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
-from experiments.training.workdir import check_workdir, finished_summary, record_config, replacing
+from experiments.training.wandb_run import check_wandb
+from experiments.training.workdir import CONFIG, check_recorded, check_writable, finished_summary, record_config
+from experiments.training.workers import Workers, on_workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Job:
         config: the `Config`.
         training: its section for this task.
         workdir: the run's folder.
-        strategy: the `tf.distribute.Strategy`.
+        workers: the `Workers`.
         source: the images.
         split: those that are trained on.
         plan: the `Plan`.
@@ -49,7 +57,7 @@ class Job:
     config: Config
     training: TrainingConfig
     workdir: typing.Any
-    strategy: typing.Any
+    workers: Workers
     source: Source
     split: typing.Any
     plan: Plan
@@ -62,38 +70,68 @@ class Job:
     say: typing.Callable
 
 
-def enter_workdir(path, config, task, resume, say):
-    """Checks, before anything is made, that a run may use its folder and finds what it starts from.
+def run_task(config, task, workdir, resume, say, work):
+    """Carries a whole run out, or this process's part in it.
 
     Args:
-        path: of the folder that the run leaves its results in.
         config: the `Config`.
         task: `pretrain` or `finetune`.
-        resume: `auto` or `never`, see `check_workdir`.
+        workdir: path or URL of the folder that the run leaves its results in.
+        resume: `auto`, `never` or `anyway`, see `check_recorded`.
         say: function that takes a line for the user.
+        work: function of the path of the workdir, the `Workers` and `say` that returns the summary.
 
     Returns:
-        `(workdir, summary)`: the folder, and what a run that is complete there came to, or None.
+        What `work` returns, or the summary of a run that is complete already; of several workers the chief's alone.
+
+    Raises:
+        UserError, RunError, Interrupted: see `experiments.errors`.
+    """
+
+    def on_worker(workers, say):
+        with _entered(workdir, config, task, resume, workers, say) as (folder, summary):
+            return summary or work(folder, workers, say)
+
+    return on_workers(config, task, workdir, say, on_worker)
+
+
+@contextlib.contextmanager
+def _entered(path, config, task, resume, workers, say):
+    """Context of a whole run: no other run uses its folder, and a signal outside of the steps stops it at once.
+
+    Before anything is made, it checks that the run may use the folder and finds what it starts from.
+
+    Yields:
+        `(workdir, summary)`: the path of the folder, and what a run that is complete there came to, or None.
 
     Raises:
         UserError: if the folder or the pretrained weights cannot be used.
     """
-    workdir = check_workdir(path, config, task, resume)
-    summary = finished_summary(workdir)
-    if summary:
-        say(f"The run in {workdir} is complete.")
-    else:
-        check_pretrained(config.pretrained, workdir)
-    return workdir, summary
+    workdir = as_path(path)
+    check_writable(workdir)
+    locked = only_run_in(workdir, say) if workers.is_chief else contextlib.nullcontext()
+    with stopping_at_once(), locked:
+        differences = check_recorded(workdir, config, task, resume)
+        for difference in differences:
+            say(f"goes on with another configuration: {difference}")
+        summary = None if differences else finished_summary(workdir)
+        if summary:
+            say(f"The run in {workdir} is complete.")
+        else:
+            check_pretrained(config.pretrained, workdir)
+            if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
+                check_wandb(config.wandb.mode)
+        yield workdir, summary
 
 
-def prepare_job(config, training, workdir, source, split, make_model, say, layer_decay=None, ema_decay=0.0):
-    """Chooses devices, plans the run, and makes model and optimizer.
+def prepare_job(config, training, workdir, workers, source, split, make_model, say, layer_decay=None, ema_decay=0.0):
+    """Plans the run, and makes model and optimizer.
 
     Args:
         config: the `Config`.
         training: its section for this task.
-        workdir: the run's folder, as `enter_workdir` returns it.
+        workdir: the run's folder, as `run_task` gives it.
+        workers: the `Workers`.
         source: the `Source` of the images.
         split: the split of it to train on.
         make_model: function from a dtype policy to the model.
@@ -108,8 +146,8 @@ def prepare_job(config, training, workdir, source, split, make_model, say, layer
         UserError: if configuration, data and devices do not go together.
     """
     plan = Plan.of(training, split.num_examples)
-    strategy = make_strategy(config)
-    check_batch(training, strategy.num_replicas_in_sync)
+    strategy = workers.strategy
+    check_batch(training, strategy.num_replicas_in_sync, workers.count)
     precision = choose_precision(config.precision)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
@@ -121,7 +159,7 @@ def prepare_job(config, training, workdir, source, split, make_model, say, layer
         config=config,
         training=training,
         workdir=workdir,
-        strategy=strategy,
+        workers=workers,
         source=source,
         split=split,
         plan=plan,
@@ -130,7 +168,7 @@ def prepare_job(config, training, workdir, source, split, make_model, say, layer
         optimizer=optimizer,
         averages=averages,
         preparation=Preparation.of(config.data, training),
-        tracker=Tracker(workdir, config),
+        tracker=Tracker(workdir, config, say),
         say=say,
     )
     _describe(job, precision)
@@ -155,37 +193,85 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
         Interrupted: if it was asked to stop.
         UserError, RunError: if it cannot begin or go on.
     """
-    config, training, plan = job.config, job.training, job.plan
-    checkpoints = Checkpoints(job.workdir, job.model, job.optimizer, config.keep_checkpoints, job.averages)
-    with job.strategy.scope():
+    config, training, plan, workers = job.config, job.training, job.plan, job.workers
+    kind = Checkpoints if workers.is_chief else FollowedCheckpoints
+    checkpoints = kind(job.workdir, job.model, job.optimizer, config.keep_checkpoints, job.averages)
+    with workers.strategy.scope():
         start_step = choose_start(checkpoints, encoder, config.pretrained, job.say, config.pretrained_stem)
         if job.averages and not start_step:
             job.averages.begin()
-    record_config(job.workdir, config, training.section)
-    _write_rule_table(job)
+        separate_draws(workers.strategy, job.model)
+    workers.check_same(start_step=start_step, number_of_images=job.split.num_examples, number_of_steps=plan.total_steps)
+    if workers.is_chief:
+        record_config(job.workdir, config, training.section)
+        _write_rule_table(job)
     course = _course(job, start_step)
-    batches = training_batches(
-        job.split, job.preparation, training.batch_size, config.seed, start_step, num_patches, mixing
-    )
-    devices, model, optimizer = job.strategy, job.model, job.optimizer
+    batches = _distributed_batches(job, start_step, num_patches, mixing)
+    devices, model, optimizer = workers.strategy, job.model, job.optimizer
     parts, clip_norm = training.accumulation_steps, training.clip_norm
     training_step = make_training_step(devices, model, optimizer, example_losses, parts, clip_norm, job.averages)
     began = time.perf_counter()
-    callbacks = [
-        LogMetrics(job.tracker, learning_rate_schedule(training, plan)),
-        *task_callbacks,
-        FlushMetrics(job.tracker),
-        Curves(job.workdir),
-        ProgressBar(training.section, course, job.say),
-    ]
+    with _record(job, start_step, course, task_callbacks) as callbacks, Interruption() as interruption:
+        stopping, training_step = workers.stopping(interruption, training_step)
+        train(training_step, batches, course, callbacks, checkpoints, stopping, _divergence(job))
+    workers.end_training()
+    return time.perf_counter() - began
+
+
+def _divergence(job):
+    return Divergence(
+        job.workdir,
+        job.split,
+        job.model.trainable_variables,
+        job.training.batch_size,
+        job.plan.steps_per_epoch,
+        job.config.seed,
+        is_recorded=job.workers.is_chief,
+    )
+
+
+def _distributed_batches(job, start_step, num_patches, mixing):
+    """Returns the batches of all devices; each worker reads its own share of them."""
+    training, strategy = job.training, job.workers.strategy
+    size = training.batch_size // strategy.num_replicas_in_sync
+
+    def of_worker(context):
+        reader, num_readers = context.input_pipeline_id, context.num_input_pipelines
+        batches = training_batches(
+            job.split,
+            job.preparation,
+            training.batch_size,
+            job.config.seed,
+            start_step,
+            num_patches,
+            mixing,
+            reader,
+            num_readers,
+        )
+        devices = strategy.num_replicas_in_sync // num_readers
+        return batches.rebatch(size, drop_remainder=True).prefetch(devices) if devices > 1 else batches
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+@contextlib.contextmanager
+def _record(job, start_step, course, task_callbacks):
+    """Context of a run that is on record, with the callbacks that keep it; the chief alone has any."""
+    if not job.workers.is_chief:
+        yield []
+        return
     job.tracker.begin(start_step)
     try:
-        with Interruption() as interruption:
-            distributed = job.strategy.experimental_distribute_dataset(batches)
-            train(training_step, distributed, course, callbacks, checkpoints, interruption)
+        yield [
+            RecordSegment(job, start_step),
+            LogMetrics(job.tracker, learning_rate_schedule(job.training, job.plan)),
+            *task_callbacks,
+            FlushMetrics(job.tracker),
+            Curves(job.workdir),
+            ProgressBar(job.training.section, course, job.say),
+        ]
     finally:
         job.tracker.close()
-    return time.perf_counter() - began
 
 
 def _course(job, start_step):
@@ -197,6 +283,7 @@ def _course(job, start_step):
         job.training.batch_size,
         config.log_every,
         config.checkpoint_every,
+        config.checkpoint_minutes,
     )
 
 
@@ -206,7 +293,7 @@ def _describe(job, precision):
     length = f"{plan.total_steps / plan.steps_per_epoch:.4g} epochs of {plan.steps_per_epoch:,}"
     decaying = sum(row.decays for row in job.rows)
     job.say(f"{training.section}")
-    job.say(f"  devices       {describe_devices(job.strategy)}, {precision}")
+    job.say(f"  devices       {describe_devices(job.workers.strategy, job.workers.count)}, {precision}")
     job.say(f"  dataset       {job.source.name}, {job.source.num_classes or 'no'} classes")
     for note in job.source.notes:
         job.say(f"                {note}")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import time
 
 import keras
@@ -21,7 +20,8 @@ class Course:
         steps_per_epoch: steps of an epoch.
         batch_size: images of a step.
         log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints.
+        checkpoint_every: steps between two checkpoints; 0 counts none.
+        checkpoint_minutes: minutes after which a checkpoint is due; 0 for none.
     """
 
     start_step: int
@@ -30,9 +30,10 @@ class Course:
     batch_size: int
     log_every: int
     checkpoint_every: int
+    checkpoint_minutes: float = 0.0
 
 
-def train(training_step, batches, course, callbacks, checkpoints, interruption):
+def train(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
     """Runs the steps that are left.
 
     Nothing is read from the device but where metrics are logged or a checkpoint is written.
@@ -45,30 +46,36 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption):
             those steps where they are logged; `on_epoch_end` the number of epochs that are done.
         checkpoints: the `Checkpoints` of the run.
         interruption: an active `Interruption`.
+        divergence: the `Divergence` of the run.
 
     Raises:
         Interrupted: if the run was asked to stop; its state is saved.
-        RunError: if the loss is no longer finite; the newest checkpoint is from before.
+        RunError: if the loss or a weight is no longer finite; the newest checkpoint is from before. If a checkpoint
+            cannot be written; those before it stay.
     """
     callbacks = keras.callbacks.CallbackList(callbacks)
     callbacks.on_train_begin()
     try:
-        _run_steps(training_step, batches, course, callbacks, checkpoints, interruption)
+        _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence)
     finally:
         callbacks.on_train_end()
 
 
-def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption):
+def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
     window = Window(course.batch_size, checkpoints.window)
+    schedule = SaveSchedule(course)
     for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
         window.add(training_step(batch))
         last = step == course.total_steps
         stop = interruption.requested and not last
         log = last or step % course.log_every == 0
-        save = last or stop or step % course.checkpoint_every == 0
+        save = last or stop or schedule.is_due(step)
         if log or save:
             metrics = window.metrics()
-            _check(metrics, step, course, checkpoints)
+            divergence.check_losses(window.losses, step, checkpoints.last_good)
+            _check_readable(metrics, step, course, checkpoints)
+        if save:
+            divergence.check_weights(window.losses[-1], step, checkpoints.last_good)
         callbacks.on_train_batch_end(step, {"epoch": step / course.steps_per_epoch, **metrics} if log else None)
         if log:
             window.clear()
@@ -76,10 +83,33 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
             callbacks.on_epoch_end(step // course.steps_per_epoch)
         if save:  # last: what a kill before it leaves undone is done again
             checkpoints.save(step, window.to_text())
+            schedule.saved()
         if stop:
             raise Interrupted(
                 f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there."
             )
+
+
+class SaveSchedule:
+    """When a checkpoint is due: by steps, by minutes, or by both.
+
+    Args:
+        course: the `Course`.
+    """
+
+    def __init__(self, course):
+        self._every = course.checkpoint_every
+        self._seconds = 60 * course.checkpoint_minutes
+        self.saved()
+
+    def is_due(self, step):
+        """Whether it is due after `step` steps."""
+        by_steps = self._every and step % self._every == 0
+        return bool(by_steps or (self._seconds and time.monotonic() - self._saved_at >= self._seconds))
+
+    def saved(self):
+        """Notes that there is one now."""
+        self._saved_at = time.monotonic()
 
 
 class Window:
@@ -117,6 +147,12 @@ class Window:
         }
         return {**means, "images_per_second": self._timed_steps * self._batch_size / seconds}
 
+    @property
+    def losses(self):
+        """The loss of each step since the last line, as floats."""
+        self._read()
+        return [step["loss"] for step in self._steps]
+
     def to_text(self):
         """Returns the steps since the last line as a text."""
         self._read()
@@ -127,14 +163,8 @@ class Window:
         self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
 
 
-def _check(metrics, step, course, checkpoints):
-    """Raises RunError if it is no use to go on."""
-    good = f"the last good checkpoint is {checkpoints.latest}" if checkpoints.latest else "there is no checkpoint yet"
-    if not math.isfinite(metrics["loss"]):
-        raise RunError(
-            f"The loss is {metrics['loss']} at step {step:,}; {good}. A lower base_learning_rate, a longer warmup or "
-            "clip_norm may help."
-        )
+def _check_readable(metrics, step, course, checkpoints):
+    """Raises RunError if there was nothing to learn from."""
     if metrics["loss"] == 0.0 and metrics["unreadable"] >= course.batch_size:
         wanting = "can be read (or has a label, where one is needed)"
-        raise RunError(f"None of the images up to step {step:,} {wanting}; {good}.")
+        raise RunError(f"None of the images up to step {step:,} {wanting}; {checkpoints.last_good}.")

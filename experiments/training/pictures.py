@@ -6,8 +6,10 @@ import keras
 import matplotlib
 import numpy as np
 
+from experiments.paths import replacing
+from experiments.training.omission import going_on_without
 from experiments.training.tracking import read_metrics
-from experiments.training.workdir import replacing
+from experiments.training.workdir import PICTURES
 from fcmae.visualize import reconstruction_panels
 
 matplotlib.use("Agg")
@@ -77,7 +79,7 @@ def draw_curves(workdir):
         axis.set_title(CURVES[key], fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
-    figure.suptitle(workdir.name, fontsize=11)
+    figure.suptitle(workdir.name, fontsize=11, parse_math=False)  # a name is no formula, whatever dollars it holds
     _save(figure, workdir / "curves.png")
 
 
@@ -103,11 +105,15 @@ class Curves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_CURVES:
-            draw_curves(self._workdir)
+            self._draw()
             self._drawn_at = time.monotonic()
 
     def on_train_end(self, logs=None):
-        draw_curves(self._workdir)
+        self._draw()
+
+    def _draw(self):
+        with going_on_without(self._workdir / "curves.png"):
+            draw_curves(self._workdir)
 
 
 class Reconstructions(keras.callbacks.Callback):
@@ -127,21 +133,24 @@ class Reconstructions(keras.callbacks.Callback):
         self._fcmae = model
         self._batch = batch
         self._data = data
-        self._folder = workdir / "reconstructions"
+        self._folder = workdir / PICTURES
         self._tracker = tracker
         self._at_steps = set(at_steps)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch not in self._at_steps:
             return
-        self._folder.mkdir(exist_ok=True)
         path = self._folder / f"step_{batch:08d}.png"
         panels = reconstruction_panels(self._fcmae, *self._batch, self._data.mean, self._data.std)
-        draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
-        self._tracker.picture(batch, "reconstructions", path)
+        with going_on_without(path):
+            self._folder.mkdir(exist_ok=True)
+            draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
+            self._tracker.picture(batch, "reconstructions", path)
 
 
 def _save(figure, path):
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110)
-    pyplot.close(figure)
+    try:
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=110)
+    finally:
+        pyplot.close(figure)

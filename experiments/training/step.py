@@ -21,7 +21,8 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
 
     Returns:
         A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (examples of
-        weight 0), and where gradients are clipped `gradient_norm`, before clipping.
+        weight 0), and where gradients are clipped `gradient_norm`, before clipping. A second argument, a number of each
+        worker, comes back as `requests`, summed over all replicas.
     """
     variables = model.trainable_variables
     tensors = [variable.value for variable in variables]
@@ -31,7 +32,7 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
             loss = tf.reduce_sum(example_losses(batch) * batch["weights"])
         return (*tape.gradient(loss, tensors), loss)
 
-    def replica_step(batch):
+    def replica_step(batch, request):
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         weight = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(batch["weights"]))
@@ -40,6 +41,9 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
         *gradients, loss = _sum_over_parts(gradient_sums, shares, accumulation_steps)
         metrics = {"loss": context.all_reduce(tf.distribute.ReduceOp.SUM, loss)}
         metrics["unreadable"] = tf.cast(batch["weights"].shape[0] * replicas, tf.float32) - weight
+        if request is not None:
+            request = tf.identity(request)  # on this device
+            metrics["requests"] = context.all_reduce(tf.distribute.ReduceOp.SUM, request)
         if clip_norm:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients, metrics["gradient_norm"] = tf.clip_by_global_norm(gradients, clip_norm)
@@ -48,8 +52,8 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
         return metrics
 
     @tf.function
-    def training_step(batch):
-        metrics = strategy.run(replica_step, args=(batch,))
+    def training_step(batch, request=None):
+        metrics = strategy.run(replica_step, args=(batch, request))
         if averages:
             averages.update()
         # The values are the same on every device.

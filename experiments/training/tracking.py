@@ -4,7 +4,9 @@ import json
 
 import keras
 
-from experiments.errors import UserError
+from experiments.paths import append, replacing
+from experiments.training.omission import going_on_without
+from experiments.training.wandb_run import start_wandb
 
 METRICS = "metrics.jsonl"
 
@@ -17,19 +19,20 @@ class Tracker:
     Args:
         workdir: of the run.
         config: the `Config`.
+        say: function that takes a line for the user.
     """
 
-    def __init__(self, workdir, config):
+    def __init__(self, workdir, config, say=print):
         self._workdir = workdir
         self._config = config
+        self._say = say
 
     def begin(self, start_step):
         """Opens the record of a run of which `start_step` steps are done."""
-        path = self._workdir / METRICS
-        _drop_lines_after(path, start_step)
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  (open until `close`)
+        _drop_lines_after(self._workdir / METRICS, start_step)
+        self._unwritten = ""
         self._step, self._metrics = start_step, {}
-        self._wandb = _start_wandb(self._workdir, self._config, start_step)
+        self._wandb = start_wandb(self._workdir, self._config, start_step, self._say)
 
     @property
     def step(self):
@@ -52,8 +55,10 @@ class Tracker:
         """Writes the line of the current step, if it has one."""
         if not self._metrics:
             return
-        self._file.write(json.dumps({"step": self._step, **self._metrics}) + "\n")
-        self._file.flush()
+        self._unwritten += json.dumps({"step": self._step, **self._metrics}) + "\n"
+        with going_on_without(self._workdir / METRICS):  # the next line brings what is missing
+            append(self._workdir / METRICS, self._unwritten)
+            self._unwritten = ""
         if self._wandb:
             self._wandb.log(self._metrics, step=self._step)
         self._metrics = {}
@@ -61,14 +66,11 @@ class Tracker:
     def picture(self, step, name, path):
         """Records a picture that lies in a file."""
         if self._wandb:
-            import wandb
-
-            self._wandb.log({name: wandb.Image(str(path))}, step=step)
+            self._wandb.picture(name, path, step)
 
     def close(self):
         """Ends the record."""
         self.flush()
-        self._file.close()
         if self._wandb:
             self._wandb.finish()
 
@@ -108,35 +110,29 @@ class LogMetrics(keras.callbacks.Callback):
 
 
 def read_metrics(workdir):
-    """Returns the lines of a run's metrics as dictionaries."""
+    """Returns the lines of a run's metrics as dictionaries; leaves out damaged ones, as one that was cut short."""
     path = workdir / METRICS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    lines = (_parsed(line) for line in path.read_bytes().splitlines())
+    return [line for line in lines if line is not None]
+
+
+def _parsed(line):
+    try:
+        metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_line = isinstance(metrics, dict) and isinstance(metrics.get("step"), int)
+    return metrics if is_line and all(map(_is_number, metrics.values())) else None
+
+
+def _is_number(value):
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _drop_lines_after(path, step):
     lines = read_metrics(path.parent)
     kept = [line for line in lines if line["step"] <= step] if step else []
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
-def _start_wandb(workdir, config, start_step):
-    settings = config.wandb
-    if settings.mode == "disabled":
-        return None
-    import wandb
-
-    name = settings.name or workdir.name
-    try:
-        return wandb.init(
-            mode=settings.mode,
-            project=settings.project,
-            # A run that goes on is a new segment: an offline run cannot be continued.
-            name=f"{name}-from-{start_step}" if start_step else name,
-            group=name,
-            dir=str(workdir),
-            config=config.to_dict(),
-        )
-    except wandb.errors.Error as error:
-        raise UserError(f"wandb.mode={settings.mode}: {error} Try --config.wandb.mode=offline.") from error
+    with replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")

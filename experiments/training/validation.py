@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from experiments.errors import UserError
 from experiments.training.workdir import read_json, save_model, write_json
 
 PLAIN, AVERAGED = "validation_top1", "validation_top1_ema"
@@ -33,9 +34,20 @@ class Best:
 
     @property
     def record(self):
-        """`{"step", "epoch", "weights": "plain" or "ema", "validation_top1"}`, or None before the first evaluation."""
+        """`{"step", "epoch", "weights": "plain" or "ema", "validation_top1"}`, or None before the first evaluation.
+
+        Raises:
+            UserError: if it is damaged.
+        """
         path = self._workdir / BEST_RECORD
-        return read_json(path) if path.exists() and self.path.exists() else None
+        if not path.exists() or not self.path.exists():
+            return None
+        remedy = "delete it, and the best is chosen from the evaluations that follow"
+        record = read_json(path, remedy, "step", "epoch", "weights", "validation_top1")
+        top1 = record["validation_top1"]
+        if not isinstance(top1, (int, float)) or not 0 <= top1 <= 100:
+            raise UserError(f"{path} is damaged: {remedy}.")
+        return record
 
     def consider(self, step, epoch, weights, top1):
         """Keeps what the model holds now, if it is better than all before.
@@ -72,6 +84,7 @@ class Validation(keras.callbacks.Callback):
         self._at_steps = set(at_steps)
         self._latest = None
         self.best = Best(job.model, job.workdir)
+        _ = self.best.record  # one that is damaged ends the run now rather than later
 
     def on_train_batch_end(self, batch, logs=None):
         if batch in self._at_steps:

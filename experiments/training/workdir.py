@@ -1,52 +1,96 @@
 """The folder of a run: which configuration it belongs to, and the files that others read."""
 
+import contextlib
 import json
 import os
-import pathlib
 
-from convnext.port.files import TEMPORARY, replacing
+from convnext.port.files import TEMPORARY
+from experiments.config import Config
 from experiments.errors import UserError
+from experiments.paths import FAULTS, StorageError, as_path, is_url, reason, remove, replacing
 
-CONFIG, SUMMARY = "config.json", "summary.json"
+CONFIG, SUMMARY, PICTURES = "config.json", "summary.json", "reconstructions"
 # Fields that change how a run is carried out, but not what comes of it.
-FREE_FIELDS = ("distribution", "logical_cpus", "log_every", "checkpoint_every", "keep_checkpoints", "wandb")
+FREE_FIELDS = (
+    "distribution",
+    "logical_cpus",
+    "log_every",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "wandb",
+)
+RESUME = ("auto", "never", "anyway")
 
 
-def check_workdir(path, config, task, resume="auto"):
-    """Checks that a run may use a folder.
+def check_writable(workdir):
+    """Raises UserError unless the folder of a run can be made and written to; makes none.
 
     Args:
-        path: of the folder; it may be missing.
+        workdir: its path; of a URL only whether it can be reached.
+    """
+    if is_url(workdir):
+        try:
+            workdir.exists()
+        except FAULTS as error:
+            raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
+        return
+    above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
+
+
+def check_recorded(workdir, config, task, resume="auto"):
+    """Checks that a run may go on with what a folder holds.
+
+    Args:
+        workdir: path of the folder.
         config: the `Config` of the run.
         task: `pretrain` or `finetune`.
-        resume: `auto` goes on with a run that is there; `never` refuses a folder that holds one.
+        resume: `auto` goes on with a run of the same configuration; `never` refuses a folder that holds a run;
+            `anyway` goes on whatever the configuration was.
 
     Returns:
-        The folder, a `pathlib.Path`.
+        The differences in configuration that the run goes on with in spite of, texts; empty without `anyway`.
 
     Raises:
         UserError: if the folder holds a run that must not go on, or one of another configuration.
     """
-    workdir = pathlib.Path(path).expanduser()
-    _check_writable(workdir)
-    if (workdir / CONFIG).exists():
-        if resume == "never":
-            raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
-        _check_same(workdir, config, task)
-    return workdir
+    if not (workdir / CONFIG).exists():
+        return []
+    if resume == "never":
+        raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
+    before, old_config = _recorded(workdir)
+    if before != task:
+        raise UserError(f"{workdir} holds a {before} run: name another --workdir to {task}.")
+    differences = _differences(old_config, config, task)
+    if differences and resume != "anyway":
+        more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
+        raise UserError(
+            f"{workdir} holds a run of another configuration ({'; '.join(differences[:5])}{more}): name another "
+            "--workdir, or go on with the new configuration by --resume=anyway."
+        )
+    return differences
 
 
 def finished_summary(workdir):
     """Returns the summary of a run that is complete, or None."""
     path = workdir / SUMMARY
-    return read_json(path) if path.exists() else None
+    return read_json(path, "delete it, and the run is finished once more") if path.exists() else None
 
 
 def record_config(workdir, config, task):
     """Makes the folder of a run, if it is missing, and writes down what runs in it."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    for stale in workdir.glob(f"{TEMPORARY}*"):  # of a run that was killed while it wrote
-        stale.unlink()
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        folders = (folder for folder in (workdir, workdir / PICTURES) if folder.exists())
+        for stale in [path for folder in folders for path in folder.iterdir() if path.name.startswith(TEMPORARY)]:
+            remove(stale)  # of a run that was killed
+        remove(workdir / SUMMARY)  # of a run that was complete, and goes on with another configuration
+    except FAULTS as error:
+        raise StorageError(f"{workdir} cannot be written to: {reason(error)}.") from error
     write_json(workdir / CONFIG, {"task": task, "config": config.to_dict()})
 
 
@@ -56,9 +100,24 @@ def save_model(model, path):
         model.save(temporary)
 
 
-def read_json(path):
-    """Returns the content of a JSON file."""
-    return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+def read_json(path, remedy="", *needed):
+    """Returns the content of a JSON file, a dictionary.
+
+    Args:
+        path: of the file.
+        remedy: what a person can do if it is damaged; may be empty.
+        *needed: keys that it has.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        content = json.loads(as_path(path).read_text(encoding="utf-8"))
+    except (*FAULTS, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or any(key not in content for key in needed):
+        raise UserError(f"{path} is damaged{f': {remedy}' if remedy else ''}.")
+    return content
 
 
 def write_json(path, value):
@@ -67,33 +126,21 @@ def write_json(path, value):
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _check_writable(workdir):
-    """Makes sure that the folder can be made and written to; makes none."""
-    above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
-    if not above.is_dir():
-        raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
-
-
 def _recorded(workdir):
-    try:
-        recorded = read_json(workdir / CONFIG)
-        return recorded["task"], recorded["config"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{workdir / CONFIG} is damaged: name another --workdir.") from error
+    path, remedy = workdir / CONFIG, "name another --workdir"
+    recorded = read_json(path, remedy, "task", "config")
+    if not isinstance(recorded["config"], dict):
+        raise UserError(f"{path} is damaged: {remedy}.")
+    return recorded["task"], recorded["config"]
 
 
-def _check_same(workdir, config, task):
-    before, old_config = _recorded(workdir)
-    if before != task:
-        raise UserError(f"{workdir} holds a {before} run: name another --workdir to {task}.")
-    now = json.loads(json.dumps(config.to_dict()))  # tuples become lists
-    old, new = _relevant(old_config, task), _relevant(now, task)
-    differences = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if differences:
-        shown = "; ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in differences[:5])
-        raise UserError(f"{workdir} holds a run of another configuration ({shown}): name another --workdir.")
+def _differences(old_config, config, task):
+    with contextlib.suppress(UserError):  # what is wrong with it shows below
+        old_config = Config.from_dict(old_config).to_dict()  # a field that is newer than the run had its default
+    plain = (json.loads(json.dumps(one)) for one in (old_config, config.to_dict()))  # tuples become lists
+    old, new = (_relevant(one, task) for one in plain)
+    names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
+    return [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 
 
 def _relevant(config, task):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments.training import job
 from tests.experiments.images import encode, gradient, write
 
 CLASSES, PER_CLASS = 3, 16
@@ -18,3 +19,27 @@ def pictures(tmp_path_factory):
             pixels = np.rot90(gradient(32, 32, 3)[..., label]) + rng.normal(scale=20, size=(32, 32))
             write(root / f"class_{label}" / f"{i}.png", encode(np.clip(pixels, 0, 255).astype(np.uint8)))
     return root
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """Makes something happen within a step of the runs to come: `at_step(number, action)`."""
+    make_training_step = job.make_training_step
+
+    def arrange(number, action):
+        def make(*arguments, **keywords):
+            step = make_training_step(*arguments, **keywords)
+            taken = 0
+
+            def counted(batch):
+                nonlocal taken
+                taken += 1
+                if taken == number:
+                    action()
+                return step(batch)
+
+            return counted
+
+        monkeypatch.setattr(job, "make_training_step", make)
+
+    return arrange

@@ -114,7 +114,9 @@ ERRORS = [
     (Config, {"seed": -1}, "seed is at least 0, got -1."),
     (Config, {"logical_cpus": -1}, "logical_cpus is at least 0, got -1."),
     (Config, {"log_every": 0}, "log_every is at least 1, got 0."),
-    (Config, {"checkpoint_every": 0}, "checkpoint_every is at least 1, got 0."),
+    (Config, {"checkpoint_every": -1}, "checkpoint_every is at least 0, got -1."),
+    (Config, {"checkpoint_minutes": -0.5}, "checkpoint_minutes is at least 0, got -0.5."),
+    (Config, {"checkpoint_every": 0}, "checkpoint_every or checkpoint_minutes is above 0: a run without checkpoints"),
     (Config, {"keep_checkpoints": 0}, "keep_checkpoints is at least 1, got 0."),
     *[
         (kind, values, message.replace("{}", kind.section))

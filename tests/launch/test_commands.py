@@ -1,4 +1,4 @@
-"""Commands that do their work: pretrain, fine-tune, evaluate, stop and go on."""
+"""Commands that do their work: pretrain, fine-tune, evaluate, export, extract, search, stop and go on."""
 
 import concurrent.futures
 import json
@@ -12,14 +12,22 @@ LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrai
 
 
 def chain(root, preset):
-    """Pretrains, fine-tunes from it and evaluates the result."""
+    """Pretrains, fine-tunes from it, evaluates and exports the result, and searches with it."""
     commands = {
         "pretrain": ("pretrain", [f"--workdir={root / 'pre'}"]),
         "finetune": ("finetune", [f"--config.pretrained={root / 'pre'}", f"--workdir={root / 'fine'}"]),
     }
     commands = {name: (command, [f"--config={preset}", *flags]) for name, (command, flags) in commands.items()}
+    runs = [str(root / "pre"), f"--output={root / 'report.html'}", str(root / "fine")]
+    commands["report"] = ("report", runs)
     commands["evaluate"] = ("evaluate", [f"--model={root / 'fine'}", "--probe=top1", "--probe=knn"])
-    return run_forked(commands)
+    commands["export"] = (
+        "export",
+        [f"--model={root / 'fine'}", "--format=saved_model", f"--output={root / 'exported'}", "--preprocessing=inside"],
+    )
+    extracted = [f"--model={root / 'pre'}", "--split=validation", f"--output={root / 'features.npz'}"]
+    search = [f"--features={root / 'features.npz'}", "--query=validation/3", "--k=2", f"--output={root / 'found.png'}"]
+    return run_forked({**commands, "extract": ("extract", extracted), "search": ("search", search)})
 
 
 def stop_and_go_on(root, preset):
@@ -107,6 +115,32 @@ def test_evaluation_prints_a_table_of_the_model_beside_a_random_one(outcomes, ro
     assert f"{summary['test_top1']:.2f}" in outcome.output
 
 
+def test_a_model_is_exported_with_the_difference_from_keras(outcomes, root):
+    outcome = outcomes["export"]
+    assert_done(outcome)
+    difference = r"largest difference from Keras on 16 images of two photographs: [\d.e-]+"
+    written = rf"{root / 'exported'}: logits of {root / 'fine' / 'classifier.keras'}, described in exported.json"
+    assert_lines(outcome, difference, written)
+
+
+def test_features_are_extracted_and_searched(outcomes, root):
+    assert_done(outcomes["extract"])
+    assert_lines(outcomes["extract"], rf"{root / 'features.npz'}: 180 images, 4 features each")
+    assert_done(outcomes["search"])
+    similar = r"  [01]\.\d{3,6}  validation/\d+"
+    assert_lines(outcomes["search"], "validation/3", similar, similar, f"drawn: {root / 'found.png'}")
+
+
+def test_the_report_shows_both_runs_and_their_commands(outcomes, root):
+    assert_done(outcomes["report"])
+    assert outcomes["report"].lines == [f"written: {root / 'report.html'}"]
+    page = (root / "report.html").read_text(encoding="utf-8")
+    for name in ("pre", "fine"):
+        summary = json.loads((root / name / "summary.json").read_text())
+        assert f"--workdir={root / name}" in page and f">{summary['images']:,}<" in page
+    assert f"python -m launch.finetune --config={root / 'tiny.py'} --config.pretrained={root / 'pre'} " in page
+
+
 def test_sigterm_saves_and_ends_with_code_0_and_a_message(outcomes):
     outcome = outcomes["stopped"]
     assert outcome.code == 0, outcome.errors
@@ -120,3 +154,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(outcomes, root):
     assert_lines(outcomes["gone on"], f"  starts from   its own checkpoint of step {step}", f"done: {root / 'long'}")
     steps = [json.loads(line) for line in (root / "long" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps if "loss" in line] == list(range(1, 401))
+    segments = json.loads((root / "long" / "environment.json").read_text())["segments"]
+    stopped = int(step.replace(",", ""))
+    assert [(one["from_step"], one["to_step"]) for one in segments] == [(0, stopped), (stopped, 400)]
+    assert all(one["ended"] and one["command"].startswith("python -m launch.pretrain --config=") for one in segments)

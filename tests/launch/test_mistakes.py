@@ -5,7 +5,20 @@ import pytest
 from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, run_forked
 
-COMMANDS = ("pretrain", "finetune", "evaluate", "demo", "benchmark", "prepare", "study")
+COMMANDS = (
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "demo",
+    "benchmark",
+    "prepare",
+    "soak",
+    "study",
+    "export",
+    "extract",
+    "search",
+    "report",
+)
 
 # name: (command, flags, what the line says); braces name what the fixture makes.
 MISTAKES = {
@@ -58,6 +71,14 @@ MISTAKES = {
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{pictures}"],
         ["error: pretrain.batch_size=32 is more than the 4 training images: use --config.pretrain.batch_size=4"],
     ),
+    "several workers that nobody names": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.distribution=multiworker"],
+        ["error: distribution=multiworker needs TF_CONFIG, or Slurm's variables (start the command with srun)"],
+    ),
+    "batch that does not divide": (
+        "pretrain", ["--config={preset}", "--workdir={new}", "--config.logical_cpus=3"],
+        ["error: pretrain.batch_size=32 does not divide by 3 devices x 1 accumulation steps; use 30 or 33."],
+    ),
     "missing pretrained": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={nowhere}"],
         ["error: pretrained={nowhere}: There is no {nowhere}: pretrained weights are a run's workdir, or a .keras"],
@@ -97,6 +118,25 @@ MISTAKES = {
     "no model": ("evaluate", [], ["error: --model is missing: name the workdir of a finished run."]),
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
+    "nothing to export": ("export", [], ["error: --model is missing, as in --model=runs/own."]),
+    "no format": ("export", ["--model={nowhere}"], ["error: --format is missing, as in --format=onnx."]),
+    "unknown format": (
+        "export", ["--model={nowhere}", "--format=caffe", "--output={new}"], ["error: ", "--format=caffe", "onnx"],
+    ),
+    "missing model to export": (
+        "export", ["--model={nowhere}", "--format=onnx", "--output={new}"],
+        ["error: --model={nowhere}: There is no {nowhere}"],
+    ),
+    "nothing to extract with": ("extract", [], ["error: --model is missing: name the workdir of a finished run."]),
+    "nowhere to extract to": ("extract", ["--model={nowhere}"], ["error: --output is missing: name the .npz or"]),
+    "missing model to extract with": (
+        "extract", ["--model={nowhere}", "--output={new}.npz"], ["error: --model={nowhere}: There is no {nowhere}"],
+    ),
+    "nothing to search": ("search", ["--features={nowhere}.npz"], ["error: --query is missing, as in --query=photo."]),
+    "missing features": (
+        "search", ["--features={nowhere}.npz", "--query=a", "--output={new}.png"],
+        ["error: There is no {nowhere}.npz: make it with launch.extract."],
+    ),
     "nothing to prepare": ("prepare", [], ["error: --source is missing: name a data set, such as --source=tfds:"]),
     "images that need no preparation": (
         "prepare", ["--source=digits"], ["error: --source=digits: only tfds:NAME is prepared; digits and folders are"],
@@ -120,6 +160,15 @@ MISTAKES = {
         "benchmark", ["--what=step", "--execution=sparse,fast"],
         ["error: execution='fast' is not one of sparse, dense, pytorch."],
     ),
+    "more kills while saving than kills": (
+        "soak", ["--config={preset}", "--workdir={new}", "--kills=5"],
+        ["error: kills=5 is too few, 8 the least: the last comes at the end of the run"],
+    ),
+    "soak test without checkpoints": (
+        "soak", ["--config={preset}", "--workdir={new}", "--config.checkpoint_every=0"],
+        ["error: checkpoint_every=0 leaves no steps at which a checkpoint is due: use 1 or more."],
+    ),
+    "soak test without a preset": ("soak", ["--workdir={new}"], ["error: --config is missing: name a preset, one of "]),
     "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
     "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for"]),
     "tables of no study": (
@@ -132,6 +181,13 @@ MISTAKES = {
     "file of figures in no folder": (
         "benchmark", ["--what=step", "--json={nowhere}/step.json"],
         ["error: --json={nowhere}/step.json cannot be written: name a file in a folder that exists."],
+    ),
+    "nothing to report on": ("report", [], ["error: No run is named: give the workdirs of one or more, such as"]),
+    "a report on no run": (
+        "report", ["{pictures}", "--output={new}.html"], ["error: {pictures} is no workdir of a run: it has neither"],
+    ),
+    "a wrong flag after arguments": (
+        "report", ["{pictures}", "--outptu=x.html"], ["error: There is no flag --outptu. Did you mean output?"],
     ),
 }  # fmt: skip
 
@@ -184,4 +240,4 @@ def test_help_says_how_the_command_is_used_without_a_traceback(outcomes, name):
     outcome = outcomes[f"help {name}"]
     assert outcome.code in (0, 1) and outcome.errors == ""
     assert f"python -m launch.{name} " in outcome.output
-    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source"))
+    assert any(f"--{flag}=" in outcome.output for flag in ("workdir", "model", "what", "source", "query", "output"))

@@ -8,12 +8,12 @@ import dataclasses
 import os
 import tempfile
 
-from experiments.benchmarks.circumstances import circumstances
 from experiments.benchmarks.pipeline.photographs import write_photographs
 from experiments.benchmarks.pipeline.report import opening_lines, table_lines
 from experiments.benchmarks.pipeline.settings import PILLOW, PILLOW_CONTENDERS
 from experiments.benchmarks.statistics import summarize
 from experiments.benchmarks.turns import ContenderProcess
+from experiments.circumstances import circumstances
 from experiments.errors import UserError
 
 WORKER = "experiments.benchmarks.pipeline.worker"

@@ -3,7 +3,7 @@
 import dataclasses
 
 from experiments.config import DataConfig
-from experiments.config.sections import Section, require, require_at_least, require_one_of
+from experiments.config.sections import Section, require, require_at_least, require_distinct, require_one_of
 
 NUM_CLASSES = 1000
 CROP_SCALE = (0.2, 1.0)  # of the windows in pretraining
@@ -84,7 +84,7 @@ class InputSettings(Section):
         require(self.stages, f"stages is empty: name one or more of {', '.join(STAGES)}.")
         for name in self.stages:
             require_one_of("stages", name, STAGES)
-        require(len(set(self.stages)) == len(self.stages), "stages names a contender twice.")
+        require_distinct("stages", self.stages)
         require(
             self.files >= self.batch_size,
             f"files={self.files} make no batch of batch_size={self.batch_size}: ask for as many files at least.",

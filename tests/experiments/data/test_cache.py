@@ -85,3 +85,13 @@ def test_what_does_not_fit_into_half_of_the_memory_is_refused(monkeypatch, sourc
 
 def test_the_available_memory_is_found():
     assert 2**26 < cache.available_memory() < 2**46
+
+
+@pytest.mark.parametrize(("limit", "available"), [("1000", 650), ("max", None)])
+def test_in_a_container_files_that_were_read_take_no_memory(monkeypatch, tmp_path, limit, available):
+    machine = cache.available_memory()
+    for name, text in {"max": limit, "current": "750", "stat": "anon 100\ninactive_file 400\nfile 9\n"}.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    monkeypatch.setattr(cache, "CONTAINER", tmp_path)
+    found = cache.available_memory()
+    assert found == available if available else abs(found - machine) < 0.2 * machine

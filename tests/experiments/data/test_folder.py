@@ -95,6 +95,16 @@ def test_all_that_is_used_is_read_but_for_the_file_that_is_broken_inside(root, s
         assert broken != (image.std() > 0.05)
 
 
+def test_names_that_are_not_utf_8_are_read_and_shown(tmp_path):
+    fill(tmp_path, {os.fsdecode(b"caf\xe9/\xe9.png"): encode(PIXELS), "bar/1.png": encode(PIXELS)})
+    fill(tmp_path, {os.fsdecode(b"bar/\xe8.png"): b""})
+    source = open_folder(tmp_path, ALL)
+    assert source.class_names == ("bar", "caf\\xe9")
+    assert source.notes[2:] == ("  bar/\\xe8.png: the file is empty",)
+    content, label = list(source.splits["train"].in_order().as_numpy_iterator())[1]
+    assert (content, label) == (os.path.join(os.fsencode(tmp_path), b"caf\xe9/\xe9.png"), 1)
+
+
 def test_a_folder_without_anything_to_skip_says_so_in_one_line(tmp_path):
     fill(tmp_path, {f"{i}.png": encode(PIXELS) for i in range(3)})
     assert open_folder(tmp_path, ALL).notes == ("3 images, no labels",)
@@ -185,6 +195,14 @@ def test_a_link_that_leads_back_is_not_followed(tmp_path):
     (root / "x" / "again").symlink_to(root)
     (root / "y" / "itself").symlink_to(root / "y")
     assert names(open_folder(root, ALL), "train", root) == ["x/1.png", "y/2.png"]
+
+
+def test_links_that_lead_to_each_other_are_followed_once(tmp_path):
+    root = fill(tmp_path / "root", {"x/1.png": encode(PIXELS), "y/2.png": encode(PIXELS)})
+    (root / "x" / "other").symlink_to(root / "y")
+    (root / "y" / "other").symlink_to(root / "x")
+    found = ["x/1.png", "x/other/2.png", "y/2.png", "y/other/1.png"]
+    assert names(open_folder(root, ALL), "train", root) == found
 
 
 def test_a_dangling_link_is_skipped_and_named(tmp_path):
@@ -299,6 +317,16 @@ def test_a_class_folder_without_images_is_no_class_and_is_noted(tmp_path):
     source = open_folder(tmp_path, ALL)
     assert source.class_names == ("x", "y")
     assert f"2 folders without images are no classes of {tmp_path.name}: u, z" in source.notes
+
+
+def test_classes_of_which_all_images_are_held_out_are_noted(tmp_path):
+    fill(tmp_path, dict.fromkeys([f"{i}/{i}.png" for i in range(8)], encode(PIXELS)))
+    source = open_folder(tmp_path, DataConfig(validation_share=0.25, test_share=0.25))
+    seen = set(source.splits["train"].labels)
+    unseen = [name for label, name in enumerate(source.class_names) if label not in seen]
+    assert len(unseen) == 4
+    note = f"4 classes have no images left to train on, all of theirs are held out: {', '.join(unseen)}"
+    assert source.notes[1:] == (note,)
 
 
 def test_a_class_called_train_is_a_class(tmp_path):

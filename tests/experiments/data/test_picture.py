@@ -104,3 +104,10 @@ def test_files_are_read(tmp_path):
     path = write(tmp_path / "0.png", PICTURES[0])
     split = MemorySplit(np.array([str(path).encode()] * 2, dtype=object), np.array([0, 1]), are_paths=True)
     assert draw(tmp_path / "a.png", split).shape[0] == GAP + 2 * (CELL + GAP)
+
+
+def test_names_with_dollars_are_no_formulas(tmp_path):
+    images = np.zeros((2, 4, 4, 3), np.float32)
+    examples = images, np.stack([images] * VERSIONS, axis=1), np.array([0, 1])
+    draw_augmentation(tmp_path / "a.png", examples, PREPARATION, Mixing(2), ("$\\nothing$", "dog"), seed=5)
+    assert (tmp_path / "a.png").stat().st_size

@@ -52,6 +52,18 @@ def test_they_learn_from_train_choose_by_validation_and_are_scored_on_test(used)
         assert validation is None if name == "knn" else numbers(validation) == list(range(100, 104))
 
 
+@pytest.mark.parametrize("broken", ["train", "test"])
+def test_features_of_an_encoder_that_diverged_have_no_figures(used, broken):
+    source = make_source(train=9, validation=4, test=5)
+
+    def diverged(split):
+        features, labels = features_of(split)
+        return features * (np.nan if split is source.splits[broken] else 1.0), labels
+
+    figures = FrozenProbes(source, "test")(diverged)
+    assert list(figures) == ["knn", "linear"] and np.isnan(list(figures.values())).all() and not used
+
+
 def test_what_they_are_scored_on_chooses_nothing(used):
     FrozenProbes(make_source(train=9, validation=4, test=5), "validation")(features_of)
     for train, validation, target in used.values():

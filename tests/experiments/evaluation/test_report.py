@@ -52,3 +52,10 @@ def test_the_picture_shows_something_for_any_number_of_classes(tmp_path, num_cla
     draw_confusion(path, labels, predicted, [f"class {i}" for i in range(num_classes)], "test images")
     pixels = np.asarray(Image.open(path).convert("L"))
     assert min(pixels.shape) > 400 and pixels.std() > 10
+
+
+@pytest.mark.parametrize("num_classes", [3, 26])
+def test_names_with_dollars_are_no_formulas(tmp_path, num_classes):
+    names = [f"$\\nothing$ {i}" for i in range(num_classes)]
+    draw_confusion(tmp_path / "confusion.png", LABELS % 3, PREDICTED % 3, names, "test images of folder:/$\\nothing$")
+    assert (tmp_path / "confusion.png").stat().st_size

@@ -30,6 +30,7 @@ def reference(values, gradients, decays, rates, training):
     return values
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-8])  # of gradients; the smaller one is that of epsilon
 @pytest.mark.parametrize(
     "training",
     [
@@ -38,7 +39,7 @@ def reference(values, gradients, decays, rates, training):
         PretrainConfig(weight_decay=0.0),
     ],
 )
-def test_adamw_equals_the_reference_over_several_steps(training):
+def test_adamw_equals_the_reference_over_several_steps(training, size):
     rng = np.random.default_rng(0)
     plan = Plan(steps_per_epoch=4, total_steps=12, warmup_steps=3, peak_learning_rate=0.02)
     names, shapes = ("kernel", "bias", "gamma"), ((3, 4), (4,), (1, 4))
@@ -47,7 +48,7 @@ def test_adamw_equals_the_reference_over_several_steps(training):
     for variable, name in zip(variables, names):
         variable._path = f"layer/{name}"
     optimizer = make_adamw(variables, training, plan)
-    gradients = [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(12)]
+    gradients = [[rng.normal(0.0, size, shape).astype("float32") for shape in shapes] for _ in range(12)]
     for row in gradients:
         optimizer.apply([np.array(gradient) for gradient in row], variables)
     rates = [rate_at(step, 0.02, 12, 3, training.min_learning_rate) for step in range(12)]

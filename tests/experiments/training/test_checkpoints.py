@@ -1,13 +1,18 @@
 """Checkpoints: what they hold, what happens to damaged ones, and what a run starts from."""
 
 import re
+import shutil
+import subprocess
 
 import keras
 import numpy as np
 import pytest
 
 from convnext.convnext_v2 import ConvNeXtV2
+from convnext.port.files import TEMPORARY
 from experiments.errors import RunError, UserError
+from experiments.training.averaging import AveragedWeights
+from experiments.training.checkpoint_files import CheckpointFiles
 from experiments.training.checkpoints import Checkpoints, check_pretrained, choose_start
 from tests.experiments.tiny import Lines
 
@@ -60,13 +65,28 @@ def damage(workdir, step, how):
         path.write_bytes(b"")
     elif how == "flipped bytes":
         path.write_bytes(bytes(255 - byte for byte in content))
+    elif how == "one bit":
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     elif how == "gone":
         path.unlink()
+    elif how == "checksums":
+        (workdir / "checkpoints" / f"ckpt-{step}.sha256").write_bytes(b"no checksum")
     else:
         (workdir / "checkpoints" / f"ckpt-{step}.index").write_bytes(b"no index")
 
 
-HOW = ["cut short", "empty", "flipped bytes", "gone", "index"]
+# What is done to a checkpoint, and what is said of it.
+DATA = "ckpt-{step}.data-00000-of-00001"
+HOW = {
+    "cut short": f"{DATA} is not what was written",
+    "empty": f"{DATA} is not what was written",
+    "flipped bytes": f"{DATA} is not what was written",
+    "one bit": f"{DATA} is not what was written",
+    "gone": f"{DATA} is missing",
+    "index": "ckpt-{step}.index is not what was written",
+    "checksums": "its checksums are damaged",
+}
 
 
 def test_all_of_the_state_comes_back(tmp_path, states):
@@ -92,7 +112,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert choose_start(checkpoints, model, "", lines) == 4
     assert_same(state_of(model, optimizer), states[4])
     assert lines == [
-        f"checkpoint {tmp_path / 'checkpoints' / 'ckpt-6'} is damaged: falling back to the one before",
+        f"checkpoint {tmp_path / 'checkpoints' / 'ckpt-6'} is damaged ({HOW[how].format(step=6)}): falling back to the "
+        "one before",
         "  starts from   its own checkpoint of step 4",
     ]
 
@@ -113,7 +134,11 @@ def test_if_all_are_damaged_the_run_fails(tmp_path, states, how):
     for step in states:
         damage(tmp_path, step, how)
     _, _, checkpoints = make_state(tmp_path)
-    with pytest.raises(RunError, match="No checkpoint can be read: .*ckpt-6.*ckpt-4.*ckpt-2. Name another --workdir"):
+    why = re.escape(HOW[how].format(step=2))
+    message = (
+        rf"No checkpoint can be read: .*ckpt-6, .*ckpt-4, .*ckpt-2 \({why}\). Name another --workdir to start anew"
+    )
+    with pytest.raises(RunError, match=message):
         checkpoints.restore()
 
 
@@ -125,6 +150,102 @@ def test_the_newest_checkpoints_are_kept(tmp_path, keep):
     found = sorted(path.stem for path in (tmp_path / "checkpoints").glob("*.index"))
     assert found == [f"ckpt-{step}" for step in (1, 2, 3)][-keep:]
     assert checkpoints.latest.endswith("ckpt-3")
+
+
+def names(workdir):
+    return sorted(path.name for path in (workdir / "checkpoints").iterdir())
+
+
+def files_of(*steps):
+    return sorted(f"ckpt-{step}.{part}" for step in steps for part in ("data-00000-of-00001", "index", "sha256"))
+
+
+def test_sha256sum_agrees_with_the_checksums(tmp_path, states):
+    folder = tmp_path / "checkpoints"
+    for step in states:
+        lines = (folder / f"ckpt-{step}.sha256").read_text().splitlines()
+        assert [line.split()[1] for line in lines] == [f"ckpt-{step}.data-00000-of-00001", f"ckpt-{step}.index"]
+        subprocess.run(["sha256sum", "--check", "--strict", "--quiet", f"ckpt-{step}.sha256"], cwd=folder, check=True)
+
+
+def test_a_flipped_bit_anywhere_is_found(tmp_path, states):
+    """TensorFlow's own checksums leave gaps: of the index, and of what it does not restore."""
+    files = CheckpointFiles(tmp_path / "checkpoints")
+    rng = np.random.default_rng(0)
+    for name in files_of(6):
+        path = tmp_path / "checkpoints" / name
+        content = path.read_bytes()
+        for place in [0, len(content) - 1, *rng.integers(len(content), size=20)]:
+            flipped = bytearray(content)
+            flipped[place] ^= 1 << rng.integers(8)
+            path.write_bytes(flipped)
+            assert files.damage(6), f"bit of byte {place} of {name}"
+        path.write_bytes(content)
+    assert files.damage(6) == ""
+
+
+def leave_unfinished(workdir, step):
+    """What a kill leaves during and after TensorFlow's part, and while the checksums are written."""
+    folder = workdir / "checkpoints"
+    for name in (f"ckpt-{step}.index", f"ckpt-{step}.data-00000-of-00001"):
+        shutil.copy(folder / name.replace(str(step), "6"), folder / name)
+    (folder / f"{TEMPORARY}ckpt-{step}.sha256").write_text("0123")
+    (folder / f"ckpt-{step + 1}_temp").mkdir()
+    (folder / f"ckpt-{step + 1}_temp" / "part-00000-of-00001.data-00000-of-00001.tempstate1").write_bytes(b"part")
+
+
+def test_an_unfinished_checkpoint_is_left_out_and_goes_with_the_next(tmp_path, states):
+    leave_unfinished(tmp_path, 8)
+    model, optimizer, checkpoints = make_state(tmp_path, seed=9)
+    folder = tmp_path / "checkpoints"
+    step, notes = checkpoints.restore()
+    assert step == 6
+    assert notes == [f"checkpoint {folder / f'ckpt-{number}'} is unfinished: left out" for number in (8, 9)]
+    assert_same(state_of(model, optimizer), states[6])
+    assert checkpoints.latest == str(folder / "ckpt-6")
+    checkpoints.save(7)
+    assert names(tmp_path) == files_of(4, 6, 7)
+
+
+def test_a_run_killed_in_its_first_checkpoint_starts_anew(tmp_path, states):
+    for path in (tmp_path / "checkpoints").glob("*.sha256"):
+        path.unlink()
+    _, _, checkpoints = make_state(tmp_path)
+    step, notes = checkpoints.restore()
+    assert (step, len(notes)) == (0, 3)
+
+
+def test_a_damaged_checkpoint_that_was_passed_over_goes_with_the_next(tmp_path, states):
+    damage(tmp_path, 6, "gone")
+    _, _, checkpoints = make_state(tmp_path)
+    checkpoints.restore()
+    checkpoints.save(5)
+    assert names(tmp_path) == files_of(2, 4, 5)
+
+
+def test_no_list_of_checkpoints_is_needed(tmp_path, states):
+    """TensorFlow keeps one, in a file that a run can lose."""
+    (tmp_path / "checkpoints" / "checkpoint").write_bytes(b"no list")
+    assert make_state(tmp_path)[2].restore() == (6, [])
+
+
+def test_a_checkpoint_of_another_model_is_no_damage(tmp_path, states):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5, name="dense")])
+    optimizer = keras.optimizers.AdamW(0.1)
+    optimizer.build(model.trainable_variables)
+    path = tmp_path / "checkpoints" / "ckpt-6"
+    message = rf"{path} does not fit the model and its optimizer \(.*\): name another --workdir"
+    with pytest.raises(UserError, match=message):
+        Checkpoints(tmp_path, model, optimizer, 3).restore()
+
+
+def test_an_average_that_a_checkpoint_lacks_begins_with_its_weights(tmp_path, states):
+    model, optimizer, _ = make_state(tmp_path, seed=9)
+    averages = AveragedWeights(model.trainable_variables, 0.9)
+    step, (note,) = Checkpoints(tmp_path, model, optimizer, 3, averages).restore()
+    assert (step, note) == (6, "the average of the weights begins with those of the checkpoint, which has none")
+    for average, expected in zip(averages.averages, states[6]):
+        np.testing.assert_array_equal(average, expected)
 
 
 # What a run starts from: its own checkpoint, then pretrained weights, then random ones.
@@ -173,6 +294,7 @@ def test_pretrained_weights_that_do_not_fit_are_refused(tmp_path):
 
 def test_weights_that_are_gone_matter_to_a_run_without_a_checkpoint_alone(tmp_path):
     gone = str(tmp_path / "gone")
+    (tmp_path / "run").mkdir()
     _, _, checkpoints = make_state(tmp_path / "run")
     with pytest.raises(UserError, match=re.escape(f"pretrained={gone}: There is no {gone}")):
         check_pretrained(gone, tmp_path / "run")

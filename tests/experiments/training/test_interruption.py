@@ -1,5 +1,6 @@
 """Stopped at any step and started again, a run ends in the very weights of one that was never stopped."""
 
+import dataclasses
 import os
 import signal
 
@@ -9,55 +10,36 @@ import pytest
 
 from experiments import finetune, pretrain
 from experiments.errors import Interrupted
-from experiments.training import job
+from experiments.paths import replacing
+from experiments.training.interruption import Interruption
 from experiments.training.tracking import read_metrics
-from tests.experiments.tiny import Lines, picture_config
+from experiments.training.workdir import read_json
+from tests.experiments.tiny import Lines, change, picture_config
 
 STEPS = 7  # of 3 steps an epoch
-TRAINING = {"steps": STEPS, "warmup_epochs": 1, "base_learning_rate": 0.1}
+TRAINING = {"steps": STEPS, "warmup_epochs": 1, "base_learning_rate": 0.1, "batch_size": 14, "accumulation_steps": 2}
 TASKS = {"pretrain": (pretrain, "fcmae.keras"), "finetune": (finetune, "classifier.keras")}
 # Stochastic depth and dropout draw from generators, whose state has to survive too.
 NOISE = {"drop_path_rate": 0.5, "dropout_rate": 0.3}
 AVERAGE = {"ema_decay": 0.7}
+# The best weights so far have to be known after a stop.
+MORE = {"evaluations": 2, "mixup_alpha": 0.8, "cutmix_alpha": 1.0, "clip_norm": 1.0}
 
 
 class CrashError(Exception):
     """What nobody expects."""
 
 
-def make_config(pictures, **arguments):
-    arguments = {
-        "finetune": {**TRAINING, **NOISE, **AVERAGE},
-        "pretrain": TRAINING,
-        "checkpoint_every": 3,
-        "seed": 1,
-        **arguments,
-    }
-    return picture_config(pictures, model={"depths": (1,), "dims": (4,), "stem_stride": 8}, **arguments)
-
-
-@pytest.fixture
-def at_step(monkeypatch):
-    """Makes something happen within a step of the runs to come: `at_step(number, action)`."""
-    make_training_step = job.make_training_step
-
-    def arrange(number, action):
-        def make(*arguments, **keywords):
-            step = make_training_step(*arguments, **keywords)
-            taken = 0
-
-            def counted(batch):
-                nonlocal taken
-                taken += 1
-                if taken == number:
-                    action()
-                return step(batch)
-
-            return counted
-
-        monkeypatch.setattr(job, "make_training_step", make)
-
-    return arrange
+def make_config(pictures, task):
+    config = picture_config(
+        pictures,
+        model={"depths": (1,), "dims": (4,), "stem_stride": 8},
+        finetune={**TRAINING, **NOISE, **AVERAGE, **MORE},
+        pretrain=TRAINING,
+        checkpoint_every=3,
+        seed=1,
+    )
+    return change(config, "data", validation_share=0.1) if task == "finetune" else config
 
 
 def crash():
@@ -65,9 +47,10 @@ def crash():
 
 
 def weights(workdir, task):
-    """The final weights, and the average of them."""
+    """The final weights, the average of them, and the best."""
     found = {}
-    for name in (TASKS[task][1], *(["classifier_ema.keras"] if task == "finetune" else [])):
+    others = ["classifier_ema.keras", "classifier_best.keras"] if task == "finetune" else []
+    for name in (TASKS[task][1], *others):
         model = keras.saving.load_model(workdir / name, compile=False)
         found.update({f"{name}: {variable.path}": np.asarray(variable.value) for variable in model.weights})
     return found
@@ -83,7 +66,7 @@ def undisturbed(pictures, tmp_path_factory):
     workdirs = {}
     for task, (module, _) in TASKS.items():
         workdirs[task] = tmp_path_factory.mktemp("undisturbed") / task
-        module.run(make_config(pictures), workdirs[task], say=Lines())
+        module.run(make_config(pictures, task), workdirs[task], say=Lines())
     return workdirs
 
 
@@ -94,7 +77,10 @@ def assert_same_run(workdir, expected, task):
         np.testing.assert_array_equal(other[name], one[name], err_msg=name)
     assert [step for step, _ in logged(workdir)] == list(range(1, STEPS + 1))
     assert logged(workdir) == logged(expected)
-    assert logged(workdir, "learning_rate") == logged(expected, "learning_rate")
+    for name in ("learning_rate", "validation_top1", "validation_top1_ema"):
+        assert logged(workdir, name) == logged(expected, name)
+    if task == "finetune":
+        assert read_json(workdir / "best.json") == read_json(expected / "best.json")
 
 
 @pytest.mark.parametrize(
@@ -105,7 +91,7 @@ def assert_same_run(workdir, expected, task):
     ],
 )
 def test_a_signal_saves_and_stops_and_the_run_goes_on(pictures, tmp_path, at_step, undisturbed, task, number, step):
-    run, config = TASKS[task][0].run, make_config(pictures)
+    run, config = TASKS[task][0].run, make_config(pictures, task)
     before = signal.getsignal(number)
     at_step(step, lambda: os.kill(os.getpid(), number))
     with pytest.raises(Interrupted, match=f"Stopped at step {step} of {STEPS}; the same command goes on from there."):
@@ -117,13 +103,14 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(pictures, tmp_path, at_ste
 
     at_step(0, crash)
     lines = Lines()
+    config = dataclasses.replace(config, checkpoint_every=0, checkpoint_minutes=1e-9)  # one after each step
     assert run(config, tmp_path, say=lines)["steps"] == STEPS
     assert f"  starts from   its own checkpoint of step {step}" in lines
     assert_same_run(tmp_path, undisturbed[task], task)
 
 
 def test_a_crash_goes_on_from_the_last_checkpoint_at_the_border_of_epochs(pictures, tmp_path, at_step, undisturbed):
-    config = make_config(pictures)
+    config = make_config(pictures, "finetune")
     at_step(6, crash)
     with pytest.raises(CrashError):
         finetune.run(config, tmp_path, say=Lines())
@@ -136,7 +123,50 @@ def test_a_crash_goes_on_from_the_last_checkpoint_at_the_border_of_epochs(pictur
     assert_same_run(tmp_path, undisturbed["finetune"], "finetune")
 
 
-def test_a_signal_in_the_last_step_lets_the_run_finish(pictures, tmp_path, at_step, undisturbed):
+def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_written(
+    pictures, tmp_path, at_step, undisturbed, monkeypatch
+):
+    """Before the first step, in the last step, which lets the run go on to its end, and in the final evaluation."""
+    config, workdir = make_config(pictures, "finetune"), tmp_path / "run"
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+    def stop(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def stop_while_writing(job, validation):
+        with replacing(job.workdir / "classifier.keras") as path:
+            path.write_bytes(b"half")
+            stop()
+
+    message = "Stopped by SIGINT outside of the steps; the same command goes on."
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
+        patch.setattr(finetune, "open_source", stop)
+        finetune.run(config, workdir, say=Lines())
+    assert not workdir.exists()
+
     at_step(STEPS, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert finetune.run(make_config(pictures), tmp_path, say=Lines())["steps"] == STEPS
-    assert_same_run(tmp_path, undisturbed["finetune"], "finetune")
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
+        patch.setattr(finetune, "evaluate_and_save", stop_while_writing)
+        finetune.run(config, workdir, say=Lines())
+    assert not {"classifier.keras", "summary.json", "run.lock"} & set(os.listdir(workdir))
+    assert [path for path in workdir.rglob(".*")] == []
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+    lines = Lines()
+    assert finetune.run(config, workdir, say=lines)["steps"] == STEPS
+    assert f"  starts from   its own checkpoint of step {STEPS}" in lines
+    assert_same_run(workdir, undisturbed["finetune"], "finetune")
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process_at_once(first, second):
+    """In a child, whose parent sees by which signal it ended."""
+    child = os.fork()
+    if not child:
+        with Interruption() as interruption:
+            os.kill(os.getpid(), first)
+            if interruption.requested:
+                os.kill(os.getpid(), second)
+        os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -second

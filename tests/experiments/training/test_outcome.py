@@ -171,6 +171,7 @@ def test_another_configuration_is_refused_and_the_difference_named(run, config, 
     [
         ("log_every", 7),
         ("checkpoint_every", 9),
+        ("checkpoint_minutes", 2.5),
         ("keep_checkpoints", 1),
         ("logical_cpus", 2),
         ("distribution", "none"),

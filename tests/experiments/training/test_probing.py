@@ -177,7 +177,7 @@ class Recorder:
 def begin(workdir, start_step, values, monkeypatch):
     """A run that begins or goes on, logs `values` once and takes a step; what Weights & Biases gets of it."""
     recorder = Recorder()
-    monkeypatch.setattr(tracking, "_start_wandb", lambda *arguments: recorder)
+    monkeypatch.setattr(tracking, "start_wandb", lambda *arguments: recorder)
     tracker = Tracker(workdir, PROBED)
     tracker.begin(start_step)
     callback = LogOnce(CONTROL, lambda: dict(zip(CONTROL, values)), tracker)
@@ -207,7 +207,7 @@ def test_a_run_that_goes_on_without_its_record_logs_the_random_encoder_then(tmp_
 def curves(workdir, lines, monkeypatch):
     """`{title: [values of each line]}` of the picture of metrics."""
     figures = []
-    monkeypatch.setattr(tracking, "_start_wandb", lambda *arguments: None)
+    monkeypatch.setattr(tracking, "start_wandb", lambda *arguments: None)
     monkeypatch.setattr(drawing, "_save", lambda figure, path: figures.append(figure))
     tracker = Tracker(workdir, PROBED)
     tracker.begin(0)

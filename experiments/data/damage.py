@@ -1,0 +1,56 @@
+"""A prepared data set with a damaged file: which file it is."""
+
+import contextlib
+
+import tensorflow as tf
+
+from experiments.errors import RunError
+
+TOO_FEW = "was expected to contain"  # TensorFlow of a data set that has not as many examples as it should
+
+
+@contextlib.contextmanager
+def naming_damage(config):
+    """Context in which a damaged file of TensorFlow Datasets ends a run with its name.
+
+    What follows a damaged record in its file cannot be told, so it is not passed over as an unreadable image is.
+
+    Args:
+        config: the `DataConfig`.
+
+    Raises:
+        RunError: if a file turned out to be damaged.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError) as error:
+        if isinstance(error, tf.errors.FailedPreconditionError) and TOO_FEW not in error.message:
+            raise
+        damaged = ", ".join(_damaged_files(config)) or "A file"
+        reason = error.message.splitlines()[0]
+        raise RunError(
+            f"{damaged} of {config.source} is damaged ({reason}): prepare the data set anew; then the same command "
+            "goes on from the last checkpoint."
+        ) from error
+
+
+def _damaged_files(config):
+    """Yields the paths of files whose records cannot all be read."""
+    from experiments.data.tfds import find_builder  # importing TensorFlow Datasets takes seconds
+
+    for source, _ in config.sources:
+        kind, _, name = source.partition(":")
+        if kind == "tfds":
+            for split in find_builder(name, config.dir).info.splits.values():
+                files = zip(split.filepaths, split.shard_lengths)
+                yield from (
+                    str(path) for path, length in files if ".tfrecord" in path.name and _is_damaged(path, length)
+                )
+
+
+def _is_damaged(path, length):
+    """Whether a file does not hold `length` records that can be read: one cut short may end where a record does."""
+    try:
+        return length != sum(1 for _ in tf.data.TFRecordDataset([str(path)]))
+    except tf.errors.OpError:
+        return True

@@ -1,0 +1,1 @@
+"""Models for use without this project: SavedModel, ONNX and TFLite, compared with Keras before they are handed out."""

@@ -1,0 +1,155 @@
+"""Paths that a person names: local ones, and URLs such as `gs://bucket/run` that TensorFlow reads and writes.
+
+What storage refuses (a full disk, a folder that is gone or read-only) ends as one line, not as a traceback.
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import tempfile
+
+import tensorflow as tf
+from etils import epath
+
+from convnext.port.files import TEMPORARY
+from convnext.port.files import replacing as replacing_local_file
+from convnext.pretrained import IN_FOLDER, PretrainedError
+from experiments.errors import RunError, UserError
+
+# What reading and writing raise: Python's own, and TensorFlow's for URLs and checkpoints.
+FAULTS = (OSError, tf.errors.OpError)
+
+
+class StorageError(RunError):
+    """A file of a run cannot be written."""
+
+
+def as_path(path):
+    """Returns a `pathlib.Path`, or for a URL an `etils.epath.Path` of the same methods.
+
+    Raises:
+        UserError: if TensorFlow has no file system for the URL.
+    """
+    if not is_url(path):
+        return pathlib.Path(path).expanduser()
+    try:
+        return epath.Path(str(path))
+    except KeyError as error:
+        raise UserError(f"{path}: paths are local, or URLs such as gs://bucket/run.") from error
+
+
+def is_url(path):
+    """Whether a path is a URL."""
+    return "://" in str(path)
+
+
+def reason(error):
+    """Returns in a few words why storage refused."""
+    if isinstance(error, tf.errors.OpError):  # "{{node ...}} /a/path; No space left on device [Op:SaveV2]"
+        return error.message.partition(" [Op:")[0].rpartition("; ")[2].strip().rstrip(".")
+    return os.strerror(error.errno) if getattr(error, "errno", None) else str(error).rstrip(".")
+
+
+def remove(path):
+    """Removes a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        path.rmtree() if is_url(path) else shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a local temporary path of the same suffix, whose file takes the place of `path` once it is whole.
+
+    Raises:
+        StorageError: if it cannot be written; what was there before stays.
+    """
+    try:
+        with _uploading(path) if is_url(path) else replacing_local_file(path) as temporary:
+            yield temporary
+    except FAULTS as error:
+        raise StorageError(f"{path} cannot be written: {reason(error)}.") from error
+
+
+def append(path, text):
+    """Adds to the end of a text file, all or nothing.
+
+    Raises:
+        OSError, tf.errors.OpError: if it cannot be written.
+    """
+    if is_url(path):
+        with path.open("a") as file:
+            file.write(text)
+        return
+    with open(path, "ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        content = text.encode()
+        try:
+            while content:
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(end)  # a full disk takes a part of a line
+            raise
+
+
+@contextlib.contextmanager
+def local_copy(source, beside=()):
+    """Gives a local path of weights: `source` itself, or for a URL a copy for as long as the context lasts.
+
+    Args:
+        source: path or URL of a file, or of a folder that holds one of `convnext.pretrained.IN_FOLDER`.
+        beside: names of other files of its folder that are needed too, where they are there.
+
+    Raises:
+        PretrainedError: what is raised in the context, with the URL in place of the copy.
+    """
+    if not is_url(source):
+        yield source
+        return
+    path = as_path(source)
+    with tempfile.TemporaryDirectory() as temporary:
+        is_folder = path.is_dir()
+        folder, names = (path, IN_FOLDER) if is_folder else (path.parent, (path.name,))
+        names = [name for name in names if (folder / name).exists()][:1]
+        for name in (*names, *(name for name in beside if (folder / name).exists())):
+            tf.io.gfile.copy(str(folder / name), str(pathlib.Path(temporary, name)))
+        try:
+            yield pathlib.Path(temporary) if is_folder else pathlib.Path(temporary, path.name)
+        except PretrainedError as error:
+            raise PretrainedError(str(error).replace(temporary, str(folder))) from error
+
+
+@contextlib.contextmanager
+def local_output(path):
+    """Gives a local path for a file or folder: `path` itself, or for a URL one that is copied there at the end.
+
+    Raises:
+        StorageError: if it cannot be copied.
+    """
+    if not is_url(path):
+        yield pathlib.Path(path)
+        return
+    url = as_path(path)
+    with tempfile.TemporaryDirectory() as temporary:
+        local = pathlib.Path(temporary, url.name)
+        yield local
+        for file in [local] if local.is_file() else sorted(other for other in local.rglob("*") if other.is_file()):
+            target = url if file == local else url / file.relative_to(local).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as copy:
+                shutil.copy(file, copy)
+
+
+@contextlib.contextmanager
+def _uploading(path):
+    """Gives a local path whose file is copied beside a URL, and takes its place once it is whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        local, beside = pathlib.Path(folder, path.name), path.with_name(f"{TEMPORARY}{path.name}")
+        yield local
+        try:
+            tf.io.gfile.copy(str(local), str(beside), overwrite=True)
+            tf.io.gfile.rename(str(beside), str(path), overwrite=True)
+        finally:
+            remove(beside)

@@ -1,0 +1,127 @@
+"""The workers of a run that spreads over several hosts: who they are, and which of them this process is."""
+
+import dataclasses
+import json
+import os
+
+import tensorflow as tf
+
+from experiments.errors import UserError
+
+# Ports of Slurm's workers: a job has one of its own on every host, below those that systems give to connections.
+FIRST_PORT, NUM_PORTS = 12000, 20000
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The workers of a run.
+
+    Args:
+        addresses: `HOST:PORT` of each worker; the first is the chief, which alone writes into the workdir.
+        index: number of this process among them.
+    """
+
+    addresses: tuple[str, ...]
+    index: int
+
+    @property
+    def is_chief(self):
+        """Whether this process is the chief."""
+        return self.index == 0
+
+    def name(self, index):
+        """Returns what a person calls a worker."""
+        return f"worker {index} ({self.addresses[index]})"
+
+    def endpoint(self, index):
+        """Returns `(host, port)` of a worker."""
+        host, _, port = self.addresses[index].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def resolver(self):
+        """Returns what TensorFlow's strategies take, with the number of GPUs that this process sees."""
+        workers = tf.train.ClusterSpec({"worker": list(self.addresses)})
+        accelerators = {"GPU": len(tf.config.list_physical_devices("GPU"))}
+        return tf.distribute.cluster_resolver.SimpleClusterResolver(
+            workers, task_type="worker", task_id=self.index, num_accelerators=accelerators, rpc_layer="grpc"
+        )
+
+
+def find_cluster(environment=os.environ):
+    """Returns the `Cluster` that TF_CONFIG describes or, without it, the variables of a step of Slurm.
+
+    Args:
+        environment: mapping of environment variables; Slurm's are always those of the process.
+
+    Raises:
+        UserError: if neither is there, or what is there is wrong.
+    """
+    if environment.get("TF_CONFIG"):
+        return _from_tf_config(environment["TF_CONFIG"])
+    if "SLURM_PROCID" in environment:
+        return _from_slurm(environment)
+    raise UserError(
+        "distribution=multiworker needs TF_CONFIG, or Slurm's variables (start the command with srun); neither is set."
+    )
+
+
+def _from_tf_config(text):
+    """The workers of `{"cluster": {"worker": [...]}, "task": {"type": "worker", "index": 0}}`.
+
+    A job called `chief` is the first worker.
+    """
+    try:
+        config = json.loads(text)
+        jobs, task = config["cluster"], config["task"]
+        kinds = [kind for kind in ("chief", "worker") if kind in jobs]
+        if set(jobs) - set(kinds) or not kinds:
+            raise ValueError("its cluster has workers and at most a chief")
+        workers = [(kind, i, address) for kind in kinds for i, address in enumerate(jobs[kind])]
+        addresses = tuple(address for *_, address in workers)
+        wrong = [address for address in addresses if not _is_address(address)]
+        if wrong or len(set(addresses)) < len(addresses):
+            raise ValueError(f"{wrong[0]!r} is no HOST:PORT" if wrong else "it has one address twice")
+        own = [i for i, (kind, number, _) in enumerate(workers) if (kind, number) == (task["type"], task["index"])]
+        if not own:
+            raise ValueError(f"its task, {task['type']} {task['index']}, is not in its cluster")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"distribution=multiworker: TF_CONFIG is wrong: {reason}. It looks like "
+            '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}.'
+        ) from error
+    return Cluster(addresses, own[0])
+
+
+def _is_address(address):
+    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+
+
+def _from_slurm(environment):
+    try:
+        tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "0"))
+        # The workers' addresses are all that is wanted of the resolver: which GPUs a task sees is Slurm's matter.
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            port_base=FIRST_PORT + int(environment.get("SLURM_JOB_ID", "0")) % NUM_PORTS,
+            gpus_per_node=tasks,
+            gpus_per_task=1,
+            auto_set_gpu=False,
+        )
+        addresses = tuple(resolver.cluster_spec().job_tasks("worker"))
+        return Cluster(addresses, _own_index(addresses, resolver, environment))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise UserError(f"distribution=multiworker: Slurm's variables are wrong: {error}") from error
+
+
+def _own_index(addresses, resolver, environment):
+    """Returns the worker that this process is: the one at its node's name and its number on the node.
+
+    The resolver orders nodes by name, node10 before node9, which the rank of a process does not follow.
+    """
+    on_node = [a for a in addresses if a.rpartition(":")[0] == environment.get("SLURMD_NODENAME")]
+    number = int(environment.get("SLURM_LOCALID", "-1"))
+    own = addresses.index(on_node[number]) if 0 <= number < len(on_node) else resolver.task_id
+    if own is None:
+        raise ValueError(f"task {environment['SLURM_PROCID']} is none of {len(addresses)} workers.")
+    return own

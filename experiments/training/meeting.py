@@ -1,0 +1,137 @@
+"""Workers wait for each other before TensorFlow does, which would wait for an hour without a word.
+
+The chief listens at its own address until every other worker has said who it is and what it is about to run; then all
+go on, and TensorFlow takes over the port. Whoever waits in vain says for whom.
+"""
+
+import json
+import os
+import socket
+import time
+
+from experiments.errors import RunError, UserError
+
+SECONDS = 60  # for which a worker waits for the others to come up
+BETWEEN_TRIES = 0.2
+GO, STOP = "go", "stop"
+
+
+def meet(cluster, greeting, seconds=SECONDS):
+    """Waits until all workers of a cluster are there, and makes sure that they run the same.
+
+    Args:
+        cluster: a `Cluster` of two workers or more.
+        greeting: dictionary of texts and numbers that has to be the same on all workers.
+        seconds: for which it waits.
+
+    Raises:
+        RunError: if a worker does not come up in time.
+        UserError: if a worker runs something else, or the chief's port is taken.
+    """
+    deadline = time.monotonic() + seconds
+    if cluster.is_chief:
+        _receive(cluster, greeting, seconds, deadline)
+    else:
+        _announce(cluster, greeting, seconds, deadline)
+
+
+def _receive(cluster, greeting, seconds, deadline):
+    """What the chief does."""
+    others = range(1, len(cluster.addresses))
+    present = {}
+    with _listen(cluster) as server:
+        try:
+            while len(present) < len(others):
+                _accept(server, present, greeting, cluster, deadline)
+                present = {index: connection for index, connection in present.items() if not _has_left(connection)}
+        except TimeoutError:
+            missing = ", ".join(cluster.name(index) for index in others if index not in present)
+            message = f"These workers did not come up within {seconds:g} s: {missing}."
+            _say_to(present, STOP, message)
+            raise RunError(message) from None
+        except UserError as error:
+            _say_to(present, STOP, str(error))
+            raise
+        _say_to(present, GO)
+
+
+def _listen(cluster):
+    _, port = cluster.endpoint(0)
+    dual = socket.has_dualstack_ipv6()
+    try:
+        return socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual)
+    except OSError as error:
+        raise UserError(f"{cluster.name(0)} cannot listen at its port: {os.strerror(error.errno)}.") from error
+
+
+def _accept(server, present, greeting, cluster, deadline):
+    """Adds the worker that comes next to those who are present."""
+    server.settimeout(max(deadline - time.monotonic(), 1e-3))
+    connection, _ = server.accept()
+    connection.settimeout(5.0)
+    try:
+        found = json.loads(_read_line(connection))
+        index = found.pop("worker")
+    except (OSError, ValueError, KeyError, AttributeError):  # a stranger
+        connection.close()
+        return
+    present[index] = connection
+    different = [name for name in greeting if found.get(name) != greeting[name]]
+    if different:
+        raise UserError(
+            f"{cluster.name(index)} has another {' and '.join(different)} than {cluster.name(0)}: start all workers "
+            "with the same command, on hosts with the same devices."
+        )
+
+
+def _has_left(connection):
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        connection.settimeout(5.0)
+
+
+def _say_to(present, *words):
+    """Says the same to all who are present, and waits until they have hung up: the port is free then."""
+    for connection in present.values():
+        try:
+            connection.sendall(" ".join(words).encode() + b"\n")
+            connection.recv(1)
+        except OSError:  # it has left, which will be noticed
+            pass
+        finally:
+            connection.close()
+
+
+def _announce(cluster, greeting, seconds, deadline):
+    """What all others do."""
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            with socket.create_connection(cluster.endpoint(0), timeout=min(left, 5.0)) as connection:
+                connection.sendall(json.dumps({**greeting, "worker": cluster.index}).encode() + b"\n")
+                connection.settimeout(max(deadline - time.monotonic(), 1e-3))
+                word, _, message = _read_line(connection).partition(" ")
+        except OSError:
+            word = message = ""
+        if word == GO:
+            return
+        if word == STOP:
+            raise RunError(message)
+        time.sleep(BETWEEN_TRIES)
+    raise RunError(f"{cluster.name(0)}, or one that it waits for, did not come up within {seconds:g} s.")
+
+
+def _read_line(connection):
+    """Reads up to the end of a line; empty if the other hangs up."""
+    text = b""
+    while not text.endswith(b"\n"):
+        piece = connection.recv(4096)
+        if not piece:
+            return ""
+        text += piece
+    return text.decode().rstrip("\n")

@@ -1,0 +1,70 @@
+"""The process that talks to Weights & Biases for a run; the run itself never does.
+
+Whatever Weights & Biases waits for, raises or breaks down with stays in here. The run starts this file as a program of
+its own, and writes lines of JSON to its standard input: first the arguments of `wandb.init`, then what is to be logged.
+The end of the input ends it. With `--check` it tells by its exit code whether there are credentials.
+"""
+
+import json
+import sys
+
+NO_CREDENTIALS = 3  # exit code of `--check`
+
+
+def main():
+    """Does what the lines of the standard input say."""
+    try:
+        import wandb
+
+        run = _start(wandb, json.loads(sys.stdin.readline()))
+    except Exception as error:
+        _warn(f"cannot start ({_reason(error)}): the run goes on without it")
+        run = None
+    for line in sys.stdin:  # to the end: the run must not find the pipe broken
+        if run is None:
+            continue
+        try:
+            _log(wandb, run, **json.loads(line))
+        except Exception as error:
+            _warn(f"takes no more metrics ({_reason(error)}): the run goes on without it")
+            run = None
+    if run is not None:
+        try:
+            run.finish()
+        except Exception as error:
+            _warn(f"did not finish ({_reason(error)})")
+
+
+def check():
+    """Ends this program with `NO_CREDENTIALS` if Weights & Biases knows no API key; asks nobody for one."""
+    import wandb
+
+    if not wandb.login(prompt=False, verify=False):
+        sys.exit(NO_CREDENTIALS)
+
+
+def _start(wandb, start):
+    settings = wandb.Settings(**start["settings"])
+    try:
+        return wandb.init(**start["arguments"], mode=start["mode"], settings=settings)
+    except Exception as error:
+        if start["mode"] != "online":
+            raise
+        _warn(f"is not reached ({_reason(error)}): recording offline; `wandb sync` sends it later")
+        return wandb.init(**start["arguments"], mode="offline", settings=settings)
+
+
+def _log(wandb, run, step, metrics, pictures):
+    run.log({**metrics, **{name: wandb.Image(path) for name, path in pictures.items()}}, step=step)
+
+
+def _warn(text):
+    print(f"wandb {text}.", file=sys.stderr, flush=True)
+
+
+def _reason(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+if __name__ == "__main__":
+    check() if sys.argv[1:] == ["--check"] else main()

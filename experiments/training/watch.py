@@ -1,0 +1,104 @@
+"""A worker that dies ends the others, in less than a minute and with a message.
+
+TensorFlow notices after a while, in one of several ways, and sometimes not at all. So each worker looks every few
+seconds whether the ports of the others, which TensorFlow holds open, still answer. A worker that hangs answers; for
+that TensorFlow has heartbeats of its own.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+
+import tensorflow as tf
+
+from experiments.errors import RunError
+
+BETWEEN_PROBES, PROBE_TIMEOUT = 2.0, 5.0  # seconds
+LOST_AFTER = 8.0  # seconds without an answer
+GRACE = 5.0  # seconds in which the main thread may end by itself
+# What TensorFlow raises where a collective operation cannot be completed.
+COLLECTIVE_ERRORS = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InternalError,
+)
+
+
+class Watch:
+    """Context in which the loss of another worker ends this one, with a `RunError` or, where the main thread is caught
+    in an operation that never ends, by ending the process with exit code 1.
+
+    Args:
+        cluster: the `Cluster`.
+        latest_checkpoint: function without arguments that returns words on what there is to go on from.
+    """
+
+    def __init__(self, cluster, latest_checkpoint):
+        self._watched = [index for index in range(len(cluster.addresses)) if index != cluster.index]
+        self._cluster = cluster
+        self._latest_checkpoint = latest_checkpoint
+        self._answered = {}
+        self._found = threading.Event()
+        self._over = threading.Event()
+
+    def __enter__(self):
+        now = time.monotonic()
+        self._answered = dict.fromkeys(self._watched, now)
+        threading.Thread(target=self._run, daemon=True).start()
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        if isinstance(error, COLLECTIVE_ERRORS) and not self._over.is_set():
+            self._found.wait(LOST_AFTER + 2 * PROBE_TIMEOUT)
+            self.end()
+            if self._found.is_set() or "ollective" in str(error):
+                raise RunError(self._message()) from error
+        self.end()
+
+    def end(self):
+        """Stops watching: from here on the workers may leave when they like."""
+        self._over.set()
+
+    def only_chief(self):
+        """Watches the chief alone from here on."""
+        self._watched = [index for index in self._watched if index == 0]
+
+    def check(self):
+        """Raises RunError if a worker is lost."""
+        if self._found.is_set():
+            raise RunError(self._message())
+
+    def _run(self):
+        while not self._over.wait(BETWEEN_PROBES):
+            for index in list(self._watched):
+                if self._answers(index):
+                    self._answered[index] = time.monotonic()
+            if self._lost():
+                self._found.set()
+                if not self._over.wait(GRACE):
+                    print(f"error: {self._message()}", file=sys.stderr, flush=True)
+                    os._exit(1)
+                return
+
+    def _answers(self, index):
+        try:
+            socket.create_connection(self._cluster.endpoint(index), timeout=PROBE_TIMEOUT).close()
+        except OSError:
+            return False
+        return True
+
+    def _lost(self):
+        now = time.monotonic()
+        return [index for index in self._watched if now - self._answered[index] > LOST_AFTER]
+
+    def _message(self):
+        names = " and ".join(self._cluster.name(index) for index in self._lost()) or "another worker"
+        return (
+            f"The connection to {names} is lost; {self._latest_checkpoint()}. See what that worker said last, and "
+            "start all workers again with the same command."
+        )

@@ -1,0 +1,50 @@
+"""Exports a model as a SavedModel, as ONNX or as TFLite, for use without this project.
+
+python -m launch.export --model=runs/own_finetuned --format=onnx --output=classifier.onnx
+python -m launch.export --model=runs/own --format=saved_model --output=encoder --input_size=free
+python -m launch.export --model=runs/own_finetuned --format=onnx --output=classifier.onnx --preprocessing=inside \
+    --outputs=probabilities [--data=folder:PATH --images=100]
+
+What was written is loaded by the format's own runtime and compared with the Keras model on photographs, or on the
+images that --data names; it stays if no number differs by more than --tolerance. The batch size is free.
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments.errors import UserError
+from experiments.export import export
+from experiments.export.formats import FORMATS
+from experiments.export.serving import INPUT_DTYPES, OUTPUTS
+from launch.command import run_command
+
+
+def main(arguments):
+    """Exports what the flags name."""
+    del arguments
+    values = flags.FLAGS
+    for name, example in (("model", "runs/own"), ("format", "onnx"), ("output", "model.onnx")):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+    request = export.Request(
+        values.format, values.outputs or "", values.input_size, values.preprocessing, values.input_dtype
+    )
+    export.run(values.model, values.output, request, values.data, values.data_dir, values.images, values.tolerance)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Workdir of a finished run, or a file of weights.")
+    flags.DEFINE_enum("format", None, list(FORMATS), "What to write; onnx needs the extra `export`.")
+    flags.DEFINE_string("output", None, "New file, or new folder of a SavedModel; OUTPUT.json describes it.")
+    flags.DEFINE_enum("outputs", None, list(OUTPUTS), "By default logits of a classifier, features of an encoder.")
+    flags.DEFINE_string("input_size", export.FIXED, "`fixed`, that of the run; `free`; or a number of pixels.")
+    flags.DEFINE_enum(
+        "preprocessing", export.OUTSIDE, [export.INSIDE, export.OUTSIDE], "Where pixels in [0, 255] are normalized."
+    )
+    flags.DEFINE_enum("input_dtype", "uint8", list(INPUT_DTYPES), "Of the pixels, with --preprocessing=inside.")
+    flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH to compare on; by default two photographs.")
+    flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets.")
+    flags.DEFINE_integer("images", export.NUM_IMAGES, "Number of images to compare on.", lower_bound=1)
+    flags.DEFINE_float("tolerance", export.TOLERANCE, "Largest difference.", lower_bound=0.0)
+    run_command(main)

@@ -1,0 +1,37 @@
+"""Writes the features of images into a file.
+
+python -m launch.extract --model=runs/own --data=folder:PATH --output=features.npz
+python -m launch.extract --model=runs/own --output=features.parquet [--split=test]
+
+A row for each image that can be read: its name, the features of the last stage averaged over the positions (float32),
+and its class where the folder has them.
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments.errors import UserError
+from experiments.extraction import extract
+from launch.command import run_command
+
+
+def main(arguments):
+    """Extracts what the flags name."""
+    del arguments
+    values = flags.FLAGS
+    if not values.model:
+        raise UserError("--model is missing: name the workdir of a finished run.")
+    if not values.output:
+        raise UserError("--output is missing: name the .npz or .parquet file to write.")
+    extract.run(values.model, values.output, values.data, values.data_dir, values.split, values.batch_size)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Workdir of a finished run, or a .keras file in one.")
+    flags.DEFINE_string("output", None, "New .npz or .parquet file.")
+    flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH; by default the images of the run.")
+    flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
+    flags.DEFINE_enum("split", extract.ALL, [extract.ALL, *extract.SPLITS], "Which of the images.")
+    flags.DEFINE_integer("batch_size", extract.BATCH_SIZE, "Images at a time.", lower_bound=1)
+    run_command(main)

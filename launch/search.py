@@ -1,0 +1,35 @@
+"""Draws images and those that are most like them, by the features that launch.extract wrote.
+
+python -m launch.search --features=features.npz --query=photo.jpg --output=search.png [--k=8]
+python -m launch.search --features=features.npz --query=cats/1.jpg --query=dogs/7.jpg --output=search.png
+
+A query is the name of an image in the file of features, or an image file; like is what has a high cosine similarity.
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments.errors import UserError
+from experiments.extraction import search
+from launch.command import run_command
+
+
+def main(arguments):
+    """Searches what the flags name."""
+    del arguments
+    values = flags.FLAGS
+    for name, example in (("features", "features.npz"), ("query", "photo.jpg"), ("output", "search.png")):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+    search.run(values.features, values.query, values.output, values.k, values.data, values.model)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("features", None, "File that launch.extract wrote.")
+    flags.DEFINE_multi_string("query", [], "Name of an image in it, or an image file; may be repeated.")
+    flags.DEFINE_string("output", None, "New PNG file.")
+    flags.DEFINE_integer("k", search.NEIGHBOURS, "Number of nearest images.", lower_bound=1)
+    flags.DEFINE_string("data", "", "folder:PATH, if the folder of the images has been moved.")
+    flags.DEFINE_string("model", "", "Workdir or file of the model, if it has been moved; for new image files alone.")
+    run_command(main)

@@ -1,0 +1,201 @@
+"""Files of weights that are damaged or malicious: loaded as they are, or refused in one line; they never run code."""
+
+import ast
+import pathlib
+import pickle
+import zipfile
+
+import h5py
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convnext.errors import PretrainedError
+from convnext.port import Architecture, read_weights, write_weights
+from convnext.pretrained import load_pretrained
+from tests.comparison import to_numpy
+from tests.fuzz import damaged, fuzzed
+from tests.small_models import randomize, small_backbone, variables_of
+
+ROOT = pathlib.Path(__file__).parents[2]
+SUFFIXES = (".keras", ".weights.h5", ".safetensors")
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = small_backbone(depths=(1, 1), dims=(2, 3))
+    randomize(variables_of(model))
+    return model
+
+
+@pytest.fixture(scope="module")
+def contents(model, tmp_path_factory):
+    """The bytes of a file of each kind, with the same weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    model.save(folder / "x.keras")
+    model.save_weights(folder / "x.weights.h5")
+    write_weights(read_weights(folder / "x.keras"), folder / "x.safetensors", "fair")
+    return {suffix: (folder / f"x{suffix}").read_bytes() for suffix in SUFFIXES}
+
+
+def load(model, path):
+    """Loads a file; returns what a person is told if it is refused, after the path, or None."""
+    before = {name: to_numpy(variable) for name, variable in variables_of(model).items()}
+    try:
+        Architecture.of(read_weights(path), path)
+        load_pretrained(model, path)
+    except PretrainedError as error:
+        assert str(error).startswith(str(path)) and len(str(error)) < 2000
+        for name, variable in variables_of(model).items():
+            np.testing.assert_array_equal(to_numpy(variable), before[name])
+        return str(error).removeprefix(str(path))
+    return None
+
+
+@fuzzed(25)
+@given(data=st.data())
+def test_damaged_files_are_loaded_or_refused(model, contents, tmp_path_factory, data):
+    suffix = data.draw(st.sampled_from(SUFFIXES))
+    path = tmp_path_factory.getbasetemp() / f"damaged{suffix}"
+    path.write_bytes(data.draw(damaged(contents[suffix])))
+    before = {name: to_numpy(variable) for name, variable in variables_of(model).items()}
+    if load(model, path) is None and suffix == ".keras":  # which has checksums
+        for name, variable in variables_of(model).items():
+            np.testing.assert_array_equal(to_numpy(variable), before[name])
+    path.write_bytes(contents[suffix])
+    assert load(model, path) is None
+
+
+@fuzzed(25)
+@given(data=st.data())
+def test_arrays_of_odd_names_and_shapes_are_refused(model, contents, tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "odd.safetensors"
+    tensors = safetensors.numpy.load(contents[".safetensors"])
+    for name in data.draw(st.lists(st.sampled_from(sorted(tensors)), min_size=1, max_size=3)):
+        shape = tuple(data.draw(st.lists(st.integers(0, 5), max_size=5)))
+        kind = data.draw(st.sampled_from(("float32", "float16", "int8", "float64", "bool")))
+        renamed = data.draw(st.sampled_from((name, name, name.replace("0", "99999999"), name + ".x", "")))
+        tensors[renamed] = np.zeros(shape, kind)
+    path.write_bytes(safetensors.numpy.save(tensors))
+    load(model, path)
+    path.write_bytes(contents[".safetensors"])
+    assert load(model, path) is None
+
+
+def test_a_lambda_in_a_keras_file_does_not_run(model, tmp_path):
+    marker = tmp_path / "it ran"
+    touch = keras.layers.Lambda(lambda x, path=str(marker): (__import__("pathlib").Path(path).touch(), x)[1])
+    evil = keras.Sequential([keras.Input((2,)), touch])
+    assert marker.exists()
+    marker.unlink()
+    evil.save(tmp_path / "evil.keras")
+    assert load(model, tmp_path / "evil.keras").startswith((" does not fit", " has not all weights"))
+    assert not marker.exists()
+
+
+class Evil:
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".keras", ".safetensors", ".weights.h5"])
+def test_a_malicious_pickle_does_not_run_whatever_it_is_called(model, tmp_path, suffix):
+    marker, path = tmp_path / "it ran", tmp_path / f"evil{suffix}"
+    path.write_bytes(pickle.dumps({"model": Evil(marker)}))
+    assert load(model, path)
+    assert not marker.exists()
+
+
+def test_weights_that_a_file_only_declares_are_refused(model, contents, tmp_path):
+    path = tmp_path / "x.weights.h5"
+
+    def refusal(change):
+        path.write_bytes(contents[".weights.h5"])
+        with h5py.File(path, "a") as file:
+            group = file["stem/conv/vars"] if "stem" in file else next(iter(file.values()))
+            change(group)
+        return load(model, path)
+
+    def elsewhere(group):
+        secret = tmp_path / "secret"
+        secret.write_bytes(bytes(64))
+        group.create_dataset("9", (16,), "f4", external=[(str(secret), 0, 64)])
+
+    def nowhere(group):
+        group.create_dataset("9", (2**38,), "f4")
+
+    assert "takes its values from another file" in refusal(elsewhere)
+    assert "declares 1,099,511,627,776 bytes, which the file does not have" in refusal(nowhere)
+
+
+def test_an_archive_that_unpacks_to_more_than_weights_can_is_refused(model, tmp_path):
+    path = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(10**7))
+    assert "declares more weights than fit into a file of its size" in load(model, path)
+
+
+def test_a_few_numbers_do_not_make_a_huge_model(contents, tmp_path):
+    path = tmp_path / "huge.safetensors"
+    tensors = safetensors.numpy.load(contents[".safetensors"])
+    tensors["stages.0.0.dwconv.weight"] = np.zeros((10**6, 1, 1, 1), "float32")
+    path.write_bytes(safetensors.numpy.save(tensors))
+    with pytest.raises(PretrainedError, match="is no ConvNeXt: "):
+        Architecture.of(read_weights(path), path)
+
+
+# The whole tree: what could run code that lies in a file.
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml"}
+FORBIDDEN_CALLS = {"eval", "exec", "load_model", "model_from_json", "enable_unsafe_deserialization"}
+
+
+def dangers(path):
+    """Yields a line for what a file of ours does that could run code of a file that it reads."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from (
+                f"{path.name}:{node.lineno} {name}" for name in names if name.split(".")[0] in FORBIDDEN_MODULES
+            )
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            owner = getattr(getattr(node.func, "value", None), "id", "")
+            arguments = {word.arg: getattr(word.value, "value", None) for word in node.keywords}
+            unsafe = (owner, name) == ("torch", "load") and arguments.get("weights_only") is not True
+            unsafe |= arguments.get("allow_pickle") is True or arguments.get("safe_mode") is False
+            unsafe |= name in FORBIDDEN_CALLS - ({"load_model"} if "safe_mode" in arguments else set())
+            if unsafe:
+                yield f"{path.name}:{node.lineno} {name}"
+
+
+def test_nothing_that_is_loaded_can_run_code():
+    """`load_model` must say `safe_mode=True`; `torch.load` `weights_only=True`."""
+    files = [
+        path for package in ("convnext", "fcmae", "experiments", "launch") for path in (ROOT / package).rglob("*.py")
+    ]
+    assert len(files) > 100
+    assert [line for path in files for line in dangers(path)] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from yaml import load",
+        "torch.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "keras.saving.load_model(path)",
+        "keras.saving.load_model(path, safe_mode=False)",
+        "eval(text)",
+    ],
+)
+def test_a_planted_danger_is_found(tmp_path, line):
+    (tmp_path / "a.py").write_text(line)
+    assert list(dangers(tmp_path / "a.py"))

@@ -1,0 +1,79 @@
+"""Two runs in one workdir: the second is told who is there, and a killed one leaves no lock behind."""
+
+import errno
+import fcntl
+import os
+import re
+import signal
+import socket
+
+import pytest
+
+from experiments.errors import UserError
+from experiments.training.lock import only_run_in
+from tests.experiments.tiny import Lines
+
+
+def test_the_second_run_is_told_who_holds_the_workdir(tmp_path):
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with only_run_in(workdir, Lines()):
+        with pytest.raises(UserError) as error, only_run_in(workdir, Lines()):
+            pass
+        since = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}"
+        holder = f"process {os.getpid()} on {re.escape(socket.gethostname())}, since {since}"
+        pattern = f"{workdir} is in use by {holder}: wait for it, or name another --workdir."
+        assert re.fullmatch(pattern, str(error.value))
+    with only_run_in(workdir, Lines()):
+        (workdir / "result").touch()
+    assert os.listdir(workdir) == ["result"]
+
+
+def test_a_killed_run_leaves_no_lock(tmp_path):
+    """Another process holds the workdir until it is killed."""
+    ready, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        with only_run_in(tmp_path, Lines()):
+            os.write(tell, b".")
+            signal.pause()
+        os._exit(0)
+    os.read(ready, 1)
+    try:
+        with pytest.raises(UserError, match=f"in use by process {child} on "), only_run_in(tmp_path, Lines()):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert os.listdir(tmp_path) == ["run.lock"]
+    with only_run_in(tmp_path, Lines()):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_folders_in_which_nothing_was_left_are_removed(tmp_path):
+    with pytest.raises(ZeroDivisionError), only_run_in(tmp_path / "a" / "b", Lines()):
+        assert (tmp_path / "a" / "b" / "run.lock").exists()
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == []
+    with only_run_in(tmp_path / "a" / "b", Lines()):
+        (tmp_path / "a" / "b" / "result").touch()
+    assert (tmp_path / "a" / "b" / "result").exists()
+
+
+def test_a_file_system_without_locks_is_used_without_one_and_a_line_says_so(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lines = Lines()
+    with only_run_in(tmp_path, lines):
+        pass
+    assert lines == [f"{tmp_path} has no lock (No locks available): let no other run use it"]
+
+
+def test_a_url_has_no_lock_and_a_line_says_so():
+    lines = Lines()
+    with only_run_in("gs://bucket/run", lines):
+        pass
+    assert lines == ["gs://bucket/run has no lock: let no other run use it"]

@@ -1,0 +1,80 @@
+"""A run writes down what it was started by and ran on, once for each start."""
+
+import sys
+import types
+
+import keras
+import pytest
+import tensorflow as tf
+
+from experiments.circumstances import circumstances, command_line
+from experiments.training import segments
+from experiments.training.segments import RecordSegment
+from experiments.training.workdir import read_json
+
+
+@pytest.fixture
+def job(tmp_path):
+    """What a segment needs of a `Job`."""
+    return types.SimpleNamespace(
+        workdir=tmp_path,
+        plan=types.SimpleNamespace(total_steps=30),
+        split=types.SimpleNamespace(num_examples=7),
+        strategy=tf.distribute.get_strategy(),
+        model=keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]),
+    )
+
+
+@pytest.fixture(autouse=True)
+def devices(monkeypatch):
+    monkeypatch.setattr(segments, "describe_devices", lambda strategy: "1 x CPU")
+
+
+def recorded(job):
+    return read_json(job.workdir / "environment.json")["segments"]
+
+
+def test_each_start_adds_a_segment(job):
+    first = RecordSegment(job, 0)
+    first.on_train_begin()
+    assert recorded(job)[0]["ended"] is None
+    first.on_train_batch_end(12)
+    first.on_train_end()
+    second = RecordSegment(job, 12)
+    second.on_train_begin()
+    assert [(one["from_step"], one["to_step"]) for one in recorded(job)] == [(0, 12), (12, 12)]
+    assert recorded(job)[0]["ended"] >= recorded(job)[0]["started"] and recorded(job)[1]["ended"] is None
+    facts = circumstances()
+    for one in recorded(job):
+        assert {name: one[name] for name in ("hardware", "versions", "commit")}.items() <= facts.items()
+        assert (one["command"], one["images"], one["total_steps"]) == (command_line(), 7, 30)
+
+
+def test_a_run_is_seen_now_and_then(job, monkeypatch):
+    segment = RecordSegment(job, 0)
+    segment.on_train_begin()
+    segment.on_train_batch_end(5, {"loss": 1.0})
+    assert recorded(job)[0]["to_step"] == 0
+    monkeypatch.setattr(segments, "SECONDS_BETWEEN_WRITES", 0)
+    segment.on_train_batch_end(6)
+    assert recorded(job)[0]["to_step"] == 0  # metrics are logged at other steps
+    segment.on_train_batch_end(10, {"loss": 1.0})
+    assert recorded(job)[0]["to_step"] == 10
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"segments": 3}'])
+def test_a_damaged_record_is_begun_anew(job, content):
+    (job.workdir / "environment.json").write_text(content)
+    RecordSegment(job, 3).on_train_begin()
+    assert [one["from_step"] for one in recorded(job)] == [3]
+
+
+def test_the_command_is_what_one_would_type(monkeypatch):
+    main = types.SimpleNamespace(__spec__=types.SimpleNamespace(name="launch.pretrain"))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr("sys.argv", ["/elsewhere/launch/pretrain.py", "--workdir=runs/my run"])
+    assert command_line() == "python -m launch.pretrain '--workdir=runs/my run'"
+    main.__spec__ = None
+    assert command_line() == "python /elsewhere/launch/pretrain.py '--workdir=runs/my run'"
+    monkeypatch.setattr("sys.argv", [""])
+    assert command_line() is None

@@ -1,0 +1,171 @@
+"""What a person sees when storage fails, and what is left of the run."""
+
+import logging
+import os
+import re
+import shutil
+
+import pytest
+
+from experiments import pretrain
+from experiments.errors import RunError, UserError
+from experiments.paths import append
+from experiments.training.tracking import Tracker, read_metrics
+from experiments.training.workdir import check_recorded, read_json, record_config, write_json
+from tests.experiments.disks import full_disk, mounted
+from tests.experiments.tiny import Lines, change, picture_config, tiny_config
+from tests.experiments.training.test_checkpoints import files_of, make_state, names
+
+CONFIG = {
+    "model": {"depths": (1,), "dims": (4,), "stem_stride": 8},
+    "pretrain": {"steps": 6, "pictures": 2},  # of 3 steps an epoch: pictures after steps 3 and 6
+    "checkpoint_every": 2,
+}
+
+
+@pytest.fixture
+def disk(tmp_path):
+    with full_disk(tmp_path / "disk") as disk:
+        yield disk
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_and_nothing_half_written(disk):
+    _, _, checkpoints = make_state(disk.folder)
+    checkpoints.save(2)
+    disk.fill()
+    with pytest.raises(RunError) as error:
+        checkpoints.save(4)
+    disk.free()
+    good = disk.folder / "checkpoints" / "ckpt-2"
+    problem = f"The checkpoint of step 4 cannot be written: {disk.reason}"
+    assert str(error.value) == f"{problem}; the last good checkpoint is {good}."
+    assert names(disk.folder) == files_of(2)
+    checkpoints.save(4)
+    assert names(disk.folder) == files_of(2, 4)
+
+
+def test_a_disk_that_fills_before_the_checksums_leaves_no_checkpoint(disk, monkeypatch):
+    _, _, checkpoints = make_state(disk.folder)
+    write = checkpoints._checkpoint.write
+
+    def fill_after(prefix):
+        write(prefix)
+        disk.fill()
+
+    monkeypatch.setattr(checkpoints._checkpoint, "write", fill_after)
+    path = disk.folder / "checkpoints" / "ckpt-4.sha256"
+    why = f"{path} cannot be written: {disk.reason}; there is no checkpoint yet."
+    with pytest.raises(RunError, match=re.escape(f"The checkpoint of step 4 cannot be written: {why}")):
+        checkpoints.save(4)
+    disk.free()
+    assert names(disk.folder) == []
+
+
+def test_a_line_is_added_whole_or_not_at_all(disk):
+    path = disk.folder / "lines"
+    append(path, "first\n")
+    disk.fill()
+    with pytest.raises(OSError):
+        append(path, "x" * 100_000 + "\n")
+    disk.free()
+    assert path.read_text() == "first\n"
+    append(path, "second\n")
+    assert path.read_text() == "first\nsecond\n"
+
+
+def test_a_run_goes_on_without_pictures_but_not_without_checkpoints(pictures, disk, at_step, caplog):
+    """The disk is full from step 3 on, after the checkpoint of step 2 and a picture."""
+    caplog.set_level(logging.WARNING, "experiments")
+    config, workdir = picture_config(pictures, **CONFIG), disk.folder / "run"
+    at_step(3, disk.fill)
+    with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {disk.reason}; .*ckpt-2"):
+        pretrain.run(config, workdir, say=Lines())
+    for name in ("reconstructions/step_00000003.png", "curves.png"):
+        assert f"{workdir / name} cannot be written: {disk.reason}. The run goes on." in caplog.messages
+    disk.free()
+    assert names(workdir) == files_of(2)
+    assert [path for path in workdir.rglob(".*")] == []
+
+    at_step(0, None)
+    lines = Lines()
+    assert pretrain.run(config, workdir, say=lines)["steps"] == 6
+    assert "  starts from   its own checkpoint of step 2" in lines
+    assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3, 4, 5, 6]
+    assert names(workdir) == files_of(2, 4, 6)
+
+
+def test_lines_that_could_not_be_written_follow_when_there_is_room(disk):
+    tracker = Tracker(disk.folder, tiny_config())
+    tracker.begin(0)
+    for step in (1, 2, 3, 4):
+        if step == 2:
+            disk.fill()
+        elif step == 4:
+            disk.free()
+        tracker.log(step, {"loss": "x" * 5000})
+        tracker.flush()
+        assert [line["step"] for line in read_metrics(disk.folder)] == {1: [1], 2: [1], 3: [1], 4: [1, 2, 3, 4]}[step]
+    tracker.close()
+
+
+def test_a_workdir_that_vanishes_ends_the_run_and_is_not_made_anew(pictures, tmp_path, at_step):
+    workdir = tmp_path / "run"
+    at_step(3, lambda: shutil.rmtree(workdir))
+    with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {workdir} is gone."):
+        pretrain.run(picture_config(pictures, **CONFIG), workdir, say=Lines())
+    assert not workdir.exists()
+
+
+def test_a_read_only_workdir_is_refused_at_once(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "open_source", None)  # must not be called
+    with mounted(tmp_path, "ro", "size=1m") as done:
+        if not done:
+            tmp_path.chmod(0o555)
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("this user may write everywhere, and mount nothing")
+        with pytest.raises(UserError, match=f"--workdir={tmp_path / 'run'}: {tmp_path} cannot be written to."):
+            pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "run", say=Lines())
+
+
+def test_a_file_in_place_of_the_workdir_is_refused(pictures, tmp_path):
+    (tmp_path / "file").touch()
+    message = f"--workdir={tmp_path / 'file'}: {tmp_path / 'file'} is a file, not a folder."
+    with pytest.raises(UserError, match=message):
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "file", say=Lines())
+
+
+def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pictures, tmp_path):
+    config = picture_config(pictures, **CONFIG)
+    pretrain.run(config, tmp_path, say=Lines())
+    longer = change(config, "pretrain", steps=7, mask_ratio=0.5)
+    hint = re.escape("name another --workdir, or go on with the new configuration by --resume=anyway.")
+    with pytest.raises(
+        UserError, match=rf"\(pretrain.mask_ratio was 0.6, now 0.5; pretrain.steps was 6, now 7\): {hint}"
+    ):
+        pretrain.run(longer, tmp_path, say=Lines())
+    lines = Lines()
+    assert pretrain.run(longer, tmp_path, resume="anyway", say=lines)["steps"] == 7
+    assert lines[:2] == [
+        "goes on with another configuration: pretrain.mask_ratio was 0.6, now 0.5",
+        "goes on with another configuration: pretrain.steps was 6, now 7",
+    ]
+    assert "  starts from   its own checkpoint of step 6" in lines
+    assert read_json(tmp_path / "config.json")["config"]["pretrain"]["steps"] == 7
+
+    other = change(longer, "model", dims=(6,))
+    with pytest.raises(UserError, match="ckpt-7 does not fit the model and its optimizer"):
+        pretrain.run(other, tmp_path, resume="anyway", say=Lines())
+    lines = Lines()
+    assert pretrain.run(longer, tmp_path, say=lines)["steps"] == 7
+    assert lines == [f"The run in {tmp_path} is complete."]
+
+
+def test_a_field_that_is_newer_than_a_run_had_its_default(pictures, tmp_path):
+    config = picture_config(pictures, **CONFIG)
+    record_config(tmp_path, config, "pretrain")
+    recorded = read_json(tmp_path / "config.json")
+    del recorded["config"]["pretrain"]["probe_every"]
+    write_json(tmp_path / "config.json", recorded)
+    assert check_recorded(tmp_path, config, "pretrain") == []
+    with pytest.raises(UserError, match=r"pretrain.probe_every was 0, now 3"):
+        check_recorded(tmp_path, change(config, "pretrain", probe_every=3), "pretrain")

@@ -1,0 +1,113 @@
+"""The loss of another worker: noticed by its port, told in one line, and the end even of a process that is stuck."""
+
+import os
+import re
+import socket
+import sys
+import threading
+
+import pytest
+import tensorflow as tf
+
+from experiments.errors import RunError
+from experiments.training import watch
+from experiments.training.agreement import DELAY, Agreement
+from experiments.training.cluster import Cluster
+from experiments.training.watch import Watch
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """A server that answers as another worker does; the watch is quick to give it up."""
+    for name, value in {"BETWEEN_PROBES": 0.02, "PROBE_TIMEOUT": 0.5, "LOST_AFTER": 0.2, "GRACE": 30.0}.items():
+        monkeypatch.setattr(watch, name, value)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+def watching(server):
+    cluster = Cluster(("127.0.0.1:1", f"127.0.0.1:{server.getsockname()[1]}"), 0)
+    return Watch(cluster, lambda: "the last checkpoint is X"), cluster.name(1)
+
+
+def test_a_worker_that_answers_is_not_lost(port):
+    guard, _ = watching(port)
+    with guard:
+        threading.Event().wait(0.6)
+        guard.check()
+
+
+@pytest.mark.parametrize(
+    "failure", [tf.errors.UnavailableError(None, None, "Socket closed"), tf.errors.CancelledError(None, None, "x")]
+)
+def test_what_tensorflow_raises_becomes_one_line_that_names_the_worker(port, failure):
+    guard, name = watching(port)
+    message = f"The connection to {name} is lost; the last checkpoint is X. See what that worker said last, and start"
+    with pytest.raises(RunError, match=re.escape(message)), guard:
+        port.close()
+        raise failure
+
+
+def test_check_raises_when_a_worker_is_lost(port):
+    guard, name = watching(port)
+    with pytest.raises(RunError, match=re.escape(name)), guard:
+        port.close()
+        assert guard._found.wait(20)
+        guard.check()
+
+
+@pytest.mark.parametrize("error", [ValueError("a defect"), tf.errors.InvalidArgumentError(None, None, "a defect")])
+def test_errors_of_this_worker_stay_what_they_are(port, error):
+    guard, _ = watching(port)
+    with pytest.raises(type(error), match="a defect"), guard:
+        raise error
+
+
+def test_workers_may_leave_when_the_watch_is_over(port):
+    guard, _ = watching(port)
+    with guard:
+        guard.end()
+        port.close()
+        threading.Event().wait(0.6)
+        guard.check()
+
+
+def test_a_process_that_is_stuck_is_ended_with_code_1(port, monkeypatch, tmp_path):
+    guard, name = watching(port)
+    port.close()
+    monkeypatch.setattr(watch, "GRACE", 0.1)
+    child = os.fork()
+    if not child:
+        with open(tmp_path / "errors", "w", encoding="utf-8") as sys.stderr, guard:
+            threading.Event().wait(60)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    (line,) = (tmp_path / "errors").read_text().splitlines()
+    assert line.startswith(f"error: The connection to {name} is lost; the last checkpoint is X.")
+
+
+class Request:
+    """An `Interruption` by hand."""
+
+    requested = False
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_workers_agree_on_the_step_after_which_they_stop(asked):
+    """Two workers, whose steps add up what both ask."""
+    requests, told = [Request(), Request()], []
+    agreements = [Agreement(request, lambda i=i: told.append(i)) for i, request in enumerate(requests)]
+
+    def answers(batch, request):
+        total = float(request) + sum(float(other.requested) for other in requests if other is not requests[batch])
+        return {"loss": tf.constant(1.0), "requests": tf.constant(total)}
+
+    steps = [agreement.asking(answers) for agreement in agreements]
+    stopped = []
+    for step in range(10):
+        requests[asked].requested = step >= 3
+        for i in (0, 1):
+            assert set(steps[i](i)) == {"loss"}
+        stopped.append([agreement.requested for agreement in agreements])
+    assert stopped == [[False] * 2] * (3 + DELAY) + [[True] * 2] * (7 - DELAY)
+    assert told == [0, 1]

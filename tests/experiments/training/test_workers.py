@@ -1,0 +1,205 @@
+"""Two and four devices, and two workers: the same losses and weights; and what happens when a worker ends."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from experiments.training.agreement import DELAY
+from experiments.training.tracking import read_metrics
+from experiments.training.workdir import read_json
+from tests.launch.commands import ROOT
+
+STEPS, ACCUMULATION, CLIP_NORM = 20, 2, 0.02
+KILLED_AT, STOPPED_AT = 12, 7
+PRESET = f'''"""Pictures, on many devices."""
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+
+
+def get_config():
+    """Returns the preset."""
+    training = {{"steps": {STEPS}, "batch_size": 16, "warmup_epochs": 0, "evaluations": 2, "clip_norm": {CLIP_NORM}}}
+    training |= {{"accumulation_steps": {ACCUMULATION}, "base_learning_rate": 0.02, "crop_scale": (0.5, 1.0)}}
+    return Config(
+        seed=3,
+        model=ModelConfig(depths=(1,), dims=(4,), stem_stride=8, decoder_dim=8),
+        data=DataConfig(
+            image_size=32,
+            channels=1,
+            mean=(0.3,),
+            std=(0.35,),
+            source="folder:PICTURES",
+            validation_share=0.25,
+            test_share=0.125,
+        ),
+        pretrain=PretrainConfig(**training, pictures=1),
+        finetune=FinetuneConfig(
+            **training, ema_decay=0.7, mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, layer_decay=0.5
+        ),
+        log_every=1,
+        checkpoint_every=5,
+    ).to_config_dict()
+'''
+FILES = {"pretrain": ("fcmae.keras",), "finetune": ("classifier.keras", "classifier_ema.keras")}
+WAYS = {"two": ("--config.logical_cpus=2",), "four": ("--config.logical_cpus=4",)}
+
+
+def free_ports(count):
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
+
+
+def workers(name, count, *flags, present=None, at_step=()):
+    """The workers of a cluster on this machine; `at_step` is for the last of them."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    present = range(count) if present is None else present
+    return [
+        {
+            "name": name,
+            "flags": [*flags, "--config.distribution=multiworker"],
+            "environment": {
+                "TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}})
+            },
+            "at_step": at_step if index == count - 1 else (),
+        }
+        for index in present
+    ]
+
+
+def alone(name, *flags):
+    return [{"name": name, "flags": flags, "environment": {}, "at_step": ()}]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("workers")
+
+
+@pytest.fixture(scope="module")
+def outcomes(root, pictures):
+    """`{scenario: [outcome of each worker]}`; the workdir of a scenario has its name."""
+    preset = root / "preset.py"
+    preset.write_text(PRESET.replace("PICTURES", str(pictures)))
+    scenarios = {}
+
+    def flags(workdir):
+        return f"--config={preset}", f"--workdir={root / workdir}"
+
+    for task in FILES:
+        scenarios[f"{task} one"] = alone(task, *flags(f"{task} one"))
+        scenarios[f"{task} workers"] = workers(task, 2, *flags(f"{task} workers"))
+        for way, more in WAYS.items():
+            scenarios[f"{task} {way}"] = alone(task, *flags(f"{task} {way}"), *more)
+    for name, at_step in {
+        "killed": (KILLED_AT, signal.SIGKILL),
+        "killed, again": (),
+        "stopped": (STOPPED_AT, signal.SIGTERM),
+        "stopped, again": (),
+    }.items():
+        scenarios[name] = workers("finetune", 2, *flags(name.partition(",")[0]), at_step=at_step)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TF_", "KERAS_", "PYTHON"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.launch.forked_workers"],
+        input=json.dumps(list(scenarios.values())),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    print(f"{result['cpu_seconds']:.1f} s of CPU")
+    return dict(zip(scenarios, result["outcomes"]))
+
+
+def weights(folder, file):
+    model = keras.saving.load_model(folder / file, compile=False)
+    return {v.path: np.asarray(v.value) for v in model.weights if "seed_generator" not in v.path}
+
+
+def column(folder, name):
+    return np.array([line[name] for line in read_metrics(folder) if name in line])
+
+
+@pytest.mark.parametrize("way", ["two", "four", "workers"])
+@pytest.mark.parametrize("task", FILES)
+def test_losses_and_weights_are_those_of_one_device(root, outcomes, task, way):
+    for outcome in (*outcomes[f"{task} one"], *outcomes[f"{task} {way}"]):
+        assert outcome["code"] == 0, outcome["errors"]
+    one, many = root / f"{task} one", root / f"{task} {way}"
+    assert (column(one, "gradient_norm") > CLIP_NORM).all() and len(column(one, "loss")) == STEPS
+    np.testing.assert_allclose(column(many, "loss"), column(one, "loss"), rtol=0, atol=1e-5)
+    for file in FILES[task]:
+        expected, actual = weights(one, file), weights(many, file)
+        assert expected.keys() == actual.keys()
+        for name in expected:
+            np.testing.assert_allclose(actual[name], expected[name], rtol=0, atol=1e-5, err_msg=f"{file}: {name}")
+
+
+@pytest.mark.parametrize("way", ["two", "four", "workers"])
+def test_evaluation_is_that_of_one_device(root, outcomes, way):
+    """Each image counts once, in the middle of a run and at its end."""
+    names = {"pretrain": ["validation_loss"], "finetune": ["validation_top1", "validation_top1_ema"]}
+    for task in FILES:
+        one, many = root / f"{task} one", root / f"{task} {way}"
+        for name in names[task]:
+            assert len(column(one, name)) == 2
+            np.testing.assert_allclose(column(many, name), column(one, name), rtol=0, atol=1e-5)
+        ends = [read_json(folder / "summary.json") for folder in (one, many)]
+        figures = [name for name in ends[0] if "validation" in name or "test_top1" in name]
+        assert len(figures) >= len(names[task])
+        for name in figures:
+            assert ends[1][name] == pytest.approx(ends[0][name], abs=1e-5)
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_the_chief_alone_writes_and_speaks(root, outcomes, task):
+    chief, other = outcomes[f"{task} workers"]
+    assert other["output"] == ""
+    assert "  devices       2 workers x 1 x CPU, mirrored, float32\n" in chief["output"]
+    names = {path.relative_to(root / f"{task} workers") for path in (root / f"{task} workers").rglob("*")}
+    assert names == {path.relative_to(root / f"{task} one") for path in (root / f"{task} one").rglob("*")}
+
+
+def test_a_killed_worker_ends_the_others_with_a_message(outcomes, root):
+    chief, killed = outcomes["killed"]
+    assert (chief["code"], killed["code"]) == (1, -signal.SIGKILL)
+    assert chief["seconds"] - killed["seconds"] < 60
+    (line,) = [line for line in chief["errors"].splitlines() if line.startswith("error: ")]
+    assert re.fullmatch(
+        r"error: The connection to worker 1 \(127.0.0.1:\d+\) is lost; the last checkpoint is "
+        f"{root}/killed/checkpoints/ckpt-10. See what that worker said last, .*",
+        line,
+    )
+
+
+def test_a_signal_to_one_worker_stops_all_after_the_same_step(outcomes, root):
+    step = STOPPED_AT + 1 + DELAY  # it is asked with the step after it came
+    for outcome in outcomes["stopped"]:
+        assert outcome["code"] == 0, outcome["errors"]
+        assert f"Stopped at step {step} of {STEPS}; the same command goes on from there." in outcome["errors"]
+    assert (root / "stopped" / "checkpoints" / f"ckpt-{step}.index").exists()
+
+
+@pytest.mark.parametrize("way", ["killed", "stopped"])
+def test_all_workers_started_again_end_in_the_weights_of_an_undisturbed_run(root, outcomes, way):
+    for outcome in outcomes[f"{way}, again"]:
+        assert outcome["code"] == 0, outcome["errors"]
+    for file in FILES["finetune"]:
+        expected, actual = weights(root / "finetune workers", file), weights(root / way, file)
+        for name in expected:
+            np.testing.assert_array_equal(actual[name], expected[name], err_msg=f"{file}: {name}")
