@@ -225,4 +225,4 @@ class Ablations(Study):
 
     def _top1(self, arm, subset):
         final = arm.final(subset)
-        return final.result["validation_top1"] if final.is_complete and not final.has_failed else None
+        return final.result["validation_top1"] if final.is_complete and not final.has_diverged else None
