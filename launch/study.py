@@ -6,14 +6,15 @@ python -m launch.study --name=ablations --workdir=runs/ablations --plan
 
 import launch.environment  # noqa: F401, I001  (first)
 
+import sys
+
 from absl import flags
-from ml_collections import config_flags
 
 from experiments.config import Config
 from experiments.errors import UserError
 from experiments.studies import run as studies
 from experiments.studies.report import fill_document
-from launch.command import run_command
+from launch.command import define_config_flags, run_command
 
 PRESET = "experiments/presets/fashion_mnist_study.py"
 
@@ -42,9 +43,10 @@ def _study_of(values):
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", PRESET, "Preset of model, data and pretraining.", lock_config=True)
+    if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={PRESET}")  # as a default of the flag it would be read before errors are caught
+    define_config_flags("Folder for all runs of the study; what is complete there is not done again.")
     flags.DEFINE_enum("name", None, list(studies.STUDIES), "The study.")
-    flags.DEFINE_string("workdir", None, "Folder for all runs of the study; what is complete there is not done again.")
     flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Lengths of the runs; tiny shows that they run, no more.")
     flags.DEFINE_integer("seeds", 0, "Number of repetitions; by default 3, of ablations 1.", lower_bound=0)
     flags.DEFINE_string("only", "", "Pattern of the names of the runs that are done, such as seed_0/labels_600/*.")

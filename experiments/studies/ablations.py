@@ -175,7 +175,8 @@ class Ablations(Study):
         left.set_yticks(places, [row["label"].partition(":")[0] for row in rows], fontsize=8)
         left.set_xlabel(f"fine-tuned with {results['labels']} labels, top-1 in %", fontsize=9)
         right.set_xlabel("frozen encoder, all labels, top-1 in %", fontsize=9)
-        right.legend(frameon=False, fontsize=8)
+        left.margins(y=0.5 / max(1, len(rows)))
+        figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=2)
         for axis in (left, right):
             axis.grid(alpha=0.3)
         figure.savefig(path, dpi=120, format="png")
@@ -224,4 +225,4 @@ class Ablations(Study):
 
     def _top1(self, arm, subset):
         final = arm.final(subset)
-        return final.result["validation_top1"] if final.is_complete and not final.has_failed else None
+        return final.result["validation_top1"] if final.is_complete and not final.has_diverged else None

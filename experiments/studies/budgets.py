@@ -58,12 +58,12 @@ FEWER_LABELS = {
     "full": Budget(
         pretraining_steps=6300,
         few=(Length("600", 600, 64), Length("100", 400, 50)),
-        many=(Length("6000", 1000, 128), Length("all", 1050, 256, choice_steps=420)),
+        many=(Length("6000", 1000, 128), Length("all", 2110, 128, choice_steps=840)),
     ),
     "tiny": Budget(
         pretraining_steps=4,
         few=(Length("600", 3, 64), Length("100", 3, 50)),
-        many=(Length("all", 4, 256, choice_steps=2),),
+        many=(Length("all", 4, 128, choice_steps=2),),
         more_rates=1,
     ),
 }

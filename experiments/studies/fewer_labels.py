@@ -86,7 +86,7 @@ class FewerLabels(Study):
         axis.set_ylabel("top-1 on the test images, %")
         axis.grid(alpha=0.3)
         if axis.has_data():
-            axis.legend(frameon=False, loc="lower right")
+            figure.legend(frameon=False, loc="outside upper center", ncols=2)
         figure.savefig(path, dpi=120, format="png")
 
     def _count(self, length):

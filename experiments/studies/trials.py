@@ -17,10 +17,10 @@ from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_random_encoder
+from experiments.training.divergence import RECORD as DIVERGED
 from experiments.training.workdir import SUMMARY, read_json, write_json
 
 BATCH_SIZE = 256  # of evaluation
-FAILED = "failed.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,31 +101,32 @@ class Pretraining(TrainingTrial):
 class Finetuning(TrainingTrial):
     """Fine-tunes a classifier; the test images play no part in it.
 
-    A run that cannot go on, such as one whose rate is too high, is on record with a top-1 of 0, and the others go on.
-    To try it once more, remove its `failed.json`.
+    A run that diverges, because its rate is too high, counts with a top-1 of 0, and the study goes on. To try it once
+    more, remove its `nonfinite.json`.
     """
 
     task = "finetune"
 
     @property
-    def has_failed(self):
-        """Whether it began and could not go on."""
-        return (self.folder / FAILED).exists()
+    def has_diverged(self):
+        """Whether it diverged."""
+        return (self.folder / DIVERGED).exists()
 
     @property
     def is_complete(self):
-        return super().is_complete or self.has_failed
+        return super().is_complete or self.has_diverged
 
     @property
     def result(self):
-        return {"validation_top1": 0.0} if self.has_failed else super().result
+        return {"validation_top1": 0.0} if self.has_diverged else super().result
 
     def run(self, say):
         try:
             finetune.run(self.config, self.folder, say=_quiet)
             say(f"  top-1 {self.result['validation_top1']:.2f}% on the validation images")
         except RunError as error:
-            write_json(self.folder / FAILED, {"error": str(error)})
+            if not self.has_diverged:
+                raise
             say(f"  {error}")
 
 
@@ -138,7 +139,7 @@ class Testing(Trial):
 
     @property
     def is_ready(self):
-        return super().is_ready and not any(trial.has_failed for trial in self.needs)
+        return super().is_ready and not any(trial.has_diverged for trial in self.needs)
 
     def run(self, say):
         classifier = keras.saving.load_model(self.folder / "classifier.keras")

@@ -1,5 +1,7 @@
 """The order of a study, and how it goes on: with runs that only pretend to train."""
 
+import shutil
+
 import pytest
 
 from experiments import finetune, pretrain
@@ -112,21 +114,27 @@ def test_only_what_is_asked_for_is_run_and_only_when_its_time_has_come(root, mon
     assert pretence.runs == [ALL[0], *FINETUNED[:2], TESTED[0]]
 
 
-def test_a_run_that_fails_is_on_record_and_stops_no_other(root, monkeypatch):
+def test_a_run_that_diverges_stops_no_other(root, monkeypatch):
     def fail(config, workdir, say):
         if config.finetune.base_learning_rate > 0.05:  # peak rate 0.003, batch 10
             workdir.mkdir(parents=True)
-            raise RunError("The loss is nan.")
+            if diverges:
+                write_json(workdir / "nonfinite.json", {"step": 1})
+            raise RunError("The run cannot go on.")
         pretence(config, workdir, say)
 
     Pretence(root, monkeypatch)
     pretence = finetune.run
     monkeypatch.setattr(finetune, "run", fail)
+    diverges = False
+    with pytest.raises(RunError):
+        studies.run(opened(root), say=Lines())
+    shutil.rmtree(root / FINETUNED[1])
+    diverges = True
     studies.run(opened(root), say=Lines())
     rates = read_json(root / "results.json")["rows"][0]["rates"]
     assert rates["pretrained"]["tried"] == {"0.001": 51.0, "0.003": 0.0}
     assert rates["pretrained"]["chosen"] == 1e-3
-    assert read_json(root / FINETUNED[1] / "failed.json") == {"error": "The loss is nan."}
     assert not (root / FINETUNED[1] / "test.json").exists()
 
 
