@@ -2,6 +2,8 @@
 
 import faulthandler
 import functools
+import signal
+import threading
 
 import tensorflow as tf
 
@@ -56,6 +58,8 @@ def multiworker_strategy(cluster):
         raise UserError(f"distribution=multiworker needs a process of its own: {error}") from error
     finally:
         faulthandler.cancel_dump_traceback_later()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put its own in its place
 
 
 @functools.cache

@@ -9,13 +9,14 @@ import typing
 import keras
 
 from experiments.config import Config, TrainingConfig
-from experiments.data.pipeline import Preparation, training_batches
+from experiments.data.pipeline import Preparation
 from experiments.data.source import Source
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.rules import rule_table
 from experiments.paths import as_path, replacing
 from experiments.training.averaging import AveragedWeights
 from experiments.training.checkpoints import Checkpoints, FollowedCheckpoints, check_pretrained, choose_start
+from experiments.training.distributed_batches import distribute_batches
 from experiments.training.distribution import check_batch, choose_precision, describe_devices
 from experiments.training.divergence import Divergence
 from experiments.training.interruption import Interruption, stopping_at_once
@@ -206,8 +207,9 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
         record_config(job.workdir, config, training.section)
         _write_rule_table(job)
     course = _course(job, start_step)
-    batches = _distributed_batches(job, start_step, num_patches, mixing)
     devices, model, optimizer = workers.strategy, job.model, job.optimizer
+    stream = (config.seed, start_step, num_patches, mixing)
+    batches = distribute_batches(devices, job.split, job.preparation, training.batch_size, *stream)
     parts, clip_norm = training.accumulation_steps, training.clip_norm
     training_step = make_training_step(devices, model, optimizer, example_losses, parts, clip_norm, job.averages)
     began = time.perf_counter()
@@ -228,30 +230,6 @@ def _divergence(job):
         job.config.seed,
         is_recorded=job.workers.is_chief,
     )
-
-
-def _distributed_batches(job, start_step, num_patches, mixing):
-    """Returns the batches of all devices; each worker reads its own share of them."""
-    training, strategy = job.training, job.workers.strategy
-    size = training.batch_size // strategy.num_replicas_in_sync
-
-    def of_worker(context):
-        reader, num_readers = context.input_pipeline_id, context.num_input_pipelines
-        batches = training_batches(
-            job.split,
-            job.preparation,
-            training.batch_size,
-            job.config.seed,
-            start_step,
-            num_patches,
-            mixing,
-            reader,
-            num_readers,
-        )
-        devices = strategy.num_replicas_in_sync // num_readers
-        return batches.rebatch(size, drop_remainder=True).prefetch(devices) if devices > 1 else batches
-
-    return strategy.distribute_datasets_from_function(of_worker)
 
 
 @contextlib.contextmanager
