@@ -142,7 +142,7 @@ class Testing(Trial):
         return super().is_ready and not any(trial.has_diverged for trial in self.needs)
 
     def run(self, say):
-        classifier = keras.saving.load_model(self.folder / "classifier.keras")
+        classifier = keras.saving.load_model(self.folder / "classifier.keras", safe_mode=True)
         data = self.config.data
         split = open_source(data).split("test")
         top1 = TopOne(classifier, split, Preparation.of(data), BATCH_SIZE)()

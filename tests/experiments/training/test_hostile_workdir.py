@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.training.pictures import draw_curves
 from experiments.training.tracking import Tracker, read_metrics
 from experiments.training.validation import Best
-from experiments.training.workdir import check_workdir, finished_summary, record_config
+from experiments.training.workdir import check_recorded, finished_summary, record_config
 from tests.experiments.tiny import Lines
 from tests.fuzz import damaged, fuzzed
 
@@ -71,13 +71,13 @@ def test_a_damaged_configuration_never_lets_another_run_go_on(workdir, data):
     good = json.dumps({"task": "pretrain", "config": Config().to_dict()}).encode()
     content = data.draw(st.one_of(damaged(good), st.sampled_from(ODD)))
     path.write_bytes(content)
-    found = outcome(lambda: check_workdir(workdir, Config(), "pretrain"))
+    found = outcome(lambda: check_recorded(workdir, Config(), "pretrain"))
     path.write_bytes(good)
-    if found == workdir:
+    if found == []:
         assert json.loads(content) == json.loads(good) or json.loads(content)["task"] == "pretrain"
     else:
         assert found.startswith((f"{path} is damaged: name another --workdir.", f"{workdir} holds a "))
-    assert check_workdir(workdir, Config(), "pretrain") == workdir
+    assert check_recorded(workdir, Config(), "pretrain") == []
 
 
 @fuzzed(30)

@@ -33,6 +33,14 @@ class Saved(list):
         self._clock.seconds += self._seconds
 
 
+class Sound:
+    """Stands for the watch over losses and weights, which finds nothing."""
+
+    def check_losses(self, losses, step, last_good): ...
+
+    def check_weights(self, loss, step, last_good): ...
+
+
 class NotInterrupted:
     requested = False
 
@@ -56,5 +64,5 @@ def test_checkpoints_come_by_steps_and_by_minutes(monkeypatch, every, minutes, s
         return {"loss": 1.0 + batch, "unreadable": 0.0}
 
     saved = Saved(clock, seconds=200.0)
-    train(step, range(14), Course(0, 14, 7, 2, 3, every, minutes), [], saved, NotInterrupted())
+    train(step, range(14), Course(0, 14, 7, 2, 3, every, minutes), [], saved, NotInterrupted(), Sound())
     assert saved == steps

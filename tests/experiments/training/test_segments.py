@@ -20,14 +20,14 @@ def job(tmp_path):
         workdir=tmp_path,
         plan=types.SimpleNamespace(total_steps=30),
         split=types.SimpleNamespace(num_examples=7),
-        strategy=tf.distribute.get_strategy(),
+        workers=types.SimpleNamespace(strategy=tf.distribute.get_strategy(), count=1),
         model=keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]),
     )
 
 
 @pytest.fixture(autouse=True)
 def devices(monkeypatch):
-    monkeypatch.setattr(segments, "describe_devices", lambda strategy: "1 x CPU")
+    monkeypatch.setattr(segments, "describe_devices", lambda strategy, num_workers: "1 x CPU")
 
 
 def recorded(job):

@@ -102,7 +102,7 @@ def test_lines_that_could_not_be_written_follow_when_there_is_room(disk):
             disk.fill()
         elif step == 4:
             disk.free()
-        tracker.log(step, {"loss": "x" * 5000})
+        tracker.log(step, {f"metric_{i}": 1.0 for i in range(300)})  # a line that needs room of its own
         tracker.flush()
         assert [line["step"] for line in read_metrics(disk.folder)] == {1: [1], 2: [1], 3: [1], 4: [1, 2, 3, 4]}[step]
     tracker.close()
