@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import time
 import zlib
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from experiments.errors import UserError
 from experiments.training.agreement import Agreement
+from experiments.training.checkpoints import FOLDER
 from experiments.training.cluster import Cluster, find_cluster
 from experiments.training.distribution import local_devices, make_strategy, multiworker_strategy
 from experiments.training.meeting import meet
@@ -143,7 +145,7 @@ def on_workers(config, task, workdir, say, work):
 
 
 def _newest_checkpoint(workdir):
-    latest = tf.train.latest_checkpoint(f"{workdir}/checkpoints")
+    latest = tf.train.latest_checkpoint(pathlib.Path(workdir).expanduser() / FOLDER)
     return f"the last checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
 
