@@ -145,7 +145,7 @@ def on_workers(config, task, workdir, say, work):
 
 
 def _newest_checkpoint(workdir):
-    latest = tf.train.latest_checkpoint(pathlib.Path(workdir).expanduser() / FOLDER)
+    latest = tf.train.latest_checkpoint(str(pathlib.Path(workdir).expanduser() / FOLDER))
     return f"the last checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
 
