@@ -95,7 +95,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_names_step_and_checkpo
     assert message.startswith(("The loss is nan", "The loss is inf")) and f" at step {step}; " in message
     assert good.format(tmp_path) in message
     if checkpoint_every == 1:
-        assert f"ckpt-{step - 1}." in message
+        assert f"ckpt-{step - 1};" in message
     assert not (tmp_path / "summary.json").exists()
 
 
