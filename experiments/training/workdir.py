@@ -56,7 +56,7 @@ def save_model(model, path):
         model.save(temporary)
 
 
-def read_json(path, remedy, *needed):
+def read_json(path, remedy="restore it from a copy, or delete it", *needed):
     """Returns the content of a JSON file, a dictionary.
 
     Args:
