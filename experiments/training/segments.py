@@ -71,8 +71,8 @@ class RecordSegment(keras.callbacks.Callback):
 def _recorded(path):
     """Returns the segments that are on record; none where the file is missing or damaged."""
     try:
-        return list(read_json(path, "", "segments")["segments"])
-    except (UserError, TypeError):
+        return list(read_json(path)["segments"])
+    except (UserError, LookupError, TypeError):
         return []
 
 

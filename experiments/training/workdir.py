@@ -100,12 +100,12 @@ def save_model(model, path):
         model.save(temporary)
 
 
-def read_json(path, remedy="", *needed):
+def read_json(path, remedy="restore it from a copy, or delete it", *needed):
     """Returns the content of a JSON file, a dictionary.
 
     Args:
         path: of the file.
-        remedy: what a person can do if it is damaged; may be empty.
+        remedy: what a person can do if it is damaged.
         *needed: keys that it has.
 
     Raises:
@@ -116,7 +116,7 @@ def read_json(path, remedy="", *needed):
     except (*FAULTS, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or any(key not in content for key in needed):
-        raise UserError(f"{path} is damaged{f': {remedy}' if remedy else ''}.")
+        raise UserError(f"{path} is damaged: {remedy}.")
     return content
 
 
