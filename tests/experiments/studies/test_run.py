@@ -5,10 +5,11 @@ import shutil
 import pytest
 
 from experiments import finetune, pretrain
+from experiments.circumstances import circumstances
 from experiments.errors import Interrupted, RunError, UserError
 from experiments.studies import run as studies
+from experiments.studies import trials
 from experiments.studies.budgets import Budget, Length
-from experiments.studies.trials import Probing, Testing
 from experiments.training.plan import Plan
 from experiments.training.workdir import read_json, write_json
 from tests.experiments.tiny import Lines, change, tiny_config
@@ -18,6 +19,7 @@ LENGTH = Length("20", 2, 10, rates=(1e-3, 3e-3))
 BUDGET = Budget(pretraining_steps=2, few=(LENGTH,), more_rates=0)
 FINETUNED = [f"seed_0/labels_20/{start}/rate_{rate:g}" for start in ("pretrained", "scratch") for rate in LENGTH.rates]
 TESTED = [FINETUNED[1], FINETUNED[2]]  # higher rates are better for the pretrained, lower ones from scratch
+CIRCUMSTANCES = circumstances()
 ALL = ["seed_0/pretraining", *FINETUNED, *TESTED, "seed_0/probes/pretrained", "seed_0/probes/random"]
 
 
@@ -32,11 +34,16 @@ class Pretence:
     def __init__(self, root, monkeypatch, stop_at=0):
         self.runs = []
         self._root, self._stop_at = root, stop_at
+        monkeypatch.setattr(studies, "circumstances", lambda: CIRCUMSTANCES)  # asking git takes time
         monkeypatch.setattr(pretrain, "run", self._train)
         monkeypatch.setattr(finetune, "run", self._train)
-        monkeypatch.setattr(Testing, "run", lambda trial, say: self._write(trial.folder / "test.json", test_top1=80.0))
+        monkeypatch.setattr(
+            trials.Testing, "run", lambda trial, say: self._write(trial.folder / "test.json", test_top1=80.0)
+        )
         top1 = {"20": {"knn": 70.0, "linear": 75.0}}
-        monkeypatch.setattr(Probing, "run", lambda trial, say: self._write(trial.folder / "probes.json", top1=top1))
+        monkeypatch.setattr(
+            trials.Probing, "run", lambda trial, say: self._write(trial.folder / "probes.json", top1=top1)
+        )
 
     def _train(self, config, workdir, say):
         if len(self.runs) + 1 == self._stop_at:
@@ -60,11 +67,13 @@ def opened(root, config=CONFIG, **arguments):
     return studies.open_study("fewer_labels", config, root, BUDGET, **{"num_seeds": 1, **arguments})
 
 
-@pytest.fixture
-def complete(root, monkeypatch):
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
     """The folder of a study that is complete."""
-    Pretence(root, monkeypatch)
-    studies.run(opened(root), say=Lines())
+    root = tmp_path_factory.mktemp("complete") / "study"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        Pretence(root, monkeypatch)
+        studies.run(opened(root), say=Lines())
     return root
 
 
