@@ -15,7 +15,7 @@ from experiments.reliability.process import last_step
 from experiments.reliability.settings import SoakSettings
 from tests.experiments.tiny import tiny_config
 
-STEPS, EVERY = 120, 5
+STEPS, EVERY = 80, 5
 SETTINGS = SoakSettings(kills=9, kills_while_saving=4, damages=2)
 
 
@@ -58,7 +58,8 @@ def test_kills_come_as_planned_and_a_good_run_stands_them(soak_of, tmp_path):
 
 
 def test_a_run_that_begins_anew_is_found_out(soak_of):
-    findings = soak_of("forgetful")["findings"]
+    settings = SoakSettings(kills=3, kills_while_saving=0, damages=0)
+    findings = soak_of("forgetful", settings=settings)["findings"]
     assert any("went on from step 0, with a sound checkpoint of step" in finding for finding in findings)
 
 

@@ -9,8 +9,8 @@ from tests.experiments.reliability.test_kills import fake
 from tests.experiments.tiny import tiny_config
 
 
-def watch(folder, *faults, from_step=60):
-    """What the watch finds of a run of 120 steps."""
+def watch(folder, *faults, from_step=40):
+    """What the watch finds of a run of 80 steps."""
     settings = MemorySettings(from_step=from_step)
     return memory.run(tiny_config(), settings, folder, fake(*faults), say=lambda line: None)
 
@@ -18,10 +18,10 @@ def watch(folder, *faults, from_step=60):
 def test_a_process_that_keeps_64_kib_a_step_is_found_out(tmp_path):
     results = watch(tmp_path / "memory", "leaking")
     (finding,) = results["findings"]
-    assert finding.startswith("Memory grew by ") and " from step 60 to step 120, " in finding
+    assert finding.startswith("Memory grew by ") and " from step 40 to step 80, " in finding
     (first, before), *_, (last, after) = results["resident"]
-    assert (first, last) == (60, 120)
-    assert after - before == pytest.approx(60 * 65536, rel=0.25)
+    assert (first, last) == (40, 80)
+    assert after - before == pytest.approx(40 * 65536, rel=0.25)
     assert results["growth"] == after / before - 1
 
 
@@ -31,7 +31,7 @@ def test_a_process_that_keeps_nothing_passes(tmp_path):
 
 
 def test_a_run_that_ends_before_the_first_step_that_counts_is_a_mistake(tmp_path):
-    with pytest.raises(UserError, match="The run has 120 steps: name a --from_step before its end"):
+    with pytest.raises(UserError, match="The run has 80 steps: name a --from_step before its end"):
         watch(tmp_path / "memory", from_step=200)
 
 
