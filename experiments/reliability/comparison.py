@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from experiments.training.checkpoint_files import CheckpointFiles
-from experiments.training.checkpoints import FOLDER
+from experiments.training.checkpoint_files import FOLDER, CheckpointFiles
+from experiments.training.segments import ENVIRONMENT
 from experiments.training.tracking import METRICS
 
 TIMES = ("images_per_second", "seconds")  # what no two runs have in common
@@ -127,6 +127,8 @@ def _lines(workdir):
 def _records(workdir):
     values = {path.name: path.read_text(encoding="utf-8") for path in workdir.glob("*.csv")}
     for path in workdir.glob("*.json"):
+        if path.name == ENVIRONMENT:  # which has a segment for each start
+            continue
         values[path.name] = _without_times(json.loads(path.read_text(encoding="utf-8")))
     return values
 
@@ -138,6 +140,8 @@ def _without_times(mapping):
 def _sizes(workdir):
     sizes = collections.defaultdict(list)
     for path in sorted(workdir.rglob("*")):
+        if path.name == ENVIRONMENT:  # which has a segment for each start
+            continue
         name = re.sub(r"(?<=^ckpt-)\d+", "STEP", path.name)
         sizes[str(path.relative_to(workdir).with_name(name))].append(path.stat().st_size if path.is_file() else 0)
     return sizes
