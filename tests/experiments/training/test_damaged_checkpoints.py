@@ -1,4 +1,4 @@
-"""Checkpoints with bytes changed anywhere: the very state of one of them is restored, or it is said that none can be."""
+"""Checkpoints with bytes changed anywhere: the very state of one is restored, or it is said that none can be."""
 
 import shutil
 
@@ -74,4 +74,6 @@ def test_damage_is_found_wherever_it_is(run, data):
     assert run.state() == (run.states[step] or spoilt)
     # One that only its checksums' layout was changed of may be restored too: what they say still holds.
     assert step >= max(whole, default=0)
-    assert len(notes) == sum(other > step for other in STEPS)
+    for other in STEPS:
+        if other > step and list(run.folder.glob(f"ckpt-{other}.*")):
+            assert any(f"/ckpt-{other} is " in note for note in notes)
