@@ -19,7 +19,7 @@ from tests.documentation import CODE, PAGES, ROOT, anchors, commands, links, pro
 from tests.launch.commands import run_forked
 
 COMMANDS = sorted({one for page in PAGES for one in commands(page)})
-RUNNABLE = [path.stem for path in (ROOT / "launch").glob("*.py") if "__main__" in path.read_text(encoding="utf-8")]
+RUNNABLE = [path.stem for path in (ROOT / "launch").glob("*.py") if "\nif __name__" in path.read_text(encoding="utf-8")]
 CONVERSIONS = [flags for name, flags in commands("weights") if name == "convert" and ".pt" not in " ".join(flags)]
 # Blocks of these pages go on from those before them; the blocks of export.md run in tests/launch/test_commands.py.
 CONTINUED, ELSEWHERE = ("extending",), ("export",)
@@ -107,7 +107,7 @@ def test_commands_exist_and_take_their_flags(name, arguments):
 def test_commands_and_flags_in_sentences_exist(page):
     assert set(re.findall(r"\blaunch\.([a-z]+)", prose(page))) <= set(RUNNABLE)
     inline = [code["inline"] for code in CODE.finditer(text_of(page)) if code["inline"]]
-    named = {name for code in inline for name in re.findall(r"(?<!\S)--([a-z][\w-]*)(?!\S*\.)", code)}
+    named = {name for code in inline for name in re.findall(r"(?<!\S)--([a-z][\w-]*)(?![.\w-])", code)}
     assert named - FOREIGN - flags_of_all_commands() == set()
     fields = set(re.findall(r"--config\.([a-z_0-9.]*[a-z_0-9])", text_of(page)))
     assert fields - set(command._field_names(Config().to_dict())) == set()
