@@ -60,17 +60,19 @@ def run(name, *flags, during=None):
     return Outcome(process.returncode, output, errors)
 
 
-def run_forked(commands):
+def run_forked(commands, folder=ROOT):
     """Runs commands one after the other, in forks of one process that has imported what all of them import.
 
     Args:
         commands: `{key: (name, flags)}`.
+        folder: in which they run.
 
     Returns:
         `{key: Outcome}`.
     """
     process = _start("tests.launch.forked", stdin=subprocess.PIPE)
-    output, errors = process.communicate(json.dumps(list(commands.values())), timeout=240)
+    request = {"folder": str(folder), "commands": list(commands.values())}
+    output, errors = process.communicate(json.dumps(request), timeout=240)
     assert process.returncode == 0, errors
     return {key: Outcome(**outcome) for key, outcome in zip(commands, json.loads(output))}
 

@@ -1,6 +1,7 @@
 """Runs commands in forks of this process, so that only it pays for importing TensorFlow.
 
-Reads `[[name, flags], ...]` as JSON from the standard input, and writes a list of exit code, output and errors.
+Reads `{"folder": ..., "commands": [[name, flags], ...]}` as JSON from the standard input, runs the commands in the
+folder, and writes a list of exit code, output and errors.
 """
 
 import launch.environment  # noqa: F401, I001  (first)
@@ -29,5 +30,7 @@ def run_in_fork(name, flags):
 
 
 if __name__ == "__main__":
-    outcomes = [run_in_fork(name, flags) for name, flags in json.load(sys.stdin)]
+    request = json.load(sys.stdin)
+    os.chdir(request["folder"])
+    outcomes = [run_in_fork(name, flags) for name, flags in request["commands"]]
     json.dump(outcomes, sys.stdout)

@@ -1,4 +1,4 @@
-"""Commands that do their work: pretrain, fine-tune, evaluate, export, extract, search, stop and go on."""
+"""Commands that do their work, as README and docs/ show them for images of one's own; and a run that is stopped."""
 
 import concurrent.futures
 import json
@@ -6,28 +6,34 @@ import re
 
 import pytest
 
-from tests.launch.commands import PRESET, run, run_forked, terminate_after
+from tests.documentation import commands, python_blocks
+from tests.experiments.images import encode, gradient, write
+from tests.launch.commands import PRESET, ROOT, run, run_forked, terminate_after
 
+OWN = re.compile(r"runs/own|features\.npz")
+OWN_IMAGES = [
+    one for one in dict.fromkeys(commands("README") + commands("export")) if OWN.search(" ".join(one[1]))
+]
 LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrain.evaluations=0"]
 
 
-def chain(root, preset):
-    """Pretrains, fine-tunes from it, evaluates and exports the result, and searches with it."""
-    commands = {
-        "pretrain": ("pretrain", [f"--workdir={root / 'pre'}"]),
-        "finetune": ("finetune", [f"--config.pretrained={root / 'pre'}", f"--workdir={root / 'fine'}"]),
-    }
-    commands = {name: (command, [f"--config={preset}", *flags]) for name, (command, flags) in commands.items()}
-    runs = [str(root / "pre"), f"--output={root / 'report.html'}", str(root / "fine")]
-    commands["report"] = ("report", runs)
-    commands["evaluate"] = ("evaluate", [f"--model={root / 'fine'}", "--probe=top1", "--probe=knn"])
-    commands["export"] = (
-        "export",
-        [f"--model={root / 'fine'}", "--format=saved_model", f"--output={root / 'exported'}", "--preprocessing=inside"],
-    )
-    extracted = [f"--model={root / 'pre'}", "--split=validation", f"--output={root / 'features.npz'}"]
-    search = [f"--features={root / 'features.npz'}", "--query=validation/3", "--k=2", f"--output={root / 'found.png'}"]
-    return run_forked({**commands, "extract": ("extract", extracted), "search": ("search", search)})
+def walk_through(root):
+    """Runs what the README and docs/ show for images of one's own, word for word, on small images and a tiny model."""
+    for n in range(32):
+        write(root / "photographs" / ("cats", "dogs")[n % 2] / f"{n // 2}.jpg", encode(gradient(40 + n, 50), "jpeg"))
+    write(root / "photo.jpg", encode(gradient(50, 40), "jpeg"))
+    (root / "experiments").symlink_to(ROOT / "experiments")  # where a clone has its presets
+    return run_forked({one: (one[0], adapted(*one)) for one in OWN_IMAGES}, root)
+
+
+def adapted(name, flags):
+    """The flags of a command with a folder for the one that it leaves open, and with less to do."""
+    flags = [re.sub("folder:(PATH|LABELLED)", "folder:photographs", flag) for flag in flags]
+    if name not in ("pretrain", "finetune"):
+        return flags
+    lengths = [f"--config.{name}.steps=2", f"--config.{name}.warmup_epochs=0", "--config.pretrain.batch_size=4"]
+    sizes = ("depths=(1,)", "dims=(4,)", "stem_stride=32", "decoder_dim=8")
+    return [*flags, *(f"--config.model.{size}" for size in sizes), *lengths]
 
 
 def stop_and_go_on(root, preset):
@@ -48,7 +54,7 @@ def outcomes(root):
     preset = root / "tiny.py"
     preset.write_text(PRESET)
     with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        parts = [executor.submit(sequence, root, preset) for sequence in (chain, stop_and_go_on)]
+        parts = [executor.submit(walk_through, root), executor.submit(stop_and_go_on, root, preset)]
         return {name: outcome for part in parts for name, outcome in part.result().items()}
 
 
@@ -64,81 +70,88 @@ def assert_lines(outcome, *patterns):
         assert any(re.fullmatch(pattern, line) for line in lines), f"{pattern} in {outcome.output}"
 
 
-def test_pretraining_says_what_it_does_and_what_came_of_it(outcomes, root):
-    outcome = outcomes["pretrain"]
-    assert_done(outcome)
+def of(outcomes, name, text="", nth=0):
+    """The outcome of the n-th command of a name that has some text among its flags."""
+    return [outcome for key, outcome in outcomes.items() if key[0] == name and text in " ".join(key[1])][nth]
+
+
+@pytest.mark.parametrize("one", OWN_IMAGES, ids=lambda one: " ".join((one[0], *one[1])))
+def test_commands_for_ones_own_images_run_as_they_are_written(one, outcomes):
+    assert_done(outcomes[one])
+
+
+def test_pretraining_says_what_it_does_and_what_came_of_it(outcomes):
     assert_lines(
-        outcome,
+        of(outcomes, "pretrain"),
         "pretrain",
         "  devices       1 x .*",
-        "  dataset       digits, 10 classes",
-        r"  images        1,078 to train on, as 32x32x1 \(validation 180, test 539\)",
+        r"  images        20 to train on, as 224x224x3 \(validation 3, test 3\)",
         r"  model         fcmae, [\d,]+ parameters",
-        r"  steps         4 \(0.1212 epochs of 33\), batch 32",
-        "  optimizer     AdamW, peak rate 1.87e-05 after 0 steps, .*",
-        f"  workdir       {root / 'pre'}",
+        r"  steps         2 \(0.4 epochs of 5\), batch 4",
+        "  optimizer     AdamW, peak rate 2.34e-06 after 0 steps, .*",
+        "  workdir       runs/own",
         "  starts from   random weights",
-        r"pretrain  step 4/4  loss [\d.]+ .*",
-        f"done: {root / 'pre'}",
+        r"pretrain  step 2/2  loss [\d.]+ .*",
+        "done: runs/own",
         "  task                 pretrain",
-        "  steps                4",
-        "  images               1078",
+        "  steps                2",
+        "  images               20",
         r"  validation_loss      [\d.]+",
     )
 
 
-def test_fine_tuning_starts_from_the_pretrained_encoder(outcomes, root):
-    outcome = outcomes["finetune"]
-    assert_done(outcome)
+def test_fine_tuning_starts_from_the_pretrained_encoder(outcomes):
     assert_lines(
-        outcome,
+        of(outcomes, "finetune"),
         "finetune",
-        r"  images        100 to train on, as 32x32x1 \(validation 180, test 539\)",
-        rf"  starts from   {root / 'pre' / 'encoder.keras'}: \d+ variables loaded; newly initialised: .*head/kernel.*",
-        r"finetune  step 4/4  loss [\d.]+ .*",
-        f"done: {root / 'fine'}",
+        r"  images        20 to train on, as 224x224x3 \(validation 3, test 3\)",
+        r"  starts from   runs/own/encoder.keras: \d+ variables loaded; newly initialised: .*head/kernel.*",
+        r"finetune  step 2/2  loss [\d.]+ .*",
+        "done: runs/own_finetuned",
         r"  test_top1            [\d.]+",
     )
 
 
 def test_evaluation_prints_a_table_of_the_model_beside_a_random_one(outcomes, root):
-    outcome = outcomes["evaluate"]
-    assert_done(outcome)
+    outcome = of(outcomes, "evaluate", "own_finetuned")
     assert_lines(
         outcome,
-        f"{root / 'fine' / 'classifier.keras'} on 539 test images of digits",
+        "runs/own_finetuned/classifier.keras on 3 test images of folder:photographs",
         r"top-1 \(%\) +model +random",
         r"top1 +[\d.]+ +[\d.]+",
         r"knn +[\d.]+ +[\d.]+",
     )
-    summary = json.loads((root / "fine" / "summary.json").read_text())
+    summary = json.loads((root / "runs" / "own_finetuned" / "summary.json").read_text())
     assert f"{summary['test_top1']:.2f}" in outcome.output
 
 
-def test_a_model_is_exported_with_the_difference_from_keras(outcomes, root):
-    outcome = outcomes["export"]
-    assert_done(outcome)
+def test_a_model_is_exported_with_the_difference_from_keras(outcomes):
     difference = r"largest difference from Keras on 16 images of two photographs: [\d.e-]+"
-    written = rf"{root / 'exported'}: logits of {root / 'fine' / 'classifier.keras'}, described in exported.json"
-    assert_lines(outcome, difference, written)
+    written = "classifier.onnx: logits of runs/own_finetuned/classifier.keras, described in classifier.json"
+    assert_lines(of(outcomes, "export"), difference, written)
 
 
-def test_features_are_extracted_and_searched(outcomes, root):
-    assert_done(outcomes["extract"])
-    assert_lines(outcomes["extract"], rf"{root / 'features.npz'}: 180 images, 4 features each")
-    assert_done(outcomes["search"])
-    similar = r"  [01]\.\d{3,6}  validation/\d+"
-    assert_lines(outcomes["search"], "validation/3", similar, similar, f"drawn: {root / 'found.png'}")
+def test_features_are_extracted_and_searched(outcomes):
+    assert_lines(of(outcomes, "extract"), "features.npz: 26 images, 4 features each")
+    similar = r"  [01]\.\d{3,6}  (cats|dogs)/\d+\.jpg"
+    assert_lines(of(outcomes, "search"), "photo.jpg", *[similar] * 8, "drawn: search.png")
+    both = of(outcomes, "search", "dogs/7.jpg")
+    assert_lines(both, "cats/1.jpg", *[similar] * 16, "dogs/7.jpg", *[similar] * 16, "drawn: search.png")
 
 
 def test_the_report_shows_both_runs_and_their_commands(outcomes, root):
-    assert_done(outcomes["report"])
-    assert outcomes["report"].lines == [f"written: {root / 'report.html'}"]
+    assert of(outcomes, "report").lines == ["written: report.html"]
     page = (root / "report.html").read_text(encoding="utf-8")
-    for name in ("pre", "fine"):
-        summary = json.loads((root / name / "summary.json").read_text())
-        assert f"--workdir={root / name}" in page and f">{summary['images']:,}<" in page
-    assert f"python -m launch.finetune --config={root / 'tiny.py'} --config.pretrained={root / 'pre'} " in page
+    for name in ("own", "own_finetuned"):
+        summary = json.loads((root / "runs" / name / "summary.json").read_text())
+        assert f"--workdir=runs/{name}" in page and f">{summary['images']:,}<" in page
+    assert "python -m launch.finetune --config=experiments/presets/own_images.py " in page
+
+
+@pytest.mark.parametrize("block", python_blocks("export"), ids=range(3))
+def test_python_of_export_reads_what_the_commands_wrote(block, outcomes, root, monkeypatch):
+    monkeypatch.chdir(root)
+    exec(compile(block, "docs/export.md", "exec"), {})
 
 
 def test_sigterm_saves_and_ends_with_code_0_and_a_message(outcomes):
