@@ -11,9 +11,7 @@ from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, ROOT, run, run_forked, terminate_after
 
 OWN = re.compile(r"runs/own|features\.npz")
-OWN_IMAGES = [
-    one for one in dict.fromkeys(commands("README") + commands("export")) if OWN.search(" ".join(one[1]))
-]
+OWN_IMAGES = [one for one in dict.fromkeys(commands("README") + commands("export")) if OWN.search(" ".join(one[1]))]
 LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrain.evaluations=0"]
 
 
