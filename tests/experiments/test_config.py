@@ -110,7 +110,7 @@ ERRORS = [
     ),
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
     (Config, {"precision": "float64"}, "precision='float64' is not one of auto, float32, mixed_bfloat16."),
-    (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored."),
+    (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored, multiworker."),
     (Config, {"seed": -1}, "seed is at least 0, got -1."),
     (Config, {"logical_cpus": -1}, "logical_cpus is at least 0, got -1."),
     (Config, {"log_every": 0}, "log_every is at least 1, got 0."),
