@@ -47,7 +47,10 @@ def outputs(folder):
 
 
 def fit():
-    """Trains a classifier and an autoencoder for an epoch, and returns their losses before and after."""
+    """Trains a classifier and an autoencoder, and returns their losses before and after.
+
+    On JAX it trains the autoencoder once more, on all devices, and returns what came of both: `one/...`, `all/...`.
+    """
     labels = np.arange(16) % CLASSES
     images = random_images(16, 32, 48, 3) + labels[:, None, None, None].astype("float32") * [1.0, -1.0, 0.0]
     images = images.astype("float32")
@@ -56,31 +59,30 @@ def fit():
     before = model.evaluate(images, labels, batch_size=4, verbose=0)
     model.fit(images, labels, batch_size=4, epochs=6, verbose=0)
     losses = {"fit/v2": np.array([before, model.evaluate(images, labels, batch_size=4, verbose=0)])}
-    model = make_autoencoder()
-    model.compile(keras.optimizers.AdamW(1e-2))
-    history = model.fit(images, batch_size=4, epochs=6, verbose=0).history["loss"]
-    losses["fit/fcmae"] = np.array([history[0], history[-1]])
-    return losses
+    one = fit_autoencoder(images)
+    losses["fit/fcmae"] = one["losses"][[0, -1]]
+    if keras.backend.backend() != "jax":
+        return losses
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    all_devices = fit_autoencoder(images)
+    found = {f"one/{name}": value for name, value in one.items()}
+    return losses | found | {f"all/{name}": value for name, value in all_devices.items()}
 
 
-def fit_on_devices():
-    """Trains an autoencoder on one device and then on all of JAX, whose batches `fit` divides among them.
+def fit_autoencoder(images):
+    """Trains an autoencoder on the devices of the distribution that is set.
 
     Returns:
-        `{"one/...", "all/..."}`: the losses of the epochs, the final weights, and the number of devices they lie on.
+        `{name: array}`: the losses of the epochs, the final weights, and the number of devices that these lie on.
     """
-    found = {}
-    images = random_images(16, 32, 48, 3)
-    for name, distribution in (("one", None), ("all", keras.distribution.DataParallel())):
-        keras.distribution.set_distribution(distribution)
-        keras.utils.set_random_seed(1)
-        model = make_autoencoder()
-        model.compile(keras.optimizers.AdamW(1e-2))
-        found[f"{name}/losses"] = np.array(model.fit(images, batch_size=4, epochs=3, verbose=0).history["loss"])
-        found |= {f"{name}/weight {i}": np.asarray(weight.value) for i, weight in enumerate(model.weights)}
-        found[f"{name}/devices"] = np.array(len(model.weights[0].value.devices()))
-    keras.distribution.set_distribution(None)
-    return found
+    keras.utils.set_random_seed(1)
+    model = make_autoencoder()
+    model.compile(keras.optimizers.AdamW(1e-2))
+    losses = model.fit(images, batch_size=4, epochs=6, verbose=0).history["loss"]
+    weights = {f"weight {i}": keras.ops.convert_to_numpy(weight.value) for i, weight in enumerate(model.weights)}
+    on_jax = keras.backend.backend() == "jax"
+    count = len(model.weights[0].value.devices()) if on_jax else 1
+    return {"losses": np.array(losses), "devices": np.array(count), **weights}
 
 
 def write_weights(folder):
@@ -97,6 +99,4 @@ def write_weights(folder):
 if __name__ == "__main__":
     keras.utils.set_random_seed(0)
     directory = pathlib.Path(sys.argv[1])
-    backend = keras.backend.backend()
-    of_devices = fit_on_devices() if backend == "jax" else {}
-    np.savez(directory / f"outputs_{backend}.npz", **outputs(directory), **fit(), **of_devices)
+    np.savez(directory / f"outputs_{keras.backend.backend()}.npz", **outputs(directory), **fit())

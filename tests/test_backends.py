@@ -56,8 +56,6 @@ def assert_devices_train_alike(found):
     assert len(names) > 20 and names == [name.removeprefix("all/") for name in found if name.startswith("all/")]
     for name in set(names) - {"devices"}:
         np.testing.assert_allclose(found[f"all/{name}"], found[f"one/{name}"], rtol=0, atol=1e-5, err_msg=name)
-    losses = found["one/losses"]
-    assert losses[-1] < losses[0]  # by little: what is learned of is noise
 
 
 def test_no_backend_is_imported_by_the_models_themselves(tmp_path):

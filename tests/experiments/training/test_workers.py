@@ -127,7 +127,7 @@ def outcomes(root, pictures):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=3400,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
