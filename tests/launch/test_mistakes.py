@@ -125,7 +125,8 @@ MISTAKES = {
         ["error: kills=5 is too few, 8 the least: the last comes at the end of the run"],
     ),
     "soak test without checkpoints": (
-        "soak", ["--config={preset}", "--workdir={new}", "--config.checkpoint_every=0"],
+        "soak",
+        ["--config={preset}", "--workdir={new}", "--config.checkpoint_every=0", "--config.checkpoint_minutes=1"],
         ["error: checkpoint_every=0 leaves no steps at which a checkpoint is due: use 1 or more."],
     ),
     "soak test without a preset": ("soak", ["--workdir={new}"], ["error: --config is missing: name a preset, one of "]),
