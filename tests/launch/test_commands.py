@@ -11,9 +11,7 @@ from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, ROOT, run, run_forked, terminate_after
 
 OWN = re.compile(r"runs/own|features\.npz")
-OWN_IMAGES = [
-    one for one in dict.fromkeys(commands("README") + commands("export")) if OWN.search(" ".join(one[1]))
-]
+OWN_IMAGES = [one for one in dict.fromkeys(commands("README") + commands("export")) if OWN.search(" ".join(one[1]))]
 LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrain.evaluations=0"]
 
 
@@ -31,7 +29,7 @@ def adapted(name, flags):
     flags = [re.sub("folder:(PATH|LABELLED)", "folder:photographs", flag) for flag in flags]
     if name not in ("pretrain", "finetune"):
         return flags
-    lengths = [f"--config.{name}.steps=2", f"--config.{name}.warmup_epochs=0", "--config.pretrain.batch_size=4"]
+    lengths = [f"--config.{name}.steps=1", f"--config.{name}.warmup_epochs=0", "--config.pretrain.batch_size=4"]
     sizes = ("depths=(1,)", "dims=(4,)", "stem_stride=32", "decoder_dim=8")
     return [*flags, *(f"--config.model.{size}" for size in sizes), *lengths]
 
@@ -85,17 +83,17 @@ def test_pretraining_says_what_it_does_and_what_came_of_it(outcomes):
         of(outcomes, "pretrain"),
         "pretrain",
         "  devices       1 x .*",
-        r"  images        20 to train on, as 224x224x3 \(validation 3, test 3\)",
+        r"  images        26 to train on, as 224x224x3 \(validation 3, test 3\)",
         r"  model         fcmae, [\d,]+ parameters",
-        r"  steps         2 \(0.4 epochs of 5\), batch 4",
+        r"  steps         1 \(0.1667 epochs of 6\), batch 4",
         "  optimizer     AdamW, peak rate 2.34e-06 after 0 steps, .*",
         "  workdir       runs/own",
         "  starts from   random weights",
-        r"pretrain  step 2/2  loss [\d.]+ .*",
+        r"pretrain  step 1/1  loss [\d.]+ .*",
         "done: runs/own",
         "  task                 pretrain",
-        "  steps                2",
-        "  images               20",
+        "  steps                1",
+        "  images               26",
         r"  validation_loss      [\d.]+",
     )
 
@@ -106,7 +104,7 @@ def test_fine_tuning_starts_from_the_pretrained_encoder(outcomes):
         "finetune",
         r"  images        20 to train on, as 224x224x3 \(validation 3, test 3\)",
         r"  starts from   runs/own/encoder.keras: \d+ variables loaded; newly initialised: .*head/kernel.*",
-        r"finetune  step 2/2  loss [\d.]+ .*",
+        r"finetune  step 1/1  loss [\d.]+ .*",
         "done: runs/own_finetuned",
         r"  test_top1            [\d.]+",
     )
@@ -127,7 +125,7 @@ def test_evaluation_prints_a_table_of_the_model_beside_a_random_one(outcomes, ro
 
 def test_a_model_is_exported_with_the_difference_from_keras(outcomes):
     difference = r"largest difference from Keras on 16 images of two photographs: [\d.e-]+"
-    written = "classifier.onnx: logits of runs/own_finetuned/classifier.keras, described in classifier.json"
+    written = "classifier.onnx: logits of runs/own_finetuned/classifier.keras, described in classifier.onnx.json"
     assert_lines(of(outcomes, "export"), difference, written)
 
 
