@@ -130,7 +130,7 @@ def test_a_model_is_exported_with_the_difference_from_keras(outcomes):
 
 
 def test_features_are_extracted_and_searched(outcomes):
-    assert_lines(of(outcomes, "extract"), "features.npz: 26 images, 4 features each")
+    assert_lines(of(outcomes, "extract"), "features.npz: 32 images, 4 features each")
     similar = r"  [01]\.\d{3,6}  (cats|dogs)/\d+\.jpg"
     assert_lines(of(outcomes, "search"), "photo.jpg", *[similar] * 8, "drawn: search.png")
     both = of(outcomes, "search", "dogs/7.jpg")
