@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m launch.demo --workdir=runs/demo
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

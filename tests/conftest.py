@@ -12,3 +12,17 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+# Files that take longest for their number of tests.
+LONG = (
+    "training/test_workers.py",
+    "test_backends.py",
+    "studies/test_trials.py",
+    "studies/test_run.py",
+    "tests/launch/",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Puts long files first: at the end one process would work on them alone."""
+    items.sort(key=lambda item: not any(part in item.path.as_posix() for part in LONG))
