@@ -14,15 +14,9 @@ tf.config.set_logical_device_configuration(
 )
 
 # Files that take longest for their number of tests.
-LONG = (
-    "training/test_workers.py",
-    "test_backends.py",
-    "studies/test_trials.py",
-    "studies/test_run.py",
-    "tests/launch/",
-)
+LONG = ("test_workers.py", "test_backends.py", "studies/test_trials.py", "studies/test_run.py", "tests/launch/")
 
 
 def pytest_collection_modifyitems(items):
     """Puts long files first: at the end one process would work on them alone."""
-    items.sort(key=lambda item: not any(part in item.path.as_posix() for part in LONG))
+    items.sort(key=lambda item: not any(part in str(item.path) for part in LONG))
