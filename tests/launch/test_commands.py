@@ -134,7 +134,7 @@ def test_features_are_extracted_and_searched(outcomes):
     similar = r"  [01]\.\d{3,6}  (cats|dogs)/\d+\.jpg"
     assert_lines(of(outcomes, "search"), "photo.jpg", *[similar] * 8, "drawn: search.png")
     both = of(outcomes, "search", "dogs/7.jpg")
-    assert_lines(both, "cats/1.jpg", *[similar] * 16, "dogs/7.jpg", *[similar] * 16, "drawn: search.png")
+    assert_lines(both, "cats/1.jpg", *[similar] * 16, "dogs/7.jpg", *[similar] * 16, "drawn: pets.png")
 
 
 def test_the_report_shows_both_runs_and_their_commands(outcomes, root):

@@ -1,10 +1,14 @@
-"""The soak test on a real run: killed, damaged, started again."""
+"""The soak test on a real run: killed, damaged, started again. With LONG_TESTS=1 in the environment."""
 
 import json
+import os
+
+import pytest
 
 from tests.launch.commands import PRESET, run
 
 
+@pytest.mark.skipif(os.environ.get("LONG_TESTS") != "1", reason="it takes half a minute: set LONG_TESTS=1")
 def test_a_run_that_is_killed_comes_to_the_same(tmp_path):
     (tmp_path / "tiny.py").write_text(PRESET.replace('"steps": 4', '"steps": 12').replace("log_every=2", "log_every=1"))
     kills = ["--kills=1", "--kills_while_saving=0", "--damages=1", "--forks"]
