@@ -36,7 +36,10 @@ class Interruption:
         _end_at_next_signal()
         name = signal.Signals(number).name
         # Not `print`, which may be what the signal came into.
-        os.write(STDOUT, f"{name}: the run stops and saves after this step; another signal ends it at once\n".encode())
+        with contextlib.suppress(OSError):  # who reads it may have left at the same Ctrl-C
+            os.write(
+                STDOUT, f"{name}: the run stops and saves after this step; another signal ends it at once\n".encode()
+            )
 
 
 def stopping_at_once():

@@ -261,7 +261,7 @@ def _course(job, start_step):
         job.training.batch_size,
         config.log_every,
         config.checkpoint_every,
-        config.checkpoint_minutes,
+        config.checkpoint_minutes if job.workers.is_chief else 0.0,  # the others save nothing
     )
 
 

@@ -141,7 +141,7 @@ class Window:
         """Returns the means as floats, and `images_per_second`; `unreadable` is a sum."""
         self._read()
         seconds = time.perf_counter() - self._began
-        columns = {name: [step[name] for step in self._steps] for name in self._steps[0]}
+        columns = {name: [step[name] for step in self._steps if name in step] for name in self._steps[-1]}
         means = {
             name: float(np.sum(column) if name == "unreadable" else np.mean(column)) for name, column in columns.items()
         }

@@ -72,7 +72,7 @@ def _accept(server, present, greeting, cluster, deadline):
     try:
         found = json.loads(_read_line(connection))
         index = found.pop("worker")
-    except (OSError, ValueError, KeyError, AttributeError):  # a stranger
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # a stranger
         connection.close()
         return
     present[index] = connection
