@@ -14,7 +14,7 @@ STDOUT = 1
 class Interruption:
     """Context in which SIGTERM and SIGINT (Ctrl-C) ask the run to stop after the current step.
 
-    A second signal ends the process at once, even within a step that hangs: a shell shows exit code 143 or 130.
+    A second signal ends the process at once: a shell shows exit code 143 or 130. In a step that hangs neither is heard.
 
     Attributes:
         requested: whether a signal came.

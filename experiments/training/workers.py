@@ -135,7 +135,8 @@ def on_workers(config, task, workdir, say, work):
     """
     cluster = find_cluster() if config.distribution == "multiworker" else None
     if cluster is None or len(cluster.addresses) == 1:
-        return work(Workers(make_strategy(config)), say)
+        own = dataclasses.replace(config, distribution="auto") if cluster else config
+        return work(Workers(make_strategy(own)), say)
     settings = json.dumps([task, config.to_dict()], sort_keys=True)
     meet(cluster, {"configuration": zlib.crc32(settings.encode()), "number of devices": len(local_devices(config))})
     strategy = multiworker_strategy(cluster)
