@@ -56,9 +56,9 @@ class Budget:
 
 FEWER_LABELS = {
     "full": Budget(
-        pretraining_steps=6300,
+        pretraining_steps=4210,
         few=(Length("600", 600, 64), Length("100", 400, 50)),
-        many=(Length("6000", 1000, 128), Length("all", 2110, 128, choice_steps=840)),
+        many=(Length("6000", 700, 128), Length("all", 1684, 128, choice_steps=842)),
     ),
     "tiny": Budget(
         pretraining_steps=4,
