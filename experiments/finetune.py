@@ -16,8 +16,9 @@ from experiments.paths import replacing
 from experiments.training.classification_loss import balanced_class_weights, cross_entropy
 from experiments.training.evaluating import evenly_spaced
 from experiments.training.final_classifiers import evaluate_and_save
-from experiments.training.job import prepare_job, run_job, run_task
+from experiments.training.job import prepare_job, run_job
 from experiments.training.omission import going_on_without
+from experiments.training.task import run_task
 from experiments.training.validation import Validation
 from experiments.training.workdir import SUMMARY, write_json
 

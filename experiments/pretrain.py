@@ -7,9 +7,10 @@ from experiments.data.sources import open_source
 from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
 from experiments.models import make_fcmae
 from experiments.training.evaluating import Evaluate, evenly_spaced
-from experiments.training.job import prepare_job, run_job, run_task
+from experiments.training.job import prepare_job, run_job
 from experiments.training.pictures import Reconstructions
 from experiments.training.probing import check_probing, probing_callbacks
+from experiments.training.task import run_task
 from experiments.training.workdir import SUMMARY, save_model, write_json
 from fcmae.masking import sample_visible
 

@@ -4,7 +4,9 @@ Exit codes: 0 done, or stopped by a signal with all saved; 1 the run failed; 2 t
 wrong; 130 ended by Ctrl-C, 143 by SIGTERM: a training run by the second of them, other commands by the first.
 """
 
+import contextlib
 import difflib
+import os
 import pathlib
 import runpy
 import sys
@@ -72,9 +74,10 @@ def run_training(run):
             summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
         if summary is None:  # a worker that leaves the talking to the chief
             return
-        print(f"done: {flags.FLAGS.workdir}")
-        for name, value in summary.items():
-            print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
+        with contextlib.suppress(OSError):  # a run that nobody listens to any more is done all the same
+            print(f"done: {flags.FLAGS.workdir}")
+            for name, value in summary.items():
+                print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
 
     run_command(main)
 
@@ -102,6 +105,18 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
         sys.exit(_say(error, 0))
     except KeyboardInterrupt:
         sys.exit(_say("interrupted", 130))
+    except BrokenPipeError:  # who reads has left, as `head` does
+        sys.exit(1)
+    finally:
+        _flush_or_drop()
+
+
+def _flush_or_drop():
+    """Drops the output that nobody takes: Python would try again at its end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(error, code):

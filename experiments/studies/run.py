@@ -19,6 +19,7 @@ from experiments.studies.budgets import Budget, Length
 from experiments.studies.cost import estimate_lines
 from experiments.studies.fewer_labels import FewerLabels
 from experiments.studies.report import write_report
+from experiments.training.interruption import stopping_at_once
 from experiments.training.workdir import read_json, write_json
 
 STUDIES = {"fewer_labels": FewerLabels, "ablations": Ablations}
@@ -89,8 +90,9 @@ def run(study, only="", say=print):
     """
     _begin_session(study)
     try:
-        for trial in _left(study, only):
-            _run_trial(study, trial, say)
+        with stopping_at_once():
+            for trial in _left(study, only):
+                _run_trial(study, trial, say)
     except Interrupted:
         report(study, say)
         raise

@@ -69,9 +69,9 @@ class Checkpoints:
         self._step.assign(step)
         self._window.assign(window)
         problem = f"The checkpoint of step {step:,} cannot be written"
-        if not self._workdir.exists():  # TensorFlow would make it anew, without the run that it belongs to
-            raise RunError(f"{problem}: {self._workdir} is gone.")
         try:
+            if not self._workdir.exists():  # TensorFlow would make it anew, without the run that it belongs to
+                raise RunError(f"{self._workdir} is gone")
             self._files.folder.mkdir(exist_ok=True)
             self._files.remove(step)  # a damaged one, that the run began before
             self._checkpoint.write(self._files.prefix(step))

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from experiments.errors import UserError
 
-# Ports of Slurm's workers: a job has one of its own on every host, below those that systems give to connections.
-FIRST_PORT, NUM_PORTS = 12000, 20000
+# Ports of Slurm's workers: a job has some of its own on every host, below those that systems give to connections.
+FIRST_PORT, NUM_PORTS, PORTS_OF_JOB = 12000, 20000, 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +101,10 @@ def _is_address(address):
 def _from_slurm(environment):
     try:
         tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "0"))
+        job = int(environment.get("SLURM_JOB_ID", "0"))
         # The workers' addresses are all that is wanted of the resolver: which GPUs a task sees is Slurm's matter.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            port_base=FIRST_PORT + int(environment.get("SLURM_JOB_ID", "0")) % NUM_PORTS,
+            port_base=FIRST_PORT + job * PORTS_OF_JOB % NUM_PORTS,
             gpus_per_node=tasks,
             gpus_per_task=1,
             auto_set_gpu=False,

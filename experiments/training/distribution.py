@@ -7,7 +7,8 @@ import threading
 
 import tensorflow as tf
 
-from experiments.errors import UserError
+from experiments.errors import RunError, UserError
+from experiments.paths import reason
 
 SECONDS_TO_CONNECT = 60  # in which workers that have met connect to each other
 
@@ -50,12 +51,15 @@ def multiworker_strategy(cluster):
 
     Raises:
         UserError: if TensorFlow has touched a device before.
+        RunError: if the workers cannot connect to each other.
     """
     faulthandler.dump_traceback_later(SECONDS_TO_CONNECT, exit=True)  # TensorFlow holds the interpreter meanwhile
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
     except RuntimeError as error:
         raise UserError(f"distribution=multiworker needs a process of its own: {error}") from error
+    except tf.errors.OpError as error:
+        raise RunError(f"The workers cannot connect to each other: {reason(error)}.") from error
     finally:
         faulthandler.cancel_dump_traceback_later()
         if threading.current_thread() is threading.main_thread():

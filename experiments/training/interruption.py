@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import threading
 
 from experiments.errors import Interrupted
@@ -14,7 +15,8 @@ STDOUT = 1
 class Interruption:
     """Context in which SIGTERM and SIGINT (Ctrl-C) ask the run to stop after the current step.
 
-    A second signal ends the process at once: a shell shows exit code 143 or 130. In a step that hangs neither is heard.
+    A second signal ends the process at once, with exit code 143 or 130. The context ends with Interrupted if a signal
+    came that nothing in it took note of.
 
     Attributes:
         requested: whether a signal came.
@@ -28,12 +30,13 @@ class Interruption:
         self._handling.enter_context(_handler(self._request))
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, error, traceback):
         self._handling.close()
+        if self.requested and error is None:
+            raise Interrupted("Stopped after the last step; the same command goes on from there.")
 
     def _request(self, number, _):
         self.requested = True
-        _end_at_next_signal()
         name = signal.Signals(number).name
         # Not `print`, which may be what the signal came into.
         with contextlib.suppress(OSError):  # who reads it may have left at the same Ctrl-C
@@ -51,13 +54,7 @@ def stopping_at_once():
 
 
 def _stop(number, _):
-    _end_at_next_signal()
     raise Interrupted(f"Stopped by {signal.Signals(number).name} outside of the steps; the same command goes on.")
-
-
-def _end_at_next_signal():
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -66,9 +63,37 @@ def _handler(handle):
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handle) for number in SIGNALS}
+    with _ending_at_second_signal():
+        previous = {number: signal.signal(number, handle) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _ending_at_second_signal():
+    """Context in which a second signal ends the process, even while a step hangs.
+
+    Handlers wait for the main thread to come back to Python. The numbers of the signals do not: they go to a socket at
+    once, which a thread reads.
+    """
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+    previous = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_second, args=(heard,), daemon=True).start()
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        signal.set_wakeup_fd(previous)
+        told.close()  # which ends the thread
+
+
+def _end_at_second(heard):
+    count = 0
+    with heard:
+        while number := heard.recv(1):
+            count += number[0] in SIGNALS
+            if count == 2:
+                os._exit(128 + number[0])

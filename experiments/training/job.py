@@ -1,4 +1,4 @@
-"""One training run, from its devices to its last checkpoint; what pretraining and fine-tuning have in common."""
+"""The training of a run, from its plan to its last checkpoint; what pretraining and fine-tuning have in common."""
 
 import contextlib
 import csv
@@ -13,14 +13,13 @@ from experiments.data.pipeline import Preparation
 from experiments.data.source import Source
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.rules import rule_table
-from experiments.paths import as_path, replacing
+from experiments.paths import replacing
 from experiments.training.averaging import AveragedWeights
-from experiments.training.checkpoints import Checkpoints, FollowedCheckpoints, check_pretrained, choose_start
+from experiments.training.checkpoints import Checkpoints, FollowedCheckpoints, choose_start
 from experiments.training.distributed_batches import distribute_batches
 from experiments.training.distribution import check_batch, choose_precision, describe_devices
 from experiments.training.divergence import Divergence
-from experiments.training.interruption import Interruption, stopping_at_once
-from experiments.training.lock import only_run_in
+from experiments.training.interruption import Interruption
 from experiments.training.loop import Course, train
 from experiments.training.pictures import Curves
 from experiments.training.plan import Plan
@@ -29,9 +28,8 @@ from experiments.training.replica_draws import separate_draws
 from experiments.training.segments import RecordSegment
 from experiments.training.step import make_training_step
 from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
-from experiments.training.wandb_run import check_wandb
-from experiments.training.workdir import CONFIG, check_recorded, check_writable, finished_summary, record_config
-from experiments.training.workers import Workers, on_workers
+from experiments.training.workdir import record_config
+from experiments.training.workers import Workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,67 +69,13 @@ class Job:
     say: typing.Callable
 
 
-def run_task(config, task, workdir, resume, say, work):
-    """Carries a whole run out, or this process's part in it.
-
-    Args:
-        config: the `Config`.
-        task: `pretrain` or `finetune`.
-        workdir: path or URL of the folder that the run leaves its results in.
-        resume: `auto`, `never` or `anyway`, see `check_recorded`.
-        say: function that takes a line for the user.
-        work: function of the path of the workdir, the `Workers` and `say` that returns the summary.
-
-    Returns:
-        What `work` returns, or the summary of a run that is complete already; of several workers the chief's alone.
-
-    Raises:
-        UserError, RunError, Interrupted: see `experiments.errors`.
-    """
-
-    def on_worker(workers, say):
-        with _entered(workdir, config, task, resume, workers, say) as (folder, summary):
-            return summary or work(folder, workers, say)
-
-    return on_workers(config, task, workdir, say, on_worker)
-
-
-@contextlib.contextmanager
-def _entered(path, config, task, resume, workers, say):
-    """Context of a whole run: no other run uses its folder, and a signal outside of the steps stops it at once.
-
-    Before anything is made, it checks that the run may use the folder and finds what it starts from.
-
-    Yields:
-        `(workdir, summary)`: the path of the folder, and what a run that is complete there came to, or None.
-
-    Raises:
-        UserError: if the folder or the pretrained weights cannot be used.
-    """
-    workdir = as_path(path)
-    check_writable(workdir)
-    locked = only_run_in(workdir, say) if workers.is_chief else contextlib.nullcontext()
-    with stopping_at_once(), locked:
-        differences = check_recorded(workdir, config, task, resume)
-        for difference in differences:
-            say(f"goes on with another configuration: {difference}")
-        summary = None if differences else finished_summary(workdir)
-        if summary:
-            say(f"The run in {workdir} is complete.")
-        else:
-            check_pretrained(config.pretrained, workdir)
-            if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
-                check_wandb(config.wandb.mode)
-        yield workdir, summary
-
-
 def prepare_job(config, training, workdir, workers, source, split, make_model, say, layer_decay=None, ema_decay=0.0):
     """Plans the run, and makes model and optimizer.
 
     Args:
         config: the `Config`.
         training: its section for this task.
-        workdir: the run's folder, as `run_task` gives it.
+        workdir: the run's folder, as `task.run_task` gives it.
         workers: the `Workers`.
         source: the `Source` of the images.
         split: the split of it to train on.
@@ -215,8 +159,8 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     began = time.perf_counter()
     with _record(job, start_step, course, task_callbacks) as callbacks, Interruption() as interruption:
         stopping, training_step = workers.stopping(interruption, training_step)
-        train(training_step, batches, course, callbacks, checkpoints, stopping, _divergence(job))
-    workers.end_training()
+        with workers.training():
+            train(training_step, batches, course, callbacks, checkpoints, stopping, _divergence(job))
     return time.perf_counter() - began
 
 

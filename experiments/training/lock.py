@@ -68,7 +68,8 @@ def _locked(path, say):
             yield
         finally:
             with contextlib.suppress(OSError):
-                path.unlink()
+                if _is_same_file(file, path):  # not that of a run in a folder that was made anew
+                    path.unlink()
     finally:
         os.close(file)
 

@@ -67,7 +67,7 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
     for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
         window.add(training_step(batch))
         last = step == course.total_steps
-        stop = interruption.requested and not last
+        stop = interruption.requested
         log = last or step % course.log_every == 0
         save = last or stop or schedule.is_due(step)
         if log or save:

@@ -13,6 +13,7 @@ from experiments.errors import RunError, UserError
 
 SECONDS = 60  # for which a worker waits for the others to come up
 BETWEEN_TRIES = 0.2
+LONGEST_LINE = 2**16  # bytes
 GO, STOP = "go", "stop"
 
 
@@ -26,7 +27,7 @@ def meet(cluster, greeting, seconds=SECONDS):
 
     Raises:
         RunError: if a worker does not come up in time.
-        UserError: if a worker runs something else, or the chief's port is taken.
+        UserError: if a worker runs something else, or the port of this one is taken.
     """
     deadline = time.monotonic() + seconds
     if cluster.is_chief:
@@ -56,12 +57,15 @@ def _receive(cluster, greeting, seconds, deadline):
 
 
 def _listen(cluster):
-    _, port = cluster.endpoint(0)
+    """Opens this worker's port, which TensorFlow takes over later."""
+    _, port = cluster.endpoint(cluster.index)
     dual = socket.has_dualstack_ipv6()
     try:
         return socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual)
     except OSError as error:
-        raise UserError(f"{cluster.name(0)} cannot listen at its port: {os.strerror(error.errno)}.") from error
+        raise UserError(
+            f"{cluster.name(cluster.index)} cannot listen at its port: {os.strerror(error.errno)}."
+        ) from error
 
 
 def _accept(server, present, greeting, cluster, deadline):
@@ -110,13 +114,14 @@ def _say_to(present, *words):
 
 def _announce(cluster, greeting, seconds, deadline):
     """What all others do."""
+    _listen(cluster).close()
     while (left := deadline - time.monotonic()) > 0:
         try:
             with socket.create_connection(cluster.endpoint(0), timeout=min(left, 5.0)) as connection:
                 connection.sendall(json.dumps({**greeting, "worker": cluster.index}).encode() + b"\n")
                 connection.settimeout(max(deadline - time.monotonic(), 1e-3))
                 word, _, message = _read_line(connection).partition(" ")
-        except OSError:
+        except (OSError, ValueError):  # nobody is there, or a stranger
             word = message = ""
         if word == GO:
             return
@@ -127,11 +132,11 @@ def _announce(cluster, greeting, seconds, deadline):
 
 
 def _read_line(connection):
-    """Reads up to the end of a line; empty if the other hangs up."""
+    """Reads up to the end of a line; empty if the other hangs up, or does not come to an end."""
     text = b""
     while not text.endswith(b"\n"):
         piece = connection.recv(4096)
-        if not piece:
+        if not piece or len(text) > LONGEST_LINE:
             return ""
         text += piece
     return text.decode().rstrip("\n")

@@ -1,4 +1,4 @@
-"""What a run goes on without: lines of metrics and pictures that cannot be written while it trains."""
+"""What a run goes on without: files and words that nobody can take while it trains."""
 
 import contextlib
 import logging
@@ -20,3 +20,19 @@ def going_on_without(path):
     except (*FAULTS, StorageError) as error:
         why = str(error) if isinstance(error, StorageError) else f"{path} cannot be written: {reason(error)}."
         logging.getLogger("experiments").warning("%s The run goes on.", why)
+
+
+def unless_unheard(say):
+    """Returns a function that takes a line for the user, and goes on where it cannot be written.
+
+    That is so where the reader of a pipe has left, or the disk of a log file is full.
+
+    Args:
+        say: function that takes a line, and may raise OSError.
+    """
+
+    def say_or_go_on(line):
+        with contextlib.suppress(OSError):
+            say(line)
+
+    return say_or_go_on

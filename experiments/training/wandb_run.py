@@ -4,6 +4,7 @@ Everything happens in a process of its own, `wandb_worker`. What is to be logged
 if Weights & Biases is slower than the run for long, metrics are left out there. They are all in `metrics.jsonl`.
 """
 
+import base64
 import contextlib
 import importlib.util
 import json
@@ -16,7 +17,7 @@ import threading
 import time
 
 from experiments.errors import UserError
-from experiments.paths import is_url
+from experiments.paths import FAULTS, as_path, is_url
 from experiments.training import wandb_worker
 
 START_SECONDS = 30  # that the server has to answer in, before the run is recorded offline
@@ -100,7 +101,7 @@ class WandbRun:
         self._put({"step": step, "metrics": metrics, "pictures": {}})
 
     def picture(self, name, path, step):
-        """Logs a picture that lies in a file."""
+        """Logs a picture that lies in a file or at a URL."""
         self._put({"step": step, "metrics": {}, "pictures": {name: str(path)}})
 
     def finish(self):
@@ -130,10 +131,19 @@ class WandbRun:
         pipe = self._process.stdin
         while (line := self._lines.get()) is not None:
             with contextlib.suppress(OSError):  # the worker is gone, which `finish` tells
-                pipe.write(json.dumps(line).encode() + b"\n")
+                pipe.write(json.dumps(_with_pictures(line)).encode() + b"\n")
                 pipe.flush()
         with contextlib.suppress(OSError):
             pipe.close()
+
+
+def _with_pictures(line):
+    """Returns a line with the bytes of pictures in place of their paths; without those that are gone."""
+    pictures = {}
+    for name, path in line.get("pictures", {}).items():
+        with contextlib.suppress(*FAULTS):
+            pictures[name] = base64.b64encode(as_path(path).read_bytes()).decode()
+    return {**line, "pictures": pictures} if "pictures" in line else line
 
 
 def _is_installed():

@@ -5,6 +5,8 @@ its own, and writes lines of JSON to its standard input: first the arguments of 
 The end of the input ends it. With `--check` it tells by its exit code whether there are credentials.
 """
 
+import base64
+import io
 import json
 import sys
 
@@ -55,7 +57,20 @@ def _start(wandb, start):
 
 
 def _log(wandb, run, step, metrics, pictures):
-    run.log({**metrics, **{name: wandb.Image(path) for name, path in pictures.items()}}, step=step)
+    if metrics:
+        run.log(metrics, step=step)
+    if not pictures:
+        return
+    try:
+        run.log({name: _image(wandb, encoded) for name, encoded in pictures.items()}, step=step)
+    except Exception as error:
+        _warn(f"takes no picture ({_reason(error)})")
+
+
+def _image(wandb, encoded):
+    from PIL import Image
+
+    return wandb.Image(Image.open(io.BytesIO(base64.b64decode(encoded))))
 
 
 def _warn(text):

@@ -5,7 +5,9 @@ seconds whether the ports of the others, which TensorFlow holds open, still answ
 that TensorFlow has heartbeats of its own.
 """
 
+import concurrent.futures
 import os
+import re
 import socket
 import sys
 import threading
@@ -43,6 +45,8 @@ class Watch:
         self._cluster = cluster
         self._latest_checkpoint = latest_checkpoint
         self._answered = {}
+        self._lost = []
+        self._ends_process = True
         self._found = threading.Event()
         self._over = threading.Event()
 
@@ -57,7 +61,7 @@ class Watch:
             self._found.wait(LOST_AFTER + 2 * PROBE_TIMEOUT)
             self.end()
             if self._found.is_set() or "ollective" in str(error):
-                raise RunError(self._message()) from error
+                raise RunError(self._message(str(error))) from error
         self.end()
 
     def end(self):
@@ -65,25 +69,37 @@ class Watch:
         self._over.set()
 
     def only_chief(self):
-        """Watches the chief alone from here on."""
+        """Watches the chief alone from here on, and leaves it to `check` to end this worker."""
         self._watched = [index for index in self._watched if index == 0]
+        self._ends_process = False
+
+    @property
+    def has_lost(self):
+        """Whether a worker is lost."""
+        return self._found.is_set()
 
     def check(self):
         """Raises RunError if a worker is lost."""
-        if self._found.is_set():
+        if self.has_lost:
             raise RunError(self._message())
 
     def _run(self):
         while not self._over.wait(BETWEEN_PROBES):
-            for index in list(self._watched):
-                if self._answers(index):
-                    self._answered[index] = time.monotonic()
-            if self._lost():
+            self._lost = self._probe(list(self._watched))
+            if self._lost:
                 self._found.set()
-                if not self._over.wait(GRACE):
+                if not self._over.wait(GRACE) and self._ends_process:
                     print(f"error: {self._message()}", file=sys.stderr, flush=True)
                     os._exit(1)
                 return
+
+    def _probe(self, indices):
+        """Asks workers, all at the same time, and returns those that have not answered for too long."""
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(indices))) as pool:
+            answers = dict(zip(indices, pool.map(self._answers, indices)))
+        now = time.monotonic()
+        self._answered.update({index: now for index, has_answered in answers.items() if has_answered})
+        return [index for index in indices if now - self._answered[index] > LOST_AFTER]
 
     def _answers(self, index):
         try:
@@ -92,12 +108,10 @@ class Watch:
             return False
         return True
 
-    def _lost(self):
-        now = time.monotonic()
-        return [index for index in self._watched if now - self._answered[index] > LOST_AFTER]
-
-    def _message(self):
-        names = " and ".join(self._cluster.name(index) for index in self._lost()) or "another worker"
+    def _message(self, failure=""):
+        """Names the workers that do not answer; if all do, those that TensorFlow's words name."""
+        named = {int(number) for number in re.findall(r"/task:(\d+)", failure)} & set(self._watched)
+        names = " and ".join(self._cluster.name(index) for index in self._lost or sorted(named)) or "another worker"
         return (
             f"The connection to {names} is lost; {self._latest_checkpoint()}. See what that worker said last, and "
             "start all workers again with the same command."

@@ -1,5 +1,6 @@
 """The part of one process in a run: alone, or as one worker of several."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -8,7 +9,7 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from experiments.errors import UserError
+from experiments.errors import RunError, UserError
 from experiments.paths import as_path
 from experiments.training.agreement import Agreement
 from experiments.training.checkpoint_files import CheckpointFiles
@@ -19,6 +20,7 @@ from experiments.training.watch import Watch
 from experiments.training.workdir import finished_summary
 
 SECONDS_BETWEEN_LOOKS = 1.0
+SUMMARY_SECONDS = 40.0  # that a file system of a network may take to show what another host has written
 PIECES = (0, 16, 32)  # a number in pieces of 16 bits, which float32 holds
 
 
@@ -79,8 +81,17 @@ class Workers:
                     "images, and a --workdir that lies on storage they share."
                 )
 
-    def end_training(self):
-        """Takes note that all steps are done: from here on the chief needs nobody, and the others the chief alone."""
+    @contextlib.contextmanager
+    def training(self):
+        """Context of the steps. After it, the chief needs nobody, and the others the chief alone."""
+        try:
+            yield
+        except RunError:  # which all have come upon, or the others will notice
+            self._part()
+            raise
+        self._part()
+
+    def _part(self):
         if self.cluster and self.is_chief:
             self.watch.end()
         elif self.cluster:
@@ -90,10 +101,14 @@ class Workers:
         """Waits until the chief has finished the run, which evaluates and writes alone.
 
         Raises:
-            RunError: if the chief is lost.
+            RunError: if the chief is gone, and the summary of the run does not show up either.
         """
+        gone_since = None
         while not finished_summary(workdir):
-            self.watch.check()
+            if self.watch.has_lost:
+                gone_since = gone_since or time.monotonic()
+                if time.monotonic() - gone_since > SUMMARY_SECONDS:
+                    self.watch.check()
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _gathered(self, numbers):

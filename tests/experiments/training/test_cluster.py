@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from experiments.config import Config, PretrainConfig
 from experiments.errors import UserError
-from experiments.training.cluster import FIRST_PORT, NUM_PORTS, Cluster, find_cluster
+from experiments.training.cluster import FIRST_PORT, NUM_PORTS, PORTS_OF_JOB, Cluster, find_cluster
 from experiments.training.distribution import check_batch
 
 
@@ -62,9 +62,20 @@ def test_slurm(monkeypatch, rank, node, number, address):
     for name, value in {**SLURM, **own}.items():
         monkeypatch.setenv(name, value)
     cluster = find_cluster({**SLURM, **own})
-    port = FIRST_PORT + 5
+    port = FIRST_PORT + 5 * PORTS_OF_JOB
     assert cluster.addresses == (f"node10:{port}", f"node9:{port}", f"node9:{port + 1}")
     assert cluster.addresses[cluster.index] == address.format(port + int(number))
+
+
+def test_the_tasks_of_neighbouring_jobs_have_ports_of_their_own(monkeypatch):
+    """Two jobs on one node."""
+    seen = []
+    for job in range(1248, 1252):
+        own = {**SLURM, "SLURM_STEP_NODELIST": "node9", "SLURM_STEP_TASKS_PER_NODE": "3", "SLURM_JOB_ID": str(job)}
+        for name, value in {**own, "SLURM_PROCID": "0"}.items():
+            monkeypatch.setenv(name, value)
+        seen += find_cluster({**own, "SLURM_PROCID": "0"}).addresses
+    assert len(set(seen)) == 4 * 3
 
 
 @pytest.mark.parametrize(

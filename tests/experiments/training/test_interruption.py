@@ -1,8 +1,10 @@
 """Stopped at any step and started again, a run ends in the very weights of one that was never stopped."""
 
+import ctypes
 import dataclasses
 import os
 import signal
+import time
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from experiments import finetune, pretrain
 from experiments.errors import Interrupted
 from experiments.paths import replacing
-from experiments.training.interruption import Interruption
+from experiments.training.interruption import Interruption, stopping_at_once
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, change, picture_config
@@ -126,7 +128,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint_at_the_border_of_epochs(pictur
 def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_written(
     pictures, tmp_path, at_step, undisturbed, monkeypatch
 ):
-    """Before the first step, in the last step, which lets the run go on to its end, and in the final evaluation."""
+    """Before the first step, in the final evaluation, and, which is the end of the steps, in the last of them."""
     config, workdir = make_config(pictures, "finetune"), tmp_path / "run"
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
 
@@ -145,6 +147,9 @@ def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_writte
     assert not workdir.exists()
 
     at_step(STEPS, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match=f"Stopped at step {STEPS} of {STEPS}; the same command goes on from there."):
+        finetune.run(config, workdir, say=Lines())
+    at_step(0, stop)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
         patch.setattr(finetune, "evaluate_and_save", stop_while_writing)
         finetune.run(config, workdir, say=Lines())
@@ -161,12 +166,40 @@ def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_writte
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_ends_the_process_at_once(first, second):
-    """In a child, whose parent sees by which signal it ended."""
+    """In a child, whose parent sees how it ended."""
     child = os.fork()
     if not child:
         with Interruption() as interruption:
             os.kill(os.getpid(), first)
             if interruption.requested:
                 os.kill(os.getpid(), second)
+            time.sleep(10)
         os._exit(99)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -second
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + second
+
+
+@pytest.mark.parametrize("context", [Interruption, stopping_at_once])
+def test_a_second_signal_ends_even_a_step_that_never_comes_back_to_python(context):
+    """The child waits in C code for a lock that it holds itself: no handler runs any more."""
+    lock, wait_for = ctypes.create_string_buffer(64), ctypes.CDLL(None).pthread_mutex_lock
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with context():
+            wait_for(lock)
+            os.write(writing, b".")
+            wait_for(lock)
+        os._exit(99)
+    os.read(reading, 1)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        time.sleep(0.3)
+        os.kill(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGINT
+
+
+def test_a_signal_that_nothing_took_note_of_ends_the_context():
+    """It came after the last step had asked."""
+    message = "Stopped after the last step; the same command goes on from there."
+    with pytest.raises(Interrupted, match=message), Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.requested

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 
@@ -77,3 +78,17 @@ def test_a_url_has_no_lock_and_a_line_says_so():
     with only_run_in("gs://bucket/run", lines):
         pass
     assert lines == ["gs://bucket/run has no lock: let no other run use it"]
+
+
+def test_the_lock_of_a_run_in_a_folder_that_was_made_anew_stays(tmp_path):
+    """Somebody removes the folder of a run at work, and starts another one in its place."""
+    workdir = tmp_path / "run"
+    with only_run_in(workdir, Lines()):
+        shutil.rmtree(workdir)
+        second = only_run_in(workdir, Lines())
+        second.__enter__()
+    assert (workdir / "run.lock").exists()
+    with pytest.raises(UserError, match="is in use by"), only_run_in(workdir, Lines()):
+        pass
+    second.__exit__(None, None, None)
+    assert not workdir.exists()

@@ -3,6 +3,7 @@
 import concurrent.futures
 import re
 import socket
+import threading
 import time
 
 import pytest
@@ -97,3 +98,34 @@ def test_a_port_that_is_taken_is_said(addresses):
         (error,) = run(addresses, (0,)).values()
     assert isinstance(error, UserError)
     assert str(error) == f"worker 0 ({addresses[0]}) cannot listen at its port: Address already in use."
+
+
+def test_a_worker_whose_port_is_taken_says_so_before_it_waits(addresses):
+    with socket.create_server(("", Cluster(addresses, 2).endpoint(2)[1])):
+        (error,) = run(addresses, (2,)).values()
+    assert isinstance(error, UserError)
+    assert str(error) == f"worker 2 ({addresses[2]}) cannot listen at its port: Address already in use."
+
+
+@pytest.mark.parametrize("words", [b"\xff\xfe\n", b"x" * 4096])
+def test_something_else_at_the_address_of_the_chief_is_no_chief(addresses, words):
+    """It speaks no text, or without an end."""
+    over = threading.Event()
+
+    def speak(server):
+        server.settimeout(0.1)
+        while not over.is_set():
+            try:
+                connection, _ = server.accept()
+                with connection:
+                    while not over.is_set():
+                        connection.sendall(words)
+            except OSError:
+                pass
+
+    endpoint = Cluster(addresses, 0).endpoint(0)
+    with socket.create_server(endpoint) as server, concurrent.futures.ThreadPoolExecutor(1) as executor:
+        executor.submit(speak, server)
+        (error,) = run(addresses, (1,), seconds=0.5).values()
+        over.set()
+    assert isinstance(error, RunError) and "did not come up within 0.5 s." in str(error)

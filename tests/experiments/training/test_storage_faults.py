@@ -1,5 +1,6 @@
 """What a person sees when storage fails, and what is left of the run."""
 
+import errno
 import logging
 import os
 import re
@@ -169,3 +170,29 @@ def test_a_field_that_is_newer_than_a_run_had_its_default(pictures, tmp_path):
     assert check_recorded(tmp_path, config, "pretrain") == []
     with pytest.raises(UserError, match=r"pretrain.probe_every was 0, now 3"):
         check_recorded(tmp_path, change(config, "pretrain", probe_every=3), "pretrain")
+
+
+def test_a_run_goes_on_when_nobody_takes_its_words(pictures, tmp_path):
+    """The reader of a pipe has left; the disk under a log file is full."""
+    said = []
+
+    def say(line):
+        said.append(line)
+        raise BrokenPipeError
+
+    assert pretrain.run(picture_config(pictures, **CONFIG), tmp_path, say=say)["steps"] == 6
+    assert any(line.startswith("pretrain  step 6/6") for line in said)
+
+
+def test_a_workdir_that_cannot_be_looked_at_is_one_line(tmp_path, monkeypatch):
+    """As on a server of files that has gone."""
+    _, _, checkpoints = make_state(tmp_path)
+    checkpoints.save(2)
+
+    def refuse(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "exists", refuse)
+        with pytest.raises(RunError, match="The checkpoint of step 4 cannot be written: Stale file handle"):
+            checkpoints.save(4)

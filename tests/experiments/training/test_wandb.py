@@ -5,14 +5,17 @@ import subprocess
 import sys
 import time
 
+import PIL.Image
 import pytest
 
 from experiments import pretrain
 from experiments.config import WandbConfig
 from experiments.errors import UserError
+from experiments.paths import as_path, replacing
 from experiments.training import wandb_run
 from experiments.training.tracking import Tracker, read_metrics
 from experiments.training.wandb_run import check_wandb
+from tests.experiments.file_systems import ram_urls
 from tests.experiments.tiny import Lines, picture_config, tiny_config
 
 NOWHERE = "http://127.0.0.1:9"
@@ -180,3 +183,36 @@ def test_a_full_disk_under_its_files_costs_no_metrics(full_disk, tmp_path, monke
     track(workdir, steps=4000)
     statistics = os.statvfs(full_disk)
     assert statistics.f_bavail < statistics.f_blocks / 4
+
+
+PICTURE = """
+        import os, sys
+        print(sorted((name, str(type(value))) for name, value in metrics.items()), file=sys.stderr)"""
+IMAGE = """
+class Image:
+    def __init__(self, picture):
+        if picture.size != (3, 2): raise ValueError("no picture of mine")
+"""
+
+
+@pytest.mark.parametrize("size", [(3, 2), (4, 4)], ids=["taken", "refused"])
+def test_pictures_at_urls_come_along_and_one_that_is_refused_costs_no_metrics(fake, tmp_path, capfd, size):
+    fake(log=PICTURE.strip())
+    package = tmp_path / "packages" / "wandb" / "__init__.py"
+    package.write_text(package.read_text() + IMAGE)
+    with ram_urls():
+        url = as_path("ram://pictures/one.png")
+        url.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(url) as local:
+            PIL.Image.new("L", size).save(local)
+        (tmp_path / "run").mkdir()
+        tracker = Tracker(tmp_path / "run", tiny_config(wandb=WandbConfig(mode="offline")), Lines())
+        tracker.begin(0)
+        tracker.picture(1, "gone", url.parent / "gone.png")
+        tracker.picture(1, "one", url)
+        tracker.log(2, {"loss": 1.0})
+        tracker.close()
+    first, last = capfd.readouterr().err.splitlines()
+    taken = "[('one', \"<class 'wandb.Image'>\")]"
+    assert first == (taken if size == (3, 2) else "wandb takes no picture (no picture of mine).")
+    assert last == "[('loss', \"<class 'float'>\")]"

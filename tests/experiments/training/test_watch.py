@@ -48,6 +48,37 @@ def test_what_tensorflow_raises_becomes_one_line_that_names_the_worker(port, fai
         raise failure
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [("Collective ops is aborted by: /job:worker/replica:0/task:1 hangs (task:0 says)", True), ("Collective", False)],
+)
+def test_a_worker_that_answers_but_hangs_is_named_by_tensorflow(port, monkeypatch, words, named):
+    monkeypatch.setattr(watch, "PROBE_TIMEOUT", 0.01)
+    guard, name = watching(port)
+    with pytest.raises(RunError, match=re.escape(name if named else "another worker")), guard:
+        raise tf.errors.AbortedError(None, None, words)
+
+
+def test_hosts_that_answer_are_not_blamed_for_those_that_do_not(port, monkeypatch):
+    """Five hosts let each probe wait for an answer that never comes."""
+    monkeypatch.setattr(watch, "LOST_AFTER", 0.6)
+    cluster = Cluster(tuple(f"host{i}:1" for i in range(7)), 0)
+    guard = Watch(cluster, lambda: "the last checkpoint is X")
+
+    def answers(index):
+        if index == 6:
+            return True
+        threading.Event().wait(0.5)
+        return False
+
+    monkeypatch.setattr(guard, "_answers", answers)
+    with pytest.raises(RunError) as error, guard:
+        assert guard._found.wait(20)
+        threading.Event().wait(1.0)  # the time it takes to say so
+        guard.check()
+    assert "worker 5" in str(error.value) and "worker 6" not in str(error.value)
+
+
 def test_check_raises_when_a_worker_is_lost(port):
     guard, name = watching(port)
     with pytest.raises(RunError, match=re.escape(name)), guard:
