@@ -8,7 +8,8 @@ WARMUP = 0.1  # share of the steps
 
 # Peak rates of AdamW, two a decade; a grid is a few neighbours of them, and goes on here where its best is at an edge.
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-GRID = (3e-4, 1e-3, 3e-3)
+GRID = (1e-3, 3e-3, 1e-2)
+LOWER_GRID = (3e-4, 1e-3, 3e-3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +57,9 @@ class Budget:
 
 FEWER_LABELS = {
     "full": Budget(
-        pretraining_steps=4210,
-        few=(Length("600", 600, 64), Length("100", 400, 50)),
-        many=(Length("6000", 700, 128), Length("all", 1684, 128, choice_steps=842)),
+        pretraining_steps=6300,
+        few=(Length("600", 600, 64), Length("100", 400, 50, rates=LOWER_GRID)),
+        many=(Length("all", 1260, 128, choice_steps=420), Length("6000", 600, 128)),
     ),
     "tiny": Budget(
         pretraining_steps=4,

@@ -15,13 +15,13 @@ from experiments.training.workdir import write_json
 from fcmae import StemMaskedFCMAE
 from tests.experiments.tiny import tiny_config
 
+VALIDATION = {3e-4: 60.0, 1e-3: 65.0, 3e-3: 64.0}
 BUDGET = Budget(
     pretraining_steps=10,
-    few=(Length("50", 5, 10),),
-    many=(Length("all", 8, 10, choice_steps=4),),
+    few=(Length("50", 5, 10, rates=tuple(VALIDATION)),),
+    many=(Length("all", 8, 10, choice_steps=4, rates=tuple(VALIDATION)),),
     subsets=2,
 )
-VALIDATION = {3e-4: 60.0, 1e-3: 65.0, 3e-3: 64.0}
 # Top-1 on the test images, {(labels, start, seed): ...}.
 TEST = {
     ("50", "pretrained", 0): 82.0,
