@@ -22,7 +22,7 @@ FAULTS = (OSError, tf.errors.OpError)
 
 
 class StorageError(RunError):
-    """A file of a run cannot be written."""
+    """A file of a run cannot be written, or its folder not be looked at."""
 
 
 def as_path(path):

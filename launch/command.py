@@ -113,14 +113,16 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
 
 def _flush_or_drop():
     """Drops the output that nobody takes: Python would try again at its end, and complain."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _say(error, code):
-    print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the exit code says it to those who do not read
+        print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 

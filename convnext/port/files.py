@@ -4,6 +4,7 @@ No reader runs code from a file. PyTorch is needed for `.pt` and `.pth` alone.
 """
 
 import contextlib
+import errno
 import io
 import os
 import pathlib
@@ -139,9 +140,22 @@ def replacing(path):
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
     try:
         yield temporary
+        flush_to_disk(temporary)  # or the machine may go down with the name on the disk and the content not
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path):
+    """Waits until what was written to a file is on the disk; of a folder, the names in it."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without it
+            raise
+    finally:
+        os.close(file)
 
 
 def _named_arrays(file):

@@ -25,7 +25,8 @@ def write_report(study, sessions, say=print):
     paths = [study.root / name for name in (RESULTS, TABLES, PICTURE)]
     write_json(paths[0], {"study": study.name, "seeds": list(study.seeds), **results, "sessions": sessions})
     lines = [*study.tables(results), "", *_origin(study, sessions)]
-    paths[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with replacing(paths[1]) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with replacing(paths[2]) as temporary:
         study.draw(results, temporary)
     for line in lines:

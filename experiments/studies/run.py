@@ -13,6 +13,7 @@ from experiments.circumstances import circumstances
 from experiments.config import Config
 from experiments.data.sources import open_source
 from experiments.errors import Interrupted, UserError
+from experiments.paths import is_url
 from experiments.studies import budgets
 from experiments.studies.ablations import Ablations
 from experiments.studies.budgets import Budget, Length
@@ -20,7 +21,8 @@ from experiments.studies.cost import estimate_lines
 from experiments.studies.fewer_labels import FewerLabels
 from experiments.studies.report import write_report
 from experiments.training.interruption import stopping_at_once
-from experiments.training.workdir import read_json, write_json
+from experiments.training.omission import unless_unheard
+from experiments.training.workdir import check_writable, read_json, write_json
 
 STUDIES = {"fewer_labels": FewerLabels, "ablations": Ablations}
 BUDGETS = {"fewer_labels": budgets.FEWER_LABELS, "ablations": budgets.ABLATIONS}
@@ -41,7 +43,10 @@ def open_study(name, config, workdir, budget="full", num_seeds=0):
     Raises:
         UserError: if the folder holds another study, or the images cannot be opened.
     """
+    if is_url(workdir):
+        raise UserError(f"--workdir={workdir}: a study needs a folder of this machine.")
     root = pathlib.Path(workdir).expanduser()
+    check_writable(root)
     lengths = BUDGETS[name][budget] if isinstance(budget, str) else budget
     seeds = tuple(range(num_seeds or SEEDS[name]))
     record = _record(root)
@@ -88,6 +93,7 @@ def run(study, only="", say=print):
         Interrupted: if it was asked to stop; the report has what there is.
         UserError, RunError: of a trial.
     """
+    say = unless_unheard(say)
     _begin_session(study)
     try:
         with stopping_at_once():
@@ -140,7 +146,7 @@ def _run_trial(study, trial, say):
 
 def _record(root):
     path = root / RECORD
-    return read_json(path) if path.exists() else None
+    return read_json(path, "name another --workdir", "settings", "sessions") if path.exists() else None
 
 
 def _settings(study):

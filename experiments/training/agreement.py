@@ -16,17 +16,21 @@ class Agreement:
 
     Args:
         interruption: the `Interruption` of this worker.
-        when_agreed: function without arguments, called when the workers have agreed to stop.
+        when_released: function without arguments, called when the last step that all take part in is done.
 
     Attributes:
         requested: whether the workers stop after the current step.
     """
 
-    def __init__(self, interruption, when_agreed):
+    def __init__(self, interruption, when_released):
         self._interruption = interruption
-        self._when_agreed = when_agreed
+        self._when_released = when_released
         self._answers = collections.deque()
         self.requested = False
+
+    def release(self):
+        """Called when the last step was read: what follows needs no other worker."""
+        self._when_released()
 
     def asking(self, training_step):
         """Returns the training step, a function of a batch, that asks along with it."""
@@ -36,7 +40,6 @@ class Agreement:
             self._answers.append(metrics.pop("requests"))
             if len(self._answers) > DELAY and float(self._answers.popleft()) > 0.0 and not self.requested:
                 self.requested = True
-                self._when_agreed()
             return metrics
 
         return step

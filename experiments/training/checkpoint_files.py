@@ -11,12 +11,13 @@ import re
 
 import tensorflow as tf
 
-from convnext.port.files import TEMPORARY
-from experiments.paths import FAULTS, reason, remove, replacing
+from convnext.port.files import TEMPORARY, flush_to_disk
+from experiments.paths import FAULTS, StorageError, is_url, reason, remove, replacing
 
 FOLDER, CHECKSUMS = "checkpoints", ".sha256"
 NAME = re.compile(rf"(?:{re.escape(TEMPORARY)})?ckpt-(\d+)(?:\.|_temp)")  # `_temp`: where TensorFlow writes shards
 BLOCK = 1 << 22  # bytes that are read at a time
+MISSING = (FileNotFoundError, tf.errors.NotFoundError)
 
 
 class CheckpointFiles:
@@ -43,7 +44,11 @@ class CheckpointFiles:
     @property
     def last_good(self):
         """What there is to go on from, as a part of a sentence."""
-        return f"the last good checkpoint is {self.latest}" if self.latest else "there is no checkpoint yet"
+        try:
+            latest = self.latest
+        except StorageError as error:
+            return str(error).rstrip(".")
+        return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
     def prefix(self, step):
         """Returns what all files of a checkpoint begin with, as TensorFlow takes it: a text."""
@@ -58,11 +63,19 @@ class CheckpointFiles:
         return sorted(self._found().keys() - set(self.complete()))
 
     def seal(self, step):
-        """Writes the checksums of a checkpoint that TensorFlow has written."""
-        names = sorted(name for name in self._found()[step] if name.startswith(f"ckpt-{step}."))
+        """Writes the checksums of a checkpoint that TensorFlow has written, once it is on the disk.
+
+        Raises:
+            StorageError: if that fails, or the checkpoint is gone.
+        """
+        names = sorted(name for name in self._found().get(step, ()) if name.startswith(f"ckpt-{step}."))
+        if not names:
+            raise StorageError(f"{self.folder} is gone.")
+        self._flush(*names)
         lines = "".join(f"{_sha256(self.folder / name)}  {name}\n" for name in names)
         with replacing(self.folder / f"ckpt-{step}{CHECKSUMS}") as temporary:
             temporary.write_text(lines, encoding="utf-8")
+        self._flush("")
 
     def damage(self, step):
         """Returns what is wrong with a complete checkpoint, in a few words; an empty text if nothing is."""
@@ -87,25 +100,43 @@ class CheckpointFiles:
     def prune(self, step, keep):
         """Removes all but the newest `keep` complete checkpoints up to a step that was saved just now.
 
-        Later ones are damaged: the run began before them.
+        Later ones are damaged: the run began before them. What cannot be removed stays.
         """
-        kept = [other for other in self.complete() if other <= step][-keep:]
-        for other in self._found().keys() - set(kept):
-            self.remove(other)
+        with contextlib.suppress(StorageError):
+            kept = [other for other in self.complete() if other <= step][-keep:]
+            for other in self._found().keys() - set(kept):
+                self.remove(other)
 
     def remove(self, step):
         """Removes the files of a checkpoint, the checksums first; those that cannot be removed stay."""
-        for name in sorted(self._found().get(step, ()), key=lambda name: not name.endswith(CHECKSUMS)):
-            with contextlib.suppress(*FAULTS):  # what stays is in nobody's way, and the next time tries again
-                remove(self.folder / name)
+        with contextlib.suppress(StorageError):
+            for name in sorted(self._found().get(step, ()), key=lambda name: not name.endswith(CHECKSUMS)):
+                with contextlib.suppress(*FAULTS):  # what stays is in nobody's way, and the next time tries again
+                    remove(self.folder / name)
+
+    def _flush(self, *names):
+        """Waits until files, or the folder itself, are on the disk: what was there before may go then."""
+        if is_url(self.folder):
+            return
+        for name in names:
+            try:
+                flush_to_disk(self.folder / name)
+            except OSError as error:
+                raise StorageError(f"{self.folder / name} cannot be written: {reason(error)}.") from error
 
     def _found(self):
-        """Returns `{step: names of files}`."""
+        """Returns `{step: names of files}`.
+
+        Raises:
+            StorageError: if the folder is there and cannot be looked at, which is not the same as no checkpoint.
+        """
         found = {}
         try:
             names = [path.name for path in self.folder.iterdir()]
-        except FAULTS:  # there is no folder yet
+        except MISSING:  # there is no folder yet
             return found
+        except FAULTS as error:
+            raise StorageError(f"{self.folder} cannot be looked at: {reason(error)}.") from error
         for name in names:
             if match := NAME.match(name):
                 found.setdefault(int(match[1]), []).append(name)

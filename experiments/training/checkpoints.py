@@ -8,12 +8,19 @@ import tensorflow as tf
 
 from convnext.pretrained import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
-from experiments.paths import FAULTS, is_url, local_copy, reason
+from experiments.paths import FAULTS, StorageError, is_url, local_copy, reason
 from experiments.training.checkpoint_files import FOLDER, CheckpointFiles
 from experiments.training.replica_draws import generator_states
 
 # What TensorFlow raises where a checkpoint holds other variables than the model, or others of their shapes.
-MISMATCH = (tf.errors.OpError, ValueError, LookupError, RuntimeError, AssertionError)
+MISMATCH = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    AssertionError,
+)
 # TensorFlow takes the path of a checkpoint for a pattern.
 PATTERN = "*?[]\\"
 
@@ -118,6 +125,8 @@ class Checkpoints:
                 f"{prefix} does not fit the model and its optimizer ({what}): name another --workdir; its weights "
                 "can be started from with --config.pretrained where the run is complete."
             ) from error
+        except FAULTS as error:
+            raise StorageError(f"{prefix} cannot be read: {reason(error)}.") from error
         if lacks_averages:
             notes.append("the average of the weights begins with those of the checkpoint, which has none")
             self._averages.begin()

@@ -2,6 +2,7 @@
 
 import faulthandler
 import functools
+import os
 import signal
 import threading
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from experiments.errors import RunError, UserError
 from experiments.paths import reason
 
-SECONDS_TO_CONNECT = 60  # in which workers that have met connect to each other
+SECONDS_TO_CONNECT = 120  # in which workers that have met find their GPUs and connect to each other
 
 
 def make_strategy(config):
@@ -53,8 +54,9 @@ def multiworker_strategy(cluster):
         UserError: if TensorFlow has touched a device before.
         RunError: if the workers cannot connect to each other.
     """
-    faulthandler.dump_traceback_later(SECONDS_TO_CONNECT, exit=True)  # TensorFlow holds the interpreter meanwhile
     try:
+        # TensorFlow holds the interpreter meanwhile: nothing else can end the process, and nothing be said then.
+        faulthandler.dump_traceback_later(SECONDS_TO_CONNECT, exit=True, file=_nowhere())
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
     except RuntimeError as error:
         raise UserError(f"distribution=multiworker needs a process of its own: {error}") from error
@@ -64,6 +66,11 @@ def multiworker_strategy(cluster):
         faulthandler.cancel_dump_traceback_later()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put its own in its place
+
+
+@functools.cache
+def _nowhere():
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 @functools.cache

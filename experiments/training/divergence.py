@@ -48,7 +48,7 @@ class Divergence:
         Args:
             losses: of consecutive steps, a list of numbers.
             step: the last of these steps.
-            last_good: what there is to go on from, as a part of a sentence.
+            last_good: function without arguments that returns what there is to go on from, as a part of a sentence.
 
         Raises:
             RunError: if one of them is not finite. It names the first of them.
@@ -63,7 +63,7 @@ class Divergence:
         Args:
             loss: of the step that has been taken.
             step: its number.
-            last_good: what there is to go on from, as a part of a sentence.
+            last_good: function without arguments that returns what there is to go on from, as a part of a sentence.
 
         Raises:
             RunError: if a weight is not finite.
@@ -75,7 +75,7 @@ class Divergence:
 
     def _stop(self, what, step, loss, last_good):
         found = f"; {self._record(step, loss)}" if self._is_recorded else ""
-        raise RunError(f"{what}; {last_good}{found}. {ADVICE}")
+        raise RunError(f"{what}; {last_good()}{found}. {ADVICE}")
 
     def _record(self, step, loss):
         """Writes the images down; returns what to say of it."""

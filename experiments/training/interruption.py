@@ -10,6 +10,7 @@ from experiments.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STDOUT = 1
+TOO_LATE = "Stopped after the last step; the same command goes on from there."
 
 
 class Interruption:
@@ -33,7 +34,10 @@ class Interruption:
     def __exit__(self, kind, error, traceback):
         self._handling.close()
         if self.requested and error is None:
-            raise Interrupted("Stopped after the last step; the same command goes on from there.")
+            raise Interrupted(TOO_LATE)
+
+    def release(self):
+        """Called when a step was read after which the run stops: what follows needs no other worker."""
 
     def _request(self, number, _):
         self.requested = True

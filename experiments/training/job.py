@@ -159,7 +159,7 @@ def run_job(job, encoder, example_losses, task_callbacks, num_patches=0, mixing=
     began = time.perf_counter()
     with _record(job, start_step, course, task_callbacks) as callbacks, Interruption() as interruption:
         stopping, training_step = workers.stopping(interruption, training_step)
-        with workers.training():
+        with workers.training(interruption):
             train(training_step, batches, course, callbacks, checkpoints, stopping, _divergence(job))
     return time.perf_counter() - began
 

@@ -84,7 +84,7 @@ def _lock(file, path, say):
         ) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            raise
+            raise StorageError(f"{path} cannot be locked: {reason(error)}.") from error
         say(f"{path.parent} has no lock ({reason(error)}): let no other run use it")
         return False
     if not _is_same_file(file, path):  # the run that held the lock has ended just now, and removed its file
@@ -95,7 +95,7 @@ def _lock(file, path, say):
 def _is_same_file(file, path):
     try:
         return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

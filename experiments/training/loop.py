@@ -64,6 +64,10 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption, 
 def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
     window = Window(course.batch_size, checkpoints.window)
     schedule = SaveSchedule(course)
+
+    def last_good():
+        return checkpoints.last_good
+
     for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
         window.add(training_step(batch))
         last = step == course.total_steps
@@ -72,10 +76,12 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
         save = last or stop or schedule.is_due(step)
         if log or save:
             metrics = window.metrics()
-            divergence.check_losses(window.losses, step, checkpoints.last_good)
+            if stop:
+                interruption.release()
+            divergence.check_losses(window.losses, step, last_good)
             _check_readable(metrics, step, course, checkpoints)
         if save:
-            divergence.check_weights(window.losses[-1], step, checkpoints.last_good)
+            divergence.check_weights(window.losses[-1], step, last_good)
         callbacks.on_train_batch_end(step, {"epoch": step / course.steps_per_epoch, **metrics} if log else None)
         if log:
             window.clear()

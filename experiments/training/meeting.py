@@ -13,7 +13,8 @@ from experiments.errors import RunError, UserError
 
 SECONDS = 60  # for which a worker waits for the others to come up
 BETWEEN_TRIES = 0.2
-LONGEST_LINE = 2**16  # bytes
+ANSWER_SECONDS = 5.0
+LONGEST_LINE = 2**20  # bytes
 GO, STOP = "go", "stop"
 
 
@@ -30,6 +31,7 @@ def meet(cluster, greeting, seconds=SECONDS):
         UserError: if a worker runs something else, or the port of this one is taken.
     """
     deadline = time.monotonic() + seconds
+    greeting = {**greeting, "list of workers": list(cluster.addresses)}
     if cluster.is_chief:
         _receive(cluster, greeting, seconds, deadline)
     else:
@@ -72,18 +74,18 @@ def _accept(server, present, greeting, cluster, deadline):
     """Adds the worker that comes next to those who are present."""
     server.settimeout(max(deadline - time.monotonic(), 1e-3))
     connection, _ = server.accept()
-    connection.settimeout(5.0)
     try:
-        found = json.loads(_read_line(connection))
-        index = found.pop("worker")
+        found = json.loads(_read_line(connection, time.monotonic() + ANSWER_SECONDS))
+        index = int(found.pop("worker"))
     except (OSError, ValueError, KeyError, AttributeError, TypeError):  # a stranger
         connection.close()
         return
     present[index] = connection
     different = [name for name in greeting if found.get(name) != greeting[name]]
     if different:
+        name = cluster.name(index) if index in range(len(cluster.addresses)) else f"worker {index}"
         raise UserError(
-            f"{cluster.name(index)} has another {' and '.join(different)} than {cluster.name(0)}: start all workers "
+            f"{name} has another {' and '.join(different)} than {cluster.name(0)}: start all workers "
             "with the same command, on hosts with the same devices."
         )
 
@@ -97,7 +99,7 @@ def _has_left(connection):
     except OSError:
         return True
     finally:
-        connection.settimeout(5.0)
+        connection.settimeout(ANSWER_SECONDS)
 
 
 def _say_to(present, *words):
@@ -115,12 +117,14 @@ def _say_to(present, *words):
 def _announce(cluster, greeting, seconds, deadline):
     """What all others do."""
     _listen(cluster).close()
+    why = ""
     while (left := deadline - time.monotonic()) > 0:
         try:
-            with socket.create_connection(cluster.endpoint(0), timeout=min(left, 5.0)) as connection:
+            with socket.create_connection(cluster.endpoint(0), timeout=min(left, ANSWER_SECONDS)) as connection:
                 connection.sendall(json.dumps({**greeting, "worker": cluster.index}).encode() + b"\n")
-                connection.settimeout(max(deadline - time.monotonic(), 1e-3))
-                word, _, message = _read_line(connection).partition(" ")
+                word, _, message = _read_line(connection, deadline).partition(" ")
+        except socket.gaierror as error:
+            word, message, why = "", "", f" ({error.strerror})"
         except (OSError, ValueError):  # nobody is there, or a stranger
             word = message = ""
         if word == GO:
@@ -128,13 +132,14 @@ def _announce(cluster, greeting, seconds, deadline):
         if word == STOP:
             raise RunError(message)
         time.sleep(BETWEEN_TRIES)
-    raise RunError(f"{cluster.name(0)}, or one that it waits for, did not come up within {seconds:g} s.")
+    raise RunError(f"{cluster.name(0)}, or one that it waits for, did not come up within {seconds:g} s{why}.")
 
 
-def _read_line(connection):
+def _read_line(connection, deadline):
     """Reads up to the end of a line; empty if the other hangs up, or does not come to an end."""
     text = b""
     while not text.endswith(b"\n"):
+        connection.settimeout(max(deadline - time.monotonic(), 1e-3))
         piece = connection.recv(4096)
         if not piece or len(text) > LONGEST_LINE:
             return ""

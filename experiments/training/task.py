@@ -2,7 +2,8 @@
 
 import contextlib
 
-from experiments.paths import as_path
+from experiments.errors import UserError
+from experiments.paths import FAULTS, as_path, reason
 from experiments.training.checkpoints import check_pretrained
 from experiments.training.interruption import stopping_at_once
 from experiments.training.lock import only_run_in
@@ -53,14 +54,23 @@ def _entered(path, config, task, resume, workers, say):
     check_writable(workdir)
     locked = only_run_in(workdir, say) if workers.is_chief else contextlib.nullcontext()
     with stopping_at_once(), locked:
-        differences = check_recorded(workdir, config, task, resume)
-        for difference in differences:
-            say(f"goes on with another configuration: {difference}")
-        summary = None if differences else finished_summary(workdir)
-        if summary:
-            say(f"The run in {workdir} is complete.")
-        else:
-            check_pretrained(config.pretrained, workdir)
-            if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
-                check_wandb(config.wandb.mode)
+        try:
+            summary = _summary_or_start(workdir, config, task, resume, workers, say)
+        except FAULTS as error:
+            raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
         yield workdir, summary
+
+
+def _summary_or_start(workdir, config, task, resume, workers, say):
+    """Returns the summary of a run that is complete; else None, after a look at what the run will need."""
+    differences = check_recorded(workdir, config, task, resume)
+    for difference in differences:
+        say(f"goes on with another configuration: {difference}")
+    summary = None if differences else finished_summary(workdir)
+    if summary:
+        say(f"The run in {workdir} is complete.")
+        return summary
+    check_pretrained(config.pretrained, workdir)
+    if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
+        check_wandb(config.wandb.mode)
+    return None

@@ -56,12 +56,15 @@ class Tracker:
         if not self._metrics:
             return
         self._unwritten += json.dumps({"step": self._step, **self._metrics}) + "\n"
-        with going_on_without(self._workdir / METRICS):  # the next line brings what is missing
-            append(self._workdir / METRICS, self._unwritten)
-            self._unwritten = ""
         if self._wandb:
             self._wandb.log(self._metrics, step=self._step)
         self._metrics = {}
+        self._write()
+
+    def _write(self):
+        with going_on_without(self._workdir / METRICS):  # the next line, or the end, brings what is missing
+            append(self._workdir / METRICS, self._unwritten)
+            self._unwritten = ""
 
     def picture(self, step, name, path):
         """Records a picture that lies in a file."""
@@ -71,6 +74,8 @@ class Tracker:
     def close(self):
         """Ends the record."""
         self.flush()
+        if self._unwritten:
+            self._write()
         if self._wandb:
             self._wandb.finish()
 

@@ -5,6 +5,7 @@ import contextlib
 import keras
 
 from experiments.errors import UserError
+from experiments.paths import remove
 from experiments.training.workdir import read_json, save_model, write_json
 
 PLAIN, AVERAGED = "validation_top1", "validation_top1_ema"
@@ -45,9 +46,16 @@ class Best:
         remedy = "delete it, and the best is chosen from the evaluations that follow"
         record = read_json(path, remedy, "step", "epoch", "weights", "validation_top1")
         top1 = record["validation_top1"]
-        if not isinstance(top1, (int, float)) or not 0 <= top1 <= 100:
+        is_top1 = isinstance(top1, (int, float)) and 0 <= top1 <= 100
+        if not is_top1 or not isinstance(record["step"], int):
             raise UserError(f"{path} is damaged: {remedy}.")
         return record
+
+    def drop_after(self, step):
+        """Forgets a best of a later step than the run begins at: it will come again, or it was another run's."""
+        record = self.record
+        if record and record["step"] > step:
+            remove(self._workdir / BEST_RECORD)
 
     def consider(self, step, epoch, weights, top1):
         """Keeps what the model holds now, if it is better than all before.
@@ -85,6 +93,9 @@ class Validation(keras.callbacks.Callback):
         self._latest = None
         self.best = Best(job.model, job.workdir)
         _ = self.best.record  # one that is damaged ends the run now rather than later
+
+    def on_train_begin(self, logs=None):
+        self.best.drop_after(self._job.tracker.step)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch in self._at_steps:

@@ -6,6 +6,7 @@ that TensorFlow has heartbeats of its own.
 """
 
 import concurrent.futures
+import contextlib
 import os
 import re
 import socket
@@ -44,6 +45,7 @@ class Watch:
         self._watched = [index for index in range(len(cluster.addresses)) if index != cluster.index]
         self._cluster = cluster
         self._latest_checkpoint = latest_checkpoint
+        self._addresses = {}
         self._answered = {}
         self._lost = []
         self._ends_process = True
@@ -102,11 +104,16 @@ class Watch:
         return [index for index in indices if now - self._answered[index] > LOST_AFTER]
 
     def _answers(self, index):
-        try:
-            socket.create_connection(self._cluster.endpoint(index), timeout=PROBE_TIMEOUT).close()
-        except OSError:
-            return False
-        return True
+        with contextlib.suppress(OSError):
+            if index not in self._addresses:  # looked up once: a host whose name is not found any more is not lost
+                host, port = self._cluster.endpoint(index)
+                self._addresses[index] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            for family, kind, _, _, address in self._addresses[index]:
+                with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
+                    probe.settimeout(PROBE_TIMEOUT)
+                    probe.connect(address)
+                    return True
+        return False
 
     def _message(self, failure=""):
         """Names the workers that do not answer; if all do, those that TensorFlow's words name."""

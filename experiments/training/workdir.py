@@ -35,7 +35,10 @@ def check_writable(workdir):
         except FAULTS as error:
             raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
         return
-    above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    try:
+        above = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
     if not above.is_dir():
         raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
     if not os.access(above, os.W_OK | os.X_OK):
@@ -91,7 +94,9 @@ def record_config(workdir, config, task):
         remove(workdir / SUMMARY)  # of a run that was complete, and goes on with another configuration
     except FAULTS as error:
         raise StorageError(f"{workdir} cannot be written to: {reason(error)}.") from error
-    write_json(workdir / CONFIG, {"task": task, "config": config.to_dict()})
+    record = {"task": task, "config": json.loads(json.dumps(config.to_dict()))}  # tuples become lists
+    if not (workdir / CONFIG).exists() or read_json(workdir / CONFIG) != record:
+        write_json(workdir / CONFIG, record)
 
 
 def save_model(model, path):

@@ -9,15 +9,16 @@ import zlib
 import numpy as np
 import tensorflow as tf
 
-from experiments.errors import RunError, UserError
-from experiments.paths import as_path
+from experiments.errors import Interrupted, RunError, UserError
+from experiments.paths import FAULTS, as_path
 from experiments.training.agreement import Agreement
 from experiments.training.checkpoint_files import CheckpointFiles
 from experiments.training.cluster import Cluster, find_cluster
-from experiments.training.distribution import local_devices, make_strategy, multiworker_strategy
+from experiments.training.distribution import SECONDS_TO_CONNECT, local_devices, make_strategy, multiworker_strategy
+from experiments.training.interruption import TOO_LATE
 from experiments.training.meeting import meet
 from experiments.training.watch import Watch
-from experiments.training.workdir import finished_summary
+from experiments.training.workdir import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SUMMARY_SECONDS = 40.0  # that a file system of a network may take to show what another host has written
@@ -82,14 +83,24 @@ class Workers:
                 )
 
     @contextlib.contextmanager
-    def training(self):
-        """Context of the steps. After it, the chief needs nobody, and the others the chief alone."""
+    def training(self, interruption):
+        """Context of the steps. After it, the chief needs nobody, and the others the chief alone.
+
+        Args:
+            interruption: the `Interruption` of this process.
+
+        Raises:
+            Interrupted: on all workers, if one was asked to stop too late for the steps to take note.
+        """
         try:
             yield
+            is_asked = self.cluster and self._gathered([int(interruption.requested)]).any()
         except RunError:  # which all have come upon, or the others will notice
             self._part()
             raise
         self._part()
+        if is_asked:
+            raise Interrupted(TOO_LATE)
 
     def _part(self):
         if self.cluster and self.is_chief:
@@ -104,7 +115,7 @@ class Workers:
             RunError: if the chief is gone, and the summary of the run does not show up either.
         """
         gone_since = None
-        while not finished_summary(workdir):
+        while not _exists(workdir / SUMMARY):
             if self.watch.has_lost:
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > SUMMARY_SECONDS:
@@ -154,10 +165,20 @@ def on_workers(config, task, workdir, say, work):
         return work(Workers(make_strategy(own)), say)
     settings = json.dumps([task, config.to_dict()], sort_keys=True)
     meet(cluster, {"configuration": zlib.crc32(settings.encode()), "number of devices": len(local_devices(config))})
+    others = len(cluster.addresses) - 1
+    say(f"connects to {others} more workers; ends after {SECONDS_TO_CONNECT} s if one is gone by now")
     strategy = multiworker_strategy(cluster)
     with Watch(cluster, lambda: CheckpointFiles.of(as_path(workdir)).last_good) as watch:
         summary = work(Workers(strategy, cluster, watch), say if cluster.is_chief else _silence)
     return summary if cluster.is_chief else None
+
+
+def _exists(path):
+    """Whether a file is there; on storage that fails for a moment, not yet."""
+    try:
+        return path.exists()
+    except FAULTS:
+        return False
 
 
 def _silence(line):

@@ -108,6 +108,10 @@ def test_the_best_is_the_earliest_of_equals_and_survives_a_restart(tmp_path):
     best = validation.Best(model, tmp_path)
     assert best.record == {"step": 6, "epoch": 3.0, "weights": "ema", "validation_top1": 51.0}
     assert keras.saving.load_model(best.path).get_weights()[0] == 3.0
+    best.drop_after(6)
+    assert best.record["step"] == 6
+    best.drop_after(5)  # a run that goes on from step 5: what came later may have been of another configuration
+    assert best.record is None
 
 
 def test_with_a_frozen_encoder_the_logits_alone_move_from_where_they_were(tmp_path, run):

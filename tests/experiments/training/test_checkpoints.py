@@ -1,5 +1,6 @@
 """Checkpoints: what they hold, what happens to damaged ones, and what a run starts from."""
 
+import errno
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import subprocess
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from convnext.convnext_v2 import ConvNeXtV2
 from convnext.port.files import TEMPORARY
@@ -300,3 +302,48 @@ def test_weights_that_are_gone_matter_to_a_run_without_a_checkpoint_alone(tmp_pa
         check_pretrained(gone, tmp_path / "run")
     checkpoints.save(3)
     check_pretrained(gone, tmp_path / "run")
+
+
+def test_checkpoints_that_cannot_be_looked_at_are_not_the_same_as_none(tmp_path, states, monkeypatch):
+    """Else a run whose storage fails for a moment would begin anew, and remove them with its first one."""
+    model, optimizer, checkpoints = make_state(tmp_path, seed=9)
+
+    def refuse(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tmp_path), "iterdir", refuse)
+        message = f"{tmp_path / 'checkpoints'} cannot be looked at: Input/output error"
+        with pytest.raises(RunError, match=re.escape(message)):
+            choose_start(checkpoints, model, "", Lines())
+        assert checkpoints.last_good == message
+        with pytest.raises(RunError, match=re.escape("The checkpoint of step 8 cannot be written:")):
+            checkpoints.save(8)
+    assert CheckpointFiles.of(tmp_path).complete() == [2, 4, 6]
+    assert checkpoints.restore()[0] == 6
+    assert_same(state_of(model, optimizer), states[6])
+
+
+def test_a_folder_that_vanishes_before_the_checksums_is_one_line(tmp_path, monkeypatch):
+    _, _, checkpoints = make_state(tmp_path)
+    write = checkpoints._checkpoint.write
+
+    def vanish(prefix):
+        write(prefix)
+        shutil.rmtree(tmp_path / "checkpoints")
+
+    monkeypatch.setattr(checkpoints._checkpoint, "write", vanish)
+    message = f"The checkpoint of step 4 cannot be written: {tmp_path / 'checkpoints'} is gone; there is no checkpoint"
+    with pytest.raises(RunError, match=re.escape(message)):
+        checkpoints.save(4)
+
+
+def test_a_file_that_cannot_be_read_is_no_other_model(tmp_path, states, monkeypatch):
+    _, _, checkpoints = make_state(tmp_path)
+
+    def refuse(path):
+        raise tf.errors.UnavailableError(None, None, "the server is away")
+
+    monkeypatch.setattr(checkpoints._checkpoint, "read", refuse)
+    with pytest.raises(RunError, match="ckpt-6 cannot be read: the server is away"):
+        checkpoints.restore()

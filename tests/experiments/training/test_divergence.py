@@ -54,7 +54,7 @@ def test_the_first_step_of_the_window_whose_loss_is_not_finite_is_named(tmp_path
     divergence = Divergence(tmp_path, MEMORY, [], BATCH, COUNT // BATCH, SEED)
     divergence.check_losses([1.0, 2.0], 6, None)
     assert not list(tmp_path.iterdir())
-    message = stop_of(divergence.check_losses, [1.0, math.inf, math.nan, 3.0], 9, "ckpt-5 is good")
+    message = stop_of(divergence.check_losses, [1.0, math.inf, math.nan, 3.0], 9, lambda: "ckpt-5 is good")
     assert message.startswith(f"The loss is inf at step 7; ckpt-5 is good; {tmp_path}/nonfinite")
     record = json.loads((tmp_path / "nonfinite.json").read_text())
     assert (record["step"], record["loss"]) == (7, "inf")

@@ -190,6 +190,7 @@ def test_a_second_signal_ends_even_a_step_that_never_comes_back_to_python(contex
             os.write(writing, b".")
             wait_for(lock)
         os._exit(99)
+    os.close(writing)  # or nothing would end the wait if the child does
     os.read(reading, 1)
     for number in (signal.SIGTERM, signal.SIGINT):
         time.sleep(0.3)

@@ -44,6 +44,8 @@ class Sound:
 class NotInterrupted:
     requested = False
 
+    def release(self): ...
+
 
 @pytest.mark.parametrize(
     ("every", "minutes", "steps"),

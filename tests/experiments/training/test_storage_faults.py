@@ -196,3 +196,42 @@ def test_a_workdir_that_cannot_be_looked_at_is_one_line(tmp_path, monkeypatch):
         patch.setattr(type(tmp_path), "exists", refuse)
         with pytest.raises(RunError, match="The checkpoint of step 4 cannot be written: Stale file handle"):
             checkpoints.save(4)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "closed/run"])
+def test_a_workdir_whose_path_is_refused_is_a_mistake(pictures, tmp_path, monkeypatch, name):
+    """It is too long, or lies in a folder that one may not enter (which an administrator always may)."""
+    if name == "closed/run":
+        exists = type(tmp_path).exists
+
+        def refuse(path):
+            if "closed" in path.parts:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return exists(path)
+
+        monkeypatch.setattr(type(tmp_path), "exists", refuse)
+    why = "File name too long" if len(name) > 255 else "Permission denied"
+    with pytest.raises(UserError, match=rf"^--workdir=.* cannot be used: {why}\.$"):
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path / name, say=Lines())
+
+
+def test_a_record_that_cannot_be_looked_at_is_a_mistake_in_one_line(pictures, tmp_path, monkeypatch):
+    (tmp_path / "config.json").touch()
+
+    def fail(workdir, *_):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("experiments.training.task.check_recorded", fail)
+    with pytest.raises(UserError, match=r"^--workdir=.* cannot be used: Stale file handle\.$"):
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path, say=Lines())
+
+
+def test_lines_held_back_are_written_at_the_end(disk):
+    tracker = Tracker(disk.folder, tiny_config(), Lines())
+    tracker.begin(0)
+    disk.fill()
+    tracker.log(1, {"loss": 1.0})
+    tracker.flush()
+    disk.free()
+    tracker.close()
+    assert read_metrics(disk.folder) == [{"step": 1, "loss": 1.0}]

@@ -141,4 +141,20 @@ def test_workers_agree_on_the_step_after_which_they_stop(asked):
             assert set(steps[i](i)) == {"loss"}
         stopped.append([agreement.requested for agreement in agreements])
     assert stopped == [[False] * 2] * (3 + DELAY) + [[True] * 2] * (7 - DELAY)
+    assert told == []
+    for agreement in agreements:
+        agreement.release()
     assert told == [0, 1]
+
+
+def test_a_host_whose_name_is_no_longer_found_is_not_lost(port, monkeypatch):
+    """Its address is known by then."""
+    guard, _ = watching(port)
+    assert guard._answers(1)
+
+    def fail(*_, **__):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    guard._cluster = Cluster(("host0:1", "host1:1"), 0)
+    assert guard._answers(1)
