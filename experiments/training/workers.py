@@ -165,11 +165,12 @@ def on_workers(config, task, workdir, say, work):
         return work(Workers(make_strategy(own)), say)
     settings = json.dumps([task, config.to_dict()], sort_keys=True)
     meet(cluster, {"configuration": zlib.crc32(settings.encode()), "number of devices": len(local_devices(config))})
+    say = say if cluster.is_chief else _silence
     others = len(cluster.addresses) - 1
     say(f"connects to {others} more workers; ends after {SECONDS_TO_CONNECT} s if one is gone by now")
     strategy = multiworker_strategy(cluster)
     with Watch(cluster, lambda: CheckpointFiles.of(as_path(workdir)).last_good) as watch:
-        summary = work(Workers(strategy, cluster, watch), say if cluster.is_chief else _silence)
+        summary = work(Workers(strategy, cluster, watch), say)
     return summary if cluster.is_chief else None
 
 

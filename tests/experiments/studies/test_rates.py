@@ -10,7 +10,8 @@ from tests.experiments.tiny import tiny_config
 
 
 def arm_of(root, more_rates=2, **length):
-    length = Length(**{"labels": "100", "steps": 40, "batch_size": 20, **length})
+    fixed = {"labels": "100", "steps": 40, "batch_size": 20, "rates": (3e-4, 1e-3, 3e-3)}
+    length = Length(**{**fixed, **length})
     return Arm(root, length, more_rates, 100, "seed_{}".format, lambda seed: tiny_config(seed=seed))
 
 
