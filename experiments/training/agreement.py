@@ -16,14 +16,16 @@ class Agreement:
 
     Args:
         interruption: the `Interruption` of this worker.
+        when_agreed: function without arguments, called when the workers have agreed to stop.
         when_released: function without arguments, called when the last step that all take part in is done.
 
     Attributes:
         requested: whether the workers stop after the current step.
     """
 
-    def __init__(self, interruption, when_released):
+    def __init__(self, interruption, when_agreed, when_released):
         self._interruption = interruption
+        self._when_agreed = when_agreed
         self._when_released = when_released
         self._answers = collections.deque()
         self.requested = False
@@ -40,6 +42,7 @@ class Agreement:
             self._answers.append(metrics.pop("requests"))
             if len(self._answers) > DELAY and float(self._answers.popleft()) > 0.0 and not self.requested:
                 self.requested = True
+                self._when_agreed()
             return metrics
 
         return step

@@ -16,11 +16,12 @@ import time
 
 import tensorflow as tf
 
-from experiments.errors import RunError
+from experiments.errors import Interrupted, RunError
 
 BETWEEN_PROBES, PROBE_TIMEOUT = 2.0, 5.0  # seconds
 LOST_AFTER = 8.0  # seconds without an answer
 GRACE = 5.0  # seconds in which the main thread may end by itself
+STOPPED = "Stopped with the other workers; the same command goes on from the last checkpoint."
 # What TensorFlow raises where a collective operation cannot be completed.
 COLLECTIVE_ERRORS = (
     tf.errors.UnavailableError,
@@ -49,6 +50,7 @@ class Watch:
         self._answered = {}
         self._lost = []
         self._ends_process = True
+        self._is_stopping = False
         self._found = threading.Event()
         self._over = threading.Event()
 
@@ -60,8 +62,10 @@ class Watch:
 
     def __exit__(self, kind, error, traceback):
         if isinstance(error, COLLECTIVE_ERRORS) and not self._over.is_set():
-            self._found.wait(LOST_AFTER + 2 * PROBE_TIMEOUT)
+            self._found.wait(0.0 if self._is_stopping else LOST_AFTER + 2 * PROBE_TIMEOUT)
             self.end()
+            if self._is_stopping:
+                raise Interrupted(STOPPED) from error
             if self._found.is_set() or "ollective" in str(error):
                 raise RunError(self._message(str(error))) from error
         self.end()
@@ -74,6 +78,10 @@ class Watch:
         """Watches the chief alone from here on, and leaves it to `check` to end this worker."""
         self._watched = [index for index in self._watched if index == 0]
         self._ends_process = False
+
+    def let_chief_leave(self):
+        """From here on, when all have agreed to stop, a chief that is gone has done so, and this worker does."""
+        self._is_stopping = True
 
     @property
     def has_lost(self):
@@ -91,8 +99,8 @@ class Watch:
             if self._lost:
                 self._found.set()
                 if not self._over.wait(GRACE) and self._ends_process:
-                    print(f"error: {self._message()}", file=sys.stderr, flush=True)
-                    os._exit(1)
+                    print(STOPPED if self._is_stopping else f"error: {self._message()}", file=sys.stderr, flush=True)
+                    os._exit(0 if self._is_stopping else 1)
                 return
 
     def _probe(self, indices):

@@ -58,8 +58,9 @@ class Workers:
         """
         if not self.cluster:
             return interruption, training_step
-        # The others leave at once, while the chief still saves.
-        agreement = Agreement(interruption, self.watch.end if self.is_chief else lambda: None)
+        # The others leave at once, while the chief still saves. One that is slow may find the chief gone by then.
+        calls = (_nothing, self.watch.end) if self.is_chief else (self.watch.let_chief_leave, _nothing)
+        agreement = Agreement(interruption, *calls)
         return agreement, agreement.asking(training_step)
 
     def check_same(self, **numbers):
@@ -180,6 +181,9 @@ def _exists(path):
         return path.exists()
     except FAULTS:
         return False
+
+
+def _nothing(): ...
 
 
 def _silence(line):

@@ -9,7 +9,7 @@ import threading
 import pytest
 import tensorflow as tf
 
-from experiments.errors import RunError
+from experiments.errors import Interrupted, RunError
 from experiments.training import watch
 from experiments.training.agreement import DELAY, Agreement
 from experiments.training.cluster import Cluster
@@ -117,6 +117,26 @@ def test_a_process_that_is_stuck_is_ended_with_code_1(port, monkeypatch, tmp_pat
     assert line.startswith(f"error: The connection to {name} is lost; the last checkpoint is X.")
 
 
+def test_when_all_stop_a_chief_that_is_gone_is_no_error(port, monkeypatch, tmp_path):
+    """A worker that is slow may still be reading its last step, or be stuck there, when the chief has left."""
+    guard, _ = watching(port)
+    with pytest.raises(Interrupted, match="Stopped with the other workers"), guard:
+        guard.let_chief_leave()
+        raise tf.errors.UnavailableError(None, None, "Socket closed")
+
+    guard, _ = watching(port)
+    port.close()
+    monkeypatch.setattr(watch, "GRACE", 0.1)
+    child = os.fork()
+    if not child:
+        with open(tmp_path / "errors", "w", encoding="utf-8") as sys.stderr, guard:
+            guard.let_chief_leave()
+            threading.Event().wait(60)
+        os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (tmp_path / "errors").read_text().startswith("Stopped with the other workers;")
+
+
 class Request:
     """An `Interruption` by hand."""
 
@@ -126,8 +146,11 @@ class Request:
 @pytest.mark.parametrize("asked", [0, 1])
 def test_workers_agree_on_the_step_after_which_they_stop(asked):
     """Two workers, whose steps add up what both ask."""
-    requests, told = [Request(), Request()], []
-    agreements = [Agreement(request, lambda i=i: told.append(i)) for i, request in enumerate(requests)]
+    requests, agreed, told = [Request(), Request()], [], []
+    agreements = [
+        Agreement(request, lambda i=i: agreed.append(i), lambda i=i: told.append(i))
+        for i, request in enumerate(requests)
+    ]
 
     def answers(batch, request):
         total = float(request) + sum(float(other.requested) for other in requests if other is not requests[batch])
@@ -141,7 +164,7 @@ def test_workers_agree_on_the_step_after_which_they_stop(asked):
             assert set(steps[i](i)) == {"loss"}
         stopped.append([agreement.requested for agreement in agreements])
     assert stopped == [[False] * 2] * (3 + DELAY) + [[True] * 2] * (7 - DELAY)
-    assert told == []
+    assert agreed == [0, 1] and told == []
     for agreement in agreements:
         agreement.release()
     assert told == [0, 1]

@@ -198,9 +198,12 @@ def test_a_killed_worker_ends_the_others_with_a_message(outcomes, root):
 
 def test_a_signal_to_one_worker_stops_all_after_the_same_step(outcomes, root):
     step = STOPPED_AT + 2 + DELAY  # it comes into the next step, which has asked already, and the one after that asks
-    for outcome in outcomes["pretrain stopped"]:
-        assert outcome["code"] == 0, outcome["errors"]
-        assert f"Stopped at step {step} of {STEPS}; the same command goes on from there." in outcome["errors"]
+    stopped = f"Stopped at step {step} of {STEPS}; the same command goes on from there."
+    chief, other = outcomes["pretrain stopped"]
+    assert chief["code"] == other["code"] == 0, chief["errors"] + other["errors"]
+    assert stopped in chief["errors"]
+    # One that is slow finds the chief gone.
+    assert stopped in other["errors"] or "Stopped with the other workers;" in other["errors"]
     assert (root / "pretrain stopped" / "checkpoints" / f"ckpt-{step}.index").exists()
 
 
