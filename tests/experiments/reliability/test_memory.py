@@ -15,7 +15,8 @@ def watch(folder, *faults, from_step=40):
     return memory.run(tiny_config(), settings, folder, fake(*faults), say=lambda line: None)
 
 
-def test_a_process_that_keeps_64_kib_a_step_is_found_out(tmp_path):
+def test_a_process_that_keeps_64_kib_a_step_is_found_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "SECONDS_BETWEEN_SAMPLES", 0.001)  # the steps of the fake are short
     results = watch(tmp_path / "memory", "leaking")
     (finding,) = results["findings"]
     assert finding.startswith("Memory grew by ") and " from step 40 to step 80, " in finding
