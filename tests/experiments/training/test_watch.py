@@ -103,16 +103,21 @@ def test_workers_may_leave_when_the_watch_is_over(port):
         guard.check()
 
 
+def end_of_a_stuck_process(guard, errors):
+    """Returns the exit code of a child that waits under a watch; what it says is in a file."""
+    child = os.fork()
+    if not child:
+        with open(errors, "w", encoding="utf-8") as sys.stderr, guard:
+            threading.Event().wait(60)
+        os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def test_a_process_that_is_stuck_is_ended_with_code_1(port, monkeypatch, tmp_path):
     guard, name = watching(port)
     port.close()
     monkeypatch.setattr(watch, "GRACE", 0.1)
-    child = os.fork()
-    if not child:
-        with open(tmp_path / "errors", "w", encoding="utf-8") as sys.stderr, guard:
-            threading.Event().wait(60)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert end_of_a_stuck_process(guard, tmp_path / "errors") == 1
     (line,) = (tmp_path / "errors").read_text().splitlines()
     assert line.startswith(f"error: The connection to {name} is lost; the last checkpoint is X.")
 
@@ -127,13 +132,8 @@ def test_when_all_stop_a_chief_that_is_gone_is_no_error(port, monkeypatch, tmp_p
     guard, _ = watching(port)
     port.close()
     monkeypatch.setattr(watch, "GRACE", 0.1)
-    child = os.fork()
-    if not child:
-        with open(tmp_path / "errors", "w", encoding="utf-8") as sys.stderr, guard:
-            guard.let_chief_leave()
-            threading.Event().wait(60)
-        os._exit(99)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    guard.let_chief_leave()
+    assert end_of_a_stuck_process(guard, tmp_path / "errors") == 0
     assert (tmp_path / "errors").read_text().startswith("Stopped with the other workers;")
 
 
