@@ -139,11 +139,13 @@ class WandbRun:
 
 def _with_pictures(line):
     """Returns a line with the bytes of pictures in place of their paths; without those that are gone."""
+    if "pictures" not in line:  # the first one
+        return line
     pictures = {}
-    for name, path in line.get("pictures", {}).items():
+    for name, path in line["pictures"].items():
         with contextlib.suppress(*FAULTS):
             pictures[name] = base64.b64encode(as_path(path).read_bytes()).decode()
-    return {**line, "pictures": pictures} if "pictures" in line else line
+    return {**line, "pictures": pictures}
 
 
 def _is_installed():
