@@ -8,9 +8,12 @@ The end of the input ends it. With `--check` it tells by its exit code whether t
 import base64
 import io
 import json
+import pathlib
 import sys
+import tempfile
 
 NO_CREDENTIALS = 3  # exit code of `--check`
+ROOM = 64 * 1024  # bytes beyond its record that the disk has to have, or the record may have lost its end
 
 
 def main():
@@ -31,10 +34,12 @@ def main():
             _warn(f"takes no more metrics ({_reason(error)}): the run goes on without it")
             run = None
     if run is not None:
+        folder = pathlib.Path(run.dir).parent
         try:
             run.finish()
         except Exception as error:
             _warn(f"did not finish ({_reason(error)})")
+        _check_room(folder)
 
 
 def check():
@@ -71,6 +76,16 @@ def _image(wandb, encoded):
     from PIL import Image
 
     return wandb.Image(Image.open(io.BytesIO(base64.b64decode(encoded))))
+
+
+def _check_room(folder):
+    """Says if the folder of a record takes no more: Weights & Biases is silent about what it could not write."""
+    size = sum(record.stat().st_size for record in folder.glob("*.wandb"))
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(size + ROOM))
+    except OSError as error:
+        _warn(f"may have lost the end of its record ({error.strerror}: {folder}); metrics.jsonl has all metrics")
 
 
 def _warn(text):

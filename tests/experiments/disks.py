@@ -12,7 +12,7 @@ class FullDisk:
     Args:
         folder: its path.
         reason: what the system says when it is full.
-        fill: function that fills the disk.
+        fill: function that fills the disk, but for so many bytes: `fill(room=0)`.
         free: function that makes room again.
     """
 
@@ -42,21 +42,23 @@ def full_disk(folder):
     with mounted(folder, "size=16m") as done:
         filler = folder / "filler"
         if done:
-            yield FullDisk(folder, "No space left on device", lambda: _fill(filler), filler.unlink)
+            yield FullDisk(folder, "No space left on device", lambda room=0: _fill(filler, room), filler.unlink)
         else:
             limits = resource.getrlimit(resource.RLIMIT_FSIZE)
             try:
-                yield FullDisk(folder, "File too large", lambda: _limit(0, limits), lambda: _limit(limits[0], limits))
+                fill, free = (lambda room=0: _limit(room, limits)), (lambda: _limit(limits[0], limits))
+                yield FullDisk(folder, "File too large", fill, free)
             finally:
                 _limit(limits[0], limits)
 
 
-def _fill(path):
+def _fill(path, room):
     with open(path, "ab", buffering=0) as file:
         for size in (1 << 16, 1):
             with contextlib.suppress(OSError):
                 while True:
                     file.write(os.urandom(size))
+        file.truncate(file.tell() - room)
 
 
 def _limit(size, limits):
