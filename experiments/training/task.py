@@ -35,12 +35,13 @@ def run_task(config, task, workdir, resume, say, work):
         with _entered(workdir, config, task, resume, workers, say) as (folder, summary):
             return summary or work(folder, workers, say)
 
-    return on_workers(config, task, workdir, unless_unheard(say), on_worker)
+    with stopping_at_once():  # outside of the steps, which have their own way
+        return on_workers(config, task, workdir, unless_unheard(say), on_worker)
 
 
 @contextlib.contextmanager
 def _entered(path, config, task, resume, workers, say):
-    """Context of a whole run: no other run uses its folder, and a signal outside of the steps stops it at once.
+    """Context of a whole run that no other run uses the folder of.
 
     Before anything is made, it checks that the run may use the folder and finds what it starts from.
 
@@ -53,7 +54,7 @@ def _entered(path, config, task, resume, workers, say):
     workdir = as_path(path)
     check_writable(workdir)
     locked = only_run_in(workdir, say) if workers.is_chief else contextlib.nullcontext()
-    with stopping_at_once(), locked:
+    with locked:
         try:
             summary = _summary_or_start(workdir, config, task, resume, workers, say)
         except FAULTS as error:

@@ -2,8 +2,11 @@
 
 import ctypes
 import dataclasses
+import json
 import os
 import signal
+import socket
+import threading
 import time
 
 import keras
@@ -13,7 +16,9 @@ import pytest
 from experiments import finetune, pretrain
 from experiments.errors import Interrupted
 from experiments.paths import replacing
+from experiments.training import workers
 from experiments.training.interruption import Interruption, stopping_at_once
+from experiments.training.meeting import meet
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, change, picture_config
@@ -204,3 +209,20 @@ def test_a_signal_that_nothing_took_note_of_ends_the_context():
     with pytest.raises(Interrupted, match=message), Interruption() as interruption:
         os.kill(os.getpid(), signal.SIGINT)
         assert interruption.requested
+
+
+def test_a_signal_while_it_waits_for_other_workers_stops_at_once(pictures, tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in (one, other)]
+    cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+
+    def stopped_meeting(*arguments):
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        meet(*arguments)
+
+    monkeypatch.setattr(workers, "meet", stopped_meeting)
+    config = dataclasses.replace(make_config(pictures, "pretrain"), distribution="multiworker")
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM outside of the steps; the same command goes on."):
+        pretrain.run(config, tmp_path / "run", say=Lines())
+    assert not (tmp_path / "run").exists()
