@@ -55,7 +55,6 @@ VARIANTS = (
     Variant("half_as_long", "pretraining half as long", length=0.5),
     Variant("twice_as_long", "pretraining twice as long", length=2.0),
     Variant("version_1", "ConvNeXt V1: layer scale in place of GRN", {"model": {"version": 1}}),
-    Variant("four_times_as_long", "pretraining four times as long", length=4.0),
 )
 
 
@@ -123,7 +122,7 @@ class Ablations(Study):
                 yield from self._trials_of(variant, seed)
 
     def results(self):
-        rows = []
+        rows, labels = [], self.budget.probe_labels
         for variant in VARIANTS:
             arms = {seed: self._arm(variant, seed) for seed in self.seeds}
             figures = {
@@ -134,18 +133,21 @@ class Ablations(Study):
             row["pretraining_steps"] = self._steps(variant)
             row["rates"] = {str(seed): arm.choice and arm.choice.rate for seed, arm in arms.items()}
             for probe in ("linear", "knn"):
-                row[probe] = summary({seed: result and result["top1"]["all"][probe] for seed, result in probes.items()})
+                scores = {seed: result and result["top1"][labels][probe] for seed, result in probes.items()}
+                row[probe] = summary(scores)
             rows.append(row)
         return {
             "labels": self._length.labels,
             "steps": self._length.steps,
+            "probe_labels": labels,
             "rows": rows,
             "findings": [finding.compare(rows) for finding in FINDINGS],
         }
 
     def tables(self, results):
         header = ["variant", f"fine-tuned, {results['labels']} labels", "against the baseline"]
-        header += [SCORES["linear"], SCORES["knn"], "steps of pretraining", "peak rate"]
+        header += [f"{score}, {results['probe_labels']} labels" for score in (SCORES["linear"], SCORES["knn"])]
+        header += ["steps of pretraining", "peak rate"]
         baseline = results["rows"][0]["finetuned"]
         cells = []
         for row in results["rows"]:
@@ -174,7 +176,7 @@ class Ablations(Study):
             right.plot(*(zip(*known) if known else ((), ())), marker, color=color, label=SCORES[score])
         left.set_yticks(places, [row["label"].partition(":")[0] for row in rows], fontsize=8)
         left.set_xlabel(f"fine-tuned with {results['labels']} labels, top-1 in %", fontsize=9)
-        right.set_xlabel("frozen encoder, all labels, top-1 in %", fontsize=9)
+        right.set_xlabel(f"frozen encoder, {results['probe_labels']} labels, top-1 in %", fontsize=9)
         left.margins(y=0.5 / max(1, len(rows)))
         figure.legend(frameon=False, fontsize=8, loc="outside upper right", ncols=2)
         for axis in (left, right):
@@ -213,7 +215,8 @@ class Ablations(Study):
     def _probing(self, variant, seed):
         config = dataclasses.replace(variant.config_of(self.config), seed=seed)
         pretraining = self._pretraining(variant, seed) if variant.length else None
-        return self.probing(f"{variant.name}/seed_{seed}/probes", config, ("all",), "validation", pretraining)
+        labels = (self.budget.probe_labels,)
+        return self.probing(f"{variant.name}/seed_{seed}/probes", config, labels, "validation", pretraining)
 
     def _trials_of(self, variant, seed):
         if variant.length:

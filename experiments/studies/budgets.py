@@ -41,6 +41,7 @@ class Budget:
         many: `Length`s that come after those.
         more_rates: how many rates beyond its grid an arm may try, as long as its best one is at an edge.
         subsets: number of choices of labels that each encoder of an ablation is fine-tuned on.
+        probe_labels: with how many labels the frozen encoders of an ablation are scored.
     """
 
     pretraining_steps: int
@@ -48,6 +49,7 @@ class Budget:
     many: tuple[Length, ...] = ()
     more_rates: int = 2
     subsets: int = 1
+    probe_labels: str = "all"
 
     @property
     def lengths(self):
@@ -69,7 +71,7 @@ FEWER_LABELS = {
     ),
 }
 ABLATIONS = {
-    "full": Budget(pretraining_steps=1680, few=(Length("600", 400, 64),), subsets=3),
+    "full": Budget(pretraining_steps=1260, few=(Length("600", 300, 64),), subsets=3, probe_labels="6000"),
     "tiny": Budget(pretraining_steps=4, few=(Length("600", 3, 64),), subsets=2, more_rates=0),
 }
 

@@ -131,7 +131,7 @@ def test_the_variants_have_names_of_their_own_and_each_changes_what_it_says(tmp_
     assert len(still) == 2 * sum(base.model.stages[0])
     study = Ablations(tmp_path, base, BUDGET_OF_ABLATIONS, (0,), 1000)
     steps = {trial.name.split("/")[0]: trial.length[0] for trial in study.trials() if trial.task == "pretrain"}
-    assert "no_pretraining" not in steps and steps["half_as_long"] == 5 and steps["four_times_as_long"] == 40
+    assert "no_pretraining" not in steps and steps["half_as_long"] == 5 and steps["twice_as_long"] == 20
 
 
 BUDGET_OF_ABLATIONS = dataclasses.replace(BUDGET, many=(), more_rates=0)
