@@ -1,4 +1,4 @@
-"""Evaluation of a finished run: top-1, k-NN and linear probe, each beside a randomly initialised encoder."""
+"""Evaluation of a finished run: top-1; k-NN and linear probe, beside those of a randomly initialised encoder."""
 
 from convnext.pretrained import PretrainedError, load_pretrained
 from experiments.data.damage import naming_damage
@@ -29,7 +29,8 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
         say: function that takes a line for the user.
 
     Returns:
-        `{probe: {"model": percent, "random": percent}}`; `random` is the same for a randomly initialised encoder.
+        `{probe: {"model": percent, "random": percent}}`; `random` is the same for a randomly initialised encoder, and
+        missing for `top1`: what an untrained classifier answers says nothing.
 
     Raises:
         UserError: if the model cannot be found or does not fit the request.
@@ -51,9 +52,15 @@ def _evaluate(path, data, data_dir, probes, split, say):
 
     trained, random = _models(path, config, source.num_classes)
     with naming_damage(config.data):
-        figures_of = _figures(source, split, Preparation.of(config.data), probes)
-        columns = {"model": figures_of(trained), "random": figures_of(random)}
-    return {probe: {name: figures[probe] for name, figures in columns.items()} for probe in probes}
+        preparation, results = Preparation.of(config.data), {}
+        if "top1" in probes:
+            results["top1"] = {"model": TopOne(trained, target, preparation, BATCH_SIZE)()}
+        if names := [name for name in probes if name in FROZEN_PROBES]:
+            frozen_probes = FrozenProbes(source, split, names)
+            of_trained = frozen_probes(PooledFeatures(trained, preparation, BATCH_SIZE))
+            of_random = frozen_probes(PooledFeatures(random, preparation, BATCH_SIZE))
+            results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
+    return results
 
 
 def _applicable(probes, path):
@@ -86,17 +93,3 @@ def _models(path, config, num_classes):
     except PretrainedError as error:
         raise UserError(str(error)) from error
     return trained, random
-
-
-def _figures(source, split, preparation, probes):
-    """Returns the function from a model to `{probe: percent}` on a split."""
-    on_frozen_features = [name for name in probes if name in FROZEN_PROBES]
-    frozen_probes = FrozenProbes(source, split, on_frozen_features) if on_frozen_features else None
-
-    def figures_of(model):
-        figures = {}
-        if "top1" in probes:
-            figures["top1"] = TopOne(model, source.split(split), preparation, BATCH_SIZE)()
-        return figures | (frozen_probes(PooledFeatures(model, preparation, BATCH_SIZE)) if frozen_probes else {})
-
-    return figures_of

@@ -1,4 +1,4 @@
-"""Evaluates the model of a finished run, beside a randomly initialised one.
+"""Evaluates the model of a finished run; frozen features beside those of a randomly initialised one.
 
 python -m launch.evaluate --model=runs/digits_finetuned [--data=digits] [--probe=top1|knn|linear]
 """
@@ -22,7 +22,7 @@ def main(arguments):
     )
     print(f"{'top-1 (%)':<10} {'model':>8} {'random':>8}")
     for name, figures in results.items():
-        print(f"{name:<10} {figures['model']:8.2f} {figures['random']:8.2f}")
+        print(f"{name:<10}", *(f"{figure:8.2f}" for figure in figures.values()))
 
 
 if __name__ == "__main__":

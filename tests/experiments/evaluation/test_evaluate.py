@@ -65,6 +65,7 @@ def test_an_encoder_is_probed_beside_a_random_one_and_the_same_every_time(runs):
 @pytest.mark.parametrize(("split", "file"), [("test", ""), ("validation", "classifier_best.keras")])
 def test_top1_of_a_fine_tuned_run_is_that_of_its_summary(runs, split, file):
     results = evaluate.run(runs / "finetuned" / file, probes=("top1",), split=split, say=Lines())
+    assert list(results["top1"]) == ["model"]
     figure = f"best_{split}_top1" if file else f"{split}_top1"
     assert results["top1"]["model"] == pytest.approx(read_json(runs / "finetuned" / "summary.json")[figure])
     model = keras.saving.load_model(runs / "finetuned" / (file or "classifier.keras"))
