@@ -7,6 +7,7 @@ import tempfile
 
 from convnext.port.files import TEMPORARY
 from experiments.errors import UserError
+from experiments.paths import local_path
 
 
 def new_output(name, suffixes=()):
@@ -19,7 +20,7 @@ def new_output(name, suffixes=()):
     Raises:
         UserError: if something is there already, it cannot be written, or it has another suffix.
     """
-    path = pathlib.Path(name).expanduser()
+    path = local_path(name)
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f"--output={name}: name a {' or '.join(suffixes)} file.")
     try:

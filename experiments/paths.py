@@ -29,14 +29,28 @@ def as_path(path):
     """Returns a `pathlib.Path`, or for a URL an `etils.epath.Path` of the same methods.
 
     Raises:
-        UserError: if TensorFlow has no file system for the URL.
+        UserError: if TensorFlow has no file system for the URL, or cannot write the name.
     """
+    if not os.fsencode(path).decode(errors="replace") == str(path):
+        raise UserError(f"{os.fsencode(path)!r}: the name is not UTF-8, as TensorFlow writes its files.")
     if not is_url(path):
-        return pathlib.Path(path).expanduser()
+        return local_path(path)
     try:
         return epath.Path(str(path))
     except KeyError as error:
         raise UserError(f"{path}: paths are local, or URLs such as gs://bucket/run.") from error
+
+
+def local_path(path):
+    """Returns a `pathlib.Path`; `~` is the user's home.
+
+    Raises:
+        UserError: if it is not known where that is.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: it is not known where the home of that user is.") from error
 
 
 def is_url(path):

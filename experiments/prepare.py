@@ -1,9 +1,9 @@
 """Preparing a data set of TensorFlow Datasets: downloading it, and writing it as it will be read."""
 
 import logging
-import pathlib
 
 from experiments.errors import RunError, UserError
+from experiments.paths import local_path
 
 
 def run(source, directory="", manual_dir="", say=print):
@@ -26,7 +26,7 @@ def run(source, directory="", manual_dir="", say=print):
     kind, _, name = source.partition(":")
     if kind != "tfds" or not name:
         raise UserError(f"--source={source}: only tfds:NAME is prepared; digits and folders are read as they are.")
-    if manual_dir and not pathlib.Path(manual_dir).expanduser().is_dir():
+    if manual_dir and not local_path(manual_dir).is_dir():
         raise UserError(f"--manual_dir={manual_dir}: there is no such folder.")
     from experiments.data.tfds import find_builder  # importing TensorFlow Datasets takes seconds
 
@@ -46,7 +46,7 @@ def _prepare(builder, source, manual_dir):
     import tensorflow_datasets as tfds
 
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each of the many attempts
-    config = tfds.download.DownloadConfig(manual_dir=str(pathlib.Path(manual_dir).expanduser()) if manual_dir else None)
+    config = tfds.download.DownloadConfig(manual_dir=str(local_path(manual_dir)) if manual_dir else None)
     needed = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     try:
         builder.download_and_prepare(download_config=config)

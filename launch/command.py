@@ -93,7 +93,7 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows at once what a terminal would
     values.set_gnu_getopt(takes_arguments)
     try:
-        _, *arguments = _parse_flags(sys.argv, values)
+        _, *arguments = _parse_flags(_last_of_each(sys.argv), values)
         if arguments and not takes_arguments:
             raise UserError(f"{arguments[0]!r} is no flag; flags begin with --.")
         main(arguments)
@@ -124,6 +124,22 @@ def _say(error, code):
     with contextlib.suppress(OSError):  # the exit code says it to those who do not read
         print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def _last_of_each(argv):
+    """Returns the command line without values of the configuration that are given again later.
+
+    The last one counts for every flag; tuples would otherwise be put together of all.
+    """
+    kept, seen = [], set()
+    for word in reversed(argv):
+        name, is_value, _ = word.lstrip("-").partition("=")
+        if word.startswith("-") and name.startswith("config.") and is_value:
+            if name in seen:
+                continue
+            seen.add(name)
+        kept.append(word)
+    return kept[::-1]
 
 
 def _parse_flags(argv, values):

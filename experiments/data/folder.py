@@ -14,6 +14,7 @@ from experiments.data.gif import gif_pixels
 from experiments.data.held_out import check_shares, held_out
 from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
+from experiments.paths import local_path
 
 # What TensorFlow decodes, as Pillow calls it.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # MPO: a JPEG with more pictures behind it, as many phones write
@@ -42,7 +43,7 @@ def open_folder(path, config):
         UserError: if the folder does not exist, holds no image, or its splits and classes do not fit together, or the
             shares leave none to train on.
     """
-    root = pathlib.Path(path).expanduser()
+    root = local_path(path)
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
     files = _image_files(root)

@@ -12,6 +12,7 @@ from experiments.extraction.embedding import Embedding
 from experiments.extraction.feature_files import SUFFIXES, feature_writer
 from experiments.finished_run import config_of, find_model, read_model
 from experiments.output import appearing, new_output
+from experiments.paths import local_path
 
 SPLITS = ("train", "validation", "test")
 ALL = "all"
@@ -82,7 +83,7 @@ def images_to_extract(data, split):
 def folder_of(data):
     """Returns the folder that a `DataConfig` names, or None if it is another source."""
     kind, _, name = data.source.partition(":")
-    return pathlib.Path(name).expanduser() if kind == "folder" else None
+    return local_path(name) if kind == "folder" else None
 
 
 def naming(part, name, folder):

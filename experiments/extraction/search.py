@@ -19,6 +19,7 @@ from experiments.extraction.picture import draw_search
 from experiments.extraction.pixels import pictures_of, read_picture
 from experiments.finished_run import find_model, read_model
 from experiments.output import appearing, new_output
+from experiments.paths import local_path
 
 NEIGHBOURS = 8
 MOST_QUERIES = 50
@@ -68,7 +69,7 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", say=print):
     """
     if not 0 < len(queries) <= MOST_QUERIES:
         raise UserError(f"--query names 1 to {MOST_QUERIES} images, got {len(queries)}.")
-    path = pathlib.Path(features).expanduser()
+    path = local_path(features)
     table = read_features(path)
     images = _images(table, data)
     output = new_output(output, (".png",))

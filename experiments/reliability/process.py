@@ -9,6 +9,7 @@ import sys
 import time
 
 from experiments.errors import RunError, UserError
+from experiments.paths import local_path
 from experiments.training.tracking import METRICS
 
 DETERMINISTIC = {"TF_DETERMINISTIC_OPS": "1"}  # what TensorFlow reads
@@ -160,7 +161,7 @@ def new_folder(path):
     Raises:
         UserError: if it holds something already.
     """
-    folder = pathlib.Path(path).expanduser()
+    folder = local_path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--workdir={folder} exists already: name a new folder for the runs of this test.")
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
 """One page that compares runs, whole in itself: pictures inside, nothing from elsewhere."""
 
 import os
-import pathlib
 
 from convnext.port.files import replacing
 from experiments.circumstances import circumstances, command_line
 from experiments.errors import UserError
+from experiments.paths import local_path
 from experiments.report.course import clock
 from experiments.report.entries import make_entries
 from experiments.report.making import differences_section, making_section
@@ -43,7 +43,7 @@ def write_report(workdirs, output, title=""):
     Raises:
         UserError: if a folder is no workdir of a run, or the file cannot be written.
     """
-    output = pathlib.Path(output).expanduser()
+    output = local_path(output)
     if output.is_dir() or not output.absolute().parent.is_dir():
         raise UserError(f"--output={output} cannot be written: name a file in a folder that exists.")
     folders = {os.path.realpath(os.path.expanduser(path)): path for path in workdirs}

@@ -6,6 +6,7 @@ import json
 import pathlib
 
 from experiments.errors import UserError
+from experiments.paths import local_path
 from experiments.report.course import number
 from experiments.report.pictures import DamagedPicture, Picture, read_picture
 from experiments.training.segments import ENVIRONMENT
@@ -70,7 +71,7 @@ def read_run(path):
     Raises:
         UserError: if it is no workdir of a run.
     """
-    workdir = pathlib.Path(path).expanduser()
+    workdir = local_path(path)
     _check_is_run(workdir)
     reader = _Reader(workdir)
     recorded = reader.mapping(CONFIG, expected=True)

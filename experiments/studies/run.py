@@ -4,7 +4,6 @@ import dataclasses
 import fnmatch
 import gc
 import json
-import pathlib
 import time
 
 import keras
@@ -13,7 +12,7 @@ from experiments.circumstances import circumstances
 from experiments.config import Config
 from experiments.data.sources import open_source
 from experiments.errors import Interrupted, UserError
-from experiments.paths import is_url
+from experiments.paths import is_url, local_path
 from experiments.studies import budgets
 from experiments.studies.ablations import Ablations
 from experiments.studies.budgets import Budget, Length
@@ -45,7 +44,7 @@ def open_study(name, config, workdir, budget="full", num_seeds=0):
     """
     if is_url(workdir):
         raise UserError(f"--workdir={workdir}: a study needs a folder of this machine.")
-    root = pathlib.Path(workdir).expanduser()
+    root = local_path(workdir)
     check_writable(root)
     lengths = BUDGETS[name][budget] if isinstance(budget, str) else budget
     seeds = tuple(range(num_seeds or SEEDS[name]))
@@ -67,7 +66,7 @@ def reopen_study(workdir):
     Raises:
         UserError: if there is none.
     """
-    root = pathlib.Path(workdir).expanduser()
+    root = local_path(workdir)
     record = _record(root)
     if not record:
         raise UserError(f"{root} holds no study: run it first, without --tables_only.")

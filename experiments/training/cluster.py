@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import os
+import re
 
 import tensorflow as tf
 
 from experiments.errors import UserError
 
 # Ports of Slurm's workers: a job has some of its own on every host, below those that systems give to connections.
+# The name or the number of a host, in brackets if it has colons, and a port.
+ADDRESS = r"(\[[\w.:%]+\]|[\w.-]+):(?P<port>\d{1,5})"
 FIRST_PORT, NUM_PORTS, PORTS_OF_JOB = 12000, 20000, 16
 
 
@@ -81,10 +84,11 @@ def _from_tf_config(text):
         wrong = [address for address in addresses if not _is_address(address)]
         if wrong or len(set(addresses)) < len(addresses):
             raise ValueError(f"{wrong[0]!r} is no HOST:PORT" if wrong else "it has one address twice")
-        own = [i for i, (kind, number, _) in enumerate(workers) if (kind, number) == (task["type"], task["index"])]
+        index = int(task["index"])  # which scripts often give as a text
+        own = [i for i, (kind, number, _) in enumerate(workers) if (kind, number) == (task["type"], index)]
         if not own:
             raise ValueError(f"its task, {task['type']} {task['index']}, is not in its cluster")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
             f"distribution=multiworker: TF_CONFIG is wrong: {reason}. It looks like "
@@ -94,8 +98,8 @@ def _from_tf_config(text):
 
 
 def _is_address(address):
-    host, _, port = address.rpartition(":") if isinstance(address, str) else ("", "", "")
-    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+    parts = re.fullmatch(ADDRESS, address, re.ASCII) if isinstance(address, str) else None
+    return parts is not None and 0 < int(parts["port"]) < 2**16
 
 
 def _from_slurm(environment):

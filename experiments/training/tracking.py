@@ -4,7 +4,7 @@ import json
 
 import keras
 
-from experiments.paths import append, replacing
+from experiments.paths import FAULTS, StorageError, append, reason, replacing
 from experiments.training.omission import going_on_without
 from experiments.training.wandb_run import start_wandb
 
@@ -115,11 +115,17 @@ class LogMetrics(keras.callbacks.Callback):
 
 
 def read_metrics(workdir):
-    """Returns the lines of a run's metrics as dictionaries; leaves out damaged ones, as one that was cut short."""
+    """Returns the lines of a run's metrics as dictionaries; leaves out damaged ones, as one that was cut short.
+
+    Raises:
+        StorageError: if they cannot be read.
+    """
     path = workdir / METRICS
-    if not path.exists():
-        return []
-    lines = (_parsed(line) for line in path.read_bytes().splitlines())
+    try:
+        text = path.read_bytes() if path.exists() else b""
+    except FAULTS as error:
+        raise StorageError(f"{path} cannot be read: {reason(error)}.") from error
+    lines = (_parsed(line) for line in text.splitlines())
     return [line for line in lines if line is not None]
 
 

@@ -40,6 +40,19 @@ def test_a_url_that_tensorflow_does_not_read_is_refused():
         as_path("ftp://host/run")
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("~nobody at all/run", "~nobody at all/run: it is not known where the home of that user is."),
+        ("runs/a\udcffb", r"b'runs/a\xffb': the name is not UTF-8, as TensorFlow writes its files."),
+    ],
+)
+def test_a_path_that_cannot_be_used_is_a_mistake(path, message):
+    with pytest.raises(UserError) as error:
+        as_path(path)
+    assert str(error.value) == message
+
+
 def test_a_workdir_on_a_file_system_that_is_not_there_is_refused():
     with pytest.raises(
         UserError, match="--workdir=s3://bucket/run cannot be used: File system scheme 's3' not implemented"

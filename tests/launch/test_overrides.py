@@ -48,3 +48,13 @@ def test_an_override_gives_a_valid_configuration_or_one_line(preset, overrides):
         assert Config.from_dict(made[0].to_dict()) == made[0] and not errors.getvalue()
     else:
         assert errors.getvalue().startswith("error: ") and errors.getvalue().count("\n") == 1
+
+
+def test_of_a_value_given_twice_the_last_one_counts(preset, monkeypatch):
+    values, made = flags.FlagValues(), []
+    command.define_run_flags(values)
+    first = ["--config.model.dims=(8,)", "--config.model.depths=(1,)", "--config.seed=1"]
+    last = ["--config.model.dims=(4, 8)", "--config.model.depths=(2, 1)", "--config.seed=2"]
+    monkeypatch.setattr(sys, "argv", ["pretrain", f"--config={preset}", *first, *last])
+    command.run_command(lambda _: made.append(Config.from_dict(values.config.to_dict())), values)
+    assert made[0].model.stages == ((2, 1), (4, 8)) and made[0].seed == 2

@@ -23,6 +23,7 @@ def tf_config(jobs, kind="worker", index=0):
         (tf_config({"worker": ["b:2", "c:3"], "chief": ["a:1"]}, "chief"), ("a:1", "b:2", "c:3"), 0),
         (tf_config({"worker": ["b:2", "c:3"], "chief": ["a:1"]}, index=1), ("a:1", "b:2", "c:3"), 2),
         (tf_config({"worker": ["[::1]:2"]}), ("[::1]:2",), 0),
+        (tf_config({"worker": ["node-0.x:1", "10.0.0.1:2"]}, index="1"), ("node-0.x:1", "10.0.0.1:2"), 1),
     ],
 )
 def test_tf_config(environment, addresses, index):
@@ -84,11 +85,13 @@ def test_the_tasks_of_neighbouring_jobs_have_ports_of_their_own(monkeypatch):
         ({}, "needs TF_CONFIG, or Slurm's variables (start the command with srun); neither is set."),
         ({"TF_CONFIG": "{"}, "TF_CONFIG is wrong: Expecting property name"),
         ({"TF_CONFIG": "[]"}, "TF_CONFIG is wrong: list indices"),
+        ({"TF_CONFIG": "[" * 100_000}, "TF_CONFIG is wrong: maximum recursion depth exceeded"),
         ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "TF_CONFIG is wrong: it has no 'task'."),
         (tf_config({"worker": ["a:1"]}, index=1), "TF_CONFIG is wrong: its task, worker 1, is not in its cluster."),
         (tf_config({"worker": ["a:1"], "ps": ["b:1"]}), "its cluster has workers and at most a chief."),
         (tf_config({}), "its cluster has workers and at most a chief."),
         (tf_config({"worker": ["a:1", "b"]}), "TF_CONFIG is wrong: 'b' is no HOST:PORT."),
+        (tf_config({"worker": ["grpc://a:1"]}), "TF_CONFIG is wrong: 'grpc://a:1' is no HOST:PORT."),
         (tf_config({"worker": ["a:1", "b:99999"]}), "TF_CONFIG is wrong: 'b:99999' is no HOST:PORT."),
         (tf_config({"worker": ["a:1", "a:1"]}), "TF_CONFIG is wrong: it has one address twice."),
         ({"SLURM_PROCID": "0"}, "Slurm's variables are wrong: SLURM_STEP_NUM_TASKS not found in environment."),

@@ -226,6 +226,13 @@ def test_a_record_that_cannot_be_looked_at_is_a_mistake_in_one_line(pictures, tm
         pretrain.run(picture_config(pictures, **CONFIG), tmp_path, say=Lines())
 
 
+def test_metrics_that_cannot_be_read_end_the_run_with_one_line(pictures, tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(RunError) as error:
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path, say=Lines())
+    assert str(error.value) == f"{tmp_path / 'metrics.jsonl'} cannot be read: Is a directory."
+
+
 def test_lines_held_back_are_written_at_the_end(disk):
     tracker = Tracker(disk.folder, tiny_config(), Lines())
     tracker.begin(0)
