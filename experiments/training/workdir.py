@@ -41,6 +41,8 @@ def check_writable(workdir):
         raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
     if not above.is_dir():
         raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
+    if above != workdir and workdir.is_symlink():
+        raise UserError(f"--workdir={workdir} is a link that leads nowhere.")
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
 

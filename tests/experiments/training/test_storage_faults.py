@@ -12,7 +12,7 @@ from experiments import pretrain
 from experiments.errors import RunError, UserError
 from experiments.paths import append
 from experiments.training.tracking import Tracker, read_metrics
-from experiments.training.workdir import check_recorded, read_json, record_config, write_json
+from experiments.training.workdir import check_recorded, check_writable, read_json, record_config, write_json
 from tests.experiments.disks import full_disk, mounted
 from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 from tests.experiments.training.test_checkpoints import files_of, make_state, names
@@ -133,6 +133,15 @@ def test_a_file_in_place_of_the_workdir_is_refused(pictures, tmp_path):
     message = f"--workdir={tmp_path / 'file'}: {tmp_path / 'file'} is a file, not a folder."
     with pytest.raises(UserError, match=message):
         pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "file", say=Lines())
+
+
+def test_a_link_to_nothing_in_place_of_the_workdir_is_refused(tmp_path):
+    workdir = tmp_path / "run"
+    workdir.symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=f"--workdir={workdir} is a link that leads nowhere."):
+        check_writable(workdir)
+    (tmp_path / "gone").mkdir()
+    check_writable(workdir)
 
 
 def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pictures, tmp_path):
