@@ -54,21 +54,25 @@ def run(workdir, config=None, seeds=SEEDS, say=print):
 
 
 def _table(config, top1, probes, seconds, pretrained):
-    """Returns the lines of the table: a row for each measure, pretrained beside randomly initialised."""
+    """Returns the lines of the table: a row for each measure, pretrained beside randomly initialised.
+
+    The gain of fine-tuning is that of each seed, whose labels both arms share.
+    """
     source = open_source(config.data)
     train, test = (source.split(name).num_examples for name in ("train", "test"))
-    seeds = len(top1["scratch"])
+    gains = [pretrained - scratch for pretrained, scratch in zip(top1["pretrained"], top1["scratch"])]
     rows = {
-        f"top-1 on the {test:,} test images, %": ("pretrained", "random start"),
-        f"fine-tuned with {config.finetune.labels} labels, {seeds} seeds (mean +- std)": [
-            f"{statistics.mean(values):.1f} +- {_spread(values):.1f}" for values in top1.values()
-        ],
+        f"top-1 on the {test:,} test images, %": ("pretrained", "random start", "gain"),
+        f"fine-tuned with {config.finetune.labels} labels, {len(gains)} seeds (mean +- std)": (
+            *(f"{statistics.mean(values):.1f} +- {_spread(values):.1f}" for values in top1.values()),
+            f"{statistics.mean(gains):+.1f} +- {_spread(gains):.1f}",
+        ),
         f"k-NN on frozen features, {train:,} labels": _one_decimal(probes["knn"]),
         f"linear probe on frozen features, {train:,} labels": _one_decimal(probes["linear"]),
     }
     return [
         "",
-        *(f"{name:<54}{left:>14}{right:>15}" for name, (left, right) in rows.items()),
+        *(f"{name:<54}{left:>14}{right:>15}{gain:>14}" for name, (left, right, gain) in rows.items()),
         "",
         f"{config.pretrain.epochs} epochs of pretraining on {train:,} images without labels; {seconds:.0f} s in all",
         f"reconstructions  {max((pretrained / 'reconstructions').glob('*.png'))}",
@@ -77,7 +81,8 @@ def _table(config, top1, probes, seconds, pretrained):
 
 
 def _one_decimal(figures):
-    return [f"{figures[encoder]:.1f}" for encoder in ("model", "random")]
+    trained, random = figures["model"], figures["random"]
+    return f"{trained:.1f}", f"{random:.1f}", f"{trained - random:+.1f}"
 
 
 def _spread(values):

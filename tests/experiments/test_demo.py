@@ -25,16 +25,21 @@ def demonstration(tmp_path_factory):
 
 
 def row(table, label):
-    """The two figures of a row, pretrained and random start."""
+    """The three figures of a row: pretrained, random start, gain."""
     (line,) = [line for line in table.splitlines() if line.startswith(label)]
-    return re.findall(r"\d+\.\d(?: \+- \d+\.\d)?", line.removeprefix(label))
+    return re.findall(r"[+-]?\d+\.\d(?: \+- \d+\.\d)?", line.removeprefix(label))
 
 
 def test_the_table_holds_mean_and_deviation_over_the_seeds_of_both_arms(demonstration):
     workdir, table, _ = demonstration
-    for arm, shown in zip(("pretrained", "scratch"), row(table, "fine-tuned with 32 labels, 2 seeds (mean +- std)")):
-        top1 = [read_json(workdir / f"{arm}_seed_{seed}" / "summary.json")["test_top1"] for seed in (0, 1)]
-        assert shown == f"{np.mean(top1):.1f} +- {np.std(top1, ddof=1):.1f}"
+    *shown, gain = row(table, "fine-tuned with 32 labels, 2 seeds (mean +- std)")
+    top1 = [
+        np.array([read_json(workdir / f"{arm}_seed_{seed}" / "summary.json")["test_top1"] for seed in (0, 1)])
+        for arm in ("pretrained", "scratch")
+    ]
+    assert shown == [f"{values.mean():.1f} +- {values.std(ddof=1):.1f}" for values in top1]
+    difference = top1[0] - top1[1]
+    assert gain == f"{difference.mean():+.1f} +- {difference.std(ddof=1):.1f}"
 
 
 def test_both_arms_have_the_same_budget_and_labels_and_only_one_is_pretrained(demonstration):
@@ -52,12 +57,13 @@ def test_the_table_holds_the_probes_of_both_encoders(demonstration):
     workdir, table, _ = demonstration
     figures = evaluate.run(workdir / "pretrained", say=Lines())
     for name, label in (("knn", "k-NN"), ("linear", "linear probe")):
-        shown = [float(value) for value in row(table, f"{label} on frozen features, 1,078 labels")]
+        *shown, gain = map(float, row(table, f"{label} on frozen features, 1,078 labels"))
         assert shown == pytest.approx([figures[name]["model"], figures[name]["random"]], abs=0.3)  # of 539 images
+        assert gain == pytest.approx(shown[0] - shown[1], abs=0.11)
 
 
 def test_the_table_says_on_what_its_figures_are_taken(demonstration):
-    assert re.search(r"^top-1 on the 539 test images, % +pretrained +random start$", demonstration[1], re.M)
+    assert re.search(r"^top-1 on the 539 test images, % +pretrained +random start +gain$", demonstration[1], re.M)
 
 
 def test_the_named_pictures_exist(demonstration):
