@@ -72,7 +72,9 @@ def _make_square(axis, height, width):
 
 
 def _wrap(name):
-    """Breaks a name into a line of folders and up to two of the file; names mostly differ at their end."""
+    """Breaks a name that is too long into a line of folders and up to two of the file; most differ at their end."""
+    if len(name) <= LETTERS:
+        return name
     folders, slash, file = name.rpartition("/")
     folders, file = _end(folders + slash, LETTERS), _end(file, 2 * LETTERS)
     return "\n".join(line for line in (folders, file[:LETTERS], file[LETTERS:]) if line)
