@@ -207,4 +207,5 @@ def _nearest(name, known):
 
 
 def _presets():
-    return ", ".join(str(path) for path in sorted(PRESETS.glob("[!_]*.py"))) or f"the files of {PRESETS}"
+    found = sorted(PRESETS.glob("[!_]*.py"))
+    return ", ".join(map(str, found)) or f"the files of {PRESETS} in the project's folder, where commands are run"

@@ -24,4 +24,8 @@ def _open(source, config):
         from experiments.data.tfds import open_tfds  # importing TensorFlow Datasets takes seconds
 
         return open_tfds(name, config)
-    return open_folder(name, config) if kind == "folder" else open_digits()
+    if kind == "folder":
+        return open_folder(name, config)
+    if kind == "digits":
+        return open_digits()
+    raise ValueError(f"nothing here opens {source}")  # which the configuration should not have let through

@@ -76,17 +76,18 @@ class NpzWriter:
         """
         self._rows.close()
         shape = (len(self._names), self._num_features)
-        np.savez(
-            self._path,
-            names=np.array(self._names, str),
-            splits=np.array(self._splits, str),
-            labels=np.concatenate(self._labels),
-            features=np.memmap(self._rows_path, np.float32, "r", shape=shape),
-            classes=np.array(self._classes, str),
-            skipped=np.array([name for name, _ in skipped], str),
-            skipped_reasons=np.array([reason for _, reason in skipped], str),
-            record=np.array(json.dumps(record)),
-        )
+        arrays = {
+            "names": np.array(self._names, str),
+            "splits": np.array(self._splits, str),
+            "labels": np.concatenate(self._labels),
+            "features": np.memmap(self._rows_path, np.float32, "r", shape=shape),
+            "classes": np.array(self._classes, str),
+            "skipped": np.array([name for name, _ in skipped], str),
+            "skipped_reasons": np.array([reason for _, reason in skipped], str),
+            "record": np.array(json.dumps(record)),
+        }
+        with open(self._path, "wb") as file:  # to a path without `.npz`, in these letters, NumPy would add it
+            np.savez(file, **arrays)
 
 
 class ParquetWriter:

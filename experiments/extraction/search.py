@@ -114,7 +114,11 @@ def nearest(vector, features, k, left_out=None):
 def _images(table: Features, data):
     """Returns the `DataConfig` of the images that the features are of."""
     images = from_mapping(DataConfig, table.record["data"], "data.")
-    return images_to_extract(dataclasses.replace(images, source=data), table.record["split"]) if data else images
+    if not data:
+        return images
+    if folder_of(images) is None or not data.startswith("folder:"):
+        raise UserError(f"--data={data}: the features are of {images.source}; a folder alone can have been moved.")
+    return images_to_extract(dataclasses.replace(images, source=data), table.record["split"])
 
 
 def _vectors(queries, table, images, path, model):
@@ -137,7 +141,11 @@ def _position(query, index, folder):
     if query in index or folder is None:
         return index.get(query)
     path = pathlib.Path(query).absolute()
-    return index.get(path.relative_to(folder).as_posix()) if path.is_relative_to(folder) else None
+    # Of the file itself a link counts as it stands: the folder may hold links to images that lie elsewhere.
+    for file, root in ((path, folder), (path.parent.resolve() / path.name, folder.resolve())):
+        if file.is_relative_to(root) and (name := file.relative_to(root).as_posix()) in index:
+            return index[name]
+    return None
 
 
 def _embed(files, table, images, path, model):

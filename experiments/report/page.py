@@ -5,7 +5,7 @@ import os
 from convnext.port.files import replacing
 from experiments.circumstances import circumstances, command_line
 from experiments.errors import UserError
-from experiments.paths import local_path
+from experiments.paths import local_path, reason
 from experiments.report.course import clock
 from experiments.report.entries import make_entries
 from experiments.report.making import differences_section, making_section
@@ -44,11 +44,15 @@ def write_report(workdirs, output, title=""):
         UserError: if a folder is no workdir of a run, or the file cannot be written.
     """
     output = local_path(output)
-    if output.is_dir() or not output.absolute().parent.is_dir():
-        raise UserError(f"--output={output} cannot be written: name a file in a folder that exists.")
+    if output.is_dir():
+        raise UserError(f"--output={output} is a folder: name a file.")
     folders = {os.path.realpath(os.path.expanduser(path)): path for path in workdirs}
     entries = make_entries([read_run(path) for path in folders.values()])
     page = make_page(entries, title or _title(entries))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={output} cannot be written: {reason(error)}.") from error
     with replacing(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return [f"{entry.run.workdir}: {problem}" for entry in entries for problem in entry.run.problems]

@@ -143,7 +143,8 @@ def _rates_table(rows):
             if rates:
                 tried = ", ".join(f"{rate}: {top1:.1f}" for rate, top1 in rates["tried"].items())
                 edge = " (at the edge of what was tried)" if rates["at_edge"] else ""
-                steps = f"{row['steps']:,} of {row['batch_size']}"
-                cells.append([f"{row['labels']:,}, {start}", f"{rates['chosen']:g}{edge}", tried, steps])
-    header = ["labels, start", "peak rate", "top-1 on the validation images by rate", "steps"]
+                steps = [f"{count:,} of {row['batch_size']}" for count in (row["choice_steps"], row["steps"])]
+                cells.append([f"{row['labels']:,}, {start}", f"{rates['chosen']:g}{edge}", tried, *steps])
+    header = ["labels, start", "peak rate", "top-1 on the validation images by rate", "steps of these runs"]
+    header += ["steps of the run"]
     return markdown_table(header, cells)

@@ -72,7 +72,7 @@ def run_forked(commands, folder=ROOT):
     """
     process = _start("tests.launch.forked", stdin=subprocess.PIPE)
     request = {"folder": str(folder), "commands": list(commands.values())}
-    output, errors = process.communicate(json.dumps(request), timeout=240)
+    output, errors = process.communicate(json.dumps(request), timeout=600)
     assert process.returncode == 0, errors
     return {key: Outcome(**outcome) for key, outcome in zip(commands, json.loads(output))}
 

@@ -11,17 +11,27 @@ from tests.experiments.images import encode, gradient, write
 from tests.launch.commands import PRESET, ROOT, run, run_forked, terminate_after
 
 OWN = re.compile(r"runs/own|features\.npz")
-OWN_IMAGES = [one for one in dict.fromkeys(commands("README") + commands("export")) if OWN.search(" ".join(one[1]))]
+PAGES = ("README", "export", "recipe", "runs")
+OWN_IMAGES = [one for one in dict.fromkeys(sum(map(commands, PAGES), [])) if OWN.search(" ".join(one[1]))]
+STUDY = ("--name=fewer_labels", "--budget=tiny", "--seeds=1", "--only=*/pretraining", "--workdir=runs/study")
+SMALL = (
+    "--config.data.source=digits",
+    *(f"--config.model.{size}" for size in ("depths=(1,)", "dims=(4,)", "stem_stride=8")),
+)
+STUDY_OF_DIGITS = ("study", (*STUDY, *SMALL))
 LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrain.evaluations=0"]
 
 
 def walk_through(root):
-    """Runs what the README and docs/ show for images of one's own, word for word, on small images and a tiny model."""
+    """Runs what the README and docs/ show for images of one's own, word for word, on small images and a tiny model.
+
+    And a part of a study, on digits.
+    """
     for n in range(32):
         write(root / "photographs" / ("cats", "dogs")[n % 2] / f"{n // 2}.jpg", encode(gradient(40 + n, 50), "jpeg"))
     write(root / "photo.jpg", encode(gradient(50, 40), "jpeg"))
     (root / "experiments").symlink_to(ROOT / "experiments")  # where a clone has its presets
-    return run_forked({one: (one[0], adapted(*one)) for one in OWN_IMAGES}, root)
+    return run_forked({one: (one[0], adapted(*one)) for one in (*OWN_IMAGES, STUDY_OF_DIGITS)}, root)
 
 
 def adapted(name, flags):
@@ -29,7 +39,7 @@ def adapted(name, flags):
     flags = [re.sub("folder:(PATH|LABELLED)", "folder:photographs", flag) for flag in flags]
     if name not in ("pretrain", "finetune"):
         return flags
-    lengths = [f"--config.{name}.steps=1", f"--config.{name}.warmup_epochs=0", "--config.pretrain.batch_size=4"]
+    lengths = [f"--config.{name}.{field}" for field in ("steps=1", "warmup_epochs=0", "batch_size=4")]
     sizes = ("depths=(1,)", "dims=(4,)", "stem_stride=32", "decoder_dim=8")
     return [*flags, *(f"--config.model.{size}" for size in sizes), *lengths]
 
@@ -76,6 +86,17 @@ def of(outcomes, name, text="", nth=0):
 @pytest.mark.parametrize("one", OWN_IMAGES, ids=lambda one: " ".join((one[0], *one[1])))
 def test_commands_for_ones_own_images_run_as_they_are_written(one, outcomes):
     assert_done(outcomes[one])
+
+
+def test_a_study_runs_what_it_is_asked_for_and_makes_its_tables(outcomes, root):
+    outcome = of(outcomes, "study")
+    assert_done(outcome)
+    assert_lines(
+        outcome, "fewer_labels: pretrain seed_0/pretraining", r"  done in \d+ s", r"\| labels \|.*", r"\| 100 \|.*"
+    )
+    study = root / "runs" / "study"
+    assert {"study.json", "results.json", "results.md", "results.png"} < {path.name for path in study.iterdir()}
+    assert json.loads((study / "seed_0" / "pretraining" / "summary.json").read_text())["steps"] == 4
 
 
 def test_pretraining_says_what_it_does_and_what_came_of_it(outcomes):

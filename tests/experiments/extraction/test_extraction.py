@@ -105,6 +105,14 @@ def test_a_parquet_file_has_a_row_for_each_image(files):
     assert dict(zip(json.loads(metadata[b"skipped"]), json.loads(metadata[b"skipped_reasons"]))) == BROKEN
 
 
+def test_the_suffix_may_be_in_capitals(run, folder, files, tmp_path):
+    extract.run(run, tmp_path / "F.NPZ", f"folder:{folder}", say=Lines())
+    assert list(tmp_path.iterdir()) == [tmp_path / "F.NPZ"]
+    np.testing.assert_allclose(
+        read_features(tmp_path / "F.NPZ").features, read_features(files[".npz"]).features, atol=1e-5
+    )
+
+
 def test_a_source_without_file_names_has_splits_and_positions(run, tmp_path):
     assert extract.run(run, tmp_path / "digits.npz", data="digits", batch_size=256, say=Lines()) == 1797
     found = read_features(tmp_path / "digits.npz")
@@ -134,7 +142,8 @@ def test_the_nearest_are_those_of_the_largest_cosine():
 def test_a_name_finds_its_nearest_images_and_not_itself(folder, files, tmp_path):
     features = read_features(files[".npz"]).features
     similarities = cosine_similarities(features, features[2])
-    for query in ("b/1.png", str(folder / "b" / "1.png")):
+    (tmp_path / "link").symlink_to(folder)
+    for query in ("b/1.png", f"{folder}/b/1.png", f"{folder}/a/../b/1.png", f"{tmp_path}/link/b/1.png"):
         lines, output = Lines(), tmp_path / f"{len(query)}.png"
         (found,) = search.run(files[".npz"], [query], output, k=3, say=lines)
         assert found.position == 2 and found.neighbours[0] == 4  # its copy
@@ -192,6 +201,9 @@ def mistakes(run, folder, files):
         ),
         "--query=.*text.jpg cannot be read as an image": lambda to: search.run(
             features, [str(folder / "b/text.jpg")], to.with_suffix(".png")
+        ),
+        "--data=digits: the features are of folder:.*; a folder alone can have been moved": lambda to: search.run(
+            features, ["a/0.png"], to.with_suffix(".png"), data="digits"
         ),
         "x.npz: name a .png file": lambda to: search.run(features, ["a/0.png"], to),
         "--query names 1 to 50 images, got 0": lambda to: search.run(features, [], to),

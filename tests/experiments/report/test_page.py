@@ -265,6 +265,8 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path):
     }.items():
         with pytest.raises(UserError, match=message):
             write_report([path], tmp_path / "page.html")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="is a folder: name a file"):
         write_report([run], tmp_path)
+    with pytest.raises(UserError, match="cannot be written: File exists"):
+        write_report([run], run / "config.json" / "page.html")
     assert not (tmp_path / "page.html").exists()

@@ -77,7 +77,7 @@ def test_the_table_has_the_figures_of_the_folders(fewer_labels):
         "| 50 | 83.0 ± 1.4 | 77.5 ± 0.7 | +5.5 ± 0.7 | 80.0 | 60.0 | 70.0 | 50.0 |",
         "| 1,000 | 91.0 |  |  | 81.0 | 61.0 | 71.0 | 51.0 |",
     ]
-    assert "| 50, scratch | 0.001 | 0.0003: 60.0, 0.001: 65.0, 0.003: 64.0 | 5 of 10 |" in lines
+    assert "| 50, scratch | 0.001 | 0.0003: 60.0, 0.001: 65.0, 0.003: 64.0 | 5 of 10 | 5 of 10 |" in lines
 
 
 def test_a_choice_at_the_edge_is_told(fewer_labels, tmp_path):
