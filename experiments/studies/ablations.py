@@ -139,7 +139,7 @@ class Ablations(Study):
         return {
             "labels": self._length.labels,
             "steps": self._length.steps,
-            "probe_labels": labels,
+            "probe_labels": f"{int(labels):,}" if labels.isdecimal() else labels,
             "rows": rows,
             "findings": [finding.compare(rows) for finding in FINDINGS],
         }
