@@ -50,7 +50,7 @@ def _evaluate(path, data, data_dir, probes, split, say):
         _check_classes(path, source)
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
-    trained, random = _models(path, config, source.num_classes)
+    trained = _trained_model(path, config, source.num_classes)
     with naming_damage(config.data):
         preparation, results = Preparation.of(config.data), {}
         if "top1" in probes:
@@ -58,6 +58,7 @@ def _evaluate(path, data, data_dir, probes, split, say):
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
             of_trained = frozen_probes(PooledFeatures(trained, preparation, BATCH_SIZE))
+            random = _new_model(path, config, source.num_classes)
             of_random = frozen_probes(PooledFeatures(random, preparation, BATCH_SIZE))
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
     return results
@@ -78,18 +79,18 @@ def _check_classes(path, source):
         )
 
 
-def _models(path, config, num_classes):
-    """Returns the trained model, and one of the same kind with random weights."""
+def _new_model(path, config, num_classes):
+    """Returns a model of the kind of a trained one, with random weights."""
+    with initial_weights(config.seed):
+        if is_classifier(path):
+            return make_classifier(config, num_classes)
+        return make_encoder(config)
 
-    def make():
-        with initial_weights(config.seed):
-            if is_classifier(path):
-                return make_classifier(config, num_classes)
-            return make_encoder(config)
 
-    trained, random = make(), make()
+def _trained_model(path, config, num_classes):
+    model = _new_model(path, config, num_classes)
     try:
-        load_pretrained(trained, path)
+        load_pretrained(model, path)
     except PretrainedError as error:
         raise UserError(str(error)) from error
-    return trained, random
+    return model

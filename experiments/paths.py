@@ -31,8 +31,12 @@ def as_path(path):
     Raises:
         UserError: if TensorFlow has no file system for the URL, or cannot write the name.
     """
-    if not os.fsencode(path).decode(errors="replace") == str(path):
-        raise UserError(f"{os.fsencode(path)!r}: the name is not UTF-8, as TensorFlow writes its files.")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{os.fsencode(str(path))!r}: the name is not UTF-8, as TensorFlow writes its files."
+        ) from error
     if not is_url(path):
         return local_path(path)
     try:

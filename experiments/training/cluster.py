@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from experiments.errors import UserError
 
-# Ports of Slurm's workers: a job has some of its own on every host, below those that systems give to connections.
 # The name or the number of a host, in brackets if it has colons, and a port.
 ADDRESS = r"(\[[\w.:%]+\]|[\w.-]+):(?P<port>\d{1,5})"
+# Ports of Slurm's workers: a job has some of its own on every host, below those that systems give to connections.
 FIRST_PORT, NUM_PORTS, PORTS_OF_JOB = 12000, 20000, 16
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
 import threading
 import time
 
@@ -21,6 +20,7 @@ from experiments.training.interruption import Interruption, stopping_at_once
 from experiments.training.meeting import meet
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import read_json
+from tests.experiments.ports import free_ports
 from tests.experiments.tiny import Lines, change, picture_config
 
 STEPS = 7  # of 3 steps an epoch
@@ -212,8 +212,7 @@ def test_a_signal_that_nothing_took_note_of_ends_the_context():
 
 
 def test_a_signal_while_it_waits_for_other_workers_stops_at_once(pictures, tmp_path, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in (one, other)]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
 

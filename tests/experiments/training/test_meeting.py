@@ -11,6 +11,7 @@ import pytest
 from experiments.errors import RunError, UserError
 from experiments.training.cluster import Cluster
 from experiments.training.meeting import meet
+from tests.experiments.ports import free_ports
 
 GREETING = {"configuration": 7, "number of devices": 2}
 
@@ -18,11 +19,7 @@ GREETING = {"configuration": 7, "number of devices": 2}
 @pytest.fixture
 def addresses():
     """Of three workers, at free ports of this machine."""
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    found = tuple(f"127.0.0.1:{server.getsockname()[1]}" for server in servers)
-    for server in servers:
-        server.close()
-    return found
+    return tuple(f"127.0.0.1:{port}" for port in free_ports(3))
 
 
 def run(addresses, present, greetings=None, seconds=20.0):

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 
@@ -19,6 +18,7 @@ import pytest
 from experiments.training.agreement import DELAY
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import read_json
+from tests.experiments.ports import free_ports
 from tests.launch.commands import ROOT
 
 STEPS, ACCUMULATION, CLIP_NORM = 20, 2, 0.02
@@ -59,14 +59,6 @@ CPUS = {"two": 2, "four": 4}
 WAYS = [("pretrain", "stopped"), ("finetune", "four"), ("finetune", "workers")]
 if ALL:
     WAYS += [("pretrain", "two"), ("pretrain", "four"), ("pretrain", "workers"), ("finetune", "two")]
-
-
-def free_ports(count):
-    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-    return ports
 
 
 def workers(name, *flags, count, at_step=()):
