@@ -4,7 +4,8 @@ import datetime
 import math
 import statistics
 
-LARGE = 2**63  # whole numbers from which on none is what a run wrote
+from experiments.training.tracking import is_number
+
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
@@ -93,7 +94,7 @@ def clock(text):
 
 def number(value):
     """Returns a value that was read if it is a number, or else None."""
-    return value if type(value) is float or (type(value) is int and abs(value) < LARGE) else None
+    return value if is_number(value) else None
 
 
 def _time(text):

@@ -7,10 +7,9 @@ import pathlib
 
 from experiments.errors import UserError
 from experiments.paths import local_path
-from experiments.report.course import number
 from experiments.report.pictures import DamagedPicture, Picture, read_picture
 from experiments.training.segments import ENVIRONMENT
-from experiments.training.tracking import METRICS
+from experiments.training.tracking import METRICS, parse_metrics
 from experiments.training.validation import BEST_RECORD
 from experiments.training.workdir import CONFIG, SUMMARY
 
@@ -141,11 +140,10 @@ class _Reader:
 
     def metrics(self):
         """Returns the lines of metrics that can be read."""
-        text = self._text(METRICS, expected=True)
-        written = [line for line in (text or "").splitlines() if line.strip()]
-        lines = [line for line in map(_metrics_line, written) if line]
-        if unread := len(written) - len(lines):
-            self.problems.append(f"{METRICS}: {unread} of {len(written)} lines cannot be read")
+        content = self._content(METRICS, expected=True)
+        lines, damaged = parse_metrics(content or b"")
+        if damaged:
+            self.problems.append(f"{METRICS}: {damaged} of {len(lines) + damaged} lines cannot be read")
         return lines
 
     def classes(self, name, expected):
@@ -184,25 +182,22 @@ class _Reader:
         return [(_step_of(path), picture) for path, picture in pictures if picture]
 
     def _text(self, name, expected, without=""):
+        content = self._content(name, expected, without)
         try:
-            return (self._workdir / name).read_text(encoding="utf-8")
+            return None if content is None else content.decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.problems.append(f"{name} cannot be read ({error})")
+            return None
+
+    def _content(self, name, expected, without=""):
+        try:
+            return (self._workdir / name).read_bytes()
         except FileNotFoundError:
             if expected:
                 self.problems.append(f"{name} is missing" + (f": {without}" if without else ""))
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
             self.problems.append(f"{name} cannot be read ({error})")
         return None
-
-
-def _metrics_line(text):
-    """Returns a line of metrics as a mapping with the numbers in it, or None."""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(line, dict) or type(number(line.get("step"))) is not int:
-        return None
-    return {name: value for name, value in line.items() if number(value) is not None}
 
 
 def _spread(paths):

@@ -122,11 +122,25 @@ def read_metrics(workdir):
     """
     path = workdir / METRICS
     try:
-        text = path.read_bytes() if path.exists() else b""
+        content = path.read_bytes() if path.exists() else b""
     except FAULTS as error:
         raise StorageError(f"{path} cannot be read: {reason(error)}.") from error
-    lines = (_parsed(line) for line in text.splitlines())
-    return [line for line in lines if line is not None]
+    return parse_metrics(content)[0]
+
+
+def parse_metrics(content):
+    """Parses `metrics.jsonl`.
+
+    Args:
+        content: bytes of the file.
+
+    Returns:
+        `(lines, damaged)`: the lines that are whole, mappings from a name to a number with an integer `step`; and how
+        many are not, such as one that was cut short.
+    """
+    written = [line for line in content.splitlines() if line.strip()]
+    lines = [line for line in map(_parsed, written) if line is not None]
+    return lines, len(written) - len(lines)
 
 
 def _parsed(line):
@@ -134,12 +148,13 @@ def _parsed(line):
         metrics = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    is_line = isinstance(metrics, dict) and isinstance(metrics.get("step"), int)
-    return metrics if is_line and all(map(_is_number, metrics.values())) else None
+    is_line = isinstance(metrics, dict) and type(metrics.get("step")) is int
+    return metrics if is_line and all(map(is_number, metrics.values())) else None
 
 
-def _is_number(value):
-    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+def is_number(value):
+    """Whether a value from a JSON file is a number that a run could have written: no boolean, and no huge integer."""
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 
 def _drop_lines_after(path, step):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from experiments.config import Config
 from experiments.errors import UserError
 from experiments.training.pictures import draw_curves
-from experiments.training.tracking import Tracker, read_metrics
+from experiments.training.tracking import Tracker, parse_metrics, read_metrics
 from experiments.training.validation import Best
 from experiments.training.workdir import check_recorded, finished_summary, record_config
 from tests.experiments.tiny import Lines
@@ -46,12 +46,18 @@ def test_metrics_are_read_as_far_as_their_lines_are_whole(workdir, content):
     assert read_metrics(workdir)[-1] == {"step": 4, "loss": 2.0}
 
 
-def test_curves_are_drawn_of_what_is_left(workdir):
-    content = (
-        METRICS + b'{"step": "x"}\n{"step": 7, "loss": [1]}\n{"step": 8, "loss": 1' + b"0" * 400 + b"}\nnonsense\n"
-    )
+def test_damaged_lines_are_left_out_and_counted_and_curves_drawn_of_the_rest(workdir):
+    damaged = [
+        b'{"step": "x"}',
+        b'{"step": true, "loss": 1.0}',
+        b'{"step": 7, "loss": [1]}',
+        b'{"step": 7, "loss": true}',
+    ]
+    damaged += [b'{"step": 8, "loss": 1' + b"0" * 400 + b"}", b"nonsense", b"\xff\xfe", b"[" * 10**5]
+    content = METRICS + b"\n" + b"\n".join(damaged)
     (workdir / "metrics.jsonl").write_bytes(content)
     assert read_metrics(workdir) == LINES
+    assert parse_metrics(content) == (LINES, len(damaged))
     draw_curves(workdir)
     assert (workdir / "curves.png").stat().st_size
 
