@@ -11,7 +11,9 @@ from convnext import ConvNeXtV1, ConvNeXtV2, create_from_weights
 from convnext.port import write_weights
 from convnext.pretrained import named_variables
 from tests.comparison import assert_close, to_numpy
+from tests.torchvision_operators import declare_missing_operators
 
+declare_missing_operators()
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
