@@ -3,10 +3,10 @@
 from convnext.blocks import ConvNextV1Block, ConvNextV2Block
 from convnext.convnext_v1 import ConvNeXtV1, create_convnext_v1
 from convnext.convnext_v2 import ConvNeXtV2, create_convnext_v2
-from convnext.create import create_from_weights
-from convnext.errors import PretrainedError
 from convnext.layers import GlobalResponseNormalization, LayerScale, StochasticDepth
-from convnext.pretrained import LoadReport, load_pretrained
+from convnext.weights.create import create_from_weights
+from convnext.weights.errors import PretrainedError
+from convnext.weights.loader import LoadReport, load_pretrained
 
 __all__ = [
     "ConvNeXtV1",

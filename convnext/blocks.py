@@ -3,9 +3,6 @@
 import keras
 from keras import ops
 
-from convnext.depthwise import DepthwiseConv
-from convnext.devices import is_tensorflow_on_cpu
-from convnext.fusion import fused, fused_matmul
 from convnext.layers import (
     GlobalResponseNormalization,
     LayerNormalization,
@@ -14,6 +11,9 @@ from convnext.layers import (
     in_float32,
     normalize_response,
 )
+from convnext.tf_cpu.depthwise import DepthwiseConv
+from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.fusion import fused, fused_matmul
 
 
 def initializer():

@@ -4,8 +4,8 @@ import keras
 
 from convnext.backbone import ConvNeXt
 from convnext.blocks import ConvNextV1Block
-from convnext.pretrained import load_pretrained
 from convnext.variants import CONVNEXT_V1
+from convnext.weights.loader import load_pretrained
 
 __all__ = ["ConvNeXtV1", "ConvNextV1Block", "create_convnext_v1"]
 

@@ -4,8 +4,8 @@ import keras
 
 from convnext.backbone import ConvNeXt
 from convnext.blocks import ConvNextV2Block
-from convnext.pretrained import load_pretrained
 from convnext.variants import CONVNEXT_V2
+from convnext.weights.loader import load_pretrained
 
 __all__ = ["ConvNeXtV2", "ConvNextV2Block", "create_convnext_v2"]
 

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from convnext.arguments import check_layer_arguments
-from convnext.devices import is_tensorflow_on_cpu
-from convnext.fusion import fused
+from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.fusion import fused
 
 EPSILON = 1e-6  # of every normalization in the published models
 

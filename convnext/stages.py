@@ -4,7 +4,7 @@ import keras
 
 from convnext.blocks import initializer
 from convnext.layers import LayerNormalization
-from convnext.patch_conv import PatchConv
+from convnext.tf_cpu.patch_conv import PatchConv
 
 
 @keras.saving.register_keras_serializable(package="convnext")

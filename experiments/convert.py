@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from convnext.create import make_model
-from convnext.errors import PretrainedError
-from convnext.port import Architecture, read_weights, write_weights
-from convnext.port.files import replacing
-from convnext.pretrained import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights
+from convnext.weights import Architecture, read_weights, write_weights
+from convnext.weights.create import make_model
+from convnext.weights.errors import PretrainedError
+from convnext.weights.formats import replacing
+from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights
 from experiments.errors import UserError
-from experiments.paths import local_copy, local_output
+from experiments.io import local_copy, local_output
 from fcmae.model import FCMAE
 
 FORMATS = ("keras", "fair", "timm", "huggingface")
@@ -19,7 +19,7 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
     """Converts weights.
 
     Args:
-        source: path or URL of a run's workdir, or of a file that `convnext.port.read_weights` reads.
+        source: path or URL of a run's workdir, or of a file that `convnext.weights.read_weights` reads.
         output: path or URL of the file to write; for Transformers of a folder.
         to: one of `FORMATS`: `keras` writes a model (`.keras`, `.weights.h5`), the others the weights by the names of
             that library (`.safetensors`, `.pt`; for Transformers a folder).

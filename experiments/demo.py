@@ -7,7 +7,7 @@ import time
 from experiments import evaluate, finetune, pretrain
 from experiments.config import Config
 from experiments.data.sources import open_source
-from experiments.paths import as_path
+from experiments.io import as_path
 from experiments.presets import digits
 
 SEEDS = (0, 1, 2)

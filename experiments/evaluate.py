@@ -1,6 +1,6 @@
 """Evaluation of a finished run: top-1; k-NN and linear probe, beside those of a randomly initialised encoder."""
 
-from convnext.pretrained import PretrainedError, load_pretrained
+from convnext.weights.loader import PretrainedError, load_pretrained
 from experiments.data.damage import naming_damage
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
@@ -9,8 +9,8 @@ from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.frozen import FROZEN_PROBES, FrozenProbes
 from experiments.finished_run import config_of, find_model, is_classifier, recorded_classes
+from experiments.io import local_copy
 from experiments.models import initial_weights, make_classifier, make_encoder
-from experiments.paths import local_copy
 from experiments.training.workdir import CONFIG, SUMMARY
 
 PROBES = ("top1", *FROZEN_PROBES)

@@ -10,9 +10,9 @@ from experiments.data.sources import open_source
 from experiments.data.subset import label_subset
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
+from experiments.io import replacing
 from experiments.models import make_classifier
 from experiments.optim.layer_decay import LayerDecay
-from experiments.paths import replacing
 from experiments.training.classification_loss import balanced_class_weights, cross_entropy
 from experiments.training.evaluating import evenly_spaced
 from experiments.training.final_classifiers import evaluate_and_save

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from convnext.create import create_from_weights
-from convnext.pretrained import PretrainedError, find_weights
+from convnext.weights.create import create_from_weights
+from convnext.weights.loader import PretrainedError, find_weights
 from experiments.config import Config
 from experiments.config.data import SPLIT_FIELDS
 from experiments.errors import UserError

@@ -3,7 +3,7 @@
 import logging
 
 from experiments.errors import RunError, UserError
-from experiments.paths import local_path
+from experiments.io import local_path
 
 
 def run(source, directory="", manual_dir="", say=print):

@@ -13,8 +13,8 @@ PORTABLE = {"convnext", "fcmae"}
 PORTABLE_IMPORTS = {"keras", "numpy", *sys.stdlib_module_names}
 # The one file that reads and writes files of weights, and the one that knows of TensorFlow's compiler.
 EXCEPTIONS = {
-    "convnext/port/files.py": {"h5py", "ml_dtypes", "safetensors", "torch"},
-    "convnext/xla.py": {"tensorflow"},
+    "convnext/weights/formats.py": {"h5py", "ml_dtypes", "safetensors", "torch"},
+    "convnext/tf_cpu/xla.py": {"tensorflow"},
 }
 
 
@@ -62,8 +62,8 @@ def test_no_import_points_back():
     [
         ("convnext/a.py", "import fcmae", "fcmae"),
         ("convnext/a.py", "from fcmae.model import FCMAE", "fcmae.model"),
-        ("convnext/port/a.py", "import torch", "torch"),
-        ("convnext/port/files.py", "import tensorflow", "tensorflow"),
+        ("convnext/weights/a.py", "import torch", "torch"),
+        ("convnext/weights/formats.py", "import tensorflow", "tensorflow"),
         ("convnext/a.py", "import keras, tensorflow as tf", "tensorflow"),
         ("fcmae/a.py", "from absl import flags", "absl"),
         ("fcmae/a.py", "def f():\n    if True:\n        from experiments import config", "experiments"),
@@ -88,8 +88,8 @@ def test_a_planted_import_is_found(tmp_path, file, statement, module):
     ("file", "statement"),
     [
         ("convnext/a.py", "import dataclasses\nimport numpy as np\nfrom keras import ops"),
-        ("convnext/port/a.py", "from ..layers import EPSILON\nfrom . import timm\nfrom convnext import blocks"),
-        ("convnext/port/files.py", "def read():\n    import torch"),
+        ("convnext/weights/a.py", "from ..layers import EPSILON\nfrom . import timm\nfrom convnext import blocks"),
+        ("convnext/weights/formats.py", "def read():\n    import torch"),
         ("fcmae/a.py", "from convnext.blocks import ConvNextV2Block\nfrom .masking import patchify"),
         ("experiments/a.py", "import tensorflow as tf\nimport wandb\nimport fcmae, convnext"),
         ("launch/a.py", "from absl import app\nfrom experiments.pretrain import run"),

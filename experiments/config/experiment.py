@@ -5,7 +5,7 @@ import typing
 
 from ml_collections import config_dict
 
-from convnext.pretrained import STEMS
+from convnext.weights.loader import STEMS
 from experiments.config.data import DataConfig
 from experiments.config.finetuning import FinetuneConfig
 from experiments.config.model import ModelConfig

@@ -14,7 +14,7 @@ from experiments.data.gif import gif_pixels
 from experiments.data.held_out import check_shares, held_out
 from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
-from experiments.paths import local_path
+from experiments.io import local_path
 
 # What TensorFlow decodes, as Pillow calls it.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # MPO: a JPEG with more pictures behind it, as many phones write

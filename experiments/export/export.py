@@ -13,7 +13,7 @@ from experiments.export.description import describe, versions
 from experiments.export.formats import FORMATS
 from experiments.export.serving import Serving
 from experiments.finished_run import find_model, read_model, recorded_classes, recorded_config
-from experiments.output import appearing, new_output
+from experiments.io import appearing, new_output
 from experiments.training.workdir import CONFIG, write_json
 
 INSIDE, OUTSIDE = "inside", "outside"

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from convnext.backbone import pool
-from convnext.devices import portable
+from convnext.tf_cpu.devices import portable
 
 OUTPUTS = ("logits", "probabilities", "features")
 INPUT_DTYPES = ("uint8", "float32")

@@ -11,8 +11,7 @@ from experiments.errors import UserError
 from experiments.extraction.embedding import Embedding
 from experiments.extraction.feature_files import SUFFIXES, feature_writer
 from experiments.finished_run import config_of, find_model, read_model
-from experiments.output import appearing, new_output
-from experiments.paths import local_path
+from experiments.io import appearing, local_path, new_output
 
 SPLITS = ("train", "validation", "test")
 ALL = "all"

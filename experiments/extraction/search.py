@@ -18,8 +18,7 @@ from experiments.extraction.feature_files import Features, read_features
 from experiments.extraction.picture import draw_search
 from experiments.extraction.pixels import pictures_of, read_picture
 from experiments.finished_run import find_model, read_model
-from experiments.output import appearing, new_output
-from experiments.paths import local_path
+from experiments.io import appearing, local_path, new_output
 
 NEIGHBOURS = 8
 MOST_QUERIES = 50

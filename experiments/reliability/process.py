@@ -9,7 +9,7 @@ import sys
 import time
 
 from experiments.errors import RunError, UserError
-from experiments.paths import local_path
+from experiments.io import local_path
 from experiments.training.tracking import METRICS
 
 DETERMINISTIC = {"TF_DETERMINISTIC_OPS": "1"}  # what TensorFlow reads

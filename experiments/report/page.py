@@ -2,10 +2,10 @@
 
 import os
 
-from convnext.port.files import replacing
+from convnext.weights.formats import replacing
 from experiments.circumstances import circumstances, command_line
 from experiments.errors import UserError
-from experiments.paths import local_path, reason
+from experiments.io import local_path, reason
 from experiments.report.course import clock
 from experiments.report.entries import make_entries
 from experiments.report.making import differences_section, making_section

@@ -6,7 +6,7 @@ import json
 import pathlib
 
 from experiments.errors import UserError
-from experiments.paths import local_path
+from experiments.io import local_path
 from experiments.report.pictures import DamagedPicture, Picture, read_picture
 from experiments.training.segments import ENVIRONMENT
 from experiments.training.tracking import METRICS, parse_metrics

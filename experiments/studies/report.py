@@ -4,7 +4,7 @@ import pathlib
 import shutil
 
 from experiments.errors import UserError
-from experiments.paths import replacing
+from experiments.io import replacing
 from experiments.training.workdir import write_json
 
 RESULTS, TABLES, PICTURE = "results.json", "results.md", "results.png"

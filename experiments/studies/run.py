@@ -12,7 +12,7 @@ from experiments.circumstances import circumstances
 from experiments.config import Config
 from experiments.data.sources import open_source
 from experiments.errors import Interrupted, UserError
-from experiments.paths import is_url, local_path
+from experiments.io import is_url, local_path
 from experiments.studies import budgets
 from experiments.studies.ablations import Ablations
 from experiments.studies.budgets import Budget, Length

@@ -6,7 +6,7 @@ import typing
 
 import keras
 
-from convnext.pretrained import load_pretrained
+from convnext.weights.loader import load_pretrained
 from experiments import finetune, pretrain
 from experiments.config import Config
 from experiments.data.pipeline import Preparation

@@ -6,9 +6,9 @@ import tempfile
 
 import tensorflow as tf
 
-from convnext.pretrained import PretrainedError, find_weights, load_pretrained
+from convnext.weights.loader import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
-from experiments.paths import FAULTS, StorageError, is_url, local_copy, reason
+from experiments.io import FAULTS, StorageError, is_url, local_copy, reason
 from experiments.training.checkpoint_files import FOLDER, CheckpointFiles
 from experiments.training.replica_draws import generator_states
 

@@ -9,7 +9,7 @@ import threading
 import tensorflow as tf
 
 from experiments.errors import RunError, UserError
-from experiments.paths import reason
+from experiments.io import reason
 
 SECONDS_TO_CONNECT = 120  # in which workers that have met find their GPUs and connect to each other
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.data.batch_examples import examples_of_batch
 from experiments.errors import RunError
-from experiments.paths import StorageError, remove
+from experiments.io import StorageError, remove
 from experiments.training.workdir import write_json
 
 RECORD = "nonfinite.json"

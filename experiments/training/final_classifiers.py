@@ -1,9 +1,9 @@
 """The end of fine-tuning: which classifiers stay, and what each of them is worth."""
 
-from convnext.pretrained import load_pretrained
+from convnext.weights.loader import load_pretrained
 from experiments.evaluation.classification import Predictions, top_one
 from experiments.evaluation.report import draw_confusion, write_report
-from experiments.paths import replacing
+from experiments.io import replacing
 from experiments.training.workdir import save_model
 
 

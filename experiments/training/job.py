@@ -11,9 +11,9 @@ import keras
 from experiments.config import Config, TrainingConfig
 from experiments.data.pipeline import Preparation
 from experiments.data.source import Source
+from experiments.io import replacing
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.rules import rule_table
-from experiments.paths import replacing
 from experiments.training.averaging import AveragedWeights
 from experiments.training.checkpoints import Checkpoints, FollowedCheckpoints, choose_start
 from experiments.training.distributed_batches import distribute_batches

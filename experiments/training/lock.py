@@ -9,7 +9,7 @@ import os
 import socket
 
 from experiments.errors import UserError
-from experiments.paths import StorageError, is_url, reason
+from experiments.io import StorageError, is_url, reason
 
 LOCK = "run.lock"
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)

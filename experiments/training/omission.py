@@ -3,7 +3,7 @@
 import contextlib
 import logging
 
-from experiments.paths import FAULTS, StorageError, reason
+from experiments.io import FAULTS, StorageError, reason
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import keras
 import matplotlib
 import numpy as np
 
-from experiments.paths import replacing
+from experiments.io import replacing
 from experiments.training.omission import going_on_without
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import PICTURES

@@ -3,7 +3,7 @@
 import contextlib
 
 from experiments.errors import UserError
-from experiments.paths import FAULTS, as_path, reason
+from experiments.io import FAULTS, as_path, reason
 from experiments.training.checkpoints import check_pretrained
 from experiments.training.interruption import stopping_at_once
 from experiments.training.lock import only_run_in

@@ -4,7 +4,7 @@ import json
 
 import keras
 
-from experiments.paths import FAULTS, StorageError, append, reason, replacing
+from experiments.io import FAULTS, StorageError, append, reason, replacing
 from experiments.training.omission import going_on_without
 from experiments.training.wandb_run import start_wandb
 

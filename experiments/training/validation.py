@@ -5,7 +5,7 @@ import contextlib
 import keras
 
 from experiments.errors import UserError
-from experiments.paths import remove
+from experiments.io import remove
 from experiments.training.workdir import read_json, save_model, write_json
 
 PLAIN, AVERAGED = "validation_top1", "validation_top1_ema"

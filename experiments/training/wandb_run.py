@@ -17,7 +17,7 @@ import threading
 import time
 
 from experiments.errors import UserError
-from experiments.paths import FAULTS, as_path, is_url
+from experiments.io import FAULTS, as_path, is_url
 from experiments.training import wandb_worker
 
 START_SECONDS = 30  # that the server has to answer in, before the run is recorded offline

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.errors import Interrupted, RunError, UserError
-from experiments.paths import FAULTS, as_path
+from experiments.io import FAULTS, as_path
 from experiments.training.agreement import Agreement
 from experiments.training.checkpoint_files import CheckpointFiles
 from experiments.training.cluster import Cluster, find_cluster

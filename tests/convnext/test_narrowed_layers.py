@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from convnext import ConvNeXtV2
-from convnext.depthwise import DepthwiseConv
 from convnext.layers import LayerNormalization
-from convnext.patch_conv import PatchConv
+from convnext.tf_cpu.depthwise import DepthwiseConv
+from convnext.tf_cpu.patch_conv import PatchConv
 from tests.comparison import to_numpy
 from tests.small_models import random_images, randomize
 

@@ -6,7 +6,7 @@ import pytest
 import safetensors.numpy
 
 from convnext import ConvNeXtV1, create_from_weights
-from convnext.port import read_weights
+from convnext.weights import read_weights
 from experiments import convert
 from experiments.errors import UserError
 from fcmae import FCMAE

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from convnext.pretrained import named_variables
+from convnext.weights.loader import named_variables
 from experiments import finetune
 from experiments.data.pipeline import Preparation, evaluation_batches
 from experiments.data.sources import open_source

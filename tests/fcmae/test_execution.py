@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from convnext import ConvNeXtV1, fusion
+from convnext import ConvNeXtV1
+from convnext.tf_cpu import fusion
 from fcmae import FCMAE
 from tests.comparison import assert_close, gradients, to_numpy
 from tests.small_models import parts_of, random_images, random_visible, randomize, small_backbone, small_fcmae

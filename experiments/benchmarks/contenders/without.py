@@ -6,21 +6,21 @@ Each function here takes one measure of `settings.MEASURES` back, in this proces
 
 def _depthwise_gradient():
     """The gradient of the depthwise kernels is TensorFlow's own operation."""
-    from convnext import depthwise
+    from convnext.tf_cpu import depthwise
 
     depthwise.is_tensorflow_on_cpu = lambda: False
 
 
 def _patch_products():
     """Stem and downsampling are convolutions instead of matrix products."""
-    from convnext import patch_conv
+    from convnext.tf_cpu import patch_conv
 
     patch_conv.is_tensorflow_on_cpu = lambda: False
 
 
 def _compiled_chains():
     """Chains of element-wise operations run one after the other."""
-    from convnext import fusion
+    from convnext.tf_cpu import fusion
 
     fusion.LEAST_VALUES = 2**62
 

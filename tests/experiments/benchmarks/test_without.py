@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from convnext import depthwise, fusion, patch_conv
+from convnext.tf_cpu import depthwise, fusion, patch_conv
 from experiments.benchmarks.contenders import without
 from experiments.benchmarks.settings import MEASURES, StepSettings
 from experiments.optim.fused_adamw import FusedAdamW

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from convnext.convnext_v2 import ConvNeXtV2
-from convnext.port.files import TEMPORARY
+from convnext.weights.formats import TEMPORARY
 from experiments.errors import RunError, UserError
 from experiments.training.averaging import AveragedWeights
 from experiments.training.checkpoint_files import CheckpointFiles

@@ -14,7 +14,7 @@ import pytest
 
 from experiments import finetune, pretrain
 from experiments.errors import Interrupted
-from experiments.paths import replacing
+from experiments.io import replacing
 from experiments.training import workers
 from experiments.training.interruption import Interruption, stopping_at_once
 from experiments.training.meeting import meet

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convnext.pretrained import named_variables
+from convnext.weights.loader import named_variables
 from experiments import finetune, pretrain
 from experiments.config import Config, WandbConfig
 from experiments.data.pipeline import Preparation, evaluation_batches

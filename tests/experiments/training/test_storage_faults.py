@@ -10,7 +10,7 @@ import pytest
 
 from experiments import pretrain
 from experiments.errors import RunError, UserError
-from experiments.paths import append
+from experiments.io import append
 from experiments.training.tracking import Tracker, read_metrics
 from experiments.training.workdir import check_recorded, check_writable, read_json, record_config, write_json
 from tests.experiments.disks import full_disk, mounted

@@ -9,7 +9,7 @@ import pytest
 from experiments import pretrain
 from experiments.config import WandbConfig
 from experiments.errors import UserError
-from experiments.paths import as_path, replacing
+from experiments.io import as_path, replacing
 from experiments.training import wandb_run
 from experiments.training.tracking import Tracker, read_metrics
 from experiments.training.wandb_run import check_wandb

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV1, ConvNeXtV2, create_from_weights
-from convnext.port import write_weights
-from convnext.pretrained import named_variables
+from convnext.weights import write_weights
+from convnext.weights.loader import named_variables
 from tests.comparison import assert_close, to_numpy
 from tests.torchvision_operators import declare_missing_operators
 

@@ -19,7 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from convnext.errors import PretrainedError
+from convnext.weights.errors import PretrainedError
 
 PYTORCH = (".pt", ".pth")
 SAFETENSORS = ".safetensors"

@@ -8,7 +8,7 @@ import math
 
 from keras import ops
 
-from convnext.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.devices import is_tensorflow_on_cpu
 
 # Compiling takes about a second for each size, which a chain over fewer values would not win back.
 LEAST_VALUES = 2**17
@@ -27,7 +27,7 @@ def fused(function):
     def apply(values, *arguments):
         if not _pays(values):
             return function(values, *arguments)
-        from convnext.xla import compiled
+        from convnext.tf_cpu.xla import compiled
 
         return compiled(function)(values, *arguments)
 
@@ -46,7 +46,7 @@ def fused_matmul(function):
     def apply(values, kernel, *arguments):
         if not _pays(values):
             return ops.matmul(function(values, *arguments), kernel)
-        from convnext.xla import compiled_matmul
+        from convnext.tf_cpu.xla import compiled_matmul
 
         return compiled_matmul(function)(values, kernel, *arguments)
 
@@ -56,6 +56,6 @@ def fused_matmul(function):
 def _pays(values):
     if not is_tensorflow_on_cpu() or None in values.shape or math.prod(values.shape) < LEAST_VALUES:
         return False
-    from convnext.xla import is_tracing
+    from convnext.tf_cpu.xla import is_tracing
 
     return is_tracing()

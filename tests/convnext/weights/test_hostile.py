@@ -13,14 +13,14 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convnext.errors import PretrainedError
-from convnext.port import Architecture, read_weights, write_weights
-from convnext.pretrained import load_pretrained
+from convnext.weights import Architecture, read_weights, write_weights
+from convnext.weights.errors import PretrainedError
+from convnext.weights.loader import load_pretrained
 from tests.comparison import to_numpy
 from tests.fuzz import damaged, fuzzed
 from tests.small_models import randomize, small_backbone, variables_of
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).parents[3]
 SUFFIXES = (".keras", ".weights.h5", ".safetensors")
 
 

@@ -2,9 +2,9 @@
 
 from convnext.convnext_v1 import ConvNeXtV1
 from convnext.convnext_v2 import ConvNeXtV2
-from convnext.port.architecture import Architecture
-from convnext.port.weights import read_weights
-from convnext.pretrained import assign_weights, find_weights
+from convnext.weights.architecture import Architecture
+from convnext.weights.loader import assign_weights, find_weights
+from convnext.weights.reading import read_weights
 
 VERSIONS = {1: ConvNeXtV1, 2: ConvNeXtV2}
 
@@ -19,7 +19,7 @@ def create_from_weights(source, key=None, pretrained_stem="load", **overrides):
 
     Args:
         source: a run's workdir or a file, as `load_pretrained` takes it.
-        key: entry of a PyTorch checkpoint that holds the weights (see `convnext.port.read_weights`).
+        key: entry of a PyTorch checkpoint that holds the weights (see `convnext.weights.read_weights`).
         pretrained_stem: as `load_pretrained` takes it, for an `input_shape` with another number of channels.
         **overrides: arguments of the model, such as `num_classes`, `include_top`, `input_shape` or `drop_path_rate`.
 

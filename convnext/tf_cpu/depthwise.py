@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from convnext.arguments import check_layer_arguments
-from convnext.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.devices import is_tensorflow_on_cpu
 
 
 @keras.saving.register_keras_serializable(package="convnext")

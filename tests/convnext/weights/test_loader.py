@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV2, PretrainedError, create_convnext_v2, create_from_weights, load_pretrained
-from convnext.pretrained import named_variables
+from convnext.weights.loader import named_variables
 from fcmae import FCMAE
 from tests.comparison import assert_close, to_numpy
 from tests.small_models import parts_of, random_images, randomize, small_backbone, small_fcmae, variables_of

@@ -11,8 +11,8 @@ import pytest
 import safetensors.numpy
 
 from convnext import ConvNeXtV2, PretrainedError, create_from_weights, load_pretrained
-from convnext.port import read_weights, write_weights
-from convnext.pretrained import named_variables
+from convnext.weights import read_weights, write_weights
+from convnext.weights.loader import named_variables
 from tests.golden_weights import DATA, read
 from tests.small_models import parts_of, randomize, small_backbone, small_fcmae, variables_of
 

@@ -8,8 +8,8 @@ import pytest
 import safetensors.numpy
 
 from convnext import ConvNeXtV1, ConvNeXtV2, create_from_weights, load_pretrained
-from convnext.port import read_weights, write_weights
-from convnext.pretrained import named_variables
+from convnext.weights import read_weights, write_weights
+from convnext.weights.loader import named_variables
 from tests.comparison import assert_close
 from tests.golden_weights import DATA
 

@@ -3,9 +3,9 @@
 timm builds the four smallest sizes with 1x1 convolutions where the others have dense layers.
 """
 
-from convnext.port.layouts import CONVOLUTION, DENSE, DENSE_OR_POINTWISE, DEPTHWISE, POINTWISE
-from convnext.port.scheme import Rule, Scheme
 from convnext.variants import CONVNEXT_V2
+from convnext.weights.layouts import CONVOLUTION, DENSE, DENSE_OR_POINTWISE, DEPTHWISE, POINTWISE
+from convnext.weights.names import Rule, Scheme
 
 POINTWISE_VARIANTS = ("atto", "femto", "pico", "nano")
 

@@ -3,10 +3,10 @@
 A model with a classifier puts its backbone's weights below `convnext.` or `convnextv2.`; the bare model does not.
 """
 
-from convnext.errors import PretrainedError
 from convnext.layers import EPSILON
-from convnext.port.layouts import CHANNELS_LAST_VECTOR, CONVOLUTION, DENSE, DEPTHWISE
-from convnext.port.scheme import Rule, Scheme
+from convnext.weights.errors import PretrainedError
+from convnext.weights.layouts import CHANNELS_LAST_VECTOR, CONVOLUTION, DENSE, DEPTHWISE
+from convnext.weights.names import Rule, Scheme
 
 
 def make_scheme(prefix):

@@ -1,4 +1,4 @@
-"""Paths that a person names: local ones, and URLs such as `gs://bucket/run` that TensorFlow reads and writes.
+"""Paths, local ones and URLs such as `gs://bucket/run`, and writing to them in one piece or not at all.
 
 What storage refuses (a full disk, a folder that is gone or read-only) ends as one line, not as a traceback.
 """
@@ -12,9 +12,9 @@ import tempfile
 import tensorflow as tf
 from etils import epath
 
-from convnext.port.files import TEMPORARY
-from convnext.port.files import replacing as replacing_local_file
-from convnext.pretrained import IN_FOLDER, PretrainedError
+from convnext.weights.formats import TEMPORARY
+from convnext.weights.formats import replacing as replacing_local_file
+from convnext.weights.loader import IN_FOLDER, PretrainedError
 from experiments.errors import RunError, UserError
 
 # What reading and writing raise: Python's own, and TensorFlow's for URLs and checkpoints.
@@ -117,7 +117,7 @@ def local_copy(source, beside=()):
     """Gives a local path of weights: `source` itself, or for a URL a copy for as long as the context lasts.
 
     Args:
-        source: path or URL of a file, or of a folder that holds one of `convnext.pretrained.IN_FOLDER`.
+        source: path or URL of a file, or of a folder that holds one of `convnext.weights.loader.IN_FOLDER`.
         beside: names of other files of its folder that are needed too, where they are there.
 
     Raises:
@@ -158,6 +158,42 @@ def local_output(path):
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as copy:
                 shutil.copy(file, copy)
+
+
+def new_output(name, suffixes=()):
+    """Returns the path of a new file or folder, whose parent folders are made.
+
+    Args:
+        name: value of `--output`.
+        suffixes: of which the name must have one; none for any name.
+
+    Raises:
+        UserError: if something is there already, it cannot be written, or it has another suffix.
+    """
+    path = local_path(name)
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise UserError(f"--output={name}: name a {' or '.join(suffixes)} file.")
+    try:
+        if path.exists() or path.is_symlink():
+            raise UserError(f"--output={name} exists already: name another one, or remove it.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={name} cannot be written: {error.strerror or error}.") from error
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"--output={name}: {path.parent} cannot be written to.")
+    return path
+
+
+@contextlib.contextmanager
+def appearing(path):
+    """Gives a temporary path of the same name, for a file or a folder, that becomes `path` once it is whole.
+
+    If that fails, nothing is left of it.
+    """
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
+        temporary = pathlib.Path(folder, path.name)
+        yield temporary
+        os.replace(temporary, path)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Names of weights elsewhere, as rules; a rule reads in both directions.
 
-Ours are the names of `convnext.pretrained.named_variables`: `stage_0/block_1/norm/gamma`.
+Ours are the names of `convnext.weights.loader.named_variables`: `stage_0/block_1/norm/gamma`.
 """
 
 import dataclasses
@@ -9,8 +9,8 @@ import re
 
 import numpy as np
 
-from convnext.errors import PretrainedError
-from convnext.port.layouts import VECTOR, Layout
+from convnext.weights.errors import PretrainedError
+from convnext.weights.layouts import VECTOR, Layout
 
 PLACEHOLDER = re.compile(r"\\\{(\w+)\\\}")
 NAMES_SHOWN = 4

@@ -10,8 +10,8 @@ import pathlib
 
 import numpy as np
 
-from convnext.errors import PretrainedError
-from convnext.port.weights import KINDS, read_weights
+from convnext.weights.errors import PretrainedError
+from convnext.weights.reading import KINDS, read_weights
 
 HEAD_NORM = ("head_norm/gamma", "head_norm/beta")
 CLASSIFIER = ("head/kernel", "head/bias")
@@ -69,7 +69,7 @@ def load_pretrained(model, source, pretrained_stem="load"):
     Args:
         model: a `ConvNeXt`, or an `FCMAE` around one.
         source: a run's workdir (its `classifier.keras` or `encoder.keras`), or a file that
-            `convnext.port.read_weights` reads: of Keras, of the authors' code, of timm or of Transformers.
+            `convnext.weights.read_weights` reads: of Keras, of the authors' code, of timm or of Transformers.
         pretrained_stem: what to do with the stem's kernel where the model has another number of input channels than the
             source: `load` raises; `average` gives every channel the mean over the source's, scaled so that an image
             with equal channels has the same features; `leave_out` keeps the model's own. Where the numbers are equal it

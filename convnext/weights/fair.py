@@ -4,7 +4,7 @@ Classifiers are in PyTorch's layouts. Pretrained autoencoders of V2 come from sp
 axis of offsets, one more level in the names of layers, vectors as `(1, C)`; their decoder is in PyTorch's layouts.
 """
 
-from convnext.port.layouts import (
+from convnext.weights.layouts import (
     CHANNELS_FIRST_VECTOR,
     CHANNELS_LAST_VECTOR,
     CONVOLUTION,
@@ -15,7 +15,7 @@ from convnext.port.layouts import (
     SPARSE_DEPTHWISE,
     SPARSE_VECTOR,
 )
-from convnext.port.scheme import Rule, Scheme
+from convnext.weights.names import Rule, Scheme
 
 
 def _dense_block(ours, theirs):

@@ -4,10 +4,10 @@ import json
 import pathlib
 import re
 
-from convnext.errors import PretrainedError
-from convnext.port import fair, files, huggingface, timm
-from convnext.port.architecture import Architecture
-from convnext.port.scheme import recognise
+from convnext.weights import fair, formats, huggingface, timm
+from convnext.weights.architecture import Architecture
+from convnext.weights.errors import PretrainedError
+from convnext.weights.names import recognise
 
 SCHEMES = (
     fair.DENSE_SCHEME,
@@ -32,22 +32,22 @@ def read_weights(path, key=None):
             the first that is there.
 
     Returns:
-        `{name: array}`, float32, names and layouts as `convnext.pretrained.named_variables` has them.
+        `{name: array}`, float32, names and layouts as `convnext.weights.loader.named_variables` has them.
 
     Raises:
         PretrainedError: if the file cannot be read, or is no ConvNeXt.
     """
     path = pathlib.Path(path)
-    if key is not None and path.suffix not in files.PYTORCH:
+    if key is not None and path.suffix not in formats.PYTORCH:
         raise PretrainedError(f"{path} has no entries to choose {key!r} from; .pt and .pth files have.")
     if path.name.endswith((".keras", ".weights.h5")):
-        return files.read_keras(path)
+        return formats.read_keras(path)
     if SHARD.search(path.name):
         raise PretrainedError(f"{path} is one part of several: save the model in one file.")
-    if path.suffix == files.SAFETENSORS:
-        tensors = files.read_safetensors(path)
-    elif path.suffix in files.PYTORCH:
-        tensors = files.read_pytorch(path, key)
+    if path.suffix == formats.SAFETENSORS:
+        tensors = formats.read_safetensors(path)
+    elif path.suffix in formats.PYTORCH:
+        tensors = formats.read_pytorch(path, key)
     else:
         raise PretrainedError(f"{path} is not a kind of weights that can be read: it should be a {KINDS} file.")
     try:
@@ -75,17 +75,17 @@ def write_weights(weights, path, library, image_size=224):
     architecture = Architecture.of(weights)
     tensors = _writing_scheme(library, weights, architecture).write(weights)
     if library == "huggingface":
-        if path.suffix in (files.SAFETENSORS, *files.PYTORCH) or path.is_file():
+        if path.suffix in (formats.SAFETENSORS, *formats.PYTORCH) or path.is_file():
             raise PretrainedError(f"{path}: name a folder for Transformers.")
         path.mkdir(parents=True, exist_ok=True)
         config = json.dumps(huggingface.model_config(architecture, image_size), indent=2) + "\n"
-        files.write_safetensors(tensors, path / "model.safetensors")
-        with files.replacing(path / "config.json") as temporary:
+        formats.write_safetensors(tensors, path / "model.safetensors")
+        with formats.replacing(path / "config.json") as temporary:
             temporary.write_text(config, encoding="utf-8")
-    elif path.suffix == files.SAFETENSORS:
-        files.write_safetensors(tensors, path)
-    elif path.suffix in files.PYTORCH:
-        files.write_pytorch(tensors, path)
+    elif path.suffix == formats.SAFETENSORS:
+        formats.write_safetensors(tensors, path)
+    elif path.suffix in formats.PYTORCH:
+        formats.write_pytorch(tensors, path)
     else:
         raise PretrainedError(f"{path}: name a .safetensors, .pt or .pth file for {library}.")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV1, ConvNeXtV2, PretrainedError
-from convnext.port import Architecture, fair, huggingface, timm
-from convnext.port.scheme import Rule, Scheme, recognise
-from convnext.port.weights import SCHEMES
-from convnext.pretrained import named_variables
+from convnext.weights import Architecture, fair, huggingface, timm
+from convnext.weights.loader import named_variables
+from convnext.weights.names import Rule, Scheme, recognise
+from convnext.weights.reading import SCHEMES
 from tests.golden_weights import DATA, our_layout, our_name, read
 from tests.small_models import no_values
 

@@ -9,10 +9,10 @@ import signal
 import pytest
 import tensorflow as tf
 
-from convnext.pretrained import PretrainedError
+from convnext.weights.loader import PretrainedError
 from experiments import evaluate, finetune, pretrain
 from experiments.errors import Interrupted, UserError
-from experiments.paths import StorageError, append, as_path, local_copy, local_output, reason, remove, replacing
+from experiments.io import StorageError, append, as_path, local_copy, local_output, reason, remove, replacing
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import check_writable, read_json, write_json
 from tests.experiments.file_systems import ram_urls

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from convnext.errors import PretrainedError
+from convnext.weights.errors import PretrainedError
 
 
 @dataclasses.dataclass(frozen=True)
