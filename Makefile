@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m launch.demo --workdir=runs/demo
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+
+# SOAK_SEED=N draws other kills
+soak: $(VENV)/installed
+	LONG_TESTS=1 $(BIN)/python -m pytest --capture=no tests/soak
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -8,11 +8,12 @@ import launch.environment  # noqa: F401, I001  (first)
 
 import json
 import os
+import runpy
 import sys
 import tempfile
+import traceback
 
 from experiments import evaluate, finetune, prepare, pretrain  # noqa: F401
-from launch.forks import run_as_main
 
 
 def run_in_fork(name, flags):
@@ -27,6 +28,22 @@ def run_in_fork(name, flags):
         output.seek(0)
         errors.seek(0)
         return {"code": code, "output": output.read(), "errors": errors.read()}
+
+
+def run_as_main(name, flags):
+    """Runs a command in this process and returns its exit code, as the interpreter would."""
+    sys.argv = [f"launch/{name}.py", *flags]
+    try:
+        runpy.run_module(f"launch.{name}", run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code
 
 
 if __name__ == "__main__":

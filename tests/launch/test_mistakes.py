@@ -12,7 +12,6 @@ COMMANDS = (
     "demo",
     "benchmark",
     "prepare",
-    "soak",
     "study",
     "export",
     "extract",
@@ -160,16 +159,6 @@ MISTAKES = {
         "benchmark", ["--what=step", "--execution=sparse,fast"],
         ["error: execution='fast' is not one of sparse, dense, pytorch."],
     ),
-    "more kills while saving than kills": (
-        "soak", ["--config={preset}", "--workdir={new}", "--kills=5"],
-        ["error: kills=5 is too few, 8 the least: the last comes at the end of the run"],
-    ),
-    "soak test without checkpoints": (
-        "soak",
-        ["--config={preset}", "--workdir={new}", "--config.checkpoint_every=0", "--config.checkpoint_minutes=1"],
-        ["error: checkpoint_every=0 leaves no steps at which a checkpoint is due: use 1 or more."],
-    ),
-    "soak test without a preset": ("soak", ["--workdir={new}"], ["error: --config is missing: name a preset, one of "]),
     "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
     "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for"]),
     "tables of no study": (
