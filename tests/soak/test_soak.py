@@ -119,17 +119,17 @@ def test_kills_come_as_planned(tmp_path):
     assert all(step >= kill.step for kill, step, *_ in records if kill.moment != STARTING)
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("forgetful", r"attempt 2 started from step 0, not \d+"),
-        ("trusting", r"started from step \d+, not \d+"),
-        ("silent", r"attempt \d printed nothing of ckpt-\d+\.[\w-]+, (bytes flipped|cut short|removed)"),
-        ("failing", "The run ended with code 1 before the line .*: .*MemoryError: no memory"),
-    ],
-)
-def test_a_run_with_a_fault_is_found_out(tmp_path, fault, message):
-    with pytest.raises(AssertionError, match="(?s)" + message):
+FAULTS = {
+    "forgetful": r"attempt 2 started from step 0, not \d+",
+    "trusting": r"started from step \d+, not \d+",
+    "silent": r"attempt \d printed nothing of ckpt-\d+\.[\w-]+, (bytes flipped|cut short|removed)",
+    "failing": "The run ended with code 1 before the line .*: .*MemoryError: no memory",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_run_with_a_fault_is_found_out(tmp_path, fault):
+    with pytest.raises(AssertionError, match="(?s)" + FAULTS[fault]):
         kill_fake(tmp_path, fault, {STEPPING: 3}, damages=2)
 
 
