@@ -4,7 +4,7 @@ import functools
 
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.sources import open_source
-from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
+from experiments.evaluation.reconstruction import ReconstructionLoss
 from experiments.models import make_fcmae
 from experiments.training.evaluating import Evaluate, evenly_spaced
 from experiments.training.job import prepare_job, run_job
@@ -92,7 +92,7 @@ def _image_losses(model):
 
 
 def _picture_batch(model, split, preparation, seed):
-    """Returns the images and masks that every picture of a run shows."""
+    """Returns the images that every picture of a run shows, under the masks of the validation loss."""
     count = min(IMAGES_IN_PICTURE, split.num_examples)
-    batch = next(iter(evaluation_batches(split, preparation, count)))
-    return batch["images"], fixed_masks(count, model.num_patches, model.mask_ratio, seed)
+    batch = next(iter(evaluation_batches(split, preparation, count, num_patches=model.num_patches, seed=seed)))
+    return batch["images"], sample_visible(batch["noise"], model.mask_ratio)

@@ -168,23 +168,36 @@ def training_batches(
     return _finish(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
-def evaluation_batches(split, preparation, batch_size, labelled=False):
+def evaluation_batches(split, preparation, batch_size, labelled=False, num_patches=0, seed=0):
     """Returns the examples of a split once, in order.
 
-    The last batch is filled up with examples of weight 0, so that all batches have the same size. With `labelled`
-    examples without a label have weight 0 too.
+    The last batch is filled up with examples of weight 0, so that all batches have the same size.
+
+    Args:
+        split: the examples.
+        preparation: a `Preparation`.
+        batch_size: images of a batch.
+        labelled: whether examples without a label have weight 0.
+        num_patches: number of patches of an image, for which mask noise is drawn; 0 draws none.
+        seed: integer. The noise of the k-th example is a function of (seed, k) alone, whatever the batch size.
 
     Returns:
-        A `tf.data.Dataset` of dictionaries with `images`, `labels` and `weights`, as in `training_batches`.
+        A `tf.data.Dataset` of dictionaries with `images`, `labels`, `weights` and, with `num_patches`, `noise`, as in
+        `training_batches`.
     """
 
-    def load(content, label):
-        return preparation.for_evaluation(split.read(content)), label, _weight(label, labelled)
+    def load(position, example):
+        content, label = example
+        return position, preparation.for_evaluation(split.read(content)), label, _weight(label, labelled)
 
-    def name(image, label, weight):
-        return {"images": image, "labels": label, "weights": weight}
+    def name(position, image, label, weight):
+        example = {"images": image, "labels": label, "weights": weight}
+        if num_patches:
+            noise_seed = _fold_in(tf.constant([seed, 3], tf.int64), position)
+            example["noise"] = tf.random.stateless_uniform([num_patches], noise_seed)
+        return example
 
-    batches = load_batches(split, split.in_order(), load, name, batch_size)
+    batches = load_batches(split, split.in_order().enumerate(), load, name, batch_size)
     return _finish(batches.map(lambda batch: _fill_up(batch, batch_size)))
 
 

@@ -7,14 +7,8 @@ from experiments.data.pipeline import evaluation_batches
 from fcmae.masking import sample_visible
 
 
-def fixed_masks(num_images, num_patches, mask_ratio, seed):
-    """Returns masks that depend on the seed alone, `(num_images, num_patches)` float32, 1 where visible."""
-    noise = tf.random.stateless_uniform((num_images, num_patches), seed=(seed, 0))
-    return sample_visible(noise, mask_ratio)
-
-
 class ReconstructionLoss:
-    """The mean loss over the images of a split, under the same masks at every call.
+    """The mean loss over the images of a split. The mask of the k-th image is a function of (seed, k) alone.
 
     Calling the object evaluates the model as it is at that moment.
 
@@ -28,11 +22,11 @@ class ReconstructionLoss:
 
     def __init__(self, fcmae, split, preparation, batch_size, seed):
         batch_size = min(batch_size, split.num_examples)
-        self._batches = evaluation_batches(split, preparation, batch_size)
-        visible = fixed_masks(batch_size, fcmae.num_patches, fcmae.mask_ratio, seed)
+        self._batches = evaluation_batches(split, preparation, batch_size, num_patches=fcmae.num_patches, seed=seed)
 
         @tf.function
         def sums(batch):
+            visible = sample_visible(batch["noise"], fcmae.mask_ratio)
             losses = fcmae.image_losses(batch["images"], visible, training=False)
             return tf.reduce_sum(losses * batch["weights"]), tf.reduce_sum(batch["weights"])
 

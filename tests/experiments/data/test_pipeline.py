@@ -139,6 +139,24 @@ def test_evaluation_shows_each_example_once_and_fills_the_last_batch_with_weight
     np.testing.assert_array_equal(batches["images"].reshape(-1, 8, 8, 1)[:COUNT], one_by_one)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 7, COUNT])
+def test_the_mask_noise_of_evaluation_is_a_function_of_the_seed_and_the_position(tmp_path, batch_size):
+    def noise_of(split, batch_size=batch_size, seed=5):
+        batches = stack(evaluation_batches(split, PREPARATION, batch_size, num_patches=PATCHES, seed=seed))
+        return batches["noise"].reshape(-1, PATCHES)
+
+    expected = noise_of(memory_split(), COUNT)
+    assert expected.shape == (COUNT, PATCHES) and len(np.unique(expected)) == expected.size
+    assert 0 <= expected.min() < 0.1 and 0.9 < expected.max() < 1
+    contents = PICTURES.copy()
+    contents[2] = contents[2][:60]
+    readable = np.arange(COUNT) != 2
+    np.testing.assert_array_equal(noise_of(memory_split())[:COUNT], expected)
+    np.testing.assert_array_equal(noise_of(file_split(tmp_path, contents))[:COUNT][readable], expected[readable])
+    np.testing.assert_array_equal(noise_of(memory_split().take(np.arange(4)))[:4], expected[:4])
+    assert not np.isin(noise_of(memory_split(), seed=6), expected).any()
+
+
 BROKEN = {"in the middle": broken_inside, "cut short": lambda pixels: encode(pixels)[:60], "empty": lambda _: b""}
 
 

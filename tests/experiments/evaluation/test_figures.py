@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.config import Config
-from experiments.data.pipeline import Preparation
+from experiments.data.pipeline import Preparation, evaluation_batches
 from experiments.data.source import MemorySplit
 from experiments.evaluation.classification import Predictions, TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
-from experiments.evaluation.reconstruction import ReconstructionLoss, fixed_masks
+from experiments.evaluation.reconstruction import ReconstructionLoss
 from experiments.training.distribution import make_strategy
 from tests import references
 from tests.experiments.images import encode, write
@@ -165,17 +165,16 @@ def test_a_probe_does_not_change_with_the_scale_of_a_feature():
     assert linear_top1(*scaled) == pytest.approx(linear_top1(*parts), abs=1.01)
 
 
-def test_the_reconstruction_loss_is_the_mean_over_all_images_under_masks_of_the_seed():
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 23, 100])
+def test_the_reconstruction_loss_is_the_mean_over_all_images_whatever_the_batch_size(batch_size):
     fcmae = small_fcmae((16, 16, 1))
-    weights = randomize(parts_of(fcmae))
-    visible = fixed_masks(5, 4, 0.6, seed=3).numpy()
-    np.testing.assert_array_equal(visible.sum(axis=1), np.ones(5))
-    assert not np.array_equal(visible, fixed_masks(5, 4, 0.6, seed=4).numpy())
-    # Batches of 5 all have the same masks; the last has 3 images.
-    every = np.tile(visible, (5, 1))[:COUNT]
-    prediction = np.asarray(fcmae.predict_patches(tf.constant(IMAGES), tf.constant(every)), "float64")
-    targets = references.targets(IMAGES.astype("float64"), 8)
-    expected = references.losses(prediction, targets, every).mean()
-    loss = ReconstructionLoss(fcmae, SPLIT, PREPARATION, 5, seed=3)
-    assert loss() == pytest.approx(expected, rel=1e-4) == pytest.approx(loss(), rel=1e-4)
-    assert weights
+    randomize(parts_of(fcmae))
+    (batch,) = evaluation_batches(SPLIT, PREPARATION, COUNT, num_patches=4, seed=3)
+    visible = (batch["noise"].numpy().argsort(axis=1).argsort(axis=1) < 1).astype("float32")
+    assert (visible.sum(axis=0) > 1).all()
+    prediction = np.asarray(fcmae.predict_patches(tf.constant(IMAGES), tf.constant(visible)), "float64")
+    losses = references.losses(prediction, references.targets(IMAGES.astype("float64"), 8), visible)
+    loss = ReconstructionLoss(fcmae, SPLIT, PREPARATION, batch_size, seed=3)
+    assert loss() == pytest.approx(losses.mean(), rel=1e-5) == loss()
+    other_masks = ReconstructionLoss(fcmae, SPLIT, PREPARATION, batch_size, seed=4)
+    assert other_masks() != pytest.approx(losses.mean(), rel=1e-3)
