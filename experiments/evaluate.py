@@ -14,10 +14,9 @@ from experiments.models import initial_weights, make_classifier, make_encoder
 from experiments.training.workdir import CONFIG, SUMMARY
 
 PROBES = ("top1", *FROZEN_PROBES)
-BATCH_SIZE = 256
 
 
-def run(model, data="", data_dir="", probes=(), split="test", say=print):
+def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, say=print):
     """Evaluates the model of a run.
 
     Args:
@@ -26,6 +25,7 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model.
         split: on which the figures are taken: `test` or `validation`.
+        batch_size: images at a time; 0 for as many as the configuration of the run says.
         say: function that takes a line for the user.
 
     Returns:
@@ -36,10 +36,10 @@ def run(model, data="", data_dir="", probes=(), split="test", say=print):
         UserError: if the model cannot be found or does not fit the request.
     """
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
-        return _evaluate(find_model(path), data, data_dir, probes, split, say)
+        return _evaluate(find_model(path), data, data_dir, probes, split, batch_size, say)
 
 
-def _evaluate(path, data, data_dir, probes, split, say):
+def _evaluate(path, data, data_dir, probes, split, batch_size, say):
     config = config_of(path, data, data_dir)
     source = open_source(config.data)
     if not source.num_classes:
@@ -50,16 +50,17 @@ def _evaluate(path, data, data_dir, probes, split, say):
         _check_classes(path, source)
     say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
+    batch_size = batch_size or config.evaluation_batch(config.finetune if is_classifier(path) else config.pretrain)
     trained = _trained_model(path, config, source.num_classes)
     with naming_damage(config.data):
         preparation, results = Preparation.of(config.data), {}
         if "top1" in probes:
-            results["top1"] = {"model": TopOne(trained, target, preparation, BATCH_SIZE)()}
+            results["top1"] = {"model": TopOne(trained, target, preparation, batch_size)()}
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
-            of_trained = frozen_probes(PooledFeatures(trained, preparation, BATCH_SIZE))
+            of_trained = frozen_probes(PooledFeatures(trained, preparation, batch_size))
             random = _new_model(path, config, source.num_classes)
-            of_random = frozen_probes(PooledFeatures(random, preparation, BATCH_SIZE))
+            of_random = frozen_probes(PooledFeatures(random, preparation, batch_size))
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
     return results
 

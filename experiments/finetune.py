@@ -68,7 +68,7 @@ def _finetune(config, workdir, workers, say):
     mixing = Mixing.of(training, source.num_classes)
     callbacks, validation = [_draw_at_begin(job, mixing)], None
     if held_out := source.get("validation"):
-        top_one = TopOne(model, held_out, job.preparation, training.batch_size)
+        top_one = TopOne(model, held_out, job.preparation, job.evaluation_batch_size)
         validation = Validation(job, top_one, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
 

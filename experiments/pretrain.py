@@ -48,6 +48,7 @@ def _pretrain(config, workdir, workers, say):
         Reconstructions(
             model,
             _picture_batch(model, held_out or split, job.preparation, config.seed),
+            job.evaluation_batch_size,
             config.data,
             workdir,
             job.tracker,
@@ -55,7 +56,7 @@ def _pretrain(config, workdir, workers, say):
         )
     ]
     if held_out:
-        evaluate = ReconstructionLoss(model, held_out, job.preparation, training.batch_size, config.seed)
+        evaluate = ReconstructionLoss(model, held_out, job.preparation, job.evaluation_batch_size, config.seed)
         validation = Evaluate("validation_loss", evaluate, job.tracker, evenly_spaced(training.evaluations, job.plan))
         callbacks.append(validation)
     probing = probing_callbacks(job, model.backbone) if training.probe_every else []

@@ -17,8 +17,9 @@ def main(arguments):
     del arguments
     if not flags.FLAGS.model:
         raise UserError("--model is missing: name the workdir of a finished run.")
+    values = flags.FLAGS
     results = evaluate.run(
-        flags.FLAGS.model, flags.FLAGS.data, flags.FLAGS.data_dir, tuple(flags.FLAGS.probe), flags.FLAGS.split
+        values.model, values.data, values.data_dir, tuple(values.probe), values.split, values.batch_size
     )
     print(f"{'top-1 (%)':<10} {'model':>8} {'random':>8}")
     for name, figures in results.items():
@@ -31,4 +32,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
     flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default all that applies.")
     flags.DEFINE_enum("split", "test", ["test", "validation"], "Images on which the figures are taken.")
+    flags.DEFINE_integer("batch_size", 0, "Images at a time; 0 for as many as in the run.", lower_bound=0)
     run_command(main)

@@ -14,6 +14,8 @@ from experiments.config.training import PretrainConfig
 from experiments.errors import UserError
 from fcmae.masking import num_visible, patch_grid
 
+MOST_IN_EVALUATION = 256  # images that one device evaluates at a time unless told otherwise
+
 
 @dataclasses.dataclass(frozen=True)
 class WandbConfig(Section):
@@ -54,6 +56,8 @@ class Config(Section):
         distribution: `auto` (all GPUs), `none` (one device), `mirrored`, or `multiworker` (all GPUs of
             several processes, which TF_CONFIG or Slurm's variables name).
         logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
+        evaluation_batch_size: images that evaluation works on at a time, on one device; 0 for as many as a device takes
+            at a time in training, at most 256. Figures do not depend on it, up to rounding.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints; 0 counts none.
         checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. What comes of
@@ -72,6 +76,7 @@ class Config(Section):
     precision: str = "auto"
     distribution: str = "auto"
     logical_cpus: int = 0
+    evaluation_batch_size: int = 0
     log_every: int = 20
     checkpoint_every: int = 500
     checkpoint_minutes: float = 0.0
@@ -87,7 +92,7 @@ class Config(Section):
             "logical_cpus is for a single process: distribution=multiworker has one CPU device a worker.",
         )
         require_one_of("pretrained_stem", self.pretrained_stem, STEMS)
-        require_at_least("", self, 0, "seed", "logical_cpus")
+        require_at_least("", self, 0, "seed", "logical_cpus", "evaluation_batch_size")
         require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
         require_at_least("", self, 0, "checkpoint_every", "checkpoint_minutes")
         require(
@@ -108,6 +113,16 @@ class Config(Section):
     def num_patches(self):
         """Number of patches of an image."""
         return (self.data.image_size // self.model.total_stride) ** 2
+
+    def evaluation_batch(self, training, num_devices=1):
+        """Returns how many images evaluation works on at a time.
+
+        Args:
+            training: `pretrain` or `finetune`, the section of the task that the model is of.
+            num_devices: devices that the training batch is divided among.
+        """
+        at_once = training.batch_size // (training.accumulation_steps * num_devices)
+        return self.evaluation_batch_size or min(at_once, MOST_IN_EVALUATION)
 
     def to_dict(self):
         """Returns nested dictionaries of plain values."""

@@ -20,8 +20,6 @@ from experiments.models import make_random_encoder
 from experiments.training.divergence import RECORD as DIVERGED
 from experiments.training.workdir import SUMMARY, read_json, write_json
 
-BATCH_SIZE = 256  # of evaluation
-
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
@@ -145,7 +143,8 @@ class Testing(Trial):
         classifier = keras.saving.load_model(self.folder / "classifier.keras", safe_mode=True)
         data = self.config.data
         split = open_source(data).split("test")
-        top1 = TopOne(classifier, split, Preparation.of(data), BATCH_SIZE)()
+        batch_size = self.config.evaluation_batch(self.config.finetune)
+        top1 = TopOne(classifier, split, Preparation.of(data), batch_size)()
         write_json(self.folder / self.result_file, {"test_top1": top1, "images": split.num_examples})
         say(f"  top-1 {top1:.2f}% on {split.num_examples:,} test images")
 
@@ -174,7 +173,7 @@ class Probing(Trial):
         if config.pretrained:
             load_pretrained(encoder, config.pretrained)
         source = open_source(config.data)
-        features_of = PooledFeatures(encoder, Preparation.of(config.data), BATCH_SIZE)
+        features_of = PooledFeatures(encoder, Preparation.of(config.data), config.evaluation_batch(config.pretrain))
         target = features_of(source.split(self.target))
         validation = features_of(source.split("validation")) if self.target != "validation" else None
         figures = {}

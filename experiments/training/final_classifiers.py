@@ -53,7 +53,7 @@ def evaluate_and_save(job, validation):
 
 
 def _predictions(job, split):
-    return Predictions(job.model, split, job.preparation, job.training.batch_size)
+    return Predictions(job.model, split, job.preparation, job.evaluation_batch_size)
 
 
 def _report(job, name, labels, predicted):

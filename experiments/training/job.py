@@ -68,6 +68,11 @@ class Job:
     tracker: Tracker
     say: typing.Callable
 
+    @property
+    def evaluation_batch_size(self):
+        """Images that every evaluation of the run works on at a time."""
+        return self.config.evaluation_batch(self.training, self.workers.strategy.num_replicas_in_sync)
+
 
 def prepare_job(config, training, workdir, workers, source, split, make_model, say, layer_decay=None, ema_decay=0.0):
     """Plans the run, and makes model and optimizer.

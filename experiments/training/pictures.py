@@ -122,16 +122,18 @@ class Reconstructions(keras.callbacks.Callback):
     Args:
         model: an `FCMAE`.
         batch: `(images, visible)`: `(B, H, W, channels)` normalized, and `(B, L)`.
+        batch_size: images that the model works on at a time.
         data: the `DataConfig`.
         workdir: of the run; pictures go to `reconstructions/`.
         tracker: the `Tracker`.
         at_steps: steps after which a picture is drawn.
     """
 
-    def __init__(self, model, batch, data, workdir, tracker, at_steps):
+    def __init__(self, model, batch, batch_size, data, workdir, tracker, at_steps):
         super().__init__()
         self._fcmae = model
         self._batch = batch
+        self._batch_size = batch_size
         self._data = data
         self._folder = workdir / PICTURES
         self._tracker = tracker
@@ -141,11 +143,21 @@ class Reconstructions(keras.callbacks.Callback):
         if batch not in self._at_steps:
             return
         path = self._folder / f"step_{batch:08d}.png"
-        panels = reconstruction_panels(self._fcmae, *self._batch, self._data.mean, self._data.std)
+        panels = self._panels()
         with going_on_without(path):
             self._folder.mkdir(exist_ok=True)
             draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
             self._tracker.picture(batch, "reconstructions", path)
+
+    def _panels(self):
+        size, (images, visible) = self._batch_size, self._batch
+        parts = [
+            reconstruction_panels(
+                self._fcmae, images[i : i + size], visible[i : i + size], self._data.mean, self._data.std
+            )
+            for i in range(0, len(images), size)
+        ]
+        return [np.concatenate(panel) for panel in zip(*parts)]
 
 
 def _save(figure, path):

@@ -10,7 +10,6 @@ from experiments.training.evaluating import Measure
 
 METRICS = {probe: f"{probe}_top1" for probe in FROZEN_PROBES}
 RANDOM_METRICS = {probe: f"random_{name}" for probe, name in METRICS.items()}
-BATCH_SIZE = 256
 
 
 def check_probing(training, source):
@@ -44,15 +43,14 @@ def probing_callbacks(job, encoder):
     """
     training, plan = job.training, job.plan
     probes = FrozenProbes(job.source, "validation", max_images=training.probe_images, seed=job.config.seed)
-    batch_size = min(BATCH_SIZE, training.batch_size // training.accumulation_steps)
-    features_of = PooledFeatures(encoder, job.preparation, batch_size)
+    features_of = PooledFeatures(encoder, job.preparation, job.evaluation_batch_size)
 
     def probe_encoder():
         return {METRICS[probe]: float(figure) for probe, figure in probes(features_of).items()}
 
     def probe_random_encoder():
         random_encoder = make_random_encoder(job.config, encoder.dtype_policy)
-        figures = probes(PooledFeatures(random_encoder, job.preparation, batch_size))
+        figures = probes(PooledFeatures(random_encoder, job.preparation, job.evaluation_batch_size))
         return {RANDOM_METRICS[probe]: float(figure) for probe, figure in figures.items()}
 
     when = f"every {training.probe_every} epochs" if training.probe_every > 1 else "every epoch"

@@ -14,6 +14,7 @@ CONFIG, SUMMARY, PICTURES = "config.json", "summary.json", "reconstructions"
 FREE_FIELDS = (
     "distribution",
     "logical_cpus",
+    "evaluation_batch_size",
     "log_every",
     "checkpoint_every",
     "checkpoint_minutes",

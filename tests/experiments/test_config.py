@@ -113,6 +113,7 @@ ERRORS = [
     (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored, multiworker."),
     (Config, {"seed": -1}, "seed is at least 0, got -1."),
     (Config, {"logical_cpus": -1}, "logical_cpus is at least 0, got -1."),
+    (Config, {"evaluation_batch_size": -1}, "evaluation_batch_size is at least 0, got -1."),
     (Config, {"log_every": 0}, "log_every is at least 1, got 0."),
     (Config, {"checkpoint_every": -1}, "checkpoint_every is at least 0, got -1."),
     (Config, {"checkpoint_minutes": -0.5}, "checkpoint_minutes is at least 0, got -0.5."),
