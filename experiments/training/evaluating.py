@@ -17,10 +17,10 @@ class Measure(keras.callbacks.Callback):
         self._latest = None
         self._measure = measure
         self._tracker = tracker
-        self._at_steps = set(at_steps)
+        self.at_steps = set(at_steps)
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch in self._at_steps:
+        if batch in self.at_steps:
             self._latest = self._measure()
             self._tracker.log(batch, self._latest)
 

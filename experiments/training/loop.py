@@ -36,14 +36,16 @@ class Course:
 def train(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
     """Runs the steps that are left.
 
-    Nothing is read from the device but where metrics are logged or a checkpoint is written.
+    Nothing is read from the device but where metrics are logged, a checkpoint is written or a callback evaluates the
+    model. There the clock of `images_per_second` stands until the next step begins.
 
     Args:
         training_step: function from a batch to a dictionary of scalar tensors, `loss` among them.
         batches: iterable of batches, beginning with that of step `start_step`.
         course: a `Course`.
         callbacks: Keras callbacks. `on_train_batch_end` gets the number of steps that are done, and metrics at
-            those steps where they are logged; `on_epoch_end` the number of epochs that are done.
+            those steps where they are logged. One that takes time does so where metrics are logged, or has an
+            attribute `at_steps`, a set of the steps after which it does.
         checkpoints: the `Checkpoints` of the run.
         interruption: an active `Interruption`.
         divergence: the `Divergence` of the run.
@@ -64,6 +66,7 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption, 
 def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
     window = Window(course.batch_size, checkpoints.window)
     schedule = SaveSchedule(course)
+    at_steps = set().union(*(getattr(callback, "at_steps", ()) for callback in callbacks.callbacks))
 
     def last_good():
         return checkpoints.last_good
@@ -74,6 +77,8 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
         stop = interruption.requested
         log = last or step % course.log_every == 0
         save = last or stop or schedule.is_due(step)
+        if log or save or step in at_steps:
+            window.stop()
         if log or save:
             metrics = window.metrics()
             if stop:
@@ -85,8 +90,6 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
         callbacks.on_train_batch_end(step, {"epoch": step / course.steps_per_epoch, **metrics} if log else None)
         if log:
             window.clear()
-        if step % course.steps_per_epoch == 0:
-            callbacks.on_epoch_end(step // course.steps_per_epoch)
         if save:  # last: what a kill before it leaves undone is done again
             checkpoints.save(step, window.to_text())
             schedule.saved()
@@ -94,6 +97,7 @@ def _run_steps(training_step, batches, course, callbacks, checkpoints, interrupt
             raise Interrupted(
                 f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there."
             )
+        window.start()
 
 
 class SaveSchedule:
@@ -119,7 +123,9 @@ class SaveSchedule:
 
 
 class Window:
-    """The metrics of the steps since the last line; they stay on the device until they are asked for.
+    """The metrics of the steps since the last line, and the time that these took.
+
+    Metrics stay on the device until they are asked for. The clock runs from construction on.
 
     Args:
         batch_size: images of a step.
@@ -128,15 +134,28 @@ class Window:
 
     def __init__(self, batch_size, text=""):
         self._batch_size = batch_size
+        self._began = time.perf_counter()  # None while the clock stands
         self.clear()
         if text:
             self._steps = json.loads(text)
 
     def clear(self):
-        """Begins anew."""
+        """Begins anew; a clock that stands goes on standing."""
         self._steps = []
         self._timed_steps = 0
-        self._began = time.perf_counter()
+        self._seconds = 0.0
+
+    def stop(self):
+        """Stops the clock when all steps so far are computed; waits for the device."""
+        self._read()
+        if self._began is not None:
+            self._seconds += time.perf_counter() - self._began
+            self._began = None
+
+    def start(self):
+        """Lets the clock go on, if it stands."""
+        if self._began is None:
+            self._began = time.perf_counter()
 
     def add(self, metrics):
         """Adds what a step returned, a dictionary of scalar tensors."""
@@ -144,14 +163,13 @@ class Window:
         self._timed_steps += 1
 
     def metrics(self):
-        """Returns the means as floats, and `images_per_second`; `unreadable` is a sum."""
-        self._read()
-        seconds = time.perf_counter() - self._began
+        """Stops the clock and returns the means as floats, and `images_per_second`; `unreadable` is a sum."""
+        self.stop()
         columns = {name: [step[name] for step in self._steps if name in step] for name in self._steps[-1]}
         means = {
             name: float(np.sum(column) if name == "unreadable" else np.mean(column)) for name, column in columns.items()
         }
-        return {**means, "images_per_second": self._timed_steps * self._batch_size / seconds}
+        return {**means, "images_per_second": self._timed_steps * self._batch_size / self._seconds}
 
     @property
     def losses(self):

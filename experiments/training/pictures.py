@@ -92,7 +92,7 @@ def _draw_level(axis, lines, key):
 
 
 class Curves(keras.callbacks.Callback):
-    """Keeps `curves.png` up to date: after each epoch, but at most once a minute, and at the end.
+    """Keeps `curves.png` up to date: when metrics are logged, but at most once a minute, and at the end.
 
     Args:
         workdir: of the run.
@@ -103,8 +103,8 @@ class Curves(keras.callbacks.Callback):
         self._workdir = workdir
         self._drawn_at = time.monotonic()
 
-    def on_epoch_end(self, epoch, logs=None):
-        if time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_CURVES:
+    def on_train_batch_end(self, batch, logs=None):
+        if logs and time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_CURVES:
             self._draw()
             self._drawn_at = time.monotonic()
 
@@ -137,10 +137,10 @@ class Reconstructions(keras.callbacks.Callback):
         self._data = data
         self._folder = workdir / PICTURES
         self._tracker = tracker
-        self._at_steps = set(at_steps)
+        self.at_steps = set(at_steps)
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch not in self._at_steps:
+        if batch not in self.at_steps:
             return
         path = self._folder / f"step_{batch:08d}.png"
         panels = self._panels()

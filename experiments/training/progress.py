@@ -12,6 +12,8 @@ SECONDS_BETWEEN_LINES = 15
 class ProgressBar(keras.callbacks.Callback):
     """Shows images done, time left, images/s and the loss: a bar on a terminal, now and then a line elsewhere.
 
+    The images/s of a line are those of the metrics; the time left counts evaluation and checkpoints in.
+
     Args:
         description: what works, in a word.
         course: the `Course` of the run.
@@ -51,7 +53,7 @@ class ProgressBar(keras.callbacks.Callback):
         finished = batch == self._course.total_steps
         if self._bar.disable and logs and (finished or now - self._shown_at >= SECONDS_BETWEEN_LINES):
             self._shown_at = now
-            self._say(self._line(batch, now))
+            self._say(self._line(batch, now, logs["images_per_second"]))
 
     def on_train_end(self, logs=None):
         self._bar.close()
@@ -59,11 +61,11 @@ class ProgressBar(keras.callbacks.Callback):
     def _losses(self):
         return f", {self._unreadable:,} unreadable" if self._unreadable else ""
 
-    def _line(self, step, now):
+    def _line(self, step, now, images_per_second):
         course = self._course
         rate = (step - course.start_step) / max(now - self._began, 1e-9)
         left = tqdm.format_interval((course.total_steps - step) / rate)
         return (
             f"{self._description}  step {step:,}/{course.total_steps:,}  loss {self._loss:.4f}{self._losses()}  "
-            f"{rate * course.batch_size:,.0f} img/s  {left} left"
+            f"{images_per_second:,.0f} img/s  {left} left"
         )

@@ -89,7 +89,7 @@ class Validation(keras.callbacks.Callback):
         super().__init__()
         self._job = job
         self._top_one = top_one
-        self._at_steps = set(at_steps)
+        self.at_steps = set(at_steps)
         self._latest = None
         self.best = Best(job.model, job.workdir)
         _ = self.best.record  # one that is damaged ends the run now rather than later
@@ -98,7 +98,7 @@ class Validation(keras.callbacks.Callback):
         self.best.drop_after(self._job.tracker.step)
 
     def on_train_batch_end(self, batch, logs=None):
-        if batch in self._at_steps:
+        if batch in self.at_steps:
             self._latest = self._evaluate(batch)
             self._job.tracker.log(batch, self._latest)
 

@@ -74,6 +74,7 @@ def test_a_window_gives_means_and_the_sum_of_unreadable_images():
     assert (metrics["loss"], metrics["unreadable"]) == (2.0, 3.0)
     assert metrics["images_per_second"] > 0
     window.clear()
+    window.start()
     window.add({"loss": np.float32(7.0)})
     assert window.metrics()["loss"] == 7.0
 
