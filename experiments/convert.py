@@ -5,10 +5,10 @@ import numpy as np
 from convnext.weights import Architecture, read_weights, write_weights
 from convnext.weights.create import make_model
 from convnext.weights.errors import PretrainedError
-from convnext.weights.formats import replacing
+
 from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights
 from experiments.errors import UserError
-from experiments.io import local_copy, local_output
+from experiments.io import appearing, local_copy, local_output
 from fcmae.model import FCMAE
 
 FORMATS = ("keras", "fair", "timm", "huggingface")
@@ -91,7 +91,7 @@ def _write(weights, output, to, image_size, path):
         raise UserError(f"--output={output}: name a .keras or .weights.h5 file, or a library with --to.")
     model = _make_keras_model(weights, image_size, path)
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as temporary:
+    with appearing(output) as temporary:
         if output.suffix == ".keras":
             model.save(temporary)
         else:

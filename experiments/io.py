@@ -4,6 +4,7 @@ What storage refuses (a full disk, a folder that is gone or read-only) ends as o
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -12,13 +13,12 @@ import tempfile
 import tensorflow as tf
 from etils import epath
 
-from convnext.weights.formats import TEMPORARY
-from convnext.weights.formats import replacing as replacing_local_file
 from convnext.weights.loader import IN_FOLDER, PretrainedError
 from experiments.errors import RunError, UserError
 
 # What reading and writing raise: Python's own, and TensorFlow's for URLs and checkpoints.
 FAULTS = (OSError, tf.errors.OpError)
+TEMPORARY = ".unfinished-"  # what the names of files begin with while they are written
 
 
 class StorageError(RunError):
@@ -78,17 +78,55 @@ def remove(path):
 
 
 @contextlib.contextmanager
+def appearing(path):
+    """Gives a local temporary path of the same suffix, for a file or a folder that becomes `path` once it is whole.
+
+    A file takes the place of the one that was there. If anything fails, that one stays, and nothing is left beside it.
+    """
+    beside = path.with_name(f"{TEMPORARY}{path.name}")
+    if is_url(path):
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder, path.name)
+            yield local
+            try:
+                tf.io.gfile.copy(str(local), str(beside), overwrite=True)
+                tf.io.gfile.rename(str(beside), str(path), overwrite=True)
+            finally:
+                remove(beside)
+        return
+    remove(beside)  # of a process that was killed
+    try:
+        yield beside
+        flush_to_disk(beside)  # or the machine may go down with the name on the disk and the content not
+        os.replace(beside, path)
+    finally:
+        remove(beside)
+
+
+@contextlib.contextmanager
 def replacing(path):
-    """Gives a local temporary path of the same suffix, whose file takes the place of `path` once it is whole.
+    """Does what `appearing` does, for a file that is written at once.
 
     Raises:
         StorageError: if it cannot be written; what was there before stays.
     """
     try:
-        with _uploading(path) if is_url(path) else replacing_local_file(path) as temporary:
+        with appearing(path) as temporary:
             yield temporary
     except FAULTS as error:
         raise StorageError(f"{path} cannot be written: {reason(error)}.") from error
+
+
+def flush_to_disk(path):
+    """Waits until what was written to a file is on the disk; of a folder, the names in it."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without it
+            raise
+    finally:
+        os.close(file)
 
 
 def append(path, text):
@@ -182,28 +220,3 @@ def new_output(name, suffixes=()):
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UserError(f"--output={name}: {path.parent} cannot be written to.")
     return path
-
-
-@contextlib.contextmanager
-def appearing(path):
-    """Gives a temporary path of the same name, for a file or a folder, that becomes `path` once it is whole.
-
-    If that fails, nothing is left of it.
-    """
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=path.parent) as folder:
-        temporary = pathlib.Path(folder, path.name)
-        yield temporary
-        os.replace(temporary, path)
-
-
-@contextlib.contextmanager
-def _uploading(path):
-    """Gives a local path whose file is copied beside a URL, and takes its place once it is whole."""
-    with tempfile.TemporaryDirectory() as folder:
-        local, beside = pathlib.Path(folder, path.name), path.with_name(f"{TEMPORARY}{path.name}")
-        yield local
-        try:
-            tf.io.gfile.copy(str(local), str(beside), overwrite=True)
-            tf.io.gfile.rename(str(beside), str(path), overwrite=True)
-        finally:
-            remove(beside)

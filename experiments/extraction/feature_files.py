@@ -14,6 +14,7 @@ Parquet the columns are `name`, `split`, `label`, `class` and `features`, and th
 
 import dataclasses
 import json
+import tempfile
 import zipfile
 
 import numpy as np
@@ -44,10 +45,10 @@ class Features:
 
 
 class NpzWriter:
-    """Writes an `.npz`; the features wait beside it on the disk, the names in memory.
+    """Writes an `.npz`; the features wait in a file without a name beside it, the names in memory.
 
     Args:
-        path: of the file; one with the suffix `.rows` beside it is left to the caller.
+        path: of the file.
         num_features: of an image, `C`.
         classes: names of the classes.
     """
@@ -57,8 +58,7 @@ class NpzWriter:
         self._classes = classes
         self._num_features = num_features
         self._names, self._splits, self._labels = [], [], []
-        self._rows_path = path.with_suffix(".rows")
-        self._rows = open(self._rows_path, "wb")  # noqa: SIM115  (open until `close`)
+        self._rows = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  (open until `close`)
 
     def add(self, names, split, labels, features):
         """Adds images of a split: lists of names, `(N,)` labels and `(N, C)` features."""
@@ -74,13 +74,13 @@ class NpzWriter:
             skipped: `[(name, reason), ...]`.
             record: dictionary.
         """
-        self._rows.close()
+        self._rows.flush()
         shape = (len(self._names), self._num_features)
         arrays = {
             "names": np.array(self._names, str),
             "splits": np.array(self._splits, str),
             "labels": np.concatenate(self._labels),
-            "features": np.memmap(self._rows_path, np.float32, "r", shape=shape),
+            "features": np.memmap(self._rows, np.float32, "r", shape=shape),
             "classes": np.array(self._classes, str),
             "skipped": np.array([name for name, _ in skipped], str),
             "skipped_reasons": np.array([reason for _, reason in skipped], str),
@@ -88,6 +88,7 @@ class NpzWriter:
         }
         with open(self._path, "wb") as file:  # to a path without `.npz`, in these letters, NumPy would add it
             np.savez(file, **arrays)
+        self._rows.close()
 
 
 class ParquetWriter:

@@ -2,10 +2,9 @@
 
 import os
 
-from convnext.weights.formats import replacing
 from experiments.circumstances import circumstances, command_line
 from experiments.errors import UserError
-from experiments.io import local_path, reason
+from experiments.io import local_path, reason, replacing
 from experiments.report.course import clock
 from experiments.report.entries import make_entries
 from experiments.report.making import differences_section, making_section

@@ -11,8 +11,7 @@ import re
 
 import tensorflow as tf
 
-from convnext.weights.formats import TEMPORARY, flush_to_disk
-from experiments.io import FAULTS, StorageError, is_url, reason, remove, replacing
+from experiments.io import FAULTS, TEMPORARY, StorageError, flush_to_disk, is_url, reason, remove, replacing
 
 FOLDER, CHECKSUMS = "checkpoints", ".sha256"
 NAME = re.compile(rf"(?:{re.escape(TEMPORARY)})?ckpt-(\d+)(?:\.|_temp)")  # `_temp`: where TensorFlow writes shards

@@ -4,10 +4,9 @@ import contextlib
 import json
 import os
 
-from convnext.weights.formats import TEMPORARY
 from experiments.config import Config
 from experiments.errors import UserError
-from experiments.io import FAULTS, StorageError, as_path, is_url, reason, remove, replacing
+from experiments.io import FAULTS, TEMPORARY, StorageError, as_path, is_url, reason, remove, replacing
 
 CONFIG, SUMMARY, PICTURES = "config.json", "summary.json", "reconstructions"
 # Fields that change how a run is carried out, but not what comes of it.

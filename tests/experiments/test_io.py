@@ -12,7 +12,18 @@ import tensorflow as tf
 from convnext.weights.loader import PretrainedError
 from experiments import evaluate, finetune, pretrain
 from experiments.errors import Interrupted, UserError
-from experiments.io import StorageError, append, as_path, local_copy, local_output, reason, remove, replacing
+from experiments.io import (
+    TEMPORARY,
+    StorageError,
+    appearing,
+    append,
+    as_path,
+    local_copy,
+    local_output,
+    reason,
+    remove,
+    replacing,
+)
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import check_writable, read_json, write_json
 from tests.experiments.file_systems import ram_urls
@@ -102,6 +113,39 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
         replacing(path) as file,
     ):
         file.write_text("text")
+
+
+def write_folder(path):
+    path.mkdir()
+    (path / "a").write_text("a")
+
+
+@pytest.mark.parametrize("write", [lambda path: path.write_text("file"), write_folder], ids=["file", "folder"])
+def test_an_output_appears_whole_or_not_at_all(tmp_path, write):
+    output = tmp_path / "output.json"
+    stale = output.with_name(f"{TEMPORARY}output.json")  # of a process that was killed
+    stale.mkdir()
+    (stale / "old").write_text("old")
+    with pytest.raises(ZeroDivisionError), appearing(output) as temporary:
+        write(temporary)
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    with appearing(output) as temporary:
+        write(temporary)
+        assert temporary.suffix == ".json" and not output.exists()
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] in (
+        ["output.json"],
+        ["output.json", "output.json/a"],
+    )
+
+
+@pytest.mark.parametrize("writer", [appearing, replacing])
+def test_an_output_that_fails_leaves_what_was_there(tmp_path, writer):
+    (tmp_path / "x").write_text("old")
+    with pytest.raises((OSError, StorageError), match="cut"), writer(tmp_path / "x") as temporary:
+        temporary.write_text("ne")
+        raise OSError("cut")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and (tmp_path / "x").read_text() == "old"
 
 
 def test_weights_at_a_url_are_copied_with_what_lies_beside_them(ram):

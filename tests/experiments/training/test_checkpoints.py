@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from convnext.convnext_v2 import ConvNeXtV2
-from convnext.weights.formats import TEMPORARY
 from experiments.errors import RunError, UserError
+from experiments.io import TEMPORARY
 from experiments.training.averaging import AveragedWeights
 from experiments.training.checkpoint_files import CheckpointFiles
 from experiments.training.checkpoints import Checkpoints, check_pretrained, choose_start
