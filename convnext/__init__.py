@@ -1,12 +1,17 @@
 """ConvNeXt V1 and V2 in Keras 3, equal in numbers to the published models."""
 
 from convnext.blocks import ConvNextV1Block, ConvNextV2Block
-from convnext.convnext_v1 import ConvNeXtV1, create_convnext_v1
-from convnext.convnext_v2 import ConvNeXtV2, create_convnext_v2
+from convnext.convnext_v1 import ConvNeXtV1
+from convnext.convnext_v2 import ConvNeXtV2
 from convnext.layers import GlobalResponseNormalization, LayerScale, StochasticDepth
-from convnext.weights.create import create_from_weights
-from convnext.weights.errors import PretrainedError
-from convnext.weights.loader import LoadReport, load_pretrained
+from convnext.weights.architecture import PretrainedError
+from convnext.weights.loader import (
+    LoadReport,
+    create_convnext_v1,
+    create_convnext_v2,
+    create_from_weights,
+    load_pretrained,
+)
 
 __all__ = [
     "ConvNeXtV1",

@@ -5,9 +5,6 @@ import keras
 from convnext.backbone import ConvNeXt
 from convnext.blocks import ConvNextV1Block
 from convnext.variants import CONVNEXT_V1
-from convnext.weights.loader import load_pretrained
-
-__all__ = ["ConvNeXtV1", "ConvNextV1Block", "create_convnext_v1"]
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -50,47 +47,3 @@ class ConvNeXtV1(ConvNeXt):
 
     def get_config(self):
         return {**super().get_config(), "layer_scale_init": self.layer_scale_init}
-
-
-def create_convnext_v1(
-    variant,
-    num_classes=1000,
-    input_shape=(None, None, 3),
-    include_top=True,
-    pretrained=None,
-    drop_path_rate=0.0,
-    pretrained_stem="load",
-    **overrides,
-):
-    """Creates a ConvNeXt V1, with pretrained weights where asked for.
-
-    Args:
-        variant: a name in `ConvNeXtV1.MODEL_VARIANTS`.
-        num_classes: number of logits.
-        input_shape: `(H, W, channels)`; H and W may be None.
-        include_top: whether the model ends in the classification head.
-        pretrained: a run's workdir, or a file of Keras, of the authors' code, of timm or of Transformers (see
-            `load_pretrained`), or None for random weights.
-        drop_path_rate: stochastic depth rate of the last block, in [0, 1).
-        pretrained_stem: `load`, `average` or `leave_out`, for images of another number of channels than those of
-            the pretrained weights (see `load_pretrained`).
-        **overrides: any other argument of `ConvNeXtV1`.
-
-    Returns:
-        A `ConvNeXtV1`.
-
-    Raises:
-        ValueError: if there is no such variant.
-        PretrainedError: if the weights do not fit the model.
-    """
-    model = ConvNeXtV1.from_variant(
-        variant,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        include_top=include_top,
-        drop_path_rate=drop_path_rate,
-        **overrides,
-    )
-    if pretrained is not None:
-        load_pretrained(model, pretrained, pretrained_stem).log()
-    return model

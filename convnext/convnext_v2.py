@@ -5,9 +5,6 @@ import keras
 from convnext.backbone import ConvNeXt
 from convnext.blocks import ConvNextV2Block
 from convnext.variants import CONVNEXT_V2
-from convnext.weights.loader import load_pretrained
-
-__all__ = ["ConvNeXtV2", "ConvNextV2Block", "create_convnext_v2"]
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -40,47 +37,3 @@ class ConvNeXtV2(ConvNeXt):
 
     def make_block(self, dim, drop_path_rate, name):
         return ConvNextV2Block(dim, self.kernel_size, drop_path_rate, dtype=self.dtype_policy, name=name)
-
-
-def create_convnext_v2(
-    variant,
-    num_classes=1000,
-    input_shape=(None, None, 3),
-    include_top=True,
-    pretrained=None,
-    drop_path_rate=0.0,
-    pretrained_stem="load",
-    **overrides,
-):
-    """Creates a ConvNeXt V2, with pretrained weights where asked for.
-
-    Args:
-        variant: a name in `ConvNeXtV2.MODEL_VARIANTS`.
-        num_classes: number of logits.
-        input_shape: `(H, W, channels)`; H and W may be None.
-        include_top: whether the model ends in the classification head.
-        pretrained: a run's workdir, or a file of Keras, of the authors' code, of timm or of Transformers (see
-            `load_pretrained`), or None for random weights.
-        drop_path_rate: stochastic depth rate of the last block, in [0, 1).
-        pretrained_stem: `load`, `average` or `leave_out`, for images of another number of channels than those of
-            the pretrained weights (see `load_pretrained`).
-        **overrides: any other argument of `ConvNeXtV2`.
-
-    Returns:
-        A `ConvNeXtV2`.
-
-    Raises:
-        ValueError: if there is no such variant.
-        PretrainedError: if the weights do not fit the model.
-    """
-    model = ConvNeXtV2.from_variant(
-        variant,
-        num_classes=num_classes,
-        input_shape=input_shape,
-        include_top=include_top,
-        drop_path_rate=drop_path_rate,
-        **overrides,
-    )
-    if pretrained is not None:
-        load_pretrained(model, pretrained, pretrained_stem).log()
-    return model

@@ -3,11 +3,16 @@
 import keras
 from keras import ops
 
-from convnext.arguments import check_layer_arguments
 from convnext.tf_cpu.devices import is_tensorflow_on_cpu
 from convnext.tf_cpu.fusion import fused
 
 EPSILON = 1e-6  # of every normalization in the published models
+
+
+def check_layer_arguments(arguments):
+    """Raises TypeError unless the arguments of a layer that narrows one of Keras are those of every layer."""
+    if unknown := set(arguments) - {"name", "dtype", "trainable"}:
+        raise TypeError(f"Unknown arguments: {', '.join(sorted(unknown))}.")
 
 
 @keras.saving.register_keras_serializable(package="convnext")

@@ -2,11 +2,8 @@
 
 import numpy as np
 
-from convnext.weights import Architecture, read_weights, write_weights
-from convnext.weights.create import make_model
-from convnext.weights.errors import PretrainedError
-
-from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights
+from convnext.weights import Architecture, PretrainedError, read_weights, write_weights
+from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights, make_model
 from experiments.errors import UserError
 from experiments.io import appearing, local_copy, local_output
 from fcmae.model import FCMAE

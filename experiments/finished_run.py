@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from convnext.weights.create import create_from_weights
-from convnext.weights.loader import PretrainedError, find_weights
+from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
 from experiments.config import Config
 from experiments.config.data import SPLIT_FIELDS
 from experiments.errors import UserError

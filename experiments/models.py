@@ -3,7 +3,7 @@
 import contextlib
 import random
 
-from convnext.weights.create import VERSIONS
+from convnext.weights.loader import VERSIONS
 from fcmae import FCMAE, StemMaskedFCMAE
 
 AUTOENCODERS = {"every_layer": FCMAE, "after_stem": StemMaskedFCMAE}

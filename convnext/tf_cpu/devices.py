@@ -1,4 +1,4 @@
-"""On what the models run."""
+"""Whether a model runs where TensorFlow needs help."""
 
 import contextlib
 import contextvars

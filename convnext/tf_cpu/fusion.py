@@ -1,9 +1,10 @@
-"""Chains of element-wise operations in one pass over memory.
+"""Chains of element-wise operations and their gradients in one pass over memory, compiled by XLA.
 
 Only such chains are compiled. Over a whole model XLA is several times slower than TensorFlow on a CPU, because its
-depthwise convolution is.
+depthwise convolution is. TensorFlow is imported where it is the backend.
 """
 
+import functools
 import math
 
 from keras import ops
@@ -25,11 +26,9 @@ def fused(function):
     """
 
     def apply(values, *arguments):
-        if not _pays(values):
-            return function(values, *arguments)
-        from convnext.tf_cpu.xla import compiled
-
-        return compiled(function)(values, *arguments)
+        if _pays(values):
+            return _compiled(function)(values, *arguments)
+        return function(values, *arguments)
 
     return apply
 
@@ -44,11 +43,9 @@ def fused_matmul(function):
     """
 
     def apply(values, kernel, *arguments):
-        if not _pays(values):
-            return ops.matmul(function(values, *arguments), kernel)
-        from convnext.tf_cpu.xla import compiled_matmul
-
-        return compiled_matmul(function)(values, kernel, *arguments)
+        if _pays(values):
+            return _compiled_matmul(function)(values, kernel, *arguments)
+        return ops.matmul(function(values, *arguments), kernel)
 
     return apply
 
@@ -56,6 +53,64 @@ def fused_matmul(function):
 def _pays(values):
     if not is_tensorflow_on_cpu() or None in values.shape or math.prod(values.shape) < LEAST_VALUES:
         return False
-    from convnext.tf_cpu.xla import is_tracing
+    import tensorflow as tf
 
-    return is_tracing()
+    return not tf.executing_eagerly()  # a graph is being built
+
+
+@functools.cache
+def _compiled(function):
+    """Returns a pure function of tensors to a tensor, compiled.
+
+    The gradient computes from the arguments what it needs, so nothing between arguments and result is kept in memory.
+    """
+    import tensorflow as tf
+
+    forward = tf.function(function, jit_compile=True)
+    backward = _compiled_gradient(function, with_result=False)
+
+    @tf.custom_gradient
+    def apply(*arguments):
+        return forward(*arguments), lambda upstream: backward(upstream, *arguments)
+
+    return apply
+
+
+@functools.cache
+def _compiled_matmul(function):
+    """Returns the function of `(values, kernel, *arguments)` that is `function(values, *arguments) @ kernel`.
+
+    What `function` returns is not kept in memory either: the gradient of the kernel takes it from the compiled
+    gradient, which computes it on its way.
+    """
+    import tensorflow as tf
+
+    forward = tf.function(function, jit_compile=True)
+    backward = _compiled_gradient(function, with_result=True)
+
+    @tf.custom_gradient
+    def apply(values, kernel, *arguments):
+        def gradient(upstream):
+            rows = tf.reshape(upstream, (-1, kernel.shape[1]))
+            of_result = tf.reshape(tf.matmul(rows, kernel, transpose_b=True), values.shape)
+            result, (of_values, *of_arguments) = backward(of_result, values, *arguments)
+            of_kernel = tf.matmul(tf.reshape(result, (-1, kernel.shape[0])), rows, transpose_a=True)
+            return of_values, of_kernel, *of_arguments
+
+        return tf.matmul(forward(values, *arguments), kernel), gradient
+
+    return apply
+
+
+def _compiled_gradient(function, with_result):
+    import tensorflow as tf
+
+    @tf.function(jit_compile=True)
+    def backward(upstream, *arguments):
+        with tf.GradientTape() as tape:
+            tape.watch(arguments)
+            result = function(*arguments)
+        gradients = tape.gradient(result, arguments, upstream)
+        return (result, gradients) if with_result else gradients
+
+    return backward

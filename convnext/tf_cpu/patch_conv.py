@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from convnext.arguments import check_layer_arguments
+from convnext.layers import check_layer_arguments
 from convnext.tf_cpu.devices import is_tensorflow_on_cpu
 
 

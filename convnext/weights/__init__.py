@@ -1,6 +1,7 @@
-"""Weights from and to other libraries: the authors' code, timm and Hugging Face Transformers."""
+"""Weights from and to files of Keras, the authors' code, timm and Transformers."""
 
-from convnext.weights.architecture import Architecture
-from convnext.weights.reading import LIBRARIES, read_weights, write_weights
+from convnext.weights.architecture import Architecture, PretrainedError
+from convnext.weights.formats import read_weights, write_weights
+from convnext.weights.names import LIBRARIES
 
-__all__ = ["LIBRARIES", "Architecture", "read_weights", "write_weights"]
+__all__ = ["LIBRARIES", "Architecture", "PretrainedError", "read_weights", "write_weights"]

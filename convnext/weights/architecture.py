@@ -1,8 +1,14 @@
 """Which model a set of weights belongs to, read from their names and shapes."""
 
 import dataclasses
+import os
+from collections.abc import Mapping
 
-from convnext.weights.errors import PretrainedError
+import numpy as np
+
+
+class PretrainedError(ValueError):
+    """Pretrained weights that cannot be found, cannot be read, or do not fit the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,45 +34,44 @@ class Architecture:
     num_classes: int
 
     @classmethod
-    def of(cls, weights, path="the weights"):
+    def of(cls, weights: Mapping[str, np.ndarray], path: str | os.PathLike = "the weights") -> "Architecture":
         """Reads the architecture of `{our name: array}`; `path` is what a message calls them.
 
         Raises:
-            PretrainedError: if a weight is missing that tells a size.
+            PretrainedError: if a weight is missing that tells a size, or has another shape than that size gives it.
         """
         blocks = {tuple(name.split("/")[:2]) for name in weights if name.startswith("stage_") and "/block_" in name}
         num_stages = len({stage for stage, _ in blocks})
-        depths = tuple(sum(stage == f"stage_{i}" for stage, _ in blocks) for i in range(num_stages))
         try:
-            kernels = [weights[f"stage_{i}/block_0/depthwise_conv/kernel"] for i in range(num_stages)]
             stem = weights["stem/conv/kernel"]
+            kernels = [weights[f"stage_{i}/block_0/depthwise_conv/kernel"] for i in range(num_stages)]
             if {kernel.ndim for kernel in (*kernels, stem)} != {4}:
                 raise PretrainedError(f"{path} is no ConvNeXt: its convolutions have kernels of other than 4 axes.")
             if not kernels or not all(kernel.size for kernel in (*kernels, stem)):
                 raise PretrainedError(f"{path} is no ConvNeXt: it has no blocks, or none with channels.")
-            _check_large_ones(weights, depths, [kernel.shape[2] for kernel in kernels], path)
+            architecture = cls(
+                version=2 if "stage_0/block_0/grn/gamma" in weights else 1,
+                depths=tuple(sum(stage == f"stage_{i}" for stage, _ in blocks) for i in range(num_stages)),
+                dims=tuple(kernel.shape[2] for kernel in kernels),
+                channels=stem.shape[2],
+                stem_stride=stem.shape[0],
+                kernel_size=kernels[0].shape[0],
+                num_classes=weights["head/bias"].size if "head/bias" in weights else 0,
+            )
+            for name, shape in architecture._large_shapes():  # a few small weights stand for no large model
+                if weights[name].shape != shape:
+                    raise PretrainedError(
+                        f"{path} is no ConvNeXt: {name} has the shape {weights[name].shape}, not {shape}."
+                    )
         except KeyError as error:
             raise PretrainedError(f"{path} has not all weights of a ConvNeXt: it lacks {error}.") from error
-        return cls(
-            version=2 if "stage_0/block_0/grn/gamma" in weights else 1,
-            depths=depths,
-            dims=tuple(kernel.shape[2] for kernel in kernels),
-            channels=stem.shape[2],
-            stem_stride=stem.shape[0],
-            kernel_size=kernels[0].shape[0],
-            num_classes=weights["head/bias"].size if "head/bias" in weights else 0,
-        )
+        return architecture
 
-
-def _check_large_ones(weights, depths, dims, path):
-    """Raises PretrainedError if a few small weights stand for a model that is much larger than they are together."""
-    stem, kernel = weights["stem/conv/kernel"].shape, weights["stage_0/block_0/depthwise_conv/kernel"].shape
-    expected = {"stem/conv/kernel": (stem[0], stem[0], stem[2], dims[0])}
-    for i, (depth, dim) in enumerate(zip(depths, dims)):
-        expected[f"stage_{i}/block_0/depthwise_conv/kernel"] = (kernel[0], kernel[0], dim, 1)
-        expected |= {f"stage_{i}/block_{j}/expansion/kernel": (dim, 4 * dim) for j in range(depth)}
-    if "head/bias" in weights:
-        expected["head/kernel"] = (dims[-1], weights["head/bias"].size)
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise PretrainedError(f"{path} is no ConvNeXt: {name} has the shape {weights[name].shape}, not {shape}.")
+    def _large_shapes(self):
+        """Yields `(name, shape)` of the weights that most of the memory goes to."""
+        yield "stem/conv/kernel", (self.stem_stride, self.stem_stride, self.channels, self.dims[0])
+        for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):
+            yield f"stage_{i}/block_0/depthwise_conv/kernel", (self.kernel_size, self.kernel_size, dim, 1)
+            yield from ((f"stage_{i}/block_{j}/expansion/kernel", (dim, 4 * dim)) for j in range(depth))
+        if self.num_classes:
+            yield "head/kernel", (self.dims[-1], self.num_classes)

@@ -1,4 +1,4 @@
-"""The strict loader of pretrained weights: every variable is loaded, left out by name, or an error.
+"""Models with pretrained weights. Loading is strict: every variable is loaded, left out by name, or an error.
 
 A source is read as a mapping from variable names relative to the model (`stage_0/block_1/norm/gamma`) to
 arrays; the names of a model's own variables are made the same way, so sources and targets meet by name.
@@ -6,13 +6,20 @@ arrays; the names of a model's own variables are made the same way, so sources a
 
 import dataclasses
 import logging
+import os
 import pathlib
+from collections.abc import Mapping
 
+import keras
 import numpy as np
 
-from convnext.weights.errors import PretrainedError
-from convnext.weights.reading import KINDS, read_weights
+from convnext.backbone import ConvNeXt
+from convnext.convnext_v1 import ConvNeXtV1
+from convnext.convnext_v2 import ConvNeXtV2
+from convnext.weights.architecture import Architecture, PretrainedError
+from convnext.weights.formats import KINDS, read_weights
 
+VERSIONS = {1: ConvNeXtV1, 2: ConvNeXtV2}
 HEAD_NORM = ("head_norm/gamma", "head_norm/beta")
 CLASSIFIER = ("head/kernel", "head/bias")
 HEAD = (*HEAD_NORM, *CLASSIFIER)
@@ -58,7 +65,7 @@ class LoadReport:
         logging.getLogger("convnext").log(level, "%s", self)
 
 
-def load_pretrained(model, source, pretrained_stem="load"):
+def load_pretrained(model: keras.Model, source: str | os.PathLike, pretrained_stem: str = "load") -> LoadReport:
     """Loads the weights of `source` into `model`, strictly.
 
     The encoder's variables must match one by one, in name and shape. The last normalization and the classifier are
@@ -86,8 +93,10 @@ def load_pretrained(model, source, pretrained_stem="load"):
     return assign_weights(model, read_weights(path), path, pretrained_stem)
 
 
-def assign_weights(model, values, path, pretrained_stem="load"):
-    """Does for weights that have been read from `path` what `load_pretrained` does; takes `{name: array}`."""
+def assign_weights(
+    model: keras.Model, values: Mapping[str, np.ndarray], path: str | os.PathLike, pretrained_stem: str = "load"
+) -> LoadReport:
+    """Does what `load_pretrained` does with weights that were read from `path`: `{name: array}`."""
     if pretrained_stem not in STEMS:
         raise ValueError(f"pretrained_stem={pretrained_stem!r} is not one of {', '.join(STEMS)}.")
     targets = named_variables(model)
@@ -108,7 +117,7 @@ def assign_weights(model, values, path, pretrained_stem="load"):
     return LoadReport(str(path), tuple(loaded), tuple(left_out), tuple(missing), averaged)
 
 
-def find_weights(source):
+def find_weights(source: str | os.PathLike) -> pathlib.Path:
     """Returns the file that holds the weights of `source`, a workdir or a file.
 
     Raises:
@@ -130,7 +139,7 @@ def find_weights(source):
     return path
 
 
-def named_variables(model):
+def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns `{name: variable}` of the weights of a `ConvNeXt`, names relative to it; of an `FCMAE`, those of its
     backbone and, below `decoder/`, those of its decoder.
 
@@ -163,23 +172,15 @@ def _average(kernel, channels):
 
 def _optional_parts(targets, values):
     """Returns the names, of either side, that are left out on purpose or keep their initial values."""
-    optional = set()
-    if not (_decoder(targets) and _decoder(values)):
-        optional |= _decoder(targets) | _decoder(values)
+    decoders = [{name for name in names if name.startswith(DECODER)} for names in (targets, values)]
+    optional = set() if all(decoders) else decoders[0] | decoders[1]
     heads = [{name for name in HEAD if name in names} for names in (targets, values)]
     if any(head not in (set(), set(HEAD_NORM), set(HEAD)) for head in heads):
-        return optional  # a part of a head is none
-    if _number_of_classes(targets) != _number_of_classes(values):
+        return optional  # a part of a head fits nothing
+    classes = [weights["head/bias"].shape[-1] if "head/bias" in weights else None for weights in (targets, values)]
+    if classes[0] != classes[1]:
         optional |= set(CLASSIFIER)
     return optional | set(HEAD) - heads[0] | set(HEAD) - heads[1]
-
-
-def _decoder(names):
-    return {name for name in names if name.startswith(DECODER)}
-
-
-def _number_of_classes(weights):
-    return weights["head/bias"].shape[-1] if "head/bias" in weights else None
 
 
 def _check(path, targets, values, optional):
@@ -207,3 +208,122 @@ def _check(path, targets, values, optional):
 
 def _shape(variables, name):
     return tuple(variables[name].shape) if name in variables else "no such variable"
+
+
+def create_from_weights(
+    source: str | os.PathLike, key: str | None = None, pretrained_stem: str = "load", **overrides
+) -> ConvNeXt:
+    """Creates the ConvNeXt that some weights belong to, whatever its version and sizes, and loads them.
+
+    Example:
+
+        >>> model = create_from_weights("convnextv2_atto.safetensors")          # with its head
+        >>> encoder = create_from_weights("runs/own", include_top=False)
+
+    Args:
+        source: a run's workdir or a file, as `load_pretrained` takes it.
+        key: entry of a PyTorch checkpoint that holds the weights (see `convnext.weights.read_weights`).
+        pretrained_stem: as `load_pretrained` takes it, for an `input_shape` with another number of channels.
+        **overrides: arguments of the model, such as `num_classes`, `include_top`, `input_shape` or `drop_path_rate`.
+
+    Returns:
+        A `ConvNeXtV1` or `ConvNeXtV2`; with a head where the source has one or `num_classes` is given. A decoder in
+        the source is left out.
+
+    Raises:
+        PretrainedError: if the source cannot be read, or is not a ConvNeXt.
+    """
+    path = find_weights(source)
+    weights = read_weights(path, key)
+    model = make_model(Architecture.of(weights, path), **overrides)
+    assign_weights(model, weights, path, pretrained_stem).log()
+    return model
+
+
+def make_model(architecture: Architecture, **overrides) -> ConvNeXt:
+    """Returns a new model of an `Architecture`; `overrides` are arguments of it."""
+    arguments = {
+        "depths": architecture.depths,
+        "dims": architecture.dims,
+        "input_shape": (None, None, architecture.channels),
+        "include_top": architecture.num_classes > 0 or "num_classes" in overrides,
+        "num_classes": architecture.num_classes or 1000,
+        "stem_stride": architecture.stem_stride,
+        "kernel_size": architecture.kernel_size,
+    }
+    return VERSIONS[architecture.version](**{**arguments, **overrides})
+
+
+def create_convnext_v2(
+    variant: str,
+    num_classes: int = 1000,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    include_top: bool = True,
+    pretrained: str | os.PathLike | None = None,
+    drop_path_rate: float = 0.0,
+    pretrained_stem: str = "load",
+    **overrides,
+) -> ConvNeXtV2:
+    """Creates a ConvNeXt V2, with pretrained weights where asked for.
+
+    Args:
+        variant: a name in `ConvNeXtV2.MODEL_VARIANTS`.
+        num_classes: number of logits.
+        input_shape: `(H, W, channels)`; H and W may be None.
+        include_top: whether the model ends in the classification head.
+        pretrained: a run's workdir, or a file of Keras, of the authors' code, of timm or of Transformers (see
+            `load_pretrained`), or None for random weights.
+        drop_path_rate: stochastic depth rate of the last block, in [0, 1).
+        pretrained_stem: `load`, `average` or `leave_out`, for images of another number of channels than those of
+            the pretrained weights (see `load_pretrained`).
+        **overrides: any other argument of `ConvNeXtV2`.
+
+    Returns:
+        A `ConvNeXtV2`.
+
+    Raises:
+        ValueError: if there is no such variant.
+        PretrainedError: if the weights do not fit the model.
+    """
+    return _create(
+        ConvNeXtV2,
+        variant,
+        pretrained,
+        pretrained_stem,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        include_top=include_top,
+        drop_path_rate=drop_path_rate,
+        **overrides,
+    )
+
+
+def create_convnext_v1(
+    variant: str,
+    num_classes: int = 1000,
+    input_shape: tuple[int | None, int | None, int] = (None, None, 3),
+    include_top: bool = True,
+    pretrained: str | os.PathLike | None = None,
+    drop_path_rate: float = 0.0,
+    pretrained_stem: str = "load",
+    **overrides,
+) -> ConvNeXtV1:
+    """Creates a ConvNeXt V1; variants, arguments and errors as `create_convnext_v2`, but of `ConvNeXtV1`."""
+    return _create(
+        ConvNeXtV1,
+        variant,
+        pretrained,
+        pretrained_stem,
+        num_classes=num_classes,
+        input_shape=input_shape,
+        include_top=include_top,
+        drop_path_rate=drop_path_rate,
+        **overrides,
+    )
+
+
+def _create(kind, variant, pretrained, pretrained_stem, **arguments):
+    model = kind.from_variant(variant, **arguments)
+    if pretrained is not None:
+        load_pretrained(model, pretrained, pretrained_stem).log()
+    return model

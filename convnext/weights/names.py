@@ -1,119 +1,242 @@
-"""Names of weights elsewhere, as rules; a rule reads in both directions.
+"""What the authors, timm and Transformers call the weights of a ConvNeXt, and how they lay out the arrays.
 
-Ours are the names of `convnext.weights.loader.named_variables`: `stage_0/block_1/norm/gamma`.
+Ours are the names of `convnext.weights.loader.named_variables`: `stage_0/block_1/norm/gamma`. In the tables `{s}` is
+the number of a stage and `{b}` that of a block. All names and layouts read in both directions.
+
+- https://github.com/facebookresearch/ConvNeXt and .../ConvNeXt-V2: classifiers in PyTorch's layouts, and pretrained
+  autoencoders whose encoder is in the layouts of sparse convolutions.
+- https://github.com/huggingface/pytorch-image-models: `convnext_*` and `convnextv2_*`.
+- https://github.com/huggingface/transformers: `ConvNext*` and `ConvNextV2*`.
 """
 
-import dataclasses
 import functools
+import math
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
-from convnext.weights.errors import PretrainedError
-from convnext.weights.layouts import VECTOR, Layout
+from convnext.variants import CONVNEXT_V2
+from convnext.weights.architecture import Architecture, PretrainedError
 
-PLACEHOLDER = re.compile(r"\\\{(\w+)\\\}")
+LIBRARIES = ("fair", "timm", "huggingface")
 NAMES_SHOWN = 4
 
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """One kind of weight.
-
-    Args:
-        ours: our name, with numbers as placeholders: `stage_{stage}/block_{block}/norm/gamma`.
-        theirs: the name elsewhere, with the same placeholders.
-        layout: how the array is laid out there.
-    """
-
-    ours: str
-    theirs: str
-    layout: Layout = VECTOR
+# Our layers. The weights of a layer by the last part of its name, in the order in which Keras stores them.
+BLOCK = ("depthwise_conv", "norm", "expansion", "grn", "projection", "layer_scale")
+WEIGHTS = {
+    "norm": ("gamma", "beta"),
+    "head_norm": ("gamma", "beta"),
+    "grn": ("gamma", "beta"),
+    "layer_scale": ("gamma",),
+    "decoder": ("mask_token",),
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Scheme:
-    """How a library names and lays out the weights of a ConvNeXt.
-
-    Args:
-        name: what to call it in a message.
-        rules: of every weight; the first that fits a name counts.
-    """
-
-    name: str
-    rules: tuple[Rule, ...]
-
-    def unknown(self, keys):
-        """Returns the names among `keys`, theirs, that no rule covers."""
-        return [key for key in keys if self._our_name(key) is None]
-
-    def read(self, tensors):
-        """Returns `{our name: array}`, in Keras's layouts, of `{their name: array}`.
-
-        Raises:
-            PretrainedError: if a name is covered by no rule, or an array has another number of axes than its rule.
-        """
-        weights = {}
-        for key, tensor in tensors.items():
-            found = self._our_name(key)
-            if found is None:
-                raise PretrainedError(f"{key} is no weight that {self.name} gives a ConvNeXt")
-            name, layout = found
-            if tensor.ndim not in layout.ndims:
-                expected = " or ".join(map(str, layout.ndims))
-                raise PretrainedError(f"{key} has the shape {tensor.shape}, which should have {expected} axes")
-            try:
-                weights[name] = np.ascontiguousarray(layout.to_keras(tensor), dtype="float32")
-            except ValueError as error:
-                raise PretrainedError(f"{key} of shape {tensor.shape} {error}") from error
-        return weights
-
-    def write(self, weights):
-        """Returns `{their name: array}` of `{our name: array}`.
-
-        Raises:
-            PretrainedError: if a weight is covered by no rule.
-        """
-        tensors = {}
-        for name, value in weights.items():
-            found = _translate(name, [(rule.ours, rule.theirs, rule.layout) for rule in self.rules])
-            if found is None:
-                raise PretrainedError(f"{self.name} has no name for {name}")
-            key, layout = found
-            tensors[key] = layout.from_keras(value)
-        return tensors
-
-    def _our_name(self, key):
-        return _translate(key, [(rule.theirs, rule.ours, rule.layout) for rule in self.rules])
+def weights_of(layer: str) -> tuple[str, ...]:
+    """Returns the names of the weights of one of our layers."""
+    return WEIGHTS.get(layer.rpartition("/")[2], ("kernel", "bias"))
 
 
-def recognise(keys, schemes):
-    """Returns the scheme that covers all `keys`.
+def _block(theirs, layers, ours="stage_{s}/block_{b}"):
+    return {f"{ours}/{layer}": f"{theirs}.{other}" for layer, other in zip(BLOCK, layers.split())}
+
+
+AUTHORS = {
+    "stem/conv": "downsample_layers.0.0",
+    "stem/norm": "downsample_layers.0.1",
+    "stage_{s}/downsampling/norm": "downsample_layers.{s}.0",
+    "stage_{s}/downsampling/conv": "downsample_layers.{s}.1",
+    **_block("stages.{s}.{b}", "dwconv norm pwconv1 grn pwconv2 gamma"),
+    "head_norm": "norm",
+    "head": "head",
+}
+SPARSE_ENCODER = {
+    "stem/conv": "encoder.downsample_layers.0.0",
+    "stem/norm": "encoder.downsample_layers.0.1",
+    "stage_{s}/downsampling/norm": "encoder.downsample_layers.{s}.0.ln",
+    "stage_{s}/downsampling/conv": "encoder.downsample_layers.{s}.1",
+    **_block("encoder.stages.{s}.{b}", "dwconv norm.ln pwconv1.linear grn pwconv2.linear"),
+}
+DECODER = {
+    "decoder": "mask_token",
+    "decoder/embedding": "proj",
+    **_block("decoder.{b}", "dwconv norm pwconv1 grn pwconv2 gamma", "decoder/block_{b}"),
+    "decoder/prediction": "pred",
+}
+TIMM = {
+    "stem/conv": "stem.0",
+    "stem/norm": "stem.1",
+    "stage_{s}/downsampling/norm": "stages.{s}.downsample.0",
+    "stage_{s}/downsampling/conv": "stages.{s}.downsample.1",
+    **_block("stages.{s}.blocks.{b}", "conv_dw norm mlp.fc1 mlp.grn mlp.fc2 gamma"),
+    "head_norm": "head.norm",
+    "head": "head.fc",
+}
+TRANSFORMERS = {
+    "stem/conv": "embeddings.patch_embeddings",
+    "stem/norm": "embeddings.layernorm",
+    "stage_{s}/downsampling/norm": "encoder.stages.{s}.downsampling_layer.0",
+    "stage_{s}/downsampling/conv": "encoder.stages.{s}.downsampling_layer.1",
+    **_block("encoder.stages.{s}.layers.{b}", "dwconv layernorm pwconv1 grn pwconv2 layer_scale_parameter"),
+    "head_norm": "layernorm",
+}
+
+# Layouts there, a letter an axis, and here: out, in, rows (height), columns (width), channels; k is the one axis of
+# the offsets of a sparse kernel, of which the row runs fastest.
+LAYOUTS = {"oihw": "hwio", "kio": "hwio", "c1hw": "hwc1", "kc": "hwc1", "oi": "io", "oi11": "io"}
+LAYOUTS |= dict.fromkeys(("c", "1c", "111c", "1c11"), "c")
+AXES = {"o": "out", "i": "in", "h": "rows", "w": "columns", "c": "channels", "k": "side * side", "1": "1"}
+
+# How names of ours end, what theirs end in instead, and the layout there, or more that are read. The first fit counts.
+PYTORCH = {
+    "/layer_scale/gamma": ("", "c"),
+    "/mask_token": ("", "1c11"),
+    "/depthwise_conv/kernel": (".weight", "c1hw"),
+    "/conv/kernel": (".weight", "oihw"),
+    "/embedding/kernel": (".weight", "oi11"),
+    "/prediction/kernel": (".weight", "oi11"),
+    "/kernel": (".weight", "oi"),
+    "/bias": (".bias", "c"),
+    "/gamma": (".weight", "c"),
+    "/beta": (".bias", "c"),
+}
+OF_AUTHORS = {"/grn/gamma": (".gamma", "111c"), "/grn/beta": (".beta", "111c")}
+OF_SPARSE = {
+    "/grn/gamma": (".gamma", "1c"),
+    "/grn/beta": (".beta", "1c"),
+    "/depthwise_conv/kernel": (".kernel", "kc"),
+    "/depthwise_conv/bias": (".bias", "1c"),
+    "/downsampling/conv/kernel": (".kernel", "kio"),
+    "/downsampling/conv/bias": (".bias", "1c"),
+}
+OF_TRANSFORMERS = {"/grn/gamma": (".weight", "111c"), "/grn/beta": (".bias", "111c")}
+# timm builds its smallest sizes with 1x1 convolutions where the others have dense layers.
+DENSE_OR_POINTWISE = dict.fromkeys(("/expansion/kernel", "/projection/kernel"), (".weight", "oi", "oi11"))
+POINTWISE = dict.fromkeys(DENSE_OR_POINTWISE, (".weight", "oi11"))
+POINTWISE_DIMS = [CONVNEXT_V2[name].dims for name in ("atto", "femto", "pico", "nano")]  # of V1 too
+
+
+def _rules(layers, endings):
+    """Returns `(our name, their name, layouts there)` of every weight of `{our layer: their layer}`."""
+    endings, rules = [*endings.items(), *PYTORCH.items()], []
+    for layer, theirs in layers.items():
+        for ours in (f"{layer}/{weight}" for weight in weights_of(layer)):
+            ending, *layouts = next(value for end, value in endings if f"/{ours}".endswith(end))
+            rules.append((ours, theirs + ending, layouts))
+    return rules
+
+
+def _transformers(prefix):
+    """Classifiers have a prefix before the names of their backbone; bare models have none."""
+    layers = {layer: prefix + theirs for layer, theirs in TRANSFORMERS.items()}
+    return _rules({**layers, "head": "classifier"}, OF_TRANSFORMERS)
+
+
+DENSE, SPARSE = _rules(AUTHORS, OF_AUTHORS), _rules(SPARSE_ENCODER, OF_SPARSE) + _rules(DECODER, OF_AUTHORS)
+TIMM_DENSE, TIMM_POINTWISE = _rules(TIMM, DENSE_OR_POINTWISE), _rules(TIMM, POINTWISE)
+READ = (
+    ("the authors' code", DENSE),
+    ("the authors' sparse code", SPARSE),
+    ("timm", TIMM_DENSE),
+    *(("Transformers", _transformers(prefix)) for prefix in ("convnextv2.", "convnext.", "")),
+)
+
+
+def to_ours(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns `{our name: array}`, float32 in Keras's layouts, of `{their name: array}` of any library.
 
     Raises:
-        PretrainedError: if none does; it shows the names that the best one does not cover.
+        PretrainedError: if no library covers all names, or an array has another shape than its name asks for.
     """
-    unknown = {scheme: scheme.unknown(keys) for scheme in schemes}
-    best = min(schemes, key=lambda scheme: len(unknown[scheme]))
-    if not unknown[best] and keys:
-        return best
-    shown = ", ".join(list(unknown[best])[:NAMES_SHOWN]) or "nothing"
-    more = f" and {len(unknown[best]) - NAMES_SHOWN} more" if len(unknown[best]) > NAMES_SHOWN else ""
-    if len(unknown[best]) > len(keys) / 2 or not keys:
+    rules, weights = _recognise(list(tensors)), {}
+    for key, tensor in tensors.items():
+        name, layouts = _translate(key, rules, to_ours=True)
+        layout = _layout_of(key, tensor, layouts)
+        weights[name] = np.ascontiguousarray(_rearrange(tensor, layout, LAYOUTS[layout]), dtype="float32")
+    return weights
+
+
+def to_theirs(weights: Mapping[str, np.ndarray], library: str, architecture: Architecture) -> dict[str, np.ndarray]:
+    """Returns `{their name: array}` of `{our name: array}`, as the model of a library takes them.
+
+    Args:
+        weights: ours, of that `architecture`.
+        library: one of `LIBRARIES`.
+        architecture: decides between layouts that a library has for different models.
+
+    Raises:
+        PretrainedError: if the library is unknown, or has no name for a weight.
+    """
+    if library == "fair":
+        has_decoder = any(name.startswith("decoder/") for name in weights)
+        library, rules = "the authors' code", SPARSE if has_decoder else DENSE
+    elif library == "timm":
+        rules = TIMM_POINTWISE if architecture.dims in POINTWISE_DIMS else TIMM_DENSE
+    elif library == "huggingface":
+        library, rules = "Transformers", _transformers("convnext." if architecture.version == 1 else "convnextv2.")
+    else:
+        raise PretrainedError(f"{library!r} is not one of {', '.join(LIBRARIES)}.")
+    tensors = {}
+    for ours, value in weights.items():
+        found = _translate(ours, rules, to_ours=False)
+        if found is None:
+            raise PretrainedError(f"{library} has no name for {ours}")
+        key, (layout, *_) = found
+        tensors[key] = _rearrange(value, _layout_of(ours, value, [LAYOUTS[layout]]), layout)
+    return tensors
+
+
+def _recognise(keys):
+    """Returns the rules that cover all names; an error shows those that the best rules do not cover."""
+    unknown, library, rules = min(
+        (([key for key in keys if _translate(key, rules, to_ours=True) is None], name, rules) for name, rules in READ),
+        key=lambda found: len(found[0]),
+    )
+    if keys and not unknown:
+        return rules
+    shown = ", ".join(unknown[:NAMES_SHOWN]) or "nothing"
+    more = f" and {len(unknown) - NAMES_SHOWN} more" if len(unknown) > NAMES_SHOWN else ""
+    if not keys or len(unknown) > len(keys) / 2:
         raise PretrainedError(
             f"its names are not those of a ConvNeXt of the authors, of timm or of Transformers: it has {shown}{more}"
         )
-    raise PretrainedError(f"it has names that {best.name} does not give a ConvNeXt: {shown}{more}")
+    raise PretrainedError(f"it has names that {library} does not give a ConvNeXt: {shown}{more}")
 
 
-def _translate(name, patterns):
-    for source, target, layout in patterns:
+def _translate(name, rules, to_ours):
+    """Returns the name on the other side and the layouts there, of the first rule that fits, or None."""
+    for ours, theirs, layouts in rules:
+        source, target = (theirs, ours) if to_ours else (ours, theirs)
         if match := _pattern(source).fullmatch(name):
-            return target.format(**match.groupdict()), layout
+            return target.format(**match.groupdict()), layouts
     return None
 
 
 @functools.cache
 def _pattern(template):
     """The regular expression of a name with placeholders."""
-    return re.compile(PLACEHOLDER.sub(r"(?P<\1>\\d+)", re.escape(template)))
+    return re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template)))
+
+
+def _layout_of(name, array, layouts):
+    """Returns the one of some layouts that an array has."""
+    for layout in layouts:
+        if array.ndim == len(layout) and all(
+            size == 1 if axis == "1" else axis != "k" or math.isqrt(size) ** 2 == size
+            for axis, size in zip(layout, array.shape)
+        ):
+            return layout
+    expected = " or ".join(f"({', '.join(AXES[axis] for axis in layout)})" for layout in layouts)
+    raise PretrainedError(f"{name} has the shape {array.shape}, not {expected}")
+
+
+def _rearrange(array, source, target):
+    """Brings an array from one layout to another of the same axes."""
+    sizes = dict(zip(source, array.shape))
+    if "k" in source:
+        sizes["w"] = sizes["h"] = math.isqrt(sizes["k"])
+    axes, order = (layout.replace("k", "wh").replace("1", "") for layout in (source, target))
+    array = array.reshape([sizes[axis] for axis in axes]).transpose([axes.index(axis) for axis in order])
+    sizes |= {"1": 1, "k": sizes.get("h", 0) * sizes.get("w", 0)}
+    return array.reshape([sizes[axis] for axis in target])

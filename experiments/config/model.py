@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 
-from convnext.weights.create import VERSIONS
+from convnext.weights.loader import VERSIONS
 from experiments.config.sections import Section, require, require_at_least
 
 

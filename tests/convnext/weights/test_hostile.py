@@ -13,8 +13,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convnext.weights import Architecture, read_weights, write_weights
-from convnext.weights.errors import PretrainedError
+from convnext.weights import Architecture, PretrainedError, read_weights, write_weights
 from convnext.weights.loader import load_pretrained
 from tests.comparison import to_numpy
 from tests.fuzz import damaged, fuzzed

@@ -160,25 +160,6 @@ def test_a_directory_without_weights_is_named(tmp_path):
         load_pretrained(small_backbone(), tmp_path)
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    (tmp_path / "weights.bin").write_bytes(b"1234")
-    with pytest.raises(PretrainedError, match="weights.bin is not a kind of weights"):
-        load_pretrained(small_backbone(), tmp_path / "weights.bin")
-
-
-def test_a_text_file_under_a_models_name_is_refused(tmp_path):
-    (tmp_path / "x.keras").write_text("not a model")
-    with pytest.raises(PretrainedError, match="x.keras is no Keras file, or it is cut short"):
-        load_pretrained(small_backbone(), tmp_path / "x.keras")
-
-
-def test_a_truncated_model_is_refused(tmp_path, source):
-    content = source[0].read_bytes()
-    (tmp_path / "half.keras").write_bytes(content[: len(content) // 2])
-    with pytest.raises(PretrainedError, match="half.keras is no Keras file, or it is cut short"):
-        load_pretrained(small_backbone(), tmp_path / "half.keras")
-
-
 # Another number of input channels, only where asked for.
 
 

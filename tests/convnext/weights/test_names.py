@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from convnext import ConvNeXtV1, ConvNeXtV2, PretrainedError
-from convnext.weights import Architecture, fair, huggingface, timm
+from convnext.weights import Architecture
 from convnext.weights.loader import named_variables
-from convnext.weights.names import Rule, Scheme, recognise
-from convnext.weights.reading import SCHEMES
+from convnext.weights.names import to_ours, to_theirs
 from tests.golden_weights import DATA, our_layout, our_name, read
 from tests.small_models import no_values
 
@@ -42,66 +42,90 @@ def blank(shapes):
 def test_our_weights_take_the_names_and_shapes_of_the_real_model(library, version, variant):
     expected = real_keys()[library][f"convnext{'v2' if version == 2 else ''}_{variant}"]
     weights = blank(our_shapes(version, variant))
-    module = {"timm": timm, "huggingface": huggingface}[library]
-    written = module.writing_scheme(Architecture.of(weights)).write(weights)
+    written = to_theirs(weights, library, Architecture.of(weights))
     assert {name: list(value.shape) for name, value in written.items()} == expected
 
 
 @pytest.mark.parametrize("library", ["timm", "huggingface"])
 @pytest.mark.parametrize(("version", "variant"), [size for size in SIZES if size[1] in ("atto", "tiny", "small")])
 def test_the_real_models_weights_take_our_names_and_shapes(library, version, variant):
-    tensors = blank(real_keys()[library][f"convnext{'v2' if version == 2 else ''}_{variant}"])
-    weights = recognise(tensors, SCHEMES).read(tensors)
+    weights = to_ours(blank(real_keys()[library][f"convnext{'v2' if version == 2 else ''}_{variant}"]))
     assert {name: value.shape for name, value in weights.items()} == our_shapes(version, variant)
 
 
-@pytest.mark.parametrize(
-    ("checkpoint", "scheme"),
-    [("fair_finetuned_small", fair.DENSE_SCHEME), ("fair_fcmae_small", fair.SPARSE_SCHEME)],
-)
-def test_the_authors_checkpoints_are_read_as_the_independent_version_reads_them_and_written_bit_by_bit(
-    checkpoint, scheme
-):
+@pytest.mark.parametrize("checkpoint", ["fair_finetuned_small", "fair_fcmae_small"])
+def test_the_authors_checkpoints_are_read_as_the_independent_version_reads_them_and_written_bit_by_bit(checkpoint):
     tensors = read(checkpoint)
-    assert recognise(tensors, SCHEMES) is scheme
-    weights = scheme.read(tensors)
+    weights = to_ours(tensors)
     assert weights.keys() == {our_name(key) for key in tensors}
     for key, tensor in tensors.items():
         name = our_name(key)
         np.testing.assert_array_equal(weights[name], our_layout(key, tensor, weights[name].shape), err_msg=key)
-    written = scheme.write(weights)
+    written = to_theirs(weights, "fair", Architecture.of(weights))
     assert written.keys() == tensors.keys()
     for key, tensor in tensors.items():
         np.testing.assert_array_equal(written[key], tensor, err_msg=key)
 
 
-def test_a_weight_without_a_name_elsewhere_is_an_error():
-    with pytest.raises(PretrainedError, match="timm has no name for decoder/mask_token"):
-        timm.READING.write({"decoder/mask_token": np.zeros(4)})
+@pytest.mark.parametrize(("library", "called"), [("timm", "timm"), ("huggingface", "Transformers")])
+def test_a_weight_without_a_name_elsewhere_is_an_error(library, called):
+    weights = to_ours(read("fair_fcmae_small"))
+    with pytest.raises(PretrainedError, match=f"{called} has no name for decoder/"):
+        to_theirs(weights, library, Architecture.of(weights))
 
 
-def test_an_array_with_other_axes_is_an_error_that_names_it():
-    tensors = read("fair_finetuned_small")
-    tensors["head.weight"] = tensors["head.weight"][None]
-    with pytest.raises(PretrainedError, match=r"head.weight has the shape \(1, 5, 16\), which should have 2 axes"):
-        fair.DENSE_SCHEME.read(tensors)
+@pytest.mark.parametrize(
+    ("checkpoint", "key", "shape", "expected"),
+    [
+        ("fair_finetuned_small", "head.weight", (1, 5, 16), "(out, in)"),
+        ("fair_finetuned_small", "head.bias", (), "(channels)"),
+        ("fair_finetuned_small", "stages.0.0.grn.gamma", (2, 1, 1, 16), "(1, 1, 1, channels)"),
+        ("fair_finetuned_small", "stages.0.0.dwconv.weight", (4, 2, 7, 7), "(channels, 1, rows, columns)"),
+        ("fair_fcmae_small", "encoder.stages.0.0.dwconv.kernel", (48, 4), "(side * side, channels)"),
+        ("fair_fcmae_small", "encoder.stages.0.0.dwconv.bias", (2, 4), "(1, channels)"),
+        ("fair_fcmae_small", "proj.weight", (8, 16, 3, 3), "(out, in, 1, 1)"),
+        ("fair_fcmae_small", "mask_token", (1, 8, 2, 1), "(1, channels, 1, 1)"),
+    ],
+)
+def test_an_array_of_another_shape_is_an_error_that_names_it(checkpoint, key, shape, expected):
+    tensors = read(checkpoint)
+    assert key in tensors
+    with pytest.raises(PretrainedError) as error:
+        to_ours({**tensors, key: np.zeros(shape)})
+    assert str(error.value) == f"{key} has the shape {shape}, not {expected}"
+
+
+def test_a_pointwise_layer_of_timm_has_two_axes_or_is_a_1x1_convolution():
+    tensors = safetensors.numpy.load_file(DATA / "port" / "timm_v2.safetensors")
+    with pytest.raises(
+        PretrainedError, match=r"fc1.weight has the shape \(16, 4, 3, 1\), not \(out, in\) or \(out, in, 1, 1\)"
+    ):
+        to_ours({**tensors, "stages.0.blocks.0.mlp.fc1.weight": np.zeros((16, 4, 3, 1))})
+
+
+def test_an_array_of_ours_with_other_axes_is_an_error_that_names_it():
+    weights = to_ours(read("fair_finetuned_small"))
+    architecture = Architecture.of(weights)
+    weights["stage_1/block_0/depthwise_conv/kernel"] = np.zeros((7, 7, 8, 2))
+    with pytest.raises(PretrainedError, match=r"\(7, 7, 8, 2\), not \(rows, columns, channels, 1\)"):
+        to_theirs(weights, "timm", architecture)
 
 
 def test_a_foreign_name_is_shown_with_the_library_that_the_others_belong_to():
     tensors = read("fair_finetuned_small")
     tensors["stages.0.0.dwconv.wieght"] = tensors.pop("stages.0.0.dwconv.weight")
     with pytest.raises(PretrainedError, match="names that the authors' code does not give a ConvNeXt: stages.0.0.dwco"):
-        recognise(tensors, SCHEMES)
+        to_ours(tensors)
 
 
 def test_other_networks_are_recognised_as_no_convnext():
     with pytest.raises(PretrainedError, match="not those of a ConvNeXt of .*: it has layer1.0.conv1.weight, fc.weight"):
-        recognise(["layer1.0.conv1.weight", "fc.weight"], SCHEMES)
+        to_ours({"layer1.0.conv1.weight": np.zeros(1), "fc.weight": np.zeros(1)})
     with pytest.raises(PretrainedError, match="not those of a ConvNeXt of .*: it has nothing"):
-        recognise([], SCHEMES)
+        to_ours({})
 
 
-def test_a_placeholder_stands_for_a_number_alone():
-    scheme = Scheme("x", (Rule("stage_{stage}/a", "stages.{stage}.a"),))
-    assert scheme.unknown(["stages.12.a"]) == []
-    assert scheme.unknown(["stages..a", "stages.1x.a", "stagesx1.a"]) == ["stages..a", "stages.1x.a", "stagesx1.a"]
+@pytest.mark.parametrize("key", ["stages..0.norm.bias", "stages.1x.0.norm.bias", "stagesx1.0.norm.bias"])
+def test_a_placeholder_stands_for_a_number_alone(key):
+    with pytest.raises(PretrainedError, match=f"does not give a ConvNeXt: {key}"):
+        to_ours({**read("fair_finetuned_small"), key: np.zeros(8)})
