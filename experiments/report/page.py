@@ -1,29 +1,20 @@
-"""One page that compares runs, whole in itself: pictures inside, nothing from elsewhere."""
+"""Renders the page that compares runs: one HTML file that needs no other."""
 
-import os
+import json
+import pathlib
+
+import jinja2
+from markupsafe import Markup
 
 from experiments.circumstances import circumstances, command_line
 from experiments.errors import UserError
-from experiments.io import local_path, reason, replacing
-from experiments.report.course import clock
-from experiments.report.entries import make_entries
-from experiments.report.making import differences_section, making_section
-from experiments.report.markup import Markup, join, tag
-from experiments.report.reading import read_run
-from experiments.report.sections import (
-    augmentation_section,
-    classes_section,
-    curves_section,
-    reconstructions_section,
-)
-from experiments.report.style import STYLE
-from experiments.report.summary import figure, standard_error, summary_tables
+from experiments.io import FAULTS, as_path, reason, replacing
+from experiments.report.data import Run, clock, differing_fields, parsed, read_runs, resolved, seconds_between
+from experiments.report.figures import COLORS, METRICS, RANDOM_ENCODER, Curve, draw_svg
+from experiments.training.tracking import is_number
 
-EXPLANATION = (
-    "Pretraining: an autoencoder of convolutions (ConvNeXt) hides most of each image, patch by patch, and learns to "
-    "predict what is hidden. It needs no labels; what stays is its encoder. Fine-tuning: a classifier is trained with "
-    "labels, from such an encoder or from random weights. Top-1 is the share of images whose class it gets right."
-)
+MAX_DIFFERING_FIELDS = 5  # up to which each has a column in the table of runs
+UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def write_report(workdirs, output, title=""):
@@ -32,90 +23,190 @@ def write_report(workdirs, output, title=""):
     Runs may be under way, interrupted, or have damaged or missing files: the page says so.
 
     Args:
-        workdirs: paths of runs; one that comes twice is shown once.
-        output: path of the HTML file.
+        workdirs: paths or URLs of runs; one that is named twice is shown once.
+        output: path or URL of the HTML file.
         title: of the page; empty for one that says what is compared.
 
     Returns:
         Lines about files that are missing or damaged.
 
     Raises:
-        UserError: if a folder is no workdir of a run, or the file cannot be written.
+        UserError: if a folder is not the workdir of a run, or the output is not the path of a file.
+        StorageError: if the file cannot be written.
     """
-    output = local_path(output)
-    if output.is_dir():
-        raise UserError(f"--output={output} is a folder: name a file.")
-    folders = {os.path.realpath(os.path.expanduser(path)): path for path in workdirs}
-    entries = make_entries([read_run(path) for path in folders.values()])
-    page = make_page(entries, title or _title(entries))
+    output = as_path(output)
+    runs = read_runs(workdirs)
+    page = render(runs, title or (runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"))
     try:
+        if output.is_dir():
+            raise UserError(f"--output={output} is a folder: name a file.")
         output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except FAULTS as error:
         raise UserError(f"--output={output} cannot be written: {reason(error)}.") from error
     with replacing(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return [f"{entry.run.workdir}: {problem}" for entry in entries for problem in entry.run.problems]
+        # A file may hold half of a surrogate pair, which UTF-8 has no bytes for.
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
+    return [f"{run.workdir}: {problem}" for run in runs for problem in run.problems]
 
 
-def make_page(entries, title):
-    """Returns the page of some `Entry`s, a whole HTML document."""
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Markup(STYLE)),
+def render(runs, title):
+    """Returns the page of some `Run`s, an HTML document. All text is escaped but that of the template and the SVGs."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    body = tag(
-        "main",
-        tag("h1", title),
-        tag("p", _lead(entries), class_="lead"),
-        tag("p", EXPLANATION),
-        _problems(entries),
-        tag("section", tag("h2", "The runs"), summary_tables(entries)),
-        curves_section(entries),
-        reconstructions_section(entries),
-        classes_section(entries),
-        augmentation_section(entries),
-        differences_section(entries),
-        making_section(entries),
-        _footer(),
+    environment.tests["run"] = lambda value: isinstance(value, Run)
+    environment.filters.update(
+        clock=clock,
+        duration=duration,
+        figure=lambda text: _format("{:.2f}", parsed(text)),
+        json=lambda value: json.dumps(value, indent=2, ensure_ascii=False),
+        seconds=seconds_between,
     )
-    return f"<!DOCTYPE html>\n{tag('html', head, tag('body', body), lang='en')}\n"
+    groups = {task: [run for run in runs if run.task == task] for task in ("pretrain", "finetune", "")}
+    groups = {task: chosen for task, chosen in groups.items() if chosen}
+    tested = [run for run in runs if run.figure("test_top1") is not None]
+    data = [run.config.get("data") for run in runs]
+    return environment.get_template("template.html.j2").render(
+        title=title,
+        runs=runs,
+        groups=groups,
+        sources=list(dict.fromkeys(str(one["source"]) for one in data if isinstance(one, dict) and one.get("source"))),
+        tested=tested,
+        best=max(tested, key=lambda run: run.figure("test_top1"), default=None),
+        tables={task: _table(chosen, runs) for task, chosen in groups.items()},
+        panels={task: panels for task, chosen in groups.items() if (panels := _panels(task, chosen))},
+        has_random=any(name in line for run in runs for line in run.metrics for name in RANDOM_ENCODER.values()),
+        class_tables=_class_tables(runs),
+        differing=differing_fields(runs),
+        num_colors=len(COLORS),
+        provenance=circumstances(),
+        command=command_line(),
+    )
 
 
-def _title(entries):
-    return entries[0].name if len(entries) == 1 else f"{len(entries)} runs compared"
+def duration(seconds):
+    """Returns a duration in words: its two largest units."""
+    seconds = round(seconds)
+    parts = []
+    for size, unit in UNITS:
+        count, seconds = divmod(seconds, size)
+        if count or parts:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
 
 
-def _lead(entries):
-    """Returns a sentence that says what there is, and what the best of it is."""
-    data = [entry.run.config.get("data") for entry in entries]
-    sources = dict.fromkeys(str(one["source"]) for one in data if isinstance(one, dict) and one.get("source"))
-    counts = [
-        f"{count} {name}{'s' * (count > 1)}"
-        for task, name in (("pretrain", "pretrained encoder"), ("finetune", "classifier"), ("", "run"))
-        if (count := sum(entry.run.task == task for entry in entries))
-    ]
-    lead = [" and ".join(counts) + (f" on {', '.join(sources)}" if sources else "") + "."]
-    tested = {entry: top1 for entry in entries if (top1 := figure(entry.run, "test_top1")) is not None}
-    if tested and len(sources) == 1:
-        best = max(tested, key=tested.get)
-        error = f" ± {error:.2f}" if (error := standard_error(best.run)) else ""
-        which = "The highest top-1" if len(tested) > 1 else "Top-1"
-        lead += [f" {which} on test images: ", tag("strong", f"{tested[best]:.2f}%"), error, ", of ", best.label, "."]
-    if all(entry.run.summary for entry in entries):
-        lead.append(" All runs are complete." if len(entries) > 1 else " The run is complete.")
-    return join(lead)
+def _table(runs, all_runs):
+    """Returns `(headings, [(run, cells), ...])` of runs of one task.
+
+    A cell is a text, another run, or None where nothing is on record; a column of such cells alone is left out.
+    """
+    differing = differing_fields(runs)
+    differing.pop("pretrained", None)  # has a column of its own
+    rows = []
+    for i, run in enumerate(runs):
+        total = f" of {run.total_steps:,}" if run.steps < (run.total_steps or 0) else ""
+        fields = [(name, texts[i]) for name, texts in differing.items()]
+        rows.append(
+            [
+                ("state", run.state if not all(one.summary for one in runs) else None),
+                ("starts from", _start(run, all_runs) if run.task == "finetune" else None),
+                *(fields if len(fields) <= MAX_DIFFERING_FIELDS else [("fields that differ", len(fields))]),
+                *_results(run, runs).items(),
+                ("images", _format("{:,}", run.images)),
+                ("steps", f"{run.steps:,}{total}"),
+                ("epochs", _format("{:.4g}", run.epochs)),
+                ("time", _time(run.seconds)),
+                ("images/s", _format("{:,.0f}", run.images_per_second)),
+            ]
+        )
+    columns = [cells for cells in zip(*rows) if any(text is not None for _, text in cells)]
+    return [cells[0][0] for cells in columns], [(run, [cells[i][1] for cells in columns]) for i, run in enumerate(runs)]
 
 
-def _problems(entries):
-    lines = [tag("li", entry.label, ": ", "; ".join(entry.run.problems)) for entry in entries if entry.run.problems]
-    return join(tag("h3", "Files that are missing or damaged"), tag("ul", lines, class_="problems")) if lines else None
+def _results(run, runs):
+    """Returns `{heading: text or None}` of the losses and accuracies of a run among those of its task."""
+    if run.task == "pretrain":
+        figures = {"k-NN (random)": _probe(run, "knn_top1"), "linear probe (random)": _probe(run, "linear_top1")}
+        figures["validation loss"] = _format("{:.4f}", run.figure("validation_loss"))
+    elif run.task == "finetune":
+        best = [run.summary.get(f"best_{name}", run.best.get(name)) for name in ("validation_top1", "epoch")]
+        best = [value if is_number(value) else None for value in best]
+        figures = {
+            "test top-1": _test_top1(run, runs),
+            "±": _format("{:.2f}", run.standard_error),
+            "averaged: test top-1": _format("{:.2f}", run.figure("test_top1_ema")),
+            "best: test top-1": _format("{:.2f}", run.figure("best_test_top1")),
+            "best: validation top-1": _join(_format("{:.2f}", best[0]), _format(", epoch {:g}", best[1])),
+            "validation top-1": _format("{:.2f}", run.figure("validation_top1")),
+        }
+    else:
+        return {}
+    return {**figures, "training loss": _format("{:.4f}", run.figure("loss"))}
 
 
-def _footer():
-    facts = circumstances()
-    made = f"Made {clock(facts['time'])}" + (f" at commit {facts['commit']}" if facts["commit"] else "")
-    command = command_line()
-    return tag("footer", tag("p", f"{made}."), tag("pre", command) if command else None)
+def _test_top1(run, runs):
+    """Returns the test top-1, in bold where it is the highest among several runs on the same images."""
+    same_images = [one.figure("test_top1") for one in runs if one.config.get("data") == run.config.get("data")]
+    others = [top1 for top1 in same_images if top1 is not None]
+    top1 = run.figure("test_top1")
+    bold = len(others) > 1 and top1 == max(others)
+    return _format(Markup("<strong>{:.2f}</strong>") if bold else "{:.2f}", top1)
+
+
+def _probe(run, name):
+    return _join(_format("{:.2f}", run.figure(name)), _format(" ({:.2f})", run.figure(f"random_{name}")))
+
+
+def _time(seconds):
+    if seconds is None:
+        return None
+    return Markup('<span title="{:,.1f} s">{}</span>').format(seconds, duration(seconds))
+
+
+def _format(pattern, value):
+    return None if value is None else pattern.format(value)
+
+
+def _join(text, more):
+    return text if text is None or more is None else text + more
+
+
+def _start(run, runs):
+    """Returns the run that another one was initialised from, or a text that stands for it; None if not on record."""
+    path = run.config.get("pretrained")
+    if not path:
+        return None if path is None else "random weights"
+    start = resolved(str(path))
+    return next((one for one in runs if resolved(one.workdir) in (start, start.rpartition("/")[0])), str(path))
+
+
+def _panels(task, runs):
+    """Returns `[(title, SVG), ...]` of the metrics that runs of a task have."""
+    panels = []
+    for metric, title in METRICS.items():
+        having = [run for run in runs if run.latest(metric) is not None]
+        if having:
+            in_epochs = all(run.steps_per_epoch for run in having)
+            units = [run.steps_per_epoch if in_epochs else 1.0 for run in having]
+            curves = [Curve.of(run.metrics, metric, run.index, unit) for run, unit in zip(having, units)]
+            svg = draw_svg(curves, "epoch" if in_epochs else "step", f"{task} {title}")
+            panels.append((title, Markup(svg)))
+    return panels
+
+
+def _class_tables(runs):
+    """Returns `[(images, head, rows), ...]` of the top-1 of each class; runs with the same classes share a table."""
+    groups = {}
+    for run in runs:
+        names = tuple(row["class"] for row in run.classes)
+        groups.setdefault((names, run.evaluated_on), []).append(run)
+    tables = []
+    for (names, evaluated_on), chosen in groups.items():
+        columns = [[row["images"] for row in chosen[0].classes]]
+        columns += [[_format("{:.2f}", parsed(row["top1"])) for row in run.classes] for run in chosen]
+        tables.append((evaluated_on, ["class", "images", *chosen], list(zip(names, zip(*columns)))))
+    return [table for table in tables if table[2]]

@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 
 from experiments.io import replacing
+from experiments.report.figures import draw_run
 from experiments.training.omission import going_on_without
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import PICTURES
@@ -17,20 +18,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 SECONDS_BETWEEN_CURVES = 60
-
-# Keys of metrics.jsonl that are drawn, with their labels.
-CURVES = {
-    "loss": "training loss",
-    "validation_loss": "validation loss",
-    "validation_top1": "validation top-1 (%)",
-    "validation_top1_ema": "validation top-1 of the average (%)",
-    "knn_top1": "k-NN, validation top-1 (%)",
-    "linear_top1": "linear probe, validation top-1 (%)",
-    "learning_rate": "learning rate",
-}
-# What a random encoder has in place of a curve, drawn as a level line.
-RANDOM_ENCODER = {"knn_top1": "random_knn_top1", "linear_top1": "random_linear_top1"}
-MOST_IN_A_ROW = 4
 
 
 def draw_reconstructions(path, panels, title):
@@ -60,35 +47,10 @@ def draw_reconstructions(path, panels, title):
 
 
 def draw_curves(workdir):
-    """Draws `curves.png` of a run from its `metrics.jsonl`, one axis for each kind of metric."""
-    lines = read_metrics(workdir)
-    present = [key for key in CURVES if any(key in line for line in lines)]
-    if not present:
-        return
-    rows = -(-len(present) // MOST_IN_A_ROW)
-    columns = -(-len(present) // rows)
-    figure, axes = pyplot.subplots(
-        rows, columns, figsize=(4.2 * columns, 3.2 * rows), squeeze=False, layout="constrained"
-    )
-    for axis in axes.flat[len(present) :]:
-        axis.set_axis_off()
-    for axis, key in zip(axes.flat, present):
-        steps, values = zip(*[(line["step"], line[key]) for line in lines if key in line])
-        axis.plot(steps, values, marker="." if len(steps) < 30 else None, label="this encoder")
-        _draw_level(axis, lines, RANDOM_ENCODER.get(key))
-        axis.set_title(CURVES[key], fontsize=10)
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.3)
-    figure.suptitle(workdir.name, fontsize=11, parse_math=False)  # a name is no formula, whatever dollars it holds
-    _save(figure, workdir / "curves.png")
-
-
-def _draw_level(axis, lines, key):
-    """Draws what a random encoder has as a level line, if it is on record."""
-    for line in lines:
-        if key in line:
-            axis.axhline(line[key], color="gray", linestyle="--", label="random encoder")
-            axis.legend(fontsize=8)
+    """Draws `curves.png` of a run from its `metrics.jsonl`, an axis for each metric."""
+    figure = draw_run(read_metrics(workdir), workdir.name)
+    if figure:
+        _save(figure, workdir / "curves.png")
 
 
 class Curves(keras.callbacks.Callback):

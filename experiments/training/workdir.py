@@ -153,11 +153,12 @@ def _differences(old_config, config, task):
 def _relevant(config, task):
     """Returns `{dotted name: value}` of the fields that decide what comes of a run of this task."""
     other = "finetune" if task == "pretrain" else "pretrain"
-    return _flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, other)})
+    return flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, other)})
 
 
-def _flatten(values, prefix=""):
+def flatten(values, prefix=""):
+    """Returns nested dictionaries as one with dotted names, such as `pretrain.epochs`."""
     flat = {}
     for name, value in values.items():
-        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
     return flat

@@ -174,7 +174,7 @@ MISTAKES = {
     ),
     "nothing to report on": ("report", [], ["error: No run is named: give the workdirs of one or more, such as"]),
     "a report on no run": (
-        "report", ["{pictures}", "--output={new}.html"], ["error: {pictures} is no workdir of a run: it has neither"],
+        "report", ["{pictures}", "--output={new}.html"], ["error: {pictures} is not the workdir of a run: it has no"],
     ),
     "a wrong flag after arguments": (
         "report", ["{pictures}", "--outptu=x.html"], ["error: There is no flag --outptu. Did you mean output?"],

@@ -1,15 +1,21 @@
 """The page that compares runs: its figures are those of the workdirs, whatever state these are in."""
 
 import base64
+import configparser
+import fnmatch
 import html.parser
 import json
 import math
+import pathlib
 import re
 
 import pytest
 
 from experiments.errors import UserError
+from experiments.io import as_path
+from experiments.report import data
 from experiments.report.page import write_report
+from tests.experiments.file_systems import ram_urls
 from tests.experiments.report.workdirs import (
     CLASSES,
     TOP1,
@@ -112,8 +118,9 @@ def test_classes_are_those_of_the_workdir(page):
 
 
 def test_the_lead_names_the_highest_top1(page):
-    assert "2 pretrained encoders and 2 classifiers on digits. The highest top-1 on test images: 75.00%" in page.text
-    assert "75.00% ± 4.84, of \N{NO-BREAK SPACE}scratch." in page.text
+    lead = " ".join(page.text.split())
+    assert "2 pretrained encoders and 2 classifiers on digits. The highest top-1 on test images: 75.00% ± 4.84" in lead
+    assert "4.84, of scratch. All runs are complete." in lead
 
 
 def test_only_fields_that_are_used_and_differ_are_shown(page):
@@ -143,12 +150,21 @@ def test_pictures_are_those_of_the_workdir(folder, page):
 
 def test_nothing_comes_from_elsewhere(folder, page):
     source = (folder / "page.html").read_text(encoding="utf-8")
+    assert source.startswith("<!DOCTYPE html>\n")
     assert "://" not in source and "@import" not in source and "script" not in page.elements
     assert not re.search(r"url\((?!#)", source)
     links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href")]
     assert links and all(link.startswith(("data:image/", "#")) for link in links)
     ids = [value for name, value in page.attributes if name == "id"]
     assert {link[1:] for link in links if link[0] == "#"} <= set(ids)
+
+
+def test_an_installed_package_has_the_template_and_its_style():
+    setup = configparser.ConfigParser()
+    setup.read(pathlib.Path(__file__).parents[3] / "setup.cfg", encoding="utf-8")
+    patterns = setup["options.package_data"]["experiments.report"].split(", ")
+    files = [path.name for path in pathlib.Path(data.__file__).parent.iterdir() if path.suffix not in ("", ".py")]
+    assert len(files) == 2 and all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in files)
 
 
 def test_what_files_and_paths_hold_is_text(tmp_path):
@@ -164,7 +180,9 @@ def test_what_files_and_paths_hold_is_text(tmp_path):
 
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json", "environment.json",
                                   "reconstructions/step_00000040.png"])  # fmt: skip
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'["a"]', b"[" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b'["a"]', b"[" * 5000, b'{"a":' * 900 + b"1" + b"}" * 900]
+)
 def test_a_damaged_file_is_named_and_the_rest_is_shown(tmp_path, name, content):
     workdir = pretrained(tmp_path / "run", lines=0)
     (workdir / name).write_bytes(content)
@@ -202,7 +220,25 @@ def paths_in(content, depth=4):
 
 
 @pytest.mark.parametrize("make", [pretrained, finetuned])
-@pytest.mark.parametrize("value", [None, "text", -1, 10**400, [], {}, [[1]], True, math.nan, math.inf])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "text",
+        "\ud800",
+        "a\0b",
+        "0001-01-01T00:00:00+14:00",
+        -1,
+        10**400,
+        1e308,
+        [],
+        {},
+        [[1]],
+        True,
+        math.nan,
+        math.inf,
+    ],
+)
 def test_values_of_any_kind_make_a_page(tmp_path, make, value):
     original = make(tmp_path / "run")
     runs = []
@@ -213,14 +249,15 @@ def test_values_of_any_kind_make_a_page(tmp_path, make, value):
             runs[-1].mkdir()
             for file in original.glob("*.json*"):
                 (runs[-1] / file.name).symlink_to(file)
-            (runs[-1] / "metrics.jsonl").unlink()
             (runs[-1] / name).unlink()
             write_json(runs[-1] / name, changed(content, path, value))
     assert len(runs) > 20
     assert len(page_of(tmp_path, *runs).tables[0]) > 1
 
 
-@pytest.mark.parametrize("value", ["null", "10e400", "1" + "0" * 400, "NaN", "-Infinity", '"text"', "[]"])
+@pytest.mark.parametrize(
+    "value", ["null", "10e400", "1e308", "-1e308", "1" + "0" * 400, "NaN", "-Infinity", '"text"', "[]"]
+)
 def test_metrics_of_any_kind_make_a_page(tmp_path, value):
     workdir = pretrained(tmp_path / "run", lines=0)
     lines = [f'{{"step": {step}, "epoch": 1, "loss": {loss}}}\n' for step, loss in ((1, 2.0), (2, value), (value, 3.0))]
@@ -228,11 +265,21 @@ def test_metrics_of_any_kind_make_a_page(tmp_path, value):
     assert "training loss" in page_of(tmp_path, workdir).text
 
 
+@pytest.mark.parametrize("value", ["", "text", "nan", "-1", "1e400", "9" * 5000, "²"])
+def test_a_table_of_classes_of_any_kind_makes_a_page(tmp_path, value):
+    workdir = finetuned(tmp_path / "run")
+    (workdir / "report_test.csv").write_text(
+        f"class,images,correct,predicted,top1,precision,f1\nshirt{f',{value}' * 6}\n"
+    )
+    page = page_of(tmp_path, workdir)
+    assert page.row("shirt")["images"] == value and page.row("run")["test top-1"] == "70.00"
+
+
 @pytest.mark.parametrize(
     ("segments", "state", "time"),
     [
         ([segment(to_step=20)], "stopped at step 20 of 40", "1 min 40 s"),
-        ([segment(to_step=20, ended=None)], "under way or killed at step 20 of 40, last seen 2026-01-31 12:01 UTC",
+        ([segment(to_step=20, ended=None)], "running or killed at step 20 of 40, last seen 2026-01-31 12:01 UTC",
          "1 min 40 s"),
         ([segment(to_step=20), segment(from_step=20, to_step=30, started="2026-01-31T12:01:00+00:00")],
          "stopped at step 30 of 40", "2 min 20 s"),
@@ -256,12 +303,33 @@ def test_runs_of_one_name_are_told_apart_and_one_that_comes_twice_is_shown_once(
     assert page.row("a/run") and page.row("b/run") and len(page.tables[0]) == 3
 
 
+def test_runs_and_page_may_be_at_urls(tmp_path):
+    """A page of runs at URLs has the figures, pictures and links of one of the same runs in local folders."""
+    pretrained(tmp_path / "first")
+    finetuned(tmp_path / "tuned", start=tmp_path / "first")
+    with ram_urls():
+        url = as_path(f"ram://report/{tmp_path.name}")
+        for path in filter(pathlib.Path.is_file, tmp_path.rglob("*")):
+            target = url / path.relative_to(tmp_path).as_posix()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes().replace(str(tmp_path).encode(), str(url).encode()))
+        with pytest.raises(
+            UserError, match=f"not the workdir of a run.*There are runs below it: {url}/first {url}/tuned"
+        ):
+            write_report([str(url)], f"{url}/page.html")
+        assert write_report([f"{url}/first", f"{url}/tuned/", f"{url}/first"], f"{url}/page.html") == []
+        page = Page((url / "page.html").read_text(encoding="utf-8"))
+    local = page_of(tmp_path, tmp_path / "first", tmp_path / "tuned")
+    assert page.tables[:2] == local.tables[:2] and page.row("tuned")["starts from"].strip() == "first"
+    assert [one for one in page.attributes if one[0] == "src"] == [one for one in local.attributes if one[0] == "src"]
+
+
 def test_a_folder_that_is_no_run_is_an_error(tmp_path):
     run = pretrained(tmp_path / "runs" / "one", lines=0)
     for path, message in {
         tmp_path / "nowhere": "There is no folder .*nowhere",
-        run / "config.json": "config.json is no folder",
-        tmp_path / "runs": f"no workdir of a run.*There are runs below it: {run}",
+        run / "config.json": "config.json is not a folder",
+        tmp_path / "runs": f"not the workdir of a run.*There are runs below it: {run}",
     }.items():
         with pytest.raises(UserError, match=message):
             write_report([path], tmp_path / "page.html")

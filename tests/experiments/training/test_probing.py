@@ -202,39 +202,3 @@ def test_the_random_encoder_is_logged_once_however_often_a_run_goes_on(tmp_path,
 
 def test_a_run_that_goes_on_without_its_record_logs_the_random_encoder_then(tmp_path, monkeypatch):
     assert begin(tmp_path, 7, (10.0, 20.0), monkeypatch)[1][0] == (7, {CONTROL[0]: 10.0, CONTROL[1]: 20.0})
-
-
-def curves(workdir, lines, monkeypatch):
-    """`{title: [values of each line]}` of the picture of metrics."""
-    figures = []
-    monkeypatch.setattr(tracking, "start_wandb", lambda *arguments: None)
-    monkeypatch.setattr(drawing, "_save", lambda figure, path: figures.append(figure))
-    tracker = Tracker(workdir, PROBED)
-    tracker.begin(0)
-    for line in lines:
-        tracker.log(line.pop("step"), line)
-    tracker.close()
-    drawing.draw_curves(workdir)
-    (figure,) = figures
-    drawing.pyplot.close(figure)
-    return {axis.get_title(): [list(line.get_ydata()) for line in axis.lines] for axis in figure.axes if axis.lines}
-
-
-def test_curves_show_the_probes_beside_the_random_encoder(tmp_path, monkeypatch):
-    lines = [{"step": 0, CONTROL[0]: 10.0, CONTROL[1]: 20.0}]
-    lines += [
-        {"step": i, "loss": 1.0 / i, "learning_rate": 0.1, FIGURES[0]: 30.0 + i, FIGURES[1]: 40.0} for i in (1, 2)
-    ]
-    lines += [{"step": 3, "loss": 0.2, "learning_rate": 0.1, "validation_loss": 2.0}]
-    assert curves(tmp_path, lines, monkeypatch) == {
-        "training loss": [[1.0, 0.5, 0.2]],
-        "validation loss": [[2.0]],
-        "k-NN, validation top-1 (%)": [[31.0, 32.0], [10.0, 10.0]],
-        "linear probe, validation top-1 (%)": [[40.0, 40.0], [20.0, 20.0]],
-        "learning rate": [[0.1, 0.1, 0.1]],
-    }
-
-
-def test_curves_without_probes_have_no_place_for_them(tmp_path, monkeypatch):
-    lines = [{"step": i, "loss": 1.0, "learning_rate": 0.1} for i in (1, 2)]
-    assert set(curves(tmp_path, lines, monkeypatch)) == {"training loss", "learning rate"}

@@ -1,0 +1,315 @@
+"""What a run left in its workdir, in whatever state that is, and the progress that follows from it."""
+
+import csv
+import dataclasses
+import datetime
+import json
+import math
+import os
+import pathlib
+import statistics
+
+from experiments.errors import UserError
+from experiments.io import FAULTS, as_path, is_url, reason
+from experiments.report.figures import Picture
+from experiments.training.segments import ENVIRONMENT
+from experiments.training.tracking import METRICS, is_number, parse_metrics
+from experiments.training.validation import BEST_RECORD
+from experiments.training.workdir import CONFIG, PICTURES, SUMMARY, flatten
+
+RUN_FILES = (CONFIG, METRICS, SUMMARY)  # a folder that has none of these is not a workdir
+TASKS = ("pretrain", "finetune")
+CLASS_COLUMNS = ("class", "images", "correct", "predicted", "top1", "precision", "f1")
+MAX_RECONSTRUCTIONS = 6
+MAX_DEPTH = 50  # of nested JSON: a run writes four levels
+
+
+@dataclasses.dataclass(eq=False)
+class Run:
+    """What is known of a run; a file that is missing or damaged leaves its field empty."""
+
+    workdir: pathlib.Path
+    task: str  # "pretrain", "finetune", or "" where that is unknown
+    config: dict  # the configuration, nested
+    summary: dict  # the figures at the end; empty for a run that is not complete
+    best: dict  # content of `best.json`
+    metrics: list  # lines of metrics, `{name: number}` with an integer `step`
+    provenance: list  # of each start: command, times, steps, hardware, versions, commit
+    evaluated_on: str  # "test" or "validation": the images of `classes` and `confusion`
+    classes: list  # rows of the table of classes, `{column: text}` with `CLASS_COLUMNS`
+    confusion: Picture | None
+    augmentation: Picture | None
+    reconstructions: list  # `(step or None, Picture)`: the first, the last and some between
+    problems: list  # lines about missing and damaged files
+    index: int = 0  # on the page; colour and marker follow from it
+    name: str = ""  # the end of the path that no other run on the page has
+
+    def latest(self, metric):
+        """Returns the newest value of a metric, or None."""
+        return next((line[metric] for line in reversed(self.metrics) if metric in line), None)
+
+    def figure(self, name):
+        """Returns a number from the summary, or the newest such metric of a run that has none; None without either."""
+        value = self.summary.get(name, self.latest(name))
+        return value if is_number(value) else None
+
+    @property
+    def standard_error(self):
+        """Standard error of the test top-1 in points, from the number of images alone; None if unknown."""
+        top1 = self.figure("test_top1")
+        images = sum(number for row in self.classes if (number := parsed(row["images"])) is not None)
+        if top1 is None or self.evaluated_on != "test" or images <= 0:
+            return None
+        return math.sqrt(max(top1 * (100.0 - top1), 0.0) / images)
+
+    @property
+    def steps(self):
+        """Number of steps on record."""
+        last = self.provenance[-1].get("to_step") if self.provenance else None
+        return max(filter(_is_count, (self.summary.get("steps"), self.latest("step"), last)), default=0)
+
+    @property
+    def total_steps(self):
+        """Number of steps of the whole run, or None if unknown."""
+        known = (self.summary.get("steps"), *(one.get("total_steps") for one in reversed(self.provenance)))
+        return next(filter(_is_count, known), None)
+
+    @property
+    def steps_per_epoch(self):
+        """Number of steps of an epoch, a float, or None if unknown."""
+        ratios = (line["step"] / line["epoch"] for line in self.metrics if line.get("epoch", 0) > 0)
+        return next((ratio for ratio in ratios if ratio > 0 and math.isfinite(ratio)), None)
+
+    @property
+    def epochs(self):
+        """Number of epochs on record, a float, or None if unknown."""
+        return self.steps / self.steps_per_epoch if self.steps_per_epoch else None
+
+    @property
+    def images(self):
+        """Number of training images, or None if unknown."""
+        known = (self.summary, *reversed(self.provenance))
+        return next((one["images"] for one in known if _is_count(one.get("images"))), None)
+
+    @property
+    def images_per_second(self):
+        """Median over the lines of metrics, or None."""
+        rates = [line["images_per_second"] for line in self.metrics if "images_per_second" in line]
+        return statistics.median(rates) if rates else None
+
+    @property
+    def seconds(self):
+        """Seconds that the run took, all its starts together, or None if not all are on record."""
+        if not self.provenance:
+            seconds = self.figure("seconds")
+            return seconds if seconds is not None and math.isfinite(seconds) else None
+        seconds = [seconds_between(one) for one in self.provenance]
+        return sum(seconds) if self.provenance[0].get("from_step") == 0 and None not in seconds else None
+
+    @property
+    def state(self):
+        """How the run stands, in words."""
+        if self.summary:
+            return "complete"
+        last = self.provenance[-1] if self.provenance else {}
+        at = f"step {self.steps:,}" + (f" of {self.total_steps:,}" if self.total_steps else "")
+        if self.total_steps and self.steps >= self.total_steps:
+            return f"{at} is done, but its final evaluation is missing"
+        if last.get("ended"):
+            return f"stopped at {at}"
+        seen = f", last seen {clock(last.get('last_seen'))}" if clock(last.get("last_seen")) else ""
+        return f"running or killed at {at}{seen}"
+
+
+def read_runs(paths):
+    """Returns the `Run`s of some workdirs, pretraining first; one that is named twice comes once.
+
+    Args:
+        paths: local paths and URLs.
+
+    Raises:
+        UserError: if one is not the workdir of a run.
+    """
+    runs = [_read_run(as_path(path)) for path in {resolved(path): path for path in paths}.values()]
+    runs.sort(key=lambda run: run.task == "finetune")
+    parts = [(str(run.workdir) if is_url(run.workdir) else os.path.abspath(run.workdir)).split("/") for run in runs]
+    for index, (run, own) in enumerate(zip(runs, parts)):
+        unique = (n for n in range(1, len(own)) if sum(other[-n:] == own[-n:] for other in parts) == 1)
+        run.index, run.name = index, "/".join(own[-next(unique, len(own)) :])
+    return runs
+
+
+def resolved(path):
+    """Returns a path as text by which two that lead to the same place compare equal."""
+    try:
+        return str(path).rstrip("/") if is_url(path) else os.path.realpath(os.path.expanduser(path))
+    except ValueError:  # a configuration may hold any text, and a path no NUL
+        return str(path)
+
+
+def differing_fields(runs):
+    """Returns the fields in which the configurations of runs differ.
+
+    A field that a run does not use, such as `finetune.epochs` in pretraining, is not a difference, nor is one that it
+    does not have because the field is newer than the run.
+
+    Returns:
+        `{dotted name: [text for each run]}`, in the order of the configuration. The text is None where the field is not
+        on record, and empty where it is not used.
+    """
+    configs = [flatten(run.config) for run in runs]
+    differing = {}
+    for name in dict.fromkeys(name for config in configs for name in config):
+        section = name.partition(".")[0]
+        used = [section not in TASKS or section == run.task for run in runs]
+        values = [config[name] for config, uses in zip(configs, used) if uses and name in config]
+        if any(value != values[0] for value in values):
+            texts = [_as_typed(config[name]) if name in config else None for config in configs]
+            differing[name] = [text if uses else "" for text, uses in zip(texts, used)]
+    return differing
+
+
+def seconds_between(start):
+    """Returns the seconds between a start of a run and its end, or when it was last seen; None if unknown."""
+    begin, end = _time(start.get("started")), _time(start.get("ended")) or _time(start.get("last_seen"))
+    return (end - begin).total_seconds() if begin and end else None
+
+
+def clock(text):
+    """Returns a recorded time for a reader, in UTC and to the minute; empty if it is none."""
+    time = _time(text)
+    return time.strftime("%Y-%m-%d %H:%M UTC") if time else ""
+
+
+def parsed(text):
+    """Returns the number that a text holds, or None if it holds no finite one."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _read_run(workdir):
+    _check_is_run(workdir)
+    reader = _Reader(workdir)
+    recorded, summary = reader.read(CONFIG, _parse_mapping, {}, expected=True), reader.read(SUMMARY, _parse_mapping, {})
+    task = next((task for task in (recorded.get("task"), summary.get("task")) if task in TASKS), "")
+    config, starts = recorded.get("config"), reader.read(ENVIRONMENT, _parse_mapping, {}, expected=True).get("segments")
+    evaluated_on = "validation" if (workdir / "report_validation.csv").exists() else "test"
+    evaluated = task == "finetune" and any(f"{name}_top1" in summary for name in ("test", "validation"))
+    return Run(
+        workdir=workdir,
+        task=task,
+        config=config if isinstance(config, dict) else {},
+        summary=summary,
+        best=reader.read(BEST_RECORD, _parse_mapping, {}),
+        metrics=reader.read_lines(METRICS, parse_metrics, expected=True),
+        provenance=[one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else [],
+        evaluated_on=evaluated_on,
+        classes=reader.read_lines(f"report_{evaluated_on}.csv", _parse_classes, expected=evaluated),
+        confusion=reader.read(f"confusion_{evaluated_on}.png", Picture.decode, expected=evaluated),
+        augmentation=reader.read("augmentation.png", Picture.decode, expected=evaluated),
+        reconstructions=reader.read_reconstructions(expected=task == "pretrain" and bool(summary)),
+        problems=reader.problems,
+    )
+
+
+def _check_is_run(workdir):
+    try:
+        if not workdir.is_dir():
+            raise UserError(f"{workdir} is not a folder." if workdir.exists() else f"There is no folder {workdir}.")
+        if _holds_run(workdir):
+            return
+        below = [folder for folder in sorted(workdir.iterdir()) if _holds_run(folder)]
+    except FAULTS as error:
+        raise UserError(f"{workdir} cannot be read: {reason(error)}.") from error
+    hint = f" There are runs below it: {' '.join(map(str, below[:5]))}" if below else ""
+    raise UserError(f"{workdir} is not the workdir of a run: it has no {', '.join(RUN_FILES[:-1])} or {SUMMARY}.{hint}")
+
+
+def _holds_run(folder):
+    return any((folder / name).exists() for name in RUN_FILES)
+
+
+class _Reader:
+    """Reads the files of a workdir, and collects what is wrong with them in `problems`."""
+
+    def __init__(self, workdir):
+        self._workdir = workdir
+        self.problems = []
+
+    def read(self, name, parse, default=None, expected=False):
+        """Returns what `parse` makes of the bytes of a file; the default where it is missing or damaged.
+
+        That a file is missing is a problem only where it is `expected`.
+        """
+        try:
+            path = self._workdir / name
+            if path.exists():
+                return parse(path.read_bytes())
+            if expected:
+                self.problems.append(f"{name} is missing")
+        except (ValueError, RecursionError, csv.Error) as error:
+            self.problems.append(f"{name} is damaged ({error})")
+        except FAULTS as error:
+            self.problems.append(f"{name} cannot be read ({reason(error)})")
+        return default
+
+    def read_lines(self, name, parse, expected):
+        """Returns the whole lines of a file, of which `parse` gives `(lines, number of damaged ones)`."""
+        lines, damaged = self.read(name, parse, ([], 0), expected)
+        if damaged:
+            self.problems.append(f"{name} is damaged ({damaged} of {len(lines) + damaged} lines cannot be read)")
+        return lines
+
+    def read_reconstructions(self, expected):
+        """Returns `[(step or None, Picture), ...]`: the first, the last, and some between."""
+        try:
+            names = sorted(path.name for path in (self._workdir / PICTURES).glob("step_*.png"))
+        except FAULTS:
+            names = []
+        if expected and not names:
+            self.problems.append(f"{PICTURES}/ holds no pictures")
+        count = min(len(names), MAX_RECONSTRUCTIONS)
+        spread = [names[round(i * (len(names) - 1) / max(count - 1, 1))] for i in range(count)]
+        pictures = [(name[5:-4], self.read(f"{PICTURES}/{name}", Picture.decode)) for name in spread]
+        return [(int(step) if step.isdecimal() else None, picture) for step, picture in pictures if picture]
+
+
+def _parse_mapping(content):
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a mapping")
+    if _depth(value) > MAX_DEPTH:
+        raise ValueError("it is nested too deeply")
+    return value
+
+
+def _parse_classes(content):
+    rows = list(csv.DictReader(content.decode().splitlines()))
+    whole = [row for row in rows if None not in row.values() and set(CLASS_COLUMNS) <= row.keys()]
+    if not rows:
+        raise ValueError("it holds no rows")
+    return whole, len(rows) - len(whole)
+
+
+def _depth(value):
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, children), default=0)
+
+
+def _is_count(value):
+    return type(value) is int and is_number(value) and value >= 0
+
+
+def _time(text):
+    try:
+        time = datetime.datetime.fromisoformat(text)
+        return time.astimezone(datetime.UTC) if time.tzinfo else None
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _as_typed(value):
+    return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"
