@@ -1,104 +1,122 @@
 """Fine-tuning: a classifier learns from labelled images, on top of a pretrained encoder or from scratch."""
 
-import functools
-
 import keras
 
+from convnext.weights.loader import load_pretrained
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.picture import augmented_examples, draw_augmentation
 from experiments.data.sources import open_source
 from experiments.data.subset import label_subset
 from experiments.errors import UserError
-from experiments.evaluation.classification import TopOne
+from experiments.evaluation.classification import Predictions, TopOne, top_one
+from experiments.evaluation.report import draw_confusion, write_report
 from experiments.io import replacing
 from experiments.models import make_classifier
-from experiments.optim.layer_decay import LayerDecay
-from experiments.training.classification_loss import balanced_class_weights, cross_entropy
-from experiments.training.evaluating import evenly_spaced
-from experiments.training.final_classifiers import evaluate_and_save
-from experiments.training.job import prepare_job, run_job
-from experiments.training.omission import going_on_without
-from experiments.training.task import run_task
+from experiments.optim.param_groups import LayerDecay
+from experiments.training.callbacks import evenly_spaced
+from experiments.training.guards import best_effort
+from experiments.training.losses import balanced_class_weights, cross_entropy
+from experiments.training.run import Task, run_task
 from experiments.training.validation import Validation
-from experiments.training.workdir import SUMMARY, write_json
+from experiments.training.workdir import save_model
 
 
 def run(config, workdir, resume="auto", say=print):
-    """Fine-tunes a classifier, or goes on with it.
+    """Fine-tunes a classifier, or goes on with it; arguments, result and errors are those of `run_task`.
 
-    Args:
-        config: a `Config`; its field `pretrained` names what the encoder starts from.
-        workdir: path or URL of the folder that the run leaves its results in.
-        resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
-            another configuration.
-        say: function that takes a line for the user.
-
-    Returns:
-        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
-
-    Raises:
-        UserError, RunError, Interrupted: see `experiments.errors`.
+    The field `pretrained` of the configuration names what the encoder starts from.
     """
-    return run_task(config, "finetune", workdir, resume, say, functools.partial(_finetune, config))
+    return run_task(Finetuning, config, workdir, resume, say)
 
 
-def _finetune(config, workdir, workers, say):
-    training = config.finetune
-    source = open_source(config.data)
-    if not source.num_classes:
-        raise UserError(f"{source.name} has no labels to fine-tune on.")
-    split = label_subset(source.split("train"), training.labels, source.num_classes, config.seed)
-    weights = None
-    if training.class_weights == "balanced":
-        weights = balanced_class_weights(split.labels, source.class_names)
-    job = prepare_job(
-        config,
-        training,
-        workdir,
-        workers,
-        source,
-        split,
-        lambda dtype: make_classifier(config, source.num_classes, dtype),
-        say,
-        LayerDecay(config.model.stages[0], training.layer_decay, training.layer_decay_groups),
-        training.ema_decay,
-    )
-    model = job.model
+class Finetuning(Task):
+    """Fine-tuning of a classifier on the labelled images of the split `train`, or a share of them."""
 
-    mixing = Mixing.of(training, source.num_classes)
-    callbacks, validation = [_draw_at_begin(job, mixing)], None
-    if held_out := source.get("validation"):
-        top_one = TopOne(model, held_out, job.preparation, job.evaluation_batch_size)
-        validation = Validation(job, top_one, evenly_spaced(training.evaluations, job.plan))
-        callbacks.append(validation)
+    name = "finetune"
 
-    seconds = run_job(job, model, cross_entropy(model, weights, training.frozen_encoder), callbacks, mixing=mixing)
-    if not workers.is_chief:
-        return workers.wait_for_summary(workdir)
-    summary = {
-        "task": "finetune",
-        "steps": job.plan.total_steps,
-        "images": split.num_examples,
-        "classes": list(source.class_names),
-        "pretrained": config.pretrained,
-        "seconds": round(seconds, 1),
-        **evaluate_and_save(job, validation),
-    }
-    write_json(workdir / SUMMARY, summary)
-    return summary
+    def __init__(self, config):
+        super().__init__(config)
+        training = self.training
+        self.source = open_source(config.data)
+        if not self.source.num_classes:
+            raise UserError(f"{self.source.name} has no labels to fine-tune on.")
+        self.split = label_subset(self.source.split("train"), training.labels, self.source.num_classes, config.seed)
+        self.layer_decay = LayerDecay(config.model.stages[0], training.layer_decay, training.layer_decay_groups)
+        self.ema_decay = training.ema_decay
+        self.mixing = Mixing.of(training, self.source.num_classes)
+        self._class_weights = None
+        if training.class_weights == "balanced":
+            self._class_weights = balanced_class_weights(self.split.labels, self.source.class_names)
 
+    def make_model(self, dtype):
+        return make_classifier(self.config, self.source.num_classes, dtype)
 
-def _draw_at_begin(job, mixing):
-    """Returns the callback that draws `augmentation.png` when a run begins."""
-    path = job.workdir / "augmentation.png"
+    def encoder(self, model):
+        return model
 
-    def draw(logs):
-        seed = job.config.seed
-        if path.exists() or not (examples := augmented_examples(job.split, job.preparation, seed)):
+    def example_losses(self, model):
+        return cross_entropy(model, self._class_weights, self.training.frozen_encoder)
+
+    def callbacks(self, run):
+        draw = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._draw_augmentation(run))
+        self._validation = None
+        if held_out := self.source.get("validation"):
+            top_one_of_model = TopOne(run.model, held_out, run.preparation, run.evaluation_batch_size)
+            at_steps = evenly_spaced(self.training.evaluations, run.schedule)
+            self._validation = Validation(run, top_one_of_model, at_steps)
+        return [draw, self._validation] if self._validation else [draw]
+
+    def finish(self, run):
+        """Saves the classifiers, and evaluates them on the test images, which never choose.
+
+        - `classifier.keras` has the weights of the end of the run, whatever its figures;
+        - `classifier_ema.keras`, where there is a moving average, the average of the end;
+        - `classifier_best.keras`, where there are validation images, the weights that were best on those at some
+          evaluation, plain or average.
+
+        Of `classifier.keras` there is a report on the test images, or on the validation images where there are none or
+        `report_test` is off: `report_test.csv` and `confusion_test.png`.
+        """
+        model, validation = run.model, self._validation
+        results = {"classes": list(self.source.class_names), "pretrained": self.config.pretrained}
+        results |= validation.final() if validation else {}
+        test = self.source.get("test") if self.training.report_test else None
+        predict = self._predictions(run, test) if test else None
+        save_model(model, run.workdir / "classifier.keras")
+        if test:
+            labels, predicted = predict()
+            results["test_top1"] = top_one(labels, predicted)
+            self._report(run, "test", labels, predicted)
+        elif validation:
+            self._report(run, "validation", *self._predictions(run, self.source.get("validation"))())
+        if run.averages:
+            with run.averages.in_place():
+                save_model(model, run.workdir / "classifier_ema.keras")
+                if test:
+                    results["test_top1_ema"] = top_one(*predict())
+        if validation:
+            results |= {f"best_{name}": value for name, value in validation.best.record.items()}
+            if test:
+                load_pretrained(model, validation.best.path)  # all others are saved
+                results["best_test_top1"] = top_one(*predict())
+        return results
+
+    def _predictions(self, run, split):
+        return Predictions(run.model, split, run.preparation, run.evaluation_batch_size)
+
+    def _report(self, run, name, labels, predicted):
+        names = self.source.class_names
+        with replacing(run.workdir / f"report_{name}.csv") as path:
+            write_report(path, labels, predicted, names)
+        with replacing(run.workdir / f"confusion_{name}.png") as path:
+            draw_confusion(path, labels, predicted, names, f"{name} images of {self.source.name}")
+
+    def _draw_augmentation(self, run):
+        """Draws `augmentation.png` when a run begins."""
+        path, seed = run.workdir / "augmentation.png", self.config.seed
+        if path.exists() or not (examples := augmented_examples(self.split, run.preparation, seed)):
             return
-        with going_on_without(path):
+        with best_effort(path):
             with replacing(path) as temporary:
-                draw_augmentation(temporary, examples, job.preparation, mixing, job.source.class_names, seed)
-            job.tracker.picture(0, "augmentation", path)
-
-    return keras.callbacks.LambdaCallback(on_train_begin=draw)
+                draw_augmentation(temporary, examples, run.preparation, self.mixing, self.source.class_names, seed)
+            run.tracker.picture(0, "augmentation", path)

@@ -2,7 +2,7 @@
 
 A preset makes a `Config`; the command line overrides fields of it (`--config.pretrain.epochs=50`). Everything is
 validated when it is made and never changed afterwards. What follows from the configuration and the data
-together (steps, peak rate) is computed in `experiments.training.plan`.
+together (steps, peak rate) is computed in `experiments.training.schedule`.
 """
 
 from experiments.config.data import DataConfig

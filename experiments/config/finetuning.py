@@ -5,7 +5,7 @@ import typing
 
 from experiments.config.sections import require, require_at_least, require_one_of
 from experiments.config.training import TrainingConfig
-from experiments.optim.layer_decay import GROUPS
+from experiments.optim.param_groups import GROUPS
 
 CLASS_WEIGHTS = ("none", "balanced")
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from experiments.optim.layerwise_adamw import LayerwiseAdamW
+from experiments.optim.adamw import LayerwiseAdamW
 
 
 class FusedAdamW(LayerwiseAdamW):

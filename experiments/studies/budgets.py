@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.training.plan import REFERENCE_BATCH
+from experiments.training.schedule import REFERENCE_BATCH
 
 WARMUP = 0.1  # share of the steps
 

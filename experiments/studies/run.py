@@ -19,8 +19,7 @@ from experiments.studies.budgets import Budget, Length
 from experiments.studies.cost import estimate_lines
 from experiments.studies.fewer_labels import FewerLabels
 from experiments.studies.report import write_report
-from experiments.training.interruption import stopping_at_once
-from experiments.training.omission import unless_unheard
+from experiments.training.guards import ignoring_broken_pipe, stopping_at_once
 from experiments.training.workdir import check_writable, read_json, write_json
 
 STUDIES = {"fewer_labels": FewerLabels, "ablations": Ablations}
@@ -92,7 +91,7 @@ def run(study, only="", say=print):
         Interrupted: if it was asked to stop; the report has what there is.
         UserError, RunError: of a trial.
     """
-    say = unless_unheard(say)
+    say = ignoring_broken_pipe(say)
     _begin_session(study)
     try:
         with stopping_at_once():

@@ -17,7 +17,7 @@ from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_random_encoder
-from experiments.training.divergence import RECORD as DIVERGED
+from experiments.training.guards import RECORD as DIVERGED
 from experiments.training.workdir import SUMMARY, read_json, write_json
 
 

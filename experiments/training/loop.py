@@ -1,6 +1,5 @@
 """The training loop."""
 
-import dataclasses
 import json
 import time
 
@@ -10,44 +9,22 @@ import numpy as np
 from experiments.errors import Interrupted, RunError
 
 
-@dataclasses.dataclass(frozen=True)
-class Course:
-    """Where a run begins, where it ends, and at which steps something happens on the way.
-
-    Args:
-        start_step: steps that are done.
-        total_steps: steps of the whole run.
-        steps_per_epoch: steps of an epoch.
-        batch_size: images of a step.
-        log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints; 0 counts none.
-        checkpoint_minutes: minutes after which a checkpoint is due; 0 for none.
-    """
-
-    start_step: int
-    total_steps: int
-    steps_per_epoch: int
-    batch_size: int
-    log_every: int
-    checkpoint_every: int
-    checkpoint_minutes: float = 0.0
-
-
-def train(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
-    """Runs the steps that are left.
+def train(run, training_step, batches, callbacks, checkpoints, stop, divergence):
+    """Takes the steps that are left.
 
     Nothing is read from the device but where metrics are logged, a checkpoint is written or a callback evaluates the
     model. There the clock of `images_per_second` stands until the next step begins.
 
     Args:
-        training_step: function from a batch to a dictionary of scalar tensors, `loss` among them.
+        run: the `Run`, restored.
+        training_step: function from a batch, and a question to all workers, to a dictionary of scalar tensors, `loss`
+            among them, as `step.make_training_step` returns it.
         batches: iterable of batches, beginning with that of step `start_step`.
-        course: a `Course`.
         callbacks: Keras callbacks. `on_train_batch_end` gets the number of steps that are done, and metrics at
             those steps where they are logged. One that takes time does so where metrics are logged, or has an
             attribute `at_steps`, a set of the steps after which it does.
         checkpoints: the `Checkpoints` of the run.
-        interruption: an active `Interruption`.
+        stop: an active `Interruption`, or the `Agreement` of several workers.
         divergence: the `Divergence` of the run.
 
     Raises:
@@ -58,45 +35,47 @@ def train(training_step, batches, course, callbacks, checkpoints, interruption, 
     callbacks = keras.callbacks.CallbackList(callbacks)
     callbacks.on_train_begin()
     try:
-        _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence)
+        _take_steps(run, training_step, batches, callbacks, checkpoints, stop, divergence)
     finally:
         callbacks.on_train_end()
 
 
-def _run_steps(training_step, batches, course, callbacks, checkpoints, interruption, divergence):
-    window = Window(course.batch_size, checkpoints.window)
-    schedule = SaveSchedule(course)
+def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, divergence):
+    total_steps, steps_per_epoch = run.schedule.total_steps, run.schedule.steps_per_epoch
+    window = Window(run.training.batch_size, checkpoints.window)
+    # Workers other than the chief save nothing.
+    minutes = run.config.checkpoint_minutes if run.workers.is_chief else 0.0
+    due = SaveSchedule(run.config.checkpoint_every, minutes)
     at_steps = set().union(*(getattr(callback, "at_steps", ()) for callback in callbacks.callbacks))
 
     def last_good():
         return checkpoints.last_good
 
-    for step, batch in zip(range(course.start_step + 1, course.total_steps + 1), batches):
-        window.add(training_step(batch))
-        last = step == course.total_steps
-        stop = interruption.requested
-        log = last or step % course.log_every == 0
-        save = last or stop or schedule.is_due(step)
+    for step, batch in zip(range(run.start_step + 1, total_steps + 1), batches):
+        metrics = dict(training_step(batch, stop.question()))
+        stop.take_answer(metrics.pop("requests", None))
+        window.add(metrics)
+        last, is_stopping = step == total_steps, stop.requested
+        log = last or step % run.config.log_every == 0
+        save = last or is_stopping or due.is_due(step)
         if log or save or step in at_steps:
             window.stop()
         if log or save:
             metrics = window.metrics()
-            if stop:
-                interruption.release()
+            if is_stopping:
+                stop.release()
             divergence.check_losses(window.losses, step, last_good)
-            _check_readable(metrics, step, course, checkpoints)
+            _check_readable(metrics, step, run.training.batch_size, checkpoints)
         if save:
             divergence.check_weights(window.losses[-1], step, last_good)
-        callbacks.on_train_batch_end(step, {"epoch": step / course.steps_per_epoch, **metrics} if log else None)
+        callbacks.on_train_batch_end(step, {"epoch": step / steps_per_epoch, **metrics} if log else None)
         if log:
             window.clear()
         if save:  # last: what a kill before it leaves undone is done again
             checkpoints.save(step, window.to_text())
-            schedule.saved()
-        if stop:
-            raise Interrupted(
-                f"Stopped at step {step:,} of {course.total_steps:,}; the same command goes on from there."
-            )
+            due.saved()
+        if is_stopping:
+            raise Interrupted(f"Stopped at step {step:,} of {total_steps:,}; the same command goes on from there.")
         window.start()
 
 
@@ -104,12 +83,13 @@ class SaveSchedule:
     """When a checkpoint is due: by steps, by minutes, or by both.
 
     Args:
-        course: the `Course`.
+        every: steps between two checkpoints; 0 counts none.
+        minutes: after which a checkpoint is due; 0 for none.
     """
 
-    def __init__(self, course):
-        self._every = course.checkpoint_every
-        self._seconds = 60 * course.checkpoint_minutes
+    def __init__(self, every, minutes=0.0):
+        self._every = every
+        self._seconds = 60 * minutes
         self.saved()
 
     def is_due(self, step):
@@ -187,8 +167,8 @@ class Window:
         self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
 
 
-def _check_readable(metrics, step, course, checkpoints):
+def _check_readable(metrics, step, batch_size, checkpoints):
     """Raises RunError if there was nothing to learn from."""
-    if metrics["loss"] == 0.0 and metrics["unreadable"] >= course.batch_size:
+    if metrics["loss"] == 0.0 and metrics["unreadable"] >= batch_size:
         wanting = "can be read (or has a label, where one is needed)"
         raise RunError(f"None of the images up to step {step:,} {wanting}; {checkpoints.last_good}.")

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.io import replacing
 from experiments.report.figures import draw_run
-from experiments.training.omission import going_on_without
+from experiments.training.guards import best_effort
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import PICTURES
 from fcmae.visualize import reconstruction_panels
@@ -74,7 +74,7 @@ class Curves(keras.callbacks.Callback):
         self._draw()
 
     def _draw(self):
-        with going_on_without(self._workdir / "curves.png"):
+        with best_effort(self._workdir / "curves.png"):
             draw_curves(self._workdir)
 
 
@@ -106,7 +106,7 @@ class Reconstructions(keras.callbacks.Callback):
             return
         path = self._folder / f"step_{batch:08d}.png"
         panels = self._panels()
-        with going_on_without(path):
+        with best_effort(path):
             self._folder.mkdir(exist_ok=True)
             draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
             self._tracker.picture(batch, "reconstructions", path)

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from experiments.circumstances import circumstances, command_line, now
 from experiments.errors import UserError
-from experiments.training.distribution import describe_devices
-from experiments.training.omission import going_on_without
+from experiments.training.distributed.strategy import describe_devices
+from experiments.training.guards import best_effort
 from experiments.training.workdir import read_json, write_json
 
 ENVIRONMENT = "environment.json"
@@ -24,28 +24,27 @@ class RecordSegment(keras.callbacks.Callback):
     `uncommitted_changes`, see `circumstances`.
 
     Args:
-        job: the `Job`.
-        start_step: number of steps that are done.
+        run: the `Run`, restored.
     """
 
-    def __init__(self, job, start_step):
+    def __init__(self, run):
         super().__init__()
-        self._path = job.workdir / ENVIRONMENT
+        self._path = run.workdir / ENVIRONMENT
         self._earlier = _recorded(self._path)
         facts = circumstances()
         started = facts.pop("time")
         self._segment = {
             "command": command_line(),
-            "from_step": start_step,
-            "to_step": start_step,
-            "total_steps": job.plan.total_steps,
-            "images": job.split.num_examples,
+            "from_step": run.start_step,
+            "to_step": run.start_step,
+            "total_steps": run.schedule.total_steps,
+            "images": run.split.num_examples,
             "started": started,
             "last_seen": started,
             "ended": None,
-            "devices": describe_devices(job.workers.strategy, job.workers.count),
+            "devices": describe_devices(run.workers.strategy, run.workers.count),
             "gpus": _gpu_names(),
-            "precision": job.model.dtype_policy.name,
+            "precision": run.model.dtype_policy.name,
             **facts,
         }
 
@@ -64,7 +63,7 @@ class RecordSegment(keras.callbacks.Callback):
     def _write(self):
         self._segment["last_seen"] = now()
         self._written_at = time.monotonic()
-        with going_on_without(self._path):
+        with best_effort(self._path):
             write_json(self._path, {"segments": [*self._earlier, self._segment]})
 
 

@@ -5,7 +5,7 @@ import json
 import keras
 
 from experiments.io import FAULTS, StorageError, append, reason, replacing
-from experiments.training.omission import going_on_without
+from experiments.training.guards import best_effort
 from experiments.training.wandb_run import start_wandb
 
 METRICS = "metrics.jsonl"
@@ -62,7 +62,7 @@ class Tracker:
         self._write()
 
     def _write(self):
-        with going_on_without(self._workdir / METRICS):  # the next line, or the end, brings what is missing
+        with best_effort(self._workdir / METRICS):  # the next line, or the end, brings what is missing
             append(self._workdir / METRICS, self._unwritten)
             self._unwritten = ""
 

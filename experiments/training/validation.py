@@ -1,4 +1,4 @@
-"""Validation in the course of fine-tuning: top-1 of the weights and of their moving average; the best are kept."""
+"""Validation during fine-tuning: top-1 of the weights and of their moving average; the best are kept."""
 
 import contextlib
 
@@ -77,7 +77,7 @@ class Validation(keras.callbacks.Callback):
     """Evaluates a classifier after some steps, and keeps the best.
 
     Args:
-        job: the `Job` of the run.
+        run: the `Run`.
         top_one: function without arguments that returns the top-1 of the classifier as it is.
         at_steps: the steps.
 
@@ -85,33 +85,33 @@ class Validation(keras.callbacks.Callback):
         best: the `Best`.
     """
 
-    def __init__(self, job, top_one, at_steps):
+    def __init__(self, run, top_one, at_steps):
         super().__init__()
-        self._job = job
+        self._run = run
         self._top_one = top_one
         self.at_steps = set(at_steps)
         self._latest = None
-        self.best = Best(job.model, job.workdir)
+        self.best = Best(run.model, run.workdir)
         _ = self.best.record  # one that is damaged ends the run now rather than later
 
     def on_train_begin(self, logs=None):
-        self.best.drop_after(self._job.tracker.step)
+        self.best.drop_after(self._run.tracker.step)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch in self.at_steps:
             self._latest = self._evaluate(batch)
-            self._job.tracker.log(batch, self._latest)
+            self._run.tracker.log(batch, self._latest)
 
     def final(self):
         """Returns the figures at the end of the run: `validation_top1` and, with an average, `validation_top1_ema`."""
-        return self._latest or self._evaluate(self._job.plan.total_steps)
+        return self._latest or self._evaluate(self._run.schedule.total_steps)
 
     def _evaluate(self, step):
-        averages = self._job.averages
+        averages = self._run.averages
         held = {PLAIN: contextlib.nullcontext, **({AVERAGED: averages.in_place} if averages else {})}
         figures = {}
         for name, in_place in held.items():
             with in_place():
                 figures[name] = self._top_one()
-                self.best.consider(step, step / self._job.plan.steps_per_epoch, WEIGHTS[name], figures[name])
+                self.best.consider(step, step / self._run.schedule.steps_per_epoch, WEIGHTS[name], figures[name])
         return figures

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.training import job
+from experiments.training import run
 from tests.experiments.images import encode, gradient, write
 
 CLASSES, PER_CLASS = 3, 16
@@ -24,22 +24,22 @@ def pictures(tmp_path_factory):
 @pytest.fixture
 def at_step(monkeypatch):
     """Makes something happen within a step of the runs to come: `at_step(number, action)`."""
-    make_training_step = job.make_training_step
+    make_training_step = run.make_training_step
 
     def arrange(number, action):
         def make(*arguments, **keywords):
             step = make_training_step(*arguments, **keywords)
             taken = 0
 
-            def counted(batch):
+            def counted(*arguments):
                 nonlocal taken
                 taken += 1
                 if taken == number:
                     action()
-                return step(batch)
+                return step(*arguments)
 
             return counted
 
-        monkeypatch.setattr(job, "make_training_step", make)
+        monkeypatch.setattr(run, "make_training_step", make)
 
     return arrange

@@ -16,7 +16,7 @@ from experiments.config import Config, DataConfig
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.models import make_classifier, make_fcmae
-from experiments.training.plan import Plan
+from experiments.training.schedule import Schedule
 from tests.experiments.images import encode, gradient, write
 from tests.small_models import no_values
 
@@ -142,7 +142,7 @@ def test_the_data_set_of_a_preset_exists(preset):
 def test_rates_are_those_of_the_batch(preset):
     config = config_of(preset)
     for training in (config.pretrain, config.finetune):
-        plan = Plan.of(training, IMAGENET)
+        plan = Schedule.of(training, IMAGENET)
         assert plan.peak_learning_rate == pytest.approx(training.base_learning_rate * training.batch_size / 256)
         assert plan.warmup_steps < plan.total_steps
 
@@ -151,7 +151,7 @@ def test_rates_are_those_of_the_batch(preset):
 def test_small_data_sets_are_fine_tuned_at_the_peak_rate_of_atto(stem):
     config = config_of(file_of(stem))
     finetune = config.finetune
-    assert Plan.of(finetune, 10000).peak_learning_rate == pytest.approx(8e-4)
+    assert Schedule.of(finetune, 10000).peak_learning_rate == pytest.approx(8e-4)
     assert (finetune.weight_decay, finetune.layer_decay, finetune.label_smoothing) == (0.3, 0.9, 0.2)
     assert config.pretrain.probe_every > 0
 
@@ -175,7 +175,7 @@ def test_pretraining_on_imagenet_is_that_of_the_paper(size):
     assert (pretrain.crop, pretrain.crop_scale, config.data.flip) == ("auto", (0.2, 1.0), True)
     assert (config.model.decoder_dim, config.model.decoder_depth) == (512, 1)
     assert (pretrain.accumulation_steps, pretrain.probe_every, config.data.validation_share) == (1, 0, 0)
-    plan = Plan.of(pretrain, IMAGENET)
+    plan = Schedule.of(pretrain, IMAGENET)
     assert plan.peak_learning_rate == pytest.approx(2.4e-3)
     assert (plan.steps_per_epoch, plan.total_steps, plan.warmup_steps) == (312, 1600 * 312, 40 * 312)
 
@@ -191,7 +191,7 @@ def test_fine_tuning_on_imagenet_is_that_of_the_paper(i, size):
     assert (finetune.ema_decay, finetune.head_init_scale) == (0.9999, 0.001)
     assert (finetune.beta_1, finetune.beta_2, finetune.min_learning_rate) == (0.9, 0.999, 1e-6)
     assert (config.data.test_split, config.data.validation_share) == ("validation", 0)
-    assert Plan.of(finetune, IMAGENET).peak_learning_rate == pytest.approx(PEAK[i])
+    assert Schedule.of(finetune, IMAGENET).peak_learning_rate == pytest.approx(PEAK[i])
 
 
 @pytest.mark.parametrize("stem", ["imagenet_pretrain", "imagenet_finetune"])

@@ -15,13 +15,13 @@ import sys
 import tempfile
 import time
 
-from experiments.training import job
+from experiments.training import run
 from tests.launch.forked import run_as_main
 
 
 def send_signal_at(step, number):
     """Makes this process send itself a signal when it has taken so many steps."""
-    make_training_step = job.make_training_step
+    make_training_step = run.make_training_step
 
     def make(*arguments):
         training_step, taken = make_training_step(*arguments), 0
@@ -35,7 +35,7 @@ def send_signal_at(step, number):
 
         return counted
 
-    job.make_training_step = make
+    run.make_training_step = make
 
 
 def start(worker):

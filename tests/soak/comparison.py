@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.training.checkpoint_files import CheckpointFiles
+from experiments.training.checkpoint import CheckpointFiles
 from experiments.training.segments import ENVIRONMENT
 from experiments.training.tracking import METRICS
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from experiments.training.checkpoint_files import FOLDER, CheckpointFiles
+from experiments.training.checkpoint import FOLDER, CheckpointFiles
 from experiments.training.tracking import METRICS
 
 STEPS, EVERY, KEEP = 80, 5, 3

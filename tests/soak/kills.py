@@ -7,7 +7,7 @@ import pathlib
 import signal
 import time
 
-from experiments.training.checkpoint_files import CHECKSUMS, CheckpointFiles
+from experiments.training.checkpoint import CHECKSUMS, CheckpointFiles
 from tests.soak.process import Attempt, EndedEarlyError, changed_at
 
 # Moments: after a step; before the first step of a process; while a checkpoint is written; the same, but of the

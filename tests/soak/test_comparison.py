@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.training.checkpoint_files import CheckpointFiles
+from experiments.training.checkpoint import CheckpointFiles
 from tests.soak.comparison import compare_runs
 
 VALUES = np.array([[1.0], [2.0]], "float32")

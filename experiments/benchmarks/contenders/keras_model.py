@@ -4,7 +4,7 @@ import keras
 
 from experiments.models import make_fcmae
 from experiments.optim.adamw import make_adamw
-from experiments.training.plan import Plan
+from experiments.training.schedule import Schedule
 
 BATCHES_PER_EPOCH = 100  # shapes the learning rate, which no step takes longer for
 
@@ -20,7 +20,7 @@ def make_model_and_optimizer(settings, ratio, execution):
     config = settings.config(ratio, execution)
     keras.utils.set_random_seed(config.seed)
     model = make_fcmae(config, settings.policy)
-    plan = Plan.of(config.pretrain, BATCHES_PER_EPOCH * settings.batch_size)
+    plan = Schedule.of(config.pretrain, BATCHES_PER_EPOCH * settings.batch_size)
     return model, make_adamw(model.trainable_variables, config.pretrain, plan)
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from experiments.benchmarks.contenders.form import Contender, random_batch, random_matrices
 from experiments.benchmarks.contenders.keras_model import example_losses, make_model_and_optimizer
-from experiments.training.distribution import make_strategy
+from experiments.training.distributed.strategy import make_strategy
 from experiments.training.step import make_training_step
 
 

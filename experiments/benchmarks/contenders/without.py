@@ -27,8 +27,8 @@ def _compiled_chains():
 
 def _fused_adamw():
     """Adam's step is that of Keras."""
+    from experiments.optim.adamw import LayerwiseAdamW
     from experiments.optim.fused_adamw import FusedAdamW
-    from experiments.optim.layerwise_adamw import LayerwiseAdamW
 
     FusedAdamW.adam_step = LayerwiseAdamW.adam_step
 

@@ -13,7 +13,7 @@ from experiments.evaluation.classification import Predictions, TopOne
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss
-from experiments.training.distribution import make_strategy
+from experiments.training.distributed.strategy import make_strategy
 from tests import references
 from tests.experiments.images import encode, write
 from tests.small_models import parts_of, randomize, small_fcmae, variables_of

@@ -7,8 +7,8 @@ from keras import Variable
 from experiments.config import FinetuneConfig, PretrainConfig
 from experiments.models import make_classifier, make_fcmae
 from experiments.optim.adamw import make_adamw
-from experiments.optim.rules import rule_table
-from experiments.training.plan import Plan
+from experiments.optim.param_groups import rule_table
+from experiments.training.schedule import Schedule
 from tests.experiments.optim.test_schedules import reference as rate_at
 from tests.experiments.tiny import tiny_config
 
@@ -41,7 +41,7 @@ def reference(values, gradients, decays, rates, training):
 )
 def test_adamw_equals_the_reference_over_several_steps(training, size):
     rng = np.random.default_rng(0)
-    plan = Plan(steps_per_epoch=4, total_steps=12, warmup_steps=3, peak_learning_rate=0.02)
+    plan = Schedule(steps_per_epoch=4, total_steps=12, warmup_steps=3, peak_learning_rate=0.02)
     names, shapes = ("kernel", "bias", "gamma"), ((3, 4), (4,), (1, 4))
     start = [rng.normal(size=shape).astype("float32") for shape in shapes]
     variables = [Variable(value, name=name) for value, name in zip(start, names)]
@@ -75,7 +75,7 @@ def test_every_variable_has_a_row_and_only_kernels_decay(model):
 
 def test_a_step_without_gradient_shrinks_the_kernels_alone(model):
     training = PretrainConfig(weight_decay=0.5)
-    plan = Plan(steps_per_epoch=1, total_steps=10**9, warmup_steps=0, peak_learning_rate=0.1)
+    plan = Schedule(steps_per_epoch=1, total_steps=10**9, warmup_steps=0, peak_learning_rate=0.1)
     variables = model.trainable_variables
     for variable in variables:
         variable.assign(np.ones(variable.shape, "float32"))
@@ -91,7 +91,7 @@ def test_a_variable_that_no_rule_matches_raises():
     with pytest.raises(ValueError, match="No rule says how temperature is optimised"):
         rule_table([variable])
     with pytest.raises(ValueError, match="No rule says how temperature is optimised"):
-        make_adamw([variable], PretrainConfig(), Plan(1, 10, 0, 0.1))
+        make_adamw([variable], PretrainConfig(), Schedule(1, 10, 0, 0.1))
 
 
 def test_the_first_rule_that_matches_counts():

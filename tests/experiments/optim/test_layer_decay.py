@@ -8,11 +8,9 @@ from keras import Variable
 
 from convnext import ConvNeXtV2
 from experiments.config import FinetuneConfig
-from experiments.optim.adamw import make_adamw
-from experiments.optim.layer_decay import LayerDecay
-from experiments.optim.layerwise_adamw import LayerwiseAdamW
-from experiments.optim.rules import rule_table
-from experiments.training.plan import Plan
+from experiments.optim.adamw import LayerwiseAdamW, make_adamw
+from experiments.optim.param_groups import LayerDecay, rule_table
+from experiments.training.schedule import Schedule
 from tests.small_models import no_values
 
 
@@ -121,7 +119,7 @@ def numpy_adamw(value, gradients, rates, training, decays):
 def test_steps_move_every_variable_by_its_own_rate_and_decay(backend, monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: backend)
     training = FinetuneConfig(weight_decay=0.5, min_learning_rate=1e-3)
-    plan = Plan(steps_per_epoch=2, total_steps=4, warmup_steps=0, peak_learning_rate=0.1)
+    plan = Schedule(steps_per_epoch=2, total_steps=4, warmup_steps=0, peak_learning_rate=0.1)
     rng = np.random.default_rng(0)
     values = [rng.normal(size=(3, 2)).astype("float32") for _ in PATHS]
     gradients = rng.normal(size=(3, len(PATHS), 3, 2)).astype("float32")

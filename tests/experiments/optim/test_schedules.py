@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.optim.schedules import warmup_cosine
+from experiments.optim.adamw import warmup_cosine
 
 
 def reference(step, peak, total, warmup, final):

@@ -4,7 +4,7 @@ import pytest
 
 from experiments.studies.budgets import LADDER, Length
 from experiments.studies.rates import Arm, Choice, rate_beyond
-from experiments.training.plan import Plan
+from experiments.training.schedule import Schedule
 from experiments.training.workdir import write_json
 from tests.experiments.tiny import tiny_config
 
@@ -68,7 +68,7 @@ def test_a_search_goes_on_beyond_an_edge_as_often_as_it_may(tmp_path):
 def test_a_run_has_the_rate_labels_and_length_of_its_arm_and_leaves_the_test_images_alone(tmp_path):
     trial = next(iter(arm_of(tmp_path).searching()))
     training = trial.config.finetune
-    plan = Plan.of(training, 100)
+    plan = Schedule.of(training, 100)
     assert plan.peak_learning_rate == pytest.approx(3e-4)
     assert (plan.total_steps, plan.warmup_steps) == (40, 4)
     assert (training.labels, training.batch_size, training.report_test) == ("100", 20, False)

@@ -10,7 +10,7 @@ from experiments.errors import Interrupted, RunError, UserError
 from experiments.studies import run as studies
 from experiments.studies import trials
 from experiments.studies.budgets import Budget, Length
-from experiments.training.plan import Plan
+from experiments.training.schedule import Schedule
 from experiments.training.workdir import read_json, write_json
 from tests.experiments.tiny import Lines, change, tiny_config
 
@@ -49,7 +49,7 @@ class Pretence:
         if len(self.runs) + 1 == self._stop_at:
             self.runs.append(str(workdir.relative_to(self._root)))
             raise Interrupted("Stopped.")
-        rate = Plan.of(config.finetune, 20).peak_learning_rate
+        rate = Schedule.of(config.finetune, 20).peak_learning_rate
         self._write(workdir / "summary.json", validation_top1=50 + 1000 * rate * (1 if config.pretrained else -1))
 
     def _write(self, path, **values):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.errors import RunError
-from experiments.training.checkpoints import Checkpoints
+from experiments.training.checkpoint import Checkpoints
 from tests.fuzz import damaged, fuzzed
 
 STEPS = (2, 4)

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from experiments.data.mixture import mix
 from experiments.data.pipeline import endless_examples
 from experiments.data.source import MemorySplit, Source, StreamSplit
 from experiments.errors import RunError
-from experiments.training.divergence import Divergence
+from experiments.training.guards import Divergence
 from experiments.training.tracking import read_metrics
 from tests.experiments.images import encode, gradient, write
 from tests.experiments.tiny import Lines, change, picture_config
@@ -51,7 +52,15 @@ def stop_of(check, *arguments):
 
 
 def test_the_first_step_of_the_window_whose_loss_is_not_finite_is_named(tmp_path):
-    divergence = Divergence(tmp_path, MEMORY, [], BATCH, COUNT // BATCH, SEED)
+    run = types.SimpleNamespace(
+        workdir=tmp_path,
+        split=MEMORY,
+        model=types.SimpleNamespace(trainable_variables=[]),
+        training=types.SimpleNamespace(batch_size=BATCH),
+        schedule=types.SimpleNamespace(steps_per_epoch=COUNT // BATCH),
+        config=types.SimpleNamespace(seed=SEED),
+    )
+    divergence = Divergence(run)
     divergence.check_losses([1.0, 2.0], 6, None)
     assert not list(tmp_path.iterdir())
     message = stop_of(divergence.check_losses, [1.0, math.inf, math.nan, 3.0], 9, lambda: "ckpt-5 is good")
@@ -60,7 +69,7 @@ def test_the_first_step_of_the_window_whose_loss_is_not_finite_is_named(tmp_path
     assert (record["step"], record["loss"]) == (7, "inf")
     assert [(batch["step"], batch["epoch"]) for batch in record["batches"]] == [(6, 1), (7, 1)]
     assert [example["position"] for example in record["batches"][1]["examples"]] == [4, 5, 6, 7]
-    Divergence(tmp_path, MEMORY, [], BATCH, COUNT // BATCH, SEED)  # of the next attempt
+    Divergence(run)  # of the next attempt
     assert not list(tmp_path.iterdir())
 
 
@@ -98,13 +107,13 @@ def test_weights_that_are_not_finite_are_not_saved(pictures, tmp_path, monkeypat
     """The loss at the step is finite; only its gradient is not."""
 
     def break_weights(strategy, model, *arguments):
-        def step(batch):
+        def step(batch, question):
             model.trainable_variables[0].assign(model.trainable_variables[0] * np.nan)
             return {"loss": tf.constant(0.5), "unreadable": tf.constant(0.0)}
 
         return step
 
-    monkeypatch.setattr("experiments.training.job.make_training_step", break_weights)
+    monkeypatch.setattr("experiments.training.run.make_training_step", break_weights)
     config = picture_config(pictures, log_every=100, checkpoint_every=1)
     message = stop_of(finetune.run, config, tmp_path, "auto", Lines())
     assert "kernel is not finite after step 1, whose loss is 0.5; there is no checkpoint yet" in message

@@ -15,9 +15,9 @@ import pytest
 from experiments import finetune, pretrain
 from experiments.errors import Interrupted
 from experiments.io import replacing
-from experiments.training import workers
-from experiments.training.interruption import Interruption, stopping_at_once
-from experiments.training.meeting import meet
+from experiments.training.distributed import workers
+from experiments.training.distributed.rendezvous import meet
+from experiments.training.guards import Interruption, stopping_at_once
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.ports import free_ports
@@ -140,8 +140,8 @@ def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_writte
     def stop(*_):
         os.kill(os.getpid(), signal.SIGINT)
 
-    def stop_while_writing(job, validation):
-        with replacing(job.workdir / "classifier.keras") as path:
+    def stop_while_writing(task, run):
+        with replacing(run.workdir / "classifier.keras") as path:
             path.write_bytes(b"half")
             stop()
 
@@ -156,7 +156,7 @@ def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_writte
         finetune.run(config, workdir, say=Lines())
     at_step(0, stop)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
-        patch.setattr(finetune, "evaluate_and_save", stop_while_writing)
+        patch.setattr(finetune.Finetuning, "finish", stop_while_writing)
         finetune.run(config, workdir, say=Lines())
     assert not {"classifier.keras", "summary.json", "run.lock"} & set(os.listdir(workdir))
     assert [path for path in workdir.rglob(".*")] == []

@@ -1,12 +1,16 @@
 """When the loop writes checkpoints, and which time it counts as training."""
 
+import types
+
 import keras
 import pytest
 
 from experiments import finetune, pretrain
-from experiments.training import job, loop, pictures
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.loop import Course, train
+from experiments.config import Config
+from experiments.training import loop, pictures, run
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.loop import train
+from experiments.training.schedule import Schedule
 from experiments.training.tracking import read_metrics
 from tests.experiments.tiny import Lines, tiny_config
 
@@ -51,6 +55,21 @@ class NotInterrupted:
 
     def release(self): ...
 
+    def question(self): ...
+
+    def take_answer(self, answer): ...
+
+
+def fake_run(checkpoint_every, checkpoint_minutes=0.0):
+    """What the loop needs of a `Run`: 14 steps of 2 images, 7 an epoch."""
+    return types.SimpleNamespace(
+        start_step=0,
+        schedule=Schedule(steps_per_epoch=7, total_steps=14, warmup_steps=0, peak_learning_rate=1.0),
+        training=types.SimpleNamespace(batch_size=2),
+        config=Config(log_every=3, checkpoint_every=checkpoint_every, checkpoint_minutes=checkpoint_minutes),
+        workers=types.SimpleNamespace(is_chief=True),
+    )
+
 
 @pytest.mark.parametrize(
     ("every", "minutes", "steps"),
@@ -66,12 +85,12 @@ def test_checkpoints_come_by_steps_and_by_minutes(monkeypatch, every, minutes, s
     clock = Clock()
     monkeypatch.setattr(loop, "time", clock)
 
-    def step(batch):
+    def step(batch, question):
         clock.seconds += 31.0
         return {"loss": 1.0 + batch, "unreadable": 0.0}
 
     saved = Saved(clock, seconds=200.0)
-    train(step, range(14), Course(0, 14, 7, 2, 3, every, minutes), [], saved, NotInterrupted(), Sound())
+    train(fake_run(every, minutes), step, range(14), [], saved, NotInterrupted(), Sound())
     assert saved == steps
 
 
@@ -82,7 +101,7 @@ class Device:
         self._clock, self._seconds = clock, seconds
         self.steps, self._waiting, self.read_at = 0, 0, []
 
-    def step(self, batch):
+    def step(self, batch, question):
         self.steps += 1
         self._waiting += 1
         return {"loss": Later(self), "unreadable": 0.0}
@@ -133,8 +152,7 @@ def test_the_rate_is_that_of_the_steps_alone_and_the_device_is_waited_for_only_w
     monkeypatch.setattr(loop, "time", clock)
     device, rates = Device(clock, seconds=4.0), Rates()
     callbacks = [SlowEvaluation(clock, device), rates]
-    course = Course(0, 14, 7, batch_size=2, log_every=3, checkpoint_every=4)
-    train(device.step, range(14), course, callbacks, Saved(clock, seconds=200.0), NotInterrupted(), Sound())
+    train(fake_run(4), device.step, range(14), callbacks, Saved(clock, seconds=200.0), NotInterrupted(), Sound())
     assert rates.found == {step: pytest.approx(2 / 4.0) for step in (3, 6, 9, 12, 14)}
     assert device.read_at == [2, 3, 4, 6, 8, 9, 12, 14]
 
@@ -151,8 +169,8 @@ def test_the_rate_of_a_run_leaves_out_evaluation_probes_pictures_and_checkpoints
 
         return with_delay
 
-    make_training_step = job.make_training_step
-    monkeypatch.setattr(job, "make_training_step", lambda *parts: slow(make_training_step(*parts), 0.5))
+    make_training_step = run.make_training_step
+    monkeypatch.setattr(run, "make_training_step", lambda *parts: slow(make_training_step(*parts), 0.5))
     monkeypatch.setattr(pretrain, "ReconstructionLoss", lambda *arguments: slow(lambda: 1.0))
     monkeypatch.setattr(finetune, "TopOne", lambda *arguments: slow(lambda: 50.0))
     monkeypatch.setattr("experiments.training.probing.FrozenProbes.__call__", slow(lambda *arguments: {"knn": 50.0}))

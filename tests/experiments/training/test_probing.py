@@ -16,10 +16,12 @@ from experiments.errors import Interrupted, UserError
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_encoder
-from experiments.training import job, tracking
 from experiments.training import pictures as drawing
-from experiments.training.plan import Plan
-from experiments.training.probing import LogOnce, probing_steps
+from experiments.training import run, tracking
+from experiments.training.callbacks import LogOnce
+from experiments.training.probing import probing_steps
+from experiments.training.run import Run
+from experiments.training.schedule import Schedule
 from experiments.training.tracking import Tracker, read_metrics
 from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 
@@ -66,24 +68,24 @@ def runs(tmp_path_factory, source):
         patch.setattr(pretrain, "ReconstructionLoss", lambda *arguments: lambda: 0.0)  # takes its time
         patch.setattr(drawing, "draw_curves", lambda workdir: None)
         plain = pretrain.run(PLAIN, root / "plain", say=Lines())
-        make_training_step = job.make_training_step
+        make_training_step = run.make_training_step
 
         def make(*arguments, **keywords):
             step = make_training_step(*arguments, **keywords)
             taken = []
 
-            def counted(batch):
+            def counted(*arguments):
                 taken.append(1)
                 if len(taken) == 3:
                     os.kill(os.getpid(), signal.SIGTERM)
-                return step(batch)
+                return step(*arguments)
 
             return counted
 
-        patch.setattr(job, "make_training_step", make)
+        patch.setattr(run, "make_training_step", make)
         with pytest.raises(Interrupted, match="Stopped at step 3 of 5"):
             pretrain.run(PROBED, root / "probed", say=Lines())
-        patch.setattr(job, "make_training_step", make_training_step)
+        patch.setattr(run, "make_training_step", make_training_step)
         probed = pretrain.run(PROBED, root / "probed", say=Lines())
     return {"plain": (root / "plain", plain), "probed": (root / "probed", probed)}
 
@@ -131,7 +133,7 @@ def test_figures_are_those_of_the_encoder_and_of_the_one_that_the_seed_gives(run
 
 def test_a_person_sees_what_is_probed_on(runs, source, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "open_source", lambda data: source)
-    monkeypatch.setattr(pretrain, "run_job", None)  # is not reached
+    monkeypatch.setattr(Run, "restore", None)  # is not reached
     lines = Lines()
     with pytest.raises(TypeError):
         pretrain.run(change(PROBED, "pretrain", probe_images=20), tmp_path, say=lines)
@@ -158,7 +160,7 @@ def test_images_that_cannot_be_probed_on_are_refused_before_the_run(pictures, tm
     [(1, 3, [4, 8, 12]), (2, 3, [8, 12]), (2, 4, [8, 16]), (5, 3, [12]), (3, 2.5, [10])],
 )
 def test_the_steps_of_the_probes(every, epochs, expected):
-    assert probing_steps(every, Plan(4, int(4 * epochs), 0, 0.1)) == expected
+    assert probing_steps(every, Schedule(4, int(4 * epochs), 0, 0.1)) == expected
 
 
 class Recorder:

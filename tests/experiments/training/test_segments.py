@@ -14,11 +14,12 @@ from experiments.training.workdir import read_json
 
 
 @pytest.fixture
-def job(tmp_path):
-    """What a segment needs of a `Job`."""
+def run(tmp_path):
+    """What a segment needs of a `Run`."""
     return types.SimpleNamespace(
         workdir=tmp_path,
-        plan=types.SimpleNamespace(total_steps=30),
+        start_step=0,
+        schedule=types.SimpleNamespace(total_steps=30),
         split=types.SimpleNamespace(num_examples=7),
         workers=types.SimpleNamespace(strategy=tf.distribute.get_strategy(), count=1),
         model=keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]),
@@ -30,43 +31,45 @@ def devices(monkeypatch):
     monkeypatch.setattr(segments, "describe_devices", lambda strategy, num_workers: "1 x CPU")
 
 
-def recorded(job):
-    return read_json(job.workdir / "environment.json")["segments"]
+def recorded(run):
+    return read_json(run.workdir / "environment.json")["segments"]
 
 
-def test_each_start_adds_a_segment(job):
-    first = RecordSegment(job, 0)
+def test_each_start_adds_a_segment(run):
+    first = RecordSegment(run)
     first.on_train_begin()
-    assert recorded(job)[0]["ended"] is None
+    assert recorded(run)[0]["ended"] is None
     first.on_train_batch_end(12)
     first.on_train_end()
-    second = RecordSegment(job, 12)
+    run.start_step = 12
+    second = RecordSegment(run)
     second.on_train_begin()
-    assert [(one["from_step"], one["to_step"]) for one in recorded(job)] == [(0, 12), (12, 12)]
-    assert recorded(job)[0]["ended"] >= recorded(job)[0]["started"] and recorded(job)[1]["ended"] is None
+    assert [(one["from_step"], one["to_step"]) for one in recorded(run)] == [(0, 12), (12, 12)]
+    assert recorded(run)[0]["ended"] >= recorded(run)[0]["started"] and recorded(run)[1]["ended"] is None
     facts = circumstances()
-    for one in recorded(job):
+    for one in recorded(run):
         assert {name: one[name] for name in ("hardware", "versions", "commit")}.items() <= facts.items()
         assert (one["command"], one["images"], one["total_steps"]) == (command_line(), 7, 30)
 
 
-def test_a_run_is_seen_now_and_then(job, monkeypatch):
-    segment = RecordSegment(job, 0)
+def test_a_run_is_seen_now_and_then(run, monkeypatch):
+    segment = RecordSegment(run)
     segment.on_train_begin()
     segment.on_train_batch_end(5, {"loss": 1.0})
-    assert recorded(job)[0]["to_step"] == 0
+    assert recorded(run)[0]["to_step"] == 0
     monkeypatch.setattr(segments, "SECONDS_BETWEEN_WRITES", 0)
     segment.on_train_batch_end(6)
-    assert recorded(job)[0]["to_step"] == 0  # metrics are logged at other steps
+    assert recorded(run)[0]["to_step"] == 0  # metrics are logged at other steps
     segment.on_train_batch_end(10, {"loss": 1.0})
-    assert recorded(job)[0]["to_step"] == 10
+    assert recorded(run)[0]["to_step"] == 10
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"segments": 3}'])
-def test_a_damaged_record_is_begun_anew(job, content):
-    (job.workdir / "environment.json").write_text(content)
-    RecordSegment(job, 3).on_train_begin()
-    assert [one["from_step"] for one in recorded(job)] == [3]
+def test_a_damaged_record_is_begun_anew(run, content):
+    (run.workdir / "environment.json").write_text(content)
+    run.start_step = 3
+    RecordSegment(run).on_train_begin()
+    assert [one["from_step"] for one in recorded(run)] == [3]
 
 
 def test_the_command_is_what_one_would_type(monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from experiments.config import Config
-from experiments.training.distribution import make_strategy
+from experiments.training.distributed.strategy import make_strategy
 from experiments.training.step import make_training_step
 
 INPUTS = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")

@@ -8,8 +8,8 @@ REFERENCE_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """The course of a run.
+class Schedule:
+    """Number of steps and rates of a run.
 
     Args:
         steps_per_epoch: optimizer steps of an epoch; what is left of an epoch after whole batches is not seen.
@@ -25,7 +25,7 @@ class Plan:
 
     @classmethod
     def of(cls, training, num_examples):
-        """Makes the plan.
+        """Computes the schedule.
 
         Args:
             training: a `TrainingConfig`.

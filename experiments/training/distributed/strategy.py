@@ -1,4 +1,4 @@
-"""Devices: which there are, how a run spreads over them, and in which precision they compute."""
+"""Devices: which there are, how a run and its batches are spread over them, and in which precision they compute."""
 
 import faulthandler
 import functools
@@ -6,8 +6,10 @@ import os
 import signal
 import threading
 
+import numpy as np
 import tensorflow as tf
 
+from experiments.data.pipeline import training_batches
 from experiments.errors import RunError, UserError
 from experiments.io import reason
 
@@ -125,3 +127,68 @@ def describe_devices(strategy, num_workers=1):
     names = [tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices]
     workers = f"{num_workers} workers x " if num_workers > 1 else ""
     return f"{workers}{len(names)} x {names[0]}" + (", mirrored" if num_workers * len(names) > 1 else "")
+
+
+def distribute_batches(strategy, split, preparation, batch_size, *arguments):
+    """Returns the batches of `training_batches`, each divided among all devices.
+
+    Each worker reads the share of a batch that its own devices work on.
+
+    Args:
+        strategy: the `tf.distribute.Strategy`.
+        split: the examples.
+        preparation: a `Preparation`.
+        batch_size: images of a batch, over all devices.
+        *arguments: of `training_batches`, from `seed` to `mixing`.
+
+    Raises:
+        UserError: if the workers cannot share the batches.
+    """
+    size = batch_size // strategy.num_replicas_in_sync
+
+    def of_worker(context):
+        reader, num_readers = context.input_pipeline_id, context.num_input_pipelines
+        batches = training_batches(split, preparation, batch_size, *arguments, reader=reader, num_readers=num_readers)
+        devices = strategy.num_replicas_in_sync // num_readers
+        if devices > 1:
+            batches = batches.rebatch(size, drop_remainder=True).prefetch(devices)
+        # Workers would ask each other in every step whether one is at its end.
+        return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+    return strategy.distribute_datasets_from_function(of_worker)
+
+
+STRIDE = 0x9E3779B9  # odd, so that all replicas have a seed of their own
+
+
+def generator_states(model):
+    """Returns the states of a model's generators of random numbers, `tf.Variable`s `(2,)`: seed and count."""
+    return [variable.value for variable in model.variables if "seed_generator" in variable.path]
+
+
+def per_replica_seeds(strategy, model):
+    """Gives the generators of every replica a seed of their own.
+
+    All copies of a state have to be the same before: call it once, when a run has chosen what it starts from. The first
+    replica keeps its seed; a checkpoint holds its state, from which those of all others follow again.
+
+    Args:
+        strategy: the `tf.distribute.Strategy` that the model was made in.
+        model: the model.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    states = generator_states(model)
+    seeds_and_counts = [np.asarray(state.numpy()).tolist() for state in states]
+
+    @tf.function
+    def separate():
+        def of_replica():
+            index = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
+            for state, (seed, count) in zip(states, seeds_and_counts):
+                own = (seed + index * STRIDE) % 2**32
+                state.assign(tf.cast(tf.stack([own, count]), state.dtype))
+
+        strategy.run(of_replica)
+
+    separate()

@@ -1,7 +1,7 @@
-"""Workers wait for each other before TensorFlow does, which would wait for an hour without a word.
+"""Workers wait for each other before TensorFlow does, which would wait for an hour without a message.
 
-The chief listens at its own address until every other worker has said who it is and what it is about to run; then all
-go on, and TensorFlow takes over the port. Whoever waits in vain says for whom.
+The chief listens at its own address until every other worker has connected and sent what it is about to run; then all
+go on, and TensorFlow takes over the port. After a timeout, the error names the workers that are missing.
 """
 
 import json

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from experiments.config import Config
-from experiments.training.averaging import AveragedWeights
-from experiments.training.distribution import make_strategy
+from experiments.training.distributed.strategy import make_strategy
+from experiments.training.ema import AveragedWeights
 from experiments.training.step import make_training_step
 
 DECAY, STEPS = 0.8, 5

@@ -7,9 +7,8 @@ import tensorflow as tf
 
 from convnext.layers import StochasticDepth
 from experiments.config import Config
-from experiments.training.checkpoints import Checkpoints
-from experiments.training.distribution import make_strategy
-from experiments.training.replica_draws import generator_states, separate_draws
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.distributed.strategy import generator_states, make_strategy, per_replica_seeds
 
 IMAGES = 64
 
@@ -42,7 +41,7 @@ class Draws:
 def test_replicas_draw_other_numbers(tmp_path):
     one, two = (Draws(replicas, tmp_path) for replicas in (1, 2))
     for draws in (one, two):
-        separate_draws(draws.strategy, draws.model)
+        per_replica_seeds(draws.strategy, draws.model)
     for _ in range(3):
         (alone,), (first, second) = one.step(), two.step()
         np.testing.assert_array_equal(first, alone)
@@ -59,14 +58,14 @@ def test_without_it_they_draw_the_same(tmp_path):
 
 def test_draws_go_on_from_a_checkpoint(tmp_path):
     draws = Draws(2, tmp_path)
-    separate_draws(draws.strategy, draws.model)
+    per_replica_seeds(draws.strategy, draws.model)
     draws.step()
     draws.checkpoints.save(1)
     expected = [draws.step() for _ in range(2)]
 
     again = Draws(2, tmp_path)
     assert again.checkpoints.restore()[0] == 1
-    separate_draws(again.strategy, again.model)
+    per_replica_seeds(again.strategy, again.model)
     for values in expected:
         np.testing.assert_array_equal(again.step(), values)
 
@@ -76,6 +75,6 @@ def test_the_first_replica_keeps_its_state(tmp_path, replicas):
     draws = Draws(replicas, tmp_path)
     before = [state.numpy() for state in generator_states(draws.model)]
     assert len(before) == 2
-    separate_draws(draws.strategy, draws.model)
+    per_replica_seeds(draws.strategy, draws.model)
     for state, value in zip(generator_states(draws.model), before):
         np.testing.assert_array_equal(state.numpy(), value)

@@ -1,5 +1,6 @@
 """The part of one process in a run: alone, or as one worker of several."""
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -11,13 +12,17 @@ import tensorflow as tf
 
 from experiments.errors import Interrupted, RunError, UserError
 from experiments.io import FAULTS, as_path
-from experiments.training.agreement import Agreement
-from experiments.training.checkpoint_files import CheckpointFiles
-from experiments.training.cluster import Cluster, find_cluster
-from experiments.training.distribution import SECONDS_TO_CONNECT, local_devices, make_strategy, multiworker_strategy
-from experiments.training.interruption import TOO_LATE
-from experiments.training.meeting import meet
-from experiments.training.watch import Watch
+from experiments.training.checkpoint import CheckpointFiles
+from experiments.training.distributed.cluster import Cluster, find_cluster
+from experiments.training.distributed.heartbeat import Heartbeat
+from experiments.training.distributed.rendezvous import meet
+from experiments.training.distributed.strategy import (
+    SECONDS_TO_CONNECT,
+    local_devices,
+    make_strategy,
+    multiworker_strategy,
+)
+from experiments.training.guards import TOO_LATE
 from experiments.training.workdir import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -32,12 +37,12 @@ class Workers:
     Args:
         strategy: the `tf.distribute.Strategy` over the devices of all.
         cluster: the `Cluster`; None for a process that works alone.
-        watch: the `Watch` over the other workers; None for a process that works alone.
+        heartbeat: the `Heartbeat` over the other workers; None for a process that works alone.
     """
 
     strategy: tf.distribute.Strategy
     cluster: Cluster | None = None
-    watch: Watch | None = None
+    heartbeat: Heartbeat | None = None
 
     @property
     def is_chief(self):
@@ -49,19 +54,17 @@ class Workers:
         """Number of workers."""
         return len(self.cluster.addresses) if self.cluster else 1
 
-    def stopping(self, interruption, training_step):
-        """Returns what a run is stopped by, and the training step that goes with it.
+    def stop_request(self, interruption):
+        """Returns what tells the steps to stop: the signals of this process, or what all workers agree on.
 
         Args:
             interruption: the `Interruption` of this process.
-            training_step: of `make_training_step`.
         """
         if not self.cluster:
-            return interruption, training_step
+            return interruption
         # The others leave at once, while the chief still saves. One that is slow may find the chief gone by then.
-        calls = (_nothing, self.watch.end) if self.is_chief else (self.watch.let_chief_leave, _nothing)
-        agreement = Agreement(interruption, *calls)
-        return agreement, agreement.asking(training_step)
+        calls = (_nothing, self.heartbeat.end) if self.is_chief else (self.heartbeat.let_chief_leave, _nothing)
+        return Agreement(interruption, *calls)
 
     def check_same(self, **numbers):
         """Makes sure that all workers have come to the same numbers.
@@ -105,9 +108,9 @@ class Workers:
 
     def _part(self):
         if self.cluster and self.is_chief:
-            self.watch.end()
+            self.heartbeat.end()
         elif self.cluster:
-            self.watch.only_chief()
+            self.heartbeat.only_chief()
 
     def wait_for_summary(self, workdir):
         """Waits until the chief has finished the run, which evaluates and writes alone.
@@ -117,10 +120,10 @@ class Workers:
         """
         gone_since = None
         while not _exists(workdir / SUMMARY):
-            if self.watch.has_lost:
+            if self.heartbeat.has_lost:
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > SUMMARY_SECONDS:
-                    self.watch.check()
+                    self.heartbeat.check()
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _gathered(self, numbers):
@@ -140,21 +143,21 @@ class Workers:
         return sum(pieces[..., i] << shift for i, shift in enumerate(PIECES))
 
 
-def on_workers(config, task, workdir, say, work):
-    """Does the part of this process in a run.
+@contextlib.contextmanager
+def connected_workers(config, task, workdir, log):
+    """Context in which this process and the other workers of a run are connected.
 
-    With `distribution=multiworker` every worker calls it, with the same arguments. It waits up to `meeting.SECONDS` for
-    the others; one that is lost later ends this one within a minute.
+    With `distribution=multiworker` every worker enters it, with the same arguments, and waits up to
+    `rendezvous.SECONDS` for the others; a worker that is lost later ends this one within a minute.
 
     Args:
         config: the `Config`.
-        task: `pretrain` or `finetune`.
+        task: name of the task, such as `pretrain`.
         workdir: path of the run's folder.
-        say: function that takes a line for the user; the chief alone calls it.
-        work: function of `Workers` and `say` that returns the summary of the run.
+        log: function that takes a line for the user.
 
-    Returns:
-        What `work` returns; None on a worker that is not the chief.
+    Yields:
+        The `Workers`.
 
     Raises:
         RunError: if another worker does not come up or is lost.
@@ -163,16 +166,16 @@ def on_workers(config, task, workdir, say, work):
     cluster = find_cluster() if config.distribution == "multiworker" else None
     if cluster is None or len(cluster.addresses) == 1:
         own = dataclasses.replace(config, distribution="auto") if cluster else config
-        return work(Workers(make_strategy(own)), say)
+        yield Workers(make_strategy(own))
+        return
     settings = json.dumps([task, config.to_dict()], sort_keys=True)
     meet(cluster, {"configuration": zlib.crc32(settings.encode()), "number of devices": len(local_devices(config))})
-    say = say if cluster.is_chief else _silence
-    others = len(cluster.addresses) - 1
-    say(f"connects to {others} more workers; ends after {SECONDS_TO_CONNECT} s if one is gone by now")
+    if cluster.is_chief:
+        others = len(cluster.addresses) - 1
+        log(f"connects to {others} more workers; ends after {SECONDS_TO_CONNECT} s if one is gone by now")
     strategy = multiworker_strategy(cluster)
-    with Watch(cluster, lambda: CheckpointFiles.of(as_path(workdir)).last_good) as watch:
-        summary = work(Workers(strategy, cluster, watch), say)
-    return summary if cluster.is_chief else None
+    with Heartbeat(cluster, lambda: CheckpointFiles.of(as_path(workdir)).last_good) as heartbeat:
+        yield Workers(strategy, cluster, heartbeat)
 
 
 def _exists(path):
@@ -186,5 +189,43 @@ def _exists(path):
 def _nothing(): ...
 
 
-def _silence(line):
-    del line
+# Steps after which an answer is read: it is there by then, so no device has to be waited for.
+DELAY = 4
+
+
+class Agreement:
+    """What an `Interruption` is to one process, for several workers.
+
+    With each step goes the question whether any worker was asked to stop. Its answer is a sum over all workers, and all
+    read it the same number of steps later; so they agree on the step without waiting for the step at work.
+
+    Args:
+        interruption: the `Interruption` of this worker.
+        when_agreed: function without arguments, called when the workers have agreed to stop.
+        when_released: function without arguments, called when the last step that all take part in is done.
+
+    Attributes:
+        requested: whether the workers stop after the current step.
+    """
+
+    def __init__(self, interruption, when_agreed, when_released):
+        self._interruption = interruption
+        self._when_agreed = when_agreed
+        self._when_released = when_released
+        self._answers = collections.deque()
+        self.requested = False
+
+    def release(self):
+        """Called when the last step was read: what follows needs no other worker."""
+        self._when_released()
+
+    def question(self):
+        """Returns what goes into the next training step: whether this worker was asked to stop, 0 or 1."""
+        return tf.constant(float(self._interruption.requested))
+
+    def take_answer(self, answer):
+        """Takes the sum of all workers' questions, a scalar tensor that is read `DELAY` steps later."""
+        self._answers.append(answer)
+        if len(self._answers) > DELAY and float(self._answers.popleft()) > 0.0 and not self.requested:
+            self.requested = True
+            self._when_agreed()

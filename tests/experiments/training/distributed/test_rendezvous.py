@@ -9,8 +9,8 @@ import time
 import pytest
 
 from experiments.errors import RunError, UserError
-from experiments.training.cluster import Cluster
-from experiments.training.meeting import meet
+from experiments.training.distributed.cluster import Cluster
+from experiments.training.distributed.rendezvous import meet
 from tests.experiments.ports import free_ports
 
 GREETING = {"configuration": 7, "number of devices": 2}

@@ -1,6 +1,6 @@
-"""A worker that dies ends the others, in less than a minute and with a message.
+"""The loss of a worker ends the others within a minute, with a message.
 
-TensorFlow notices after a while, in one of several ways, and sometimes not at all. So each worker looks every few
+TensorFlow notices after a while, in one of several ways, and sometimes not at all. So each worker checks every few
 seconds whether the ports of the others, which TensorFlow holds open, still answer. A worker that hangs answers; for
 that TensorFlow has heartbeats of its own.
 """
@@ -33,7 +33,7 @@ COLLECTIVE_ERRORS = (
 )
 
 
-class Watch:
+class Heartbeat:
     """Context in which the loss of another worker ends this one, with a `RunError` or, where the main thread is caught
     in an operation that never ends, by ending the process with exit code 1.
 

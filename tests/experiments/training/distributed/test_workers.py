@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 
-from experiments.training.agreement import DELAY
+from experiments.training.distributed.workers import DELAY
 from experiments.training.tracking import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.ports import free_ports

@@ -6,24 +6,24 @@ import pytest
 
 from experiments.config import FinetuneConfig, PretrainConfig
 from experiments.errors import UserError
-from experiments.training.distribution import check_batch
-from experiments.training.evaluating import evenly_spaced
-from experiments.training.plan import Plan
+from experiments.training.callbacks import evenly_spaced
+from experiments.training.distributed.strategy import check_batch
+from experiments.training.schedule import Schedule
 
 
 @pytest.mark.parametrize(
     ("training", "images", "plan"),
     [
         (PretrainConfig(epochs=10, batch_size=128, base_learning_rate=1e-3, warmup_epochs=2), 1078,
-         Plan(8, 80, 16, 1e-3 * 128 / 256)),
-        (PretrainConfig(epochs=10, batch_size=100, warmup_epochs=0.5), 1000, Plan(10, 100, 5, 1.5e-4 * 100 / 256)),
-        (PretrainConfig(epochs=10, steps=33, batch_size=512, warmup_epochs=0), 1024, Plan(2, 33, 0, 3e-4)),
+         Schedule(8, 80, 16, 1e-3 * 128 / 256)),
+        (PretrainConfig(epochs=10, batch_size=100, warmup_epochs=0.5), 1000, Schedule(10, 100, 5, 1.5e-4 * 100 / 256)),
+        (PretrainConfig(epochs=10, steps=33, batch_size=512, warmup_epochs=0), 1024, Schedule(2, 33, 0, 3e-4)),
         (FinetuneConfig(epochs=3, batch_size=64, base_learning_rate=0.25, warmup_epochs=0), 64,
-         Plan(1, 3, 0, 0.0625)),
+         Schedule(1, 3, 0, 0.0625)),
     ],
 )  # fmt: skip
 def test_the_plan_follows_from_configuration_and_data(training, images, plan):
-    found = Plan.of(training, images)
+    found = Schedule.of(training, images)
     assert (found.steps_per_epoch, found.total_steps, found.warmup_steps) == (
         plan.steps_per_epoch, plan.total_steps, plan.warmup_steps,
     )  # fmt: skip
@@ -35,7 +35,7 @@ def test_a_batch_larger_than_the_data_is_refused(training):
     section = training.section
     message = f"{section}.batch_size=257 is more than the 256 training images: use --config.{section}.batch_size=256"
     with pytest.raises(UserError, match=re.escape(message)):
-        Plan.of(training, 256)
+        Schedule.of(training, 256)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_warmup_as_long_as_the_run_is_refused(arguments, steps, total):
         f"finetune.warmup_epochs={arguments['warmup_epochs']} ({steps} steps) leaves nothing of a run of {total} steps"
     )
     with pytest.raises(UserError, match=re.escape(message)):
-        Plan.of(FinetuneConfig(batch_size=16, **arguments), 64)
+        Schedule.of(FinetuneConfig(batch_size=16, **arguments), 64)
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_a_batch_that_does_not_divide_over_the_devices_names_the_nearest(batch_s
     ],
 )
 def test_events_are_spread_evenly_and_the_last_is_the_end(count, per_epoch, total, steps):
-    assert evenly_spaced(count, Plan(per_epoch, total, 0, 0.1)) == steps
+    assert evenly_spaced(count, Schedule(per_epoch, total, 0, 0.1)) == steps

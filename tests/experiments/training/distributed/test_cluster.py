@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from experiments.config import Config, PretrainConfig
 from experiments.errors import UserError
-from experiments.training.cluster import FIRST_PORT, NUM_PORTS, PORTS_OF_JOB, Cluster, find_cluster
-from experiments.training.distribution import check_batch
+from experiments.training.distributed.cluster import FIRST_PORT, NUM_PORTS, PORTS_OF_JOB, Cluster, find_cluster
+from experiments.training.distributed.strategy import check_batch
 
 
 def tf_config(jobs, kind="worker", index=0):

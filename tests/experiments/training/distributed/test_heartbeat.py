@@ -10,24 +10,24 @@ import pytest
 import tensorflow as tf
 
 from experiments.errors import Interrupted, RunError
-from experiments.training import watch
-from experiments.training.agreement import DELAY, Agreement
-from experiments.training.cluster import Cluster
-from experiments.training.watch import Watch
+from experiments.training.distributed import heartbeat
+from experiments.training.distributed.cluster import Cluster
+from experiments.training.distributed.heartbeat import Heartbeat
+from experiments.training.distributed.workers import DELAY, Agreement
 
 
 @pytest.fixture
 def port(monkeypatch):
     """A server that answers as another worker does; the watch is quick to give it up."""
     for name, value in {"BETWEEN_PROBES": 0.02, "PROBE_TIMEOUT": 0.5, "LOST_AFTER": 0.2, "GRACE": 30.0}.items():
-        monkeypatch.setattr(watch, name, value)
+        monkeypatch.setattr(heartbeat, name, value)
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
 
 def watching(server):
     cluster = Cluster(("127.0.0.1:1", f"127.0.0.1:{server.getsockname()[1]}"), 0)
-    return Watch(cluster, lambda: "the last checkpoint is X"), cluster.name(1)
+    return Heartbeat(cluster, lambda: "the last checkpoint is X"), cluster.name(1)
 
 
 def test_a_worker_that_answers_is_not_lost(port):
@@ -53,7 +53,7 @@ def test_what_tensorflow_raises_becomes_one_line_that_names_the_worker(port, fai
     [("Collective ops is aborted by: /job:worker/replica:0/task:1 hangs (task:0 says)", True), ("Collective", False)],
 )
 def test_a_worker_that_answers_but_hangs_is_named_by_tensorflow(port, monkeypatch, words, named):
-    monkeypatch.setattr(watch, "PROBE_TIMEOUT", 0.01)
+    monkeypatch.setattr(heartbeat, "PROBE_TIMEOUT", 0.01)
     guard, name = watching(port)
     with pytest.raises(RunError, match=re.escape(name if named else "another worker")), guard:
         raise tf.errors.AbortedError(None, None, words)
@@ -61,9 +61,9 @@ def test_a_worker_that_answers_but_hangs_is_named_by_tensorflow(port, monkeypatc
 
 def test_hosts_that_answer_are_not_blamed_for_those_that_do_not(port, monkeypatch):
     """Five hosts let each probe wait for an answer that never comes."""
-    monkeypatch.setattr(watch, "LOST_AFTER", 0.6)
+    monkeypatch.setattr(heartbeat, "LOST_AFTER", 0.6)
     cluster = Cluster(tuple(f"host{i}:1" for i in range(7)), 0)
-    guard = Watch(cluster, lambda: "the last checkpoint is X")
+    guard = Heartbeat(cluster, lambda: "the last checkpoint is X")
 
     def answers(index):
         if index == 6:
@@ -116,7 +116,7 @@ def end_of_a_stuck_process(guard, errors):
 def test_a_process_that_is_stuck_is_ended_with_code_1(port, monkeypatch, tmp_path):
     guard, name = watching(port)
     port.close()
-    monkeypatch.setattr(watch, "GRACE", 0.1)
+    monkeypatch.setattr(heartbeat, "GRACE", 0.1)
     assert end_of_a_stuck_process(guard, tmp_path / "errors") == 1
     (line,) = (tmp_path / "errors").read_text().splitlines()
     assert line.startswith(f"error: The connection to {name} is lost; the last checkpoint is X.")
@@ -131,7 +131,7 @@ def test_when_all_stop_a_chief_that_is_gone_is_no_error(port, monkeypatch, tmp_p
 
     guard, _ = watching(port)
     port.close()
-    monkeypatch.setattr(watch, "GRACE", 0.1)
+    monkeypatch.setattr(heartbeat, "GRACE", 0.1)
     guard.let_chief_leave()
     assert end_of_a_stuck_process(guard, tmp_path / "errors") == 0
     assert (tmp_path / "errors").read_text().startswith("Stopped with the other workers;")
@@ -152,16 +152,12 @@ def test_workers_agree_on_the_step_after_which_they_stop(asked):
         for i, request in enumerate(requests)
     ]
 
-    def answers(batch, request):
-        total = float(request) + sum(float(other.requested) for other in requests if other is not requests[batch])
-        return {"loss": tf.constant(1.0), "requests": tf.constant(total)}
-
-    steps = [agreement.asking(answers) for agreement in agreements]
     stopped = []
     for step in range(10):
         requests[asked].requested = step >= 3
-        for i in (0, 1):
-            assert set(steps[i](i)) == {"loss"}
+        total = sum(agreement.question() for agreement in agreements)
+        for agreement in agreements:
+            agreement.take_answer(total)
         stopped.append([agreement.requested for agreement in agreements])
     assert stopped == [[False] * 2] * (3 + DELAY) + [[True] * 2] * (7 - DELAY)
     assert agreed == [0, 1] and told == []

@@ -8,7 +8,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from convnext import ConvNeXtV2
 from experiments.errors import UserError
 from experiments.models import make_classifier
-from experiments.training.classification_loss import balanced_class_weights, cross_entropy
+from experiments.training.losses import balanced_class_weights, cross_entropy
 from tests.comparison import assert_close, gradients
 from tests.experiments.tiny import tiny_config
 from tests.small_models import random_images, randomize, variables_of

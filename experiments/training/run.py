@@ -1,0 +1,324 @@
+"""A run of a task, from its first look at the workdir to its summary: set up, restore, train, finish."""
+
+import contextlib
+import csv
+import time
+
+import keras
+
+from experiments.data.pipeline import Preparation
+from experiments.errors import UserError
+from experiments.io import FAULTS, as_path, reason, replacing
+from experiments.optim.adamw import learning_rate_schedule, make_adamw
+from experiments.optim.param_groups import rule_table
+from experiments.training.callbacks import ProgressBar
+from experiments.training.checkpoint import Checkpoints, FollowedCheckpoints, check_pretrained, choose_start
+from experiments.training.distributed.strategy import (
+    check_batch,
+    choose_precision,
+    describe_devices,
+    distribute_batches,
+    per_replica_seeds,
+)
+from experiments.training.distributed.workers import connected_workers
+from experiments.training.ema import AveragedWeights
+from experiments.training.guards import Divergence, Interruption, ignoring_broken_pipe, only_run_in, stopping_at_once
+from experiments.training.loop import train
+from experiments.training.pictures import Curves
+from experiments.training.schedule import Schedule
+from experiments.training.segments import RecordSegment
+from experiments.training.step import make_training_step
+from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
+from experiments.training.wandb_run import check_wandb
+from experiments.training.workdir import (
+    CONFIG,
+    SUMMARY,
+    check_recorded,
+    check_writable,
+    finished_summary,
+    record_config,
+    write_json,
+)
+
+
+class Task:
+    """What a task adds to a run: its images, model, loss, callbacks and results.
+
+    Subclasses say what is pretrained or fine-tuned; `Run` does the rest in the same way for all of them.
+
+    Args:
+        config: the `Config`.
+
+    Attributes:
+        name: of the task, and of its section of the configuration.
+        config: the `Config`.
+        training: its section for this task, a `TrainingConfig`.
+        source: the `Source` of the images.
+        split: the split of it to train on.
+        layer_decay: a `LayerDecay`; None for one rate for all variables.
+        ema_decay: decay of a moving average of the weights; 0 for none.
+        mixing: a `Mixing` of images and labels; None for none.
+
+    Raises:
+        UserError: if the images do not have what the task needs.
+    """
+
+    name = ""
+    layer_decay = None
+    ema_decay = 0.0
+    mixing = None
+
+    def __init__(self, config):
+        self.config = config
+        self.training = getattr(config, self.name)
+
+    def make_model(self, dtype):
+        """Returns the model to train, of the Keras dtype policy `dtype`."""
+        raise NotImplementedError
+
+    def encoder(self, model):
+        """Returns the `ConvNeXt` in the model that pretrained weights are loaded into."""
+        raise NotImplementedError
+
+    def num_patches(self, model):
+        """Returns the number of patches of an image for which mask noise is drawn; 0 draws none."""
+        return 0
+
+    def example_losses(self, model):
+        """Returns the function from a batch to the loss of each example, `(B,)` float32."""
+        raise NotImplementedError
+
+    def callbacks(self, run):
+        """Returns the Keras callbacks of the task; the chief alone calls them. `run` is set up, not restored."""
+        raise NotImplementedError
+
+    def finish(self, run):
+        """Saves the model of a complete run, and returns what the task adds to its summary, a dictionary."""
+        raise NotImplementedError
+
+
+def run_task(task_type, config, workdir, resume="auto", say=print):
+    """Carries out a run, or this process's part in it: begins it, goes on with it, or returns what it came to.
+
+    Args:
+        task_type: subclass of `Task`.
+        config: the `Config`.
+        workdir: path or URL of the folder that the run leaves its results in.
+        resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
+            another configuration.
+        say: function that takes a line for the user.
+
+    Returns:
+        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
+
+    Raises:
+        UserError, RunError, Interrupted: see `experiments.errors`.
+    """
+    say = ignoring_broken_pipe(say)
+    with stopping_at_once(), connected_workers(config, task_type.name, workdir, say) as workers:
+        say = say if workers.is_chief else _discard
+        workdir = as_path(workdir)
+        check_writable(workdir)
+        with only_run_in(workdir, say) if workers.is_chief else contextlib.nullcontext():
+            summary = _finished(workdir, config, task_type.name, resume, workers, say)
+            if summary is None:
+                run = Run(task_type(config), workdir, workers, say)
+                run.restore()
+                run.train()
+                summary = run.finish()
+        return summary if workers.is_chief else None
+
+
+def _finished(workdir, config, task_name, resume, workers, say):
+    """Returns the summary of a run that is complete; else None, after checking what the run will need."""
+    try:
+        differences = check_recorded(workdir, config, task_name, resume)
+        for difference in differences:
+            say(f"goes on with another configuration: {difference}")
+        summary = None if differences else finished_summary(workdir)
+        if summary:
+            say(f"The run in {workdir} is complete.")
+            return summary
+        check_pretrained(config.pretrained, workdir)
+        if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
+            check_wandb(config.wandb.mode)
+    except FAULTS as error:
+        raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
+    return None
+
+
+class Run:
+    """A run: `Run(...)` sets it up, then `restore`, `train` and `finish`, in this order.
+
+    Args:
+        task: the `Task`.
+        workdir: path of the run's folder.
+        workers: the `Workers`.
+        say: function that takes a line for the user.
+
+    Attributes:
+        schedule: the `Schedule`: number of steps, and rates.
+        model: the model, made in the scope of the workers' strategy.
+        optimizer: its optimizer.
+        averages: the `AveragedWeights`, or None.
+        preparation: how images are prepared.
+        tracker: takes metrics and pictures.
+        start_step: number of steps that were done when the run was restored.
+        seconds: of training, since it was restored.
+
+    Raises:
+        UserError: if configuration, data and devices do not go together.
+    """
+
+    def __init__(self, task, workdir, workers, say):
+        self.task, self.workdir, self.workers, self.say = task, workdir, workers, say
+        self.config, self.training, self.source, self.split = task.config, task.training, task.source, task.split
+        self.schedule = Schedule.of(self.training, self.split.num_examples)
+        check_batch(self.training, workers.strategy.num_replicas_in_sync, workers.count)
+        precision = choose_precision(self.config.precision)
+        keras.utils.set_random_seed(self.config.seed)
+        with workers.strategy.scope():
+            self.model = task.make_model(precision)
+            variables = self.model.trainable_variables
+            self.optimizer = make_adamw(variables, self.training, self.schedule, task.layer_decay)
+            self.averages = AveragedWeights(variables, task.ema_decay) if task.ema_decay else None
+        self.preparation = Preparation.of(self.config.data, self.training)
+        self.tracker = Tracker(workdir, self.config, say)
+        self._rules = rule_table(variables, layer_decay=task.layer_decay)
+        self._describe(precision)
+        self._callbacks = task.callbacks(self)
+
+    @property
+    def evaluation_batch_size(self):
+        """Images that every evaluation of the run works on at a time."""
+        return self.config.evaluation_batch(self.training, self.workers.strategy.num_replicas_in_sync)
+
+    def restore(self):
+        """Brings the run to where it stands: its own checkpoint, else pretrained weights, else random ones.
+
+        Raises:
+            UserError: if the checkpoint or the pretrained weights do not fit the model.
+            RunError: if there are checkpoints and none can be read.
+        """
+        config, workers = self.config, self.workers
+        kind = Checkpoints if workers.is_chief else FollowedCheckpoints
+        self._checkpoints = kind(self.workdir, self.model, self.optimizer, config.keep_checkpoints, self.averages)
+        with workers.strategy.scope():
+            encoder = self.task.encoder(self.model)
+            stem = config.pretrained_stem
+            self.start_step = choose_start(self._checkpoints, encoder, config.pretrained, self.say, stem)
+            if self.averages and not self.start_step:
+                self.averages.begin()
+            per_replica_seeds(workers.strategy, self.model)
+        workers.check_same(
+            start_step=self.start_step,
+            number_of_images=self.split.num_examples,
+            number_of_steps=self.schedule.total_steps,
+        )
+        if workers.is_chief:
+            record_config(self.workdir, config, self.task.name)
+            self._write_rules()
+
+    def train(self):
+        """Takes the steps that are left.
+
+        Raises:
+            Interrupted: if the run was asked to stop; its state is saved.
+            UserError, RunError: if it cannot begin or go on.
+        """
+        training, task, workers, model = self.training, self.task, self.workers, self.model
+        batches = distribute_batches(
+            workers.strategy,
+            self.split,
+            self.preparation,
+            training.batch_size,
+            self.config.seed,
+            self.start_step,
+            task.num_patches(model),
+            task.mixing,
+        )
+        training_step = make_training_step(
+            workers.strategy,
+            model,
+            self.optimizer,
+            task.example_losses(model),
+            training.accumulation_steps,
+            training.clip_norm,
+            self.averages,
+        )
+        divergence = Divergence(self, is_recorded=workers.is_chief)
+        began = time.perf_counter()
+        with self._recorded() as callbacks, Interruption() as interruption, workers.training(interruption):
+            stop = workers.stop_request(interruption)
+            train(self, training_step, batches, callbacks, self._checkpoints, stop, divergence)
+        self.seconds = time.perf_counter() - began
+
+    def finish(self):
+        """Saves the model, writes the summary and returns it; on a worker that is not the chief, waits for it."""
+        if not self.workers.is_chief:
+            return self.workers.wait_for_summary(self.workdir)
+        results = self.task.finish(self)
+        summary = {
+            "task": self.task.name,
+            "steps": self.schedule.total_steps,
+            "images": self.split.num_examples,
+            "seconds": round(self.seconds, 1),
+            **results,
+        }
+        write_json(self.workdir / SUMMARY, summary)
+        return summary
+
+    @contextlib.contextmanager
+    def _recorded(self):
+        """Context in which the steps are on record, with the callbacks that keep it; the chief alone has any."""
+        if not self.workers.is_chief:
+            yield []
+            return
+        self.tracker.begin(self.start_step)
+        try:
+            yield [
+                RecordSegment(self),
+                LogMetrics(self.tracker, learning_rate_schedule(self.training, self.schedule)),
+                *self._callbacks,
+                FlushMetrics(self.tracker),
+                Curves(self.workdir),
+                ProgressBar(self),
+            ]
+        finally:
+            self.tracker.close()
+
+    def _describe(self, precision):
+        training, schedule, data, source, say = self.training, self.schedule, self.config.data, self.source, self.say
+        others = [f"{name} {split.num_examples:,}" for name in ("validation", "test") if (split := source.get(name))]
+        held_out = f" ({', '.join(others)})" if others else ""
+        epochs = f"{schedule.total_steps / schedule.steps_per_epoch:.4g} epochs of {schedule.steps_per_epoch:,}"
+        decaying = sum(rule.decays for rule in self._rules)
+        say(f"{self.task.name}")
+        say(f"  devices       {describe_devices(self.workers.strategy, self.workers.count)}, {precision}")
+        say(f"  dataset       {source.name}, {source.num_classes or 'no'} classes")
+        for note in source.notes:
+            say(f"                {note}")
+        shape = f"{data.image_size}x{data.image_size}x{data.channels}"
+        say(f"  images        {self.split.num_examples:,} to train on, as {shape}{held_out}")
+        say(f"  model         {self.model.name}, {self.model.count_params():,} parameters")
+        say(f"  steps         {schedule.total_steps:,} ({epochs}), batch {training.batch_size}")
+        say(
+            f"  optimizer     AdamW, peak rate {schedule.peak_learning_rate:.3g} after {schedule.warmup_steps:,} "
+            f"steps, decay {training.weight_decay:g} on {decaying} of {len(self._rules)} variables"
+        )
+        say(f"  workdir       {self.workdir}")
+
+    def _write_rules(self):
+        """Writes how each variable is optimised to `parameters.csv`."""
+        with replacing(self.workdir / "parameters.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("variable", "shape", "rule", "peak_learning_rate", "weight_decay"))
+            for rule in self._rules:
+                shape = "x".join(map(str, rule.shape))
+                rate = self.schedule.peak_learning_rate * rule.rate_factor
+                decay = self.training.weight_decay if rule.decays else 0.0
+                writer.writerow((rule.path, shape, rule.rule, rate, decay))
+
+
+def _discard(line):
+    """Takes a line of a worker whose chief prints the same."""
