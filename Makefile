@@ -1,32 +1,53 @@
-# `make demo` and `make test` need Python 3.11 or newer and make; everything else they install into .venv.
+# `make demo` and `make test` need make and Python 3.11 or newer; everything else they install into .venv.
 
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+# What `make test` installs; with EXTRAS=test,libraries the tests against PyTorch, timm and Transformers run too.
+EXTRAS ?= test
+# The part of the suite that `make test-oldest` and `make test-core` run: the numerics, the data, and whole runs.
+CORE := tests/convnext tests/fcmae tests/experiments/data tests/experiments/optim tests/experiments/evaluation \
+	tests/experiments/training/test_checkpoints.py tests/experiments/training/test_step.py \
+	tests/experiments/test_finetune.py tests/launch/test_commands.py
+PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test soak lint clean
+.PHONY: demo test test-core test-oldest soak lint clean
 
-demo: $(VENV)/installed
+demo: $(VENV)/installed-train
 	$(BIN)/python -m launch.demo --workdir=runs/demo
 
-test: $(VENV)/installed lint
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+test: $(VENV)/installed-$(EXTRAS) lint
+	$(BIN)/python $(PYTEST)
 
 # SOAK_SEED=N draws other kills
-soak: $(VENV)/installed
+soak: $(VENV)/installed-$(EXTRAS)
 	LONG_TESTS=1 $(BIN)/python -m pytest --capture=no tests/soak
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-$(VENV)/installed: setup.cfg
+# For another Python: make test-core PYTHON=python3.13 VENV=.venv-3.13
+test-core: $(VENV)/installed-$(EXTRAS)
+	$(BIN)/python $(PYTEST) $(CORE)
+
+# With the oldest versions that setup.cfg allows
+test-oldest: .venv-oldest/installed
+	.venv-oldest/bin/python $(PYTEST) $(CORE)
+
+$(VENV)/installed-%: setup.cfg
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+.venv-oldest/installed: setup.cfg
+	$(PYTHON) -m venv --clear .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --resolution lowest-direct --editable '.[test]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf .venv .venv-* build *.egg-info

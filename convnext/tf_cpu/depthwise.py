@@ -76,7 +76,8 @@ def kernel_gradient(inputs, upstream, kernel_size):
 def _convolve(inputs, kernel):
     def gradient(*arguments, upstream=None):
         upstream = arguments[0] if upstream is None else upstream
-        of_inputs = _same(upstream, ops.flip(kernel, axis=(0, 1)))
+        # One axis at a time: Keras before 3.13 flips no two at once on TensorFlow.
+        of_inputs = _same(upstream, ops.flip(ops.flip(kernel, axis=0), axis=1))
         return of_inputs, kernel_gradient(inputs, upstream, kernel.shape[:2])
 
     return _same(inputs, kernel), gradient
