@@ -8,6 +8,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 
+from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
+
 # Two devices, so that runs over one and over two of them fit in one process.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2

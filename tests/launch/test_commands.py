@@ -1,6 +1,6 @@
 """Commands that do their work, as README and docs/ show them for images of one's own; and a run that is stopped.
 
-With LONG_TESTS=1 in the environment those of the recipe as well.
+With FCMAE_NO_SKIPS=1 in the environment, as in continuous integration, those of the recipe as well.
 """
 
 import concurrent.futures
@@ -16,7 +16,7 @@ from tests.launch.commands import PRESET, ROOT, run, run_forked, terminate_after
 
 OWN = re.compile(r"runs/own|features\.npz")
 PAGES = ["README", "export", "runs"]
-if os.environ.get("LONG_TESTS") == "1":
+if os.environ.get("FCMAE_NO_SKIPS") == "1":
     PAGES.append("recipe")  # the same commands with other flags, half a minute
 OWN_IMAGES = [one for one in dict.fromkeys(sum(map(commands, PAGES), [])) if OWN.search(" ".join(one[1]))]
 STUDY = ("--name=fewer_labels", "--budget=tiny", "--seeds=1", "--only=*/pretraining", "--workdir=runs/study")

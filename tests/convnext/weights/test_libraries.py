@@ -19,6 +19,8 @@ transformers = pytest.importorskip("transformers")
 
 SIZES = [(2, "atto"), (2, "nano"), (2, "tiny"), (1, "tiny")]
 MODELS = {1: ConvNeXtV1, 2: ConvNeXtV2}
+CLASSES = 7  # no default of any library
+SMALL = (96, 160)
 TOLERANCE = 1e-4
 
 
@@ -39,7 +41,7 @@ def huggingface_model(version, variant):
     size = MODELS[version].MODEL_VARIANTS[variant]
     kind = "ConvNextV2" if version == 2 else "ConvNext"
     config = getattr(transformers, f"{kind}Config")(
-        depths=list(size.depths), hidden_sizes=list(size.dims), num_labels=1000
+        depths=list(size.depths), hidden_sizes=list(size.dims), num_labels=CLASSES
     )
     return draw(getattr(transformers, f"{kind}ForImageClassification")(config))
 
@@ -66,63 +68,62 @@ def pair(request, tmp_path_factory):
     return theirs, ours
 
 
-@pytest.mark.parametrize("size", [(224, 224), (96, 160)])
-def test_logits_and_features_equal_those_of_transformers(pair, size):
+@pytest.fixture(scope="module")
+def weights(pair):
+    """`(weights of our model, those of its encoder)`, by name."""
+    values = {name: keras.ops.convert_to_numpy(variable) for name, variable in named_variables(pair[1]).items()}
+    return values, {name: value for name, value in values.items() if not name.startswith("head")}
+
+
+@pytest.fixture(scope="module")
+def small_outputs(pair):
+    """What `our_outputs` returns for images of the size `SMALL`."""
+    return our_outputs(pair[1], random_images(*SMALL))
+
+
+@pytest.mark.parametrize("size", [(224, 224), SMALL])
+def test_logits_and_features_equal_those_of_transformers(pair, small_outputs, size):
     theirs, ours = pair
     images = random_images(*size)
     with torch.no_grad():
         expected = theirs(torch.from_numpy(images), output_hidden_states=True)
-    logits, features = our_outputs(ours, images)
+    logits, features = small_outputs if size == SMALL else our_outputs(ours, images)
     for feature_map, hidden_state in zip(features, expected.hidden_states[1:], strict=True):
         assert_close(feature_map, hidden_state.numpy(), TOLERANCE)
     assert_close(logits, expected.logits.numpy(), TOLERANCE)
 
 
-@pytest.mark.parametrize(("version", "variant"), SIZES)
-def test_what_is_trained_here_goes_on_in_transformers(version, variant, tmp_path):
-    ours = MODELS[version].from_variant(variant, num_classes=7)
-    weights = _random_weights(ours)
-    write_weights(weights, tmp_path, "huggingface")
+def test_what_is_trained_here_goes_on_in_transformers(weights, small_outputs, tmp_path):
+    classifier, encoder = weights
+    write_weights(classifier, tmp_path, "huggingface")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
-    _assert_same_logits(theirs, ours)
+    assert_same_logits(lambda images: theirs(images).logits, small_outputs)
 
-    encoder = {name: value for name, value in weights.items() if not name.startswith("head")}
     write_weights(encoder, tmp_path / "encoder", "huggingface")
-    classifier = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "encoder", num_labels=3)
-    kernel = classifier.base_model.encoder.stages[3].layers[1].pwconv1.weight.detach().numpy()
-    np.testing.assert_array_equal(kernel.T, weights["stage_3/block_1/expansion/kernel"])
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "encoder", num_labels=3)
+    kernel = theirs.base_model.encoder.stages[3].layers[1].pwconv1.weight.detach().numpy()
+    np.testing.assert_array_equal(kernel.T, encoder["stage_3/block_1/expansion/kernel"])
 
 
-@pytest.mark.parametrize(("version", "variant"), SIZES)
-def test_what_is_trained_here_goes_on_in_timm(version, variant, tmp_path):
+def test_what_is_trained_here_goes_on_in_timm(request, weights, small_outputs, tmp_path):
     timm = pytest.importorskip("timm")
+    version, variant = request.node.callspec.params["pair"]
     name = f"convnext{'v2' if version == 2 else ''}_{variant}"
-    ours = MODELS[version].from_variant(variant, num_classes=7)
-    weights = _random_weights(ours)
-    write_weights(weights, tmp_path / "classifier.safetensors", "timm")
-    theirs = timm.create_model(name, num_classes=7, checkpoint_path=str(tmp_path / "classifier.safetensors")).eval()
-    _assert_same_logits(theirs, ours)
+    classifier, encoder = weights
+    write_weights(classifier, tmp_path / "classifier.safetensors", "timm")
+    path = str(tmp_path / "classifier.safetensors")
+    theirs = timm.create_model(name, num_classes=CLASSES, checkpoint_path=path).eval()
+    assert_same_logits(theirs, small_outputs)
 
-    encoder = {key: value for key, value in weights.items() if not key.startswith("head")}
     write_weights(encoder, tmp_path / "encoder.safetensors", "timm")
     overlay = {"file": str(tmp_path / "encoder.safetensors"), "num_classes": 0}
-    classifier = timm.create_model(name, pretrained=True, num_classes=3, pretrained_cfg_overlay=overlay)
-    kernel = classifier.stages[3].blocks[1].mlp.fc1.weight.detach().numpy()
-    np.testing.assert_array_equal(kernel.reshape(kernel.shape[:2]).T, weights["stage_3/block_1/expansion/kernel"])
+    theirs = timm.create_model(name, pretrained=True, num_classes=3, pretrained_cfg_overlay=overlay)
+    kernel = theirs.stages[3].blocks[1].mlp.fc1.weight.detach().numpy()
+    np.testing.assert_array_equal(kernel.reshape(kernel.shape[:2]).T, encoder["stage_3/block_1/expansion/kernel"])
 
 
-def _random_weights(model):
-    """Gives every weight of our model a random value, and returns them."""
-    rng = np.random.default_rng(0)
-    for name, variable in named_variables(model).items():
-        spread = 0.05 if len(variable.shape) > 1 else 0.2
-        variable.assign(name.endswith("norm/gamma") + spread * rng.normal(size=variable.shape).astype("float32"))
-    return {name: keras.ops.convert_to_numpy(variable) for name, variable in named_variables(model).items()}
-
-
-def _assert_same_logits(theirs, ours):
-    images = random_images(96, 160)
+def assert_same_logits(theirs, small_outputs):
+    """Asserts that a function of images, `(B, 3, H, W)`, returns our logits."""
     with torch.no_grad():
-        expected = theirs(torch.from_numpy(images))
-    expected = getattr(expected, "logits", expected)
-    assert_close(our_outputs(ours, images)[0], expected.numpy(), TOLERANCE)
+        expected = theirs(torch.from_numpy(random_images(*SMALL)))
+    assert_close(small_outputs[0], expected.numpy(), TOLERANCE)

@@ -123,7 +123,7 @@ def test_a_read_only_workdir_is_refused_at_once(pictures, tmp_path, monkeypatch)
         if not done:
             tmp_path.chmod(0o555)
         if os.access(tmp_path, os.W_OK):
-            pytest.skip("this user may write everywhere, and mount nothing")
+            pytest.skip("needs the right to mount: this user may write everywhere")
         with pytest.raises(UserError, match=f"--workdir={tmp_path / 'run'}: {tmp_path} cannot be written to."):
             pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "run", say=Lines())
 
