@@ -7,21 +7,14 @@ import os
 import pathlib
 
 import numpy as np
-from PIL import Image
 
-from experiments.data.folder_layout import read_layout
-from experiments.data.gif import gif_pixels
+from experiments.data.folder_layout import is_hidden, read_layout
 from experiments.data.held_out import check_shares, held_out
+from experiments.data.reading import SUFFIXES, is_image_name, problem_of
 from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
 from experiments.io import local_path
 
-# What TensorFlow decodes, as Pillow calls it.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF")  # MPO: a JPEG with more pictures behind it, as many phones write
-BMP_MODES = ("L", "RGB", "RGBA")  # TensorFlow takes the numbers of a palette's colours for grey values
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".avif")
-# The last bytes of a complete file.
-END_MARKERS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 NAMED_IN_NOTES = 5
 
 
@@ -32,8 +25,9 @@ def open_folder(path, config):
     images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
     no image to train on are noted.
 
-    Files that are not images, broken or of a format that cannot be decoded are skipped, counted in the notes and listed
-    in `skipped`, as are images that lie beside the splits. What a file is, its content says, not its suffix.
+    Files that are called like images, and are none, broken or of a kind that cannot be decoded (see `reading`) are
+    skipped, counted in the notes and listed in `skipped`, as are images that lie beside the splits. Hidden files and
+    folders, and folders that systems keep, are not looked at.
 
     Args:
         path: of the folder.
@@ -46,14 +40,14 @@ def open_folder(path, config):
     root = local_path(path)
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
-    files = _image_files(root)
+    files, system_folders = _image_files(root)
     with concurrent.futures.ThreadPoolExecutor() as executor:
-        problems = list(executor.map(functools.partial(_problem, max_pixels=config.max_pixels), files))
+        problems = list(executor.map(functools.partial(problem_of, max_pixels=config.max_pixels), files))
     good = [file for file, problem in zip(files, problems) if not problem]
     skipped = [(file, problem) for file, problem in zip(files, problems) if problem]
     if not good:
         found = f"none of its {len(files)} image files can be read" if files else "it holds no image file"
-        raise UserError(f"{root}: {found} ({', '.join(SUFFIXES[:6])}).")
+        raise UserError(f"{root}: {found} ({', '.join(SUFFIXES)}).")
 
     layout = read_layout(root, good)
     splits = {name: _split(*examples) for name, examples in layout.splits.items()}
@@ -63,7 +57,11 @@ def open_folder(path, config):
     too_small = check_shares(train.num_examples, missing, f"folder:{root}")
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
-    notes = (*_notes(root, good, layout, skipped), *too_small, *_notes_on_training(splits["train"], layout.class_names))
+    notes = (
+        *_notes(root, good, layout, skipped, system_folders),
+        *too_small,
+        *_notes_on_training(splits["train"], layout.class_names),
+    )
     left_out = [tuple(map(_printable, pair)) for pair in _left_out(root, good, layout, skipped)]
     return Source(
         _printable(f"folder:{root}"),
@@ -84,15 +82,15 @@ def _split(files, labels):
 
 
 def _image_files(root):
-    found = []
+    """Returns the files that are called like images, and the names of folders that a system keeps, not looked into."""
+    found, system_folders = [], []
     for folder, subfolders, names in os.walk(root, followlinks=True):
+        system_folders += [name for name in subfolders if is_hidden(name) and not name.startswith(".")]
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not _leads_back(root, folder, name)
+            name for name in subfolders if not is_hidden(name) and not _leads_back(root, folder, name)
         )
-        for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(pathlib.Path(folder, name))
-    return found
+        found += [pathlib.Path(folder, name) for name in sorted(names) if is_image_name(name)]
+    return found, system_folders
 
 
 def _leads_back(root, folder, name):
@@ -105,52 +103,18 @@ def _leads_back(root, folder, name):
     return any(target == passed or target in passed.parents for passed in way)
 
 
-def _problem(path, max_pixels):
-    """Returns why a file cannot be used, or an empty string.
-
-    Only a file without its format's end marker is decoded here; damage inside a file shows when it is read in
-    training, where it counts as unreadable.
-    """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        return "not a file"
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > max_pixels or (image.format == "GIF" and gif_pixels(path) > max_pixels):
-                return f"more than {max_pixels:,} pixels, data.max_pixels"
-            if image.format not in FORMATS:
-                return f"{image.format} is a format that cannot be decoded here"
-            if image.format == "BMP" and image.mode not in BMP_MODES:
-                return "BMP with a palette cannot be decoded here"
-            if not _is_complete(path, image.format):
-                image.load()
-    except Image.DecompressionBombError:
-        return f"more than {max_pixels:,} pixels, data.max_pixels"
-    except Exception as error:  # whatever the damage leads Pillow to
-        if not os.access(path, os.R_OK):
-            return "the file cannot be opened"
-        truncated = isinstance(error, OSError) and "truncated" in str(error)
-        return "the file is cut short" if truncated else "not an image" if path.stat().st_size else "the file is empty"
-    return ""
-
-
 def _left_out(root, good, layout, skipped):
     used = {file for files, _ in layout.splits.values() for file in files}
     beside = [(file, "it lies beside the folders of the splits") for file in good if file not in used]
     return tuple((file.relative_to(root).as_posix(), problem) for file, problem in sorted([*skipped, *beside]))
 
 
-def _is_complete(path, image_format):
-    marker = END_MARKERS.get(image_format)
-    if marker is None:
-        return False
-    with open(path, "rb") as file:
-        file.seek(-min(len(marker), path.stat().st_size), os.SEEK_END)
-        return file.read() == marker
-
-
-def _notes(root, good, layout, skipped):
+def _notes(root, good, layout, skipped, system_folders):
     labelling = f"{len(layout.class_names)} classes from sub-folders" if layout.class_names else "no labels"
     notes = [f"{len(good):,} images, {labelling}", *layout.notes]
+    if system_folders:
+        kinds = ", ".join(sorted(set(system_folders)))
+        notes.append(f"not looked into: {len(system_folders):,} folders that systems keep ({kinds})")
     if skipped:
         reasons = collections.Counter(problem for _, problem in skipped)
         counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())

@@ -8,6 +8,8 @@ called like splits and none of them is `train`, what to train on is unclear: an 
 Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders;
 those of the first level are the classes. Images of other splits have to lie in folders of the same names. A class
 folder without a readable image is no class; a class may have no images in another split. Both are noted.
+
+Hidden folders and those that systems keep for themselves (`SYSTEM_FOLDERS`) are neither, and not looked into.
 """
 
 import dataclasses
@@ -22,6 +24,16 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     "test": "test",
 }
+# Thumbnails, trash and copies of NAS devices, Windows, macOS and Linux, in lower case.
+SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler")
+    + ("system volume information", "lost+found", "__macosx", "__pycache__")
+)
+
+
+def is_hidden(folder):
+    """Whether a folder of this name holds no images of the user's: hidden, or one that a system keeps."""
+    return folder.startswith(".") or folder.lower() in SYSTEM_FOLDERS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +125,7 @@ def _check_classes(base, train, files, present, class_names):
 
 
 def _notes_on_classes(base, class_names, present):
-    folders = {path.name for path in pathlib.Path(base).iterdir() if path.is_dir() and not path.name.startswith(".")}
+    folders = {path.name for path in pathlib.Path(base).iterdir() if path.is_dir() and not is_hidden(path.name)}
     if empty := sorted(folders - set(class_names)):
         yield f"{len(empty):,} folders without images are no classes of {base.name}: {', '.join(empty[:5])}"
     if missing := [name for name in class_names if name not in set(present)]:

@@ -17,9 +17,9 @@ from experiments.data.augmentation import views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
-from experiments.data.decoding import decode_and_crop
 from experiments.data.loading import load_batches, parallel_map
 from experiments.data.readers import check_mixing, share_of_batch
+from experiments.data.reading import decode_and_crop
 
 # Independent streams of randomness of one example.
 WINDOW, FLIP, MASK, COLORS, ERASING = range(5)

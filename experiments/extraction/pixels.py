@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.augmentation import views
-from experiments.data.decoding import decode_and_crop
+from experiments.data.reading import decode_and_crop
 from experiments.data.sources import open_source
 from experiments.extraction.extract import folder_of
 

@@ -11,7 +11,7 @@ from experiments.benchmarks.pipeline import contenders, measure, pillow_referenc
 from experiments.benchmarks.pipeline.photographs import write_photographs
 from experiments.benchmarks.pipeline.settings import PILLOW_CONTENDERS, STAGES, InputSettings
 from experiments.data.augmentation import views
-from experiments.data.decoding import decode_and_crop
+from experiments.data.reading import decode_and_crop
 from experiments.errors import UserError
 
 WINDOWS = [(0, 0, 500, 375), (37, 21, 201, 260), (133, 5, 360, 300)]  # left, top, width, height

@@ -6,13 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from experiments.config import DataConfig
 from experiments.data.folder import open_folder
-from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
 from experiments.data.sources import open_source
 from experiments.errors import UserError
+from tests.experiments import image_kinds
 from tests.experiments.images import broken_inside, encode, gradient, write
 
 ALL = DataConfig(validation_share=0.0, test_share=0.0)
@@ -160,7 +160,7 @@ def test_held_out_shares_are_disjoint_and_complete(tmp_path, labelled, shares, s
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "it holds no image file (.jpg, .jpeg, .jpe, .png, .bmp, .gif)."),
+        ({}, "it holds no image file (.jpg, .jpeg, .jpe, .jfif, .jfi, .jif, .mpo, .png, .apng, .bmp, .dib, .gif)."),
         ({"a.txt": b"text", ".hidden.png": encode(PIXELS)}, "it holds no image file"),
         ({"a.jpg": b"text", "b.png": b""}, "none of its 2 image files can be read"),
     ],
@@ -334,10 +334,49 @@ def test_a_class_called_train_is_a_class(tmp_path):
     assert open_folder(tmp_path, ALL).class_names == ("bus", "train")
 
 
-def test_a_bmp_with_a_palette_is_skipped_and_other_kinds_are_read(tmp_path):
-    palette = Image.fromarray(PIXELS).quantize(64)
-    files = {"grey.bmp": PIXELS[..., 0], "colour.bmp": PIXELS, "palette.bmp": palette, "palette.png": palette}
-    fill(tmp_path, {name: encode(pixels, name[-3:]) for name, pixels in files.items()})
+READ = ("jpg", "JPG", "jpeg", "jpe", "jfif", "JFIF", "jfi", "jif", "mpo", "png", "apng", "bmp", "dib", "gif")
+COUNTED = ("webp", "TIFF", "tif", "heic", "heif", "avif", "jp2", "jxl", "svg", "psd", "dng", "CR2", "ppm")
+
+
+def test_a_file_called_like_any_image_is_looked_at_and_its_content_decides(tmp_path):
+    good = [f"good.{suffix}" for suffix in READ + COUNTED]
+    unknown = {f"unknown.{suffix}": f"{suffix.upper()} is a format that cannot be decoded here" for suffix in COUNTED}
+    fill(tmp_path, dict.fromkeys(good, encode(PIXELS, "jpeg")) | dict.fromkeys(unknown, b"what Pillow does not know"))
+    fill(tmp_path, dict.fromkeys(["x.txt", "Thumbs.db", ".DS_Store", "._good.jpg"], b"no image"))
     source = open_folder(tmp_path, ALL)
-    assert names(source, "train", tmp_path) == ["colour.bmp", "grey.bmp", "palette.png"]
-    assert source.notes[2:] == ("  palette.bmp: BMP with a palette cannot be decoded here",)
+    assert names(source, "train", tmp_path) == sorted(good)
+    assert source.skipped == tuple(sorted(unknown.items()))
+
+
+SYSTEM_FOLDERS = (
+    *("@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__MACOSX"),
+    *(".thumbnails", ".Trash-1000", ".ipynb_checkpoints", ".@__thumb", ".git"),
+)
+
+
+@pytest.mark.parametrize("folder", SYSTEM_FOLDERS)
+@pytest.mark.parametrize("place", ["", "x/"])
+def test_folders_that_systems_keep_are_neither_classes_nor_looked_into(tmp_path, folder, place):
+    ordinary = dict.fromkeys(["x/1.png", "y/2.png", "recycling/3.png", "@home/4.png"], encode(PIXELS))
+    fill(tmp_path, {**ordinary, f"{place}{folder}/1.png/SYNOPHOTO_THUMB_M.jpg": encode(PIXELS, "jpeg")})
+    source = open_folder(tmp_path, ALL)
+    assert source.class_names == ("@home", "recycling", "x", "y")
+    assert names(source, "train", tmp_path) == sorted(ordinary)
+    hidden = folder.startswith(".")
+    assert source.notes[1:] == (() if hidden else (f"not looked into: 1 folders that systems keep ({folder})",))
+
+
+def test_folders_that_systems_keep_do_not_disturb_splits(tmp_path):
+    fill(tmp_path, dict.fromkeys([*SPLIT_FILES, "@eaDir/1.png", "train/@eaDir/2.png"], encode(PIXELS)))
+    source = open_folder(tmp_path, ALL)
+    assert source.class_names == ("x", "y") and source.split("train").num_examples == 4
+    assert not any("left out" in note or "no classes" in note for note in source.notes)
+
+
+def test_a_folder_of_bmp_files_of_16_bits_is_trained_on(tmp_path):
+    content = image_kinds.good_kinds()["BMP, 16 bits, 565, header of 40"]
+    fill(tmp_path, {f"{i}.bmp": content for i in range(4)})
+    split = open_folder(tmp_path, ALL).split("train")
+    preparation = Preparation(16, 3, (0.0,) * 3, (1.0,) * 3)
+    (batch,) = training_batches(split, preparation, 4, seed=0).take(1).as_numpy_iterator()
+    assert batch["weights"].sum() == 4

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.config import DataConfig
-from experiments.data.decoding import MAX_PIXELS
+from experiments.config.data import MAX_PIXELS
 from experiments.data.folder import open_folder
-from experiments.data.gif import gif_pixels
 from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.reading import problem_of
 from experiments.data.source import MemorySplit
 from experiments.errors import UserError
 from tests.experiments.images import encode, gradient, write
@@ -155,17 +155,17 @@ def test_an_image_of_too_many_pixels_is_skipped_by_a_folder_and_unreadable_elsew
     assert list(loaded_together([BOMBS[bomb], GOOD])[0]) == [0, 1]
 
 
-def test_all_pictures_of_a_gif_count_as_they_are_decoded_together(tmp_path):
-    frames = [Image.fromarray(np.roll(NOISE[..., 0], i, axis=0)) for i in range(5)]
-    path = write(tmp_path / "a.gif", encode(frames[0], "gif", save_all=True, append_images=frames[1:]))
-    with Image.open(path) as image:
-        assert (image.n_frames, image.size) == (5, (20, 24))
-    assert gif_pixels(path) == 5 * 20 * 24
-    at = path.read_bytes().index(b"\x2c\x00\x00\x00\x00") + 5
-    larger = bytearray(path.read_bytes())
-    larger[at : at + 4] = struct.pack("<HH", 60000, 60000)  # than the screen
-    write(tmp_path / "b.gif", bytes(larger))
-    assert open_folder(tmp_path, ALL).notes[-1] == f"  b.gif: more than {MAX_PIXELS:,} pixels, data.max_pixels"
+def test_of_an_animation_only_the_first_picture_is_decoded_and_counts(tmp_path):
+    content = FILES["animated gif"]
+    picture = b"\x2c" + struct.pack("<HHHH", 0, 0, 20, 24)
+    assert content.count(picture) == 3
+    first, later = content.index(picture) + 5, content.rindex(picture) + 5
+    for name, at, weight in (("first", first, 0), ("later", later, 1)):
+        larger = bytearray(content)
+        larger[at : at + 4] = struct.pack("<HH", 60000, 60000)  # than the screen
+        assert list(loaded_together([bytes(larger), GOOD])[0]) == [weight, 1]
+        path = write(tmp_path / f"{name}.gif", bytes(larger))
+        assert problem_of(path, MAX_PIXELS) == ("" if weight else f"more than {MAX_PIXELS:,} pixels, data.max_pixels")
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "bmp"])

@@ -1,17 +1,20 @@
 """From the bytes of an image file to pixels, beside Pillow."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments.data.decoding import decode_and_crop
+from experiments.config.data import MAX_PIXELS
 from experiments.data.pipeline import Preparation
-from tests.experiments.images import encode, gradient
+from experiments.data.reading import decode_and_crop, problem_of
+from tests.experiments import image_kinds
+from tests.experiments.image_kinds import pillow_pixels
+from tests.experiments.images import encode, gradient, write
+
+GOOD, REFUSED = image_kinds.good_kinds(), image_kinds.refused_kinds()
 
 PIXELS = gradient(37, 53)
 GREY = np.asarray(Image.fromarray(PIXELS).convert("L"))
@@ -115,47 +118,32 @@ def test_what_cannot_be_decoded_raises(content):
         decode(content)
 
 
-def interlaced_png(pixels):
-    """A PNG file of `(H, W, 3)` uint8 in Adam7's seven passes, which Pillow reads and does not write."""
-    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-    rows = [row for top, left, down, right in passes for row in pixels[top::down, left::right] if row.size]
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 2, 0, 0, 1)
-    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
-    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    )
+@pytest.mark.parametrize("kind", GOOD)
+def test_a_folder_takes_every_kind_that_is_read_and_it_looks_as_in_pillow(tmp_path, kind):
+    assert not problem_of(write(tmp_path / "image.jpg", GOOD[kind]), MAX_PIXELS)
+    np.testing.assert_array_equal(decode(GOOD[kind]), pillow_pixels(GOOD[kind]))
 
 
-def ycck(pixels):
-    """A JPEG file with the ink's colours turned into YCC, as graphics programs write: Pillow's, marked as such."""
-    content = bytearray(encode(pixels, "jpeg", mode="CMYK", quality=95))
-    content[content.index(b"Adobe") + 11] = 2
-    return bytes(content)
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_folder_skips_every_kind_that_is_not_read_and_tells_why(tmp_path, kind):
+    content, problem = REFUSED[kind]
+    assert problem_of(write(tmp_path / "image.jpg", content), MAX_PIXELS) == problem
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(content)
 
 
-FRAMES = [Image.fromarray(np.roll(PIXELS, shift, axis=0)).quantize(64) for shift in (0, 9)]
-HOSTILE = {
-    "interlaced PNG": interlaced_png(PIXELS),
-    "palette PNG of two bits": encode(Image.fromarray(PIXELS).quantize(4), bits=2),
-    "palette PNG with a transparent colour": encode(Image.fromarray(PIXELS).quantize(64), transparency=3),
-    "animated GIF": encode(FRAMES[0], "gif", save_all=True, append_images=FRAMES[1:]),
-    "animated PNG": encode(FRAMES[0], save_all=True, append_images=FRAMES[1:]),
-    "progressive JPEG": encode(PIXELS, "jpeg", progressive=True, quality=95),
-    "CMYK JPEG": encode(PIXELS, "jpeg", mode="CMYK", quality=95),
-    "YCCK JPEG": ycck(PIXELS),
-    "PNG of one pixel": encode(Image.fromarray(PIXELS[:1, :1])),
-    "JPEG of one pixel": encode(Image.fromarray(PIXELS[:1, :1]), "jpeg"),
-}
+def test_the_pixels_of_bmp_are_those_that_were_written():
+    for kind, content in GOOD.items():
+        if kind.startswith(("BMP, 24", "BMP, 32", "DIB")):
+            np.testing.assert_array_equal(decode(content), image_kinds.PIXELS, err_msg=kind)
+        if kind.startswith("BMP, 16"):
+            assert np.abs(decode(content).astype(int) - image_kinds.PIXELS).max() < 8, kind  # 5 bits are left
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_unusual_files_look_as_in_pillow(kind):
-    content = HOSTILE[kind]
-    expected = pillow(content)
-    assert kind != "interlaced PNG" or (expected == PIXELS).all()
-    np.testing.assert_array_equal(decode(content), expected)
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_an_image_of_one_pixel_looks_as_in_pillow(kind):
+    content = encode(Image.fromarray(PIXELS[:1, :1]), kind)
+    np.testing.assert_array_equal(decode(content), pillow(content))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
