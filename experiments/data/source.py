@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.cache import read_examples, read_files, total_size
+from experiments.data.jpeg import checked
 from experiments.errors import UserError
 
 CHUNK = 128  # examples of a stream that are chosen from at once: one by one takes longer than reading them
@@ -75,8 +76,9 @@ class MemorySplit:
         return self._at(tf.data.Dataset.range(self.num_examples))
 
     def read(self, content):
-        """Returns the bytes of the image file, a scalar string tensor."""
-        return tf.io.read_file(content) if self.are_paths and not self.cache else content
+        """Returns the bytes of the image file, a scalar string tensor; see `jpeg.checked` of a damaged JPEG."""
+        encoded = tf.io.read_file(content) if self.are_paths and not self.cache else content
+        return checked(encoded, content) if self.can_fail else encoded
 
     def take(self, indices):
         """Returns the split of the examples at `indices`, in that order."""
@@ -166,7 +168,7 @@ class StreamSplit:
 
     def read(self, content):
         """See `MemorySplit.read`."""
-        return content
+        return checked(content, content)
 
     def take(self, indices):
         """Returns the split of the examples at `indices`, in that order, held in memory."""

@@ -1,0 +1,194 @@
+"""Damage in the middle of a JPEG file, which its decoders pass over.
+
+Pillow and TensorFlow read a JPEG with zeroed, lost or foreign bytes in its middle without an error: libjpeg warns, and
+leaves the rest of the picture grey or shifted. The codes have no checksum, but after such bytes the decoder is out of
+step, and its last block is not where the codes end. So a file is damaged if codes are left over behind the last block,
+if they end before it, or if a marker stands among them that has no place there. Damage after which the decoder falls
+into step again by chance cannot be found so: most flipped bits, and of lost or zeroed bytes the fewer the more often.
+"""
+
+import functools
+import io
+import logging
+import os
+import re
+import struct
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, UnidentifiedImageError
+
+FRAMES = (0xC0, 0xC1, 0xC2)  # sequential and progressive, of Huffman codes; arithmetic codes may end early
+OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
+SCAN, END, INTERVAL = 0xDA, 0xD9, 0xDD
+SEGMENTS = frozenset((0xC4, 0xCC, 0xDB, 0xDC, INTERVAL, 0xFE, *range(0xE0, 0xF0)))
+BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD8)))  # without a length; decoders skip them between segments
+SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # expressions that begin otherwise take as long as decoding
+RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+PADDING = b"\x00\xaa\x55\xaa\x55\xaa\x55\xaa"  # as many bytes as decoders read ahead; no marker behind \xff
+SPARE = 3  # bytes that may be left over, besides any zeros: some programs and cameras fill up words
+STRAY = 8  # groups of blocks, of up to 32 pixels a side, that the bits which fill up the last byte may change
+MAX_SIDE, MAX_PIXELS = 65500, 2**26  # of what is decoded twice to be checked
+NAMED = 20  # damaged files that a run names
+UNKNOWN, WHOLE, DAMAGED = -1, 0, 1
+
+_found = set()  # keys of damaged images
+
+
+def checked(encoded, key):
+    """Returns the bytes of an image file, in the graph of a data set; a damaged JPEG is an error there, and is logged.
+
+    A process checks each image once and remembers the result: later epochs do not pay for it.
+
+    Args:
+        encoded: scalar string tensor.
+        key: scalar string tensor, which tells images apart: the path of the file, or its bytes once more.
+
+    Raises:
+        InvalidArgumentError: when it is run, if `is_damaged`.
+    """
+
+    def check():
+        result = tf.ensure_shape(tf.numpy_function(_check, [encoded, key], tf.int64), ())
+        with tf.control_dependencies([results.insert(number, result)]):
+            return tf.identity(result)
+
+    def whole():
+        known = results.lookup(number)
+        result = tf.cond(known == UNKNOWN, check, lambda: known)
+        with tf.control_dependencies([tf.debugging.assert_equal(result, tf.constant(WHOLE, tf.int64), "damaged JPEG")]):
+            return tf.identity(encoded)
+
+    results, number = _results(), tf.strings.to_hash_bucket_fast(key, 2**63 - 1)
+    return tf.cond(tf.io.is_jpeg(encoded), whole, lambda: encoded)
+
+
+@functools.cache
+def _results():
+    with tf.init_scope(), tf.device("CPU"):  # outside of any graph, for all of them
+        return tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, UNKNOWN)
+
+
+def _check(content, key):
+    content, key = (np.asarray(value, object).item() for value in (content, key))
+    if not is_damaged(content):
+        return np.int64(WHOLE)
+    known = key in _found  # checked twice at the same time
+    _found.add(key)
+    if len(_found) <= NAMED and not known:
+        name = "an image" if key == content else os.fsdecode(key)
+        more = "; further ones are not named" if len(_found) == NAMED else ""
+        logging.getLogger("experiments").warning("%s is a damaged JPEG and counts as unreadable%s.", name, more)
+    return np.int64(DAMAGED)
+
+
+def is_damaged(content):
+    """Whether the codes of a JPEG file, bytes, do not end where its picture does.
+
+    The usual kind, of one scan without restart markers, is decoded to an eighth of its size, which takes two thirds
+    as long as in full; the others are decoded twice in full. What is no JPEG file, or of a kind that is not checked,
+    counts as whole: the decoder has the last word.
+    """
+    try:
+        structure = _structure(content)
+        if structure is None:
+            return False
+        frame, scans, restarts = structure
+        if not scans or any(match[0][1] != 0xD0 + i % 8 for found in restarts for i, match in enumerate(found)):
+            return True
+        if content[frame + 1] != 0xC2 and len(scans) == 1 and not any(restarts):
+            return _ends_elsewhere(content, *scans[0])
+        return _ends_elsewhere_in_a_scan(content, frame, scans)
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return False
+    except Exception:  # whatever the damage leads Pillow to
+        return True
+
+
+def _structure(content):
+    """Returns where the frame's header is, the start and end of each scan's codes, and the restart markers in them.
+
+    Nothing where the kind of file is not checked; no scans where a marker is in the wrong place.
+    """
+    at, frame, scans, interval = 2, None, [], 0
+    while (at := content.find(b"\xff", at)) >= 0:
+        while content[at + 1 : at + 2] == b"\xff":  # fill bytes
+            at += 1
+        marker, size = content[at + 1 : at + 2], int.from_bytes(content[at + 2 : at + 4])
+        marker = marker[0] if marker else END
+        if marker == END or marker in OTHER_FRAMES:
+            break
+        if marker in FRAMES:
+            frame = at
+        elif marker == INTERVAL:
+            interval = int.from_bytes(content[at + 4 : at + 6])
+        elif marker == SCAN:
+            end = SCAN_END.search(content, at + 2 + size)
+            if end is None or content[end.start() + 1] not in SEGMENTS | {SCAN, END}:
+                return frame, [], []
+            scans.append((at + 2 + size, end.start()))
+        elif marker not in SEGMENTS | BARE:
+            return frame, [], []
+        at = scans[-1][1] if marker == SCAN else at + 2 + (0 if marker in BARE else size)
+    if frame is None or marker in OTHER_FRAMES:
+        return None
+    restarts = [list(RESTART.finditer(content, *scan)) for scan in scans]
+    return frame, [] if any(restarts) and not interval else scans, restarts
+
+
+class _InTwoParts(io.BytesIO):
+    """A file whose image data Pillow is given in two parts: then it tells how far the decoder had to read."""
+
+    def __init__(self, *parts):
+        super().__init__(parts[0])
+        self.parts = None
+        self.waiting = list(parts)
+
+    def read(self, size=-1):
+        if self.parts is None:
+            return super().read(size)
+        return self.parts.pop(0) if self.parts else b""
+
+
+def _ends_elsewhere(content, start, end):
+    """Whether the only scan's codes end before its last block, or go on behind it."""
+    needed = max(start, start + len(content[start:end].rstrip(b"\x00\xff")) - 1 - SPARE)
+    file = _InTwoParts(content[:needed], content[needed:end] + PADDING)
+    with Image.open(file) as image:
+        image.draft(image.mode, (1, 1))
+        file.parts = file.waiting
+        try:
+            image.load()
+        except OSError as error:
+            if "truncated" in str(error):
+                return True
+            raise
+    return bool(file.parts)
+
+
+def _ends_elsewhere_in_a_scan(content, frame, scans):
+    """Whether codes of one of several scans, or between restart markers, end before the last block, or go on behind it.
+
+    The picture is made taller. Then codes that go on show below it, where it is grey otherwise; and codes that are put
+    behind the end of each scan show below it too, and within it only if the scan has ended too early.
+    """
+    height, width, components = struct.unpack_from(">HHB", content, frame + 5)
+    block = 8 * max(content[frame + 11 + 3 * i] & 15 for i in range(components))
+    bottom = -(-height // block) * block
+    stray = -(-STRAY // -(-width // 32)) * block  # rows of pixels
+    taller = bottom + stray + 3 * block
+    if taller > MAX_SIDE or taller * width > MAX_PIXELS:
+        return False
+
+    def decode(padding):
+        parts = [content[: frame + 5], taller.to_bytes(2), content[frame + 7 : scans[0][0]]]
+        for (start, end), (following, _) in zip(scans, [*scans[1:], (len(content), 0)]):
+            codes = RESTART.sub(lambda match: padding + match[0], content[start:end])
+            parts += [codes, padding, content[end:following]]
+        with Image.open(io.BytesIO(b"".join(parts))) as image:
+            return np.asarray(image)
+
+    pixels = decode(b"")
+    below = pixels[bottom + 1 :].copy()
+    below[: stray + 1, : 32 * STRAY + 8] = below[-1, -1]  # and what is smoothed into the surroundings
+    return bool((below != below[-1, -1]).any() or (pixels[: height - 1] != decode(8 * PADDING)[: height - 1]).any())
