@@ -5,10 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # What `make test` installs; with EXTRAS=test,libraries the tests against PyTorch, timm and Transformers run too.
 EXTRAS ?= test
-# The part of the suite that `make test-oldest` and `make test-core` run: the numerics, the data, and whole runs.
-CORE := tests/convnext tests/fcmae tests/experiments/data tests/experiments/optim tests/experiments/evaluation \
-	tests/experiments/training/test_checkpoints.py tests/experiments/training/test_step.py \
-	tests/experiments/test_finetune.py tests/launch/test_commands.py
+# The part of the suite that `make test-oldest` and `make test-core` run: the numerics, and every command once.
+CORE := tests/convnext tests/fcmae tests/experiments/optim tests/experiments/training/test_step.py \
+	tests/experiments/training/test_checkpoints.py tests/experiments/data/test_reading.py \
+	tests/experiments/export tests/launch/test_commands.py
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
