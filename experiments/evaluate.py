@@ -7,7 +7,7 @@ from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures
-from experiments.evaluation.frozen import FROZEN_PROBES, FrozenProbes
+from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
 from experiments.finished_run import config_of, find_model, is_classifier, recorded_classes
 from experiments.io import local_copy
 from experiments.models import initial_weights, make_classifier, make_encoder

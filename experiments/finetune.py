@@ -6,7 +6,7 @@ from convnext.weights.loader import load_pretrained
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.picture import augmented_examples, draw_augmentation
 from experiments.data.sources import open_source
-from experiments.data.subset import label_subset
+from experiments.data.splits import label_subset
 from experiments.errors import UserError
 from experiments.evaluation.classification import Predictions, TopOne, top_one
 from experiments.evaluation.report import draw_confusion, write_report

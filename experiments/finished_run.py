@@ -3,8 +3,7 @@
 import dataclasses
 
 from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
-from experiments.config import Config
-from experiments.config.data import SPLIT_FIELDS
+from experiments.config import SPLIT_FIELDS, Config
 from experiments.errors import UserError
 from experiments.training.workdir import CONFIG, finished_summary, read_json
 

@@ -28,7 +28,7 @@ def run(source, directory="", manual_dir="", say=print):
         raise UserError(f"--source={source}: only tfds:NAME is prepared; digits and folders are read as they are.")
     if manual_dir and not local_path(manual_dir).is_dir():
         raise UserError(f"--manual_dir={manual_dir}: there is no such folder.")
-    from experiments.data.tfds import find_builder  # importing TensorFlow Datasets takes seconds
+    from experiments.data.sources.tfds import find_builder  # importing TensorFlow Datasets takes seconds
 
     builder = find_builder(name, directory)
     if builder.info.splits:

@@ -14,9 +14,9 @@ import launch.environment  # noqa: F401, I001  (first)
 from absl import flags
 
 from experiments.errors import UserError
-from experiments.export import export
-from experiments.export.formats import FORMATS
-from experiments.export.serving import INPUT_DTYPES, OUTPUTS
+from experiments.inference import export
+from experiments.inference.formats import FORMATS
+from experiments.inference.formats import INPUT_DTYPES, OUTPUTS
 from launch.command import run_command
 
 

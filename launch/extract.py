@@ -12,7 +12,7 @@ import launch.environment  # noqa: F401, I001  (first)
 from absl import flags
 
 from experiments.errors import UserError
-from experiments.extraction import extract
+from experiments.inference import extract
 from launch.command import run_command
 
 

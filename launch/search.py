@@ -11,7 +11,7 @@ import launch.environment  # noqa: F401, I001  (first)
 from absl import flags
 
 from experiments.errors import UserError
-from experiments.extraction import search
+from experiments.inference import search
 from launch.command import run_command
 
 

@@ -7,8 +7,8 @@ import tempfile
 
 from experiments.benchmarks.contenders import contender_class
 from experiments.benchmarks.report import opening_lines
-from experiments.circumstances import circumstances
 from experiments.errors import UserError
+from experiments.provenance import provenance
 from fcmae.encoder import EXECUTIONS
 
 COMPILED = "compiled chains"
@@ -34,7 +34,7 @@ def run(settings, say=print):
         raise UserError(
             "--what=profile shows TensorFlow's operations: use --backend=tensorflow, sparse or dense, and no --without."
         )
-    results = {"what": "profile", "settings": dataclasses.asdict(settings), **circumstances(), "tables": []}
+    results = {"what": "profile", "settings": dataclasses.asdict(settings), **provenance(), "tables": []}
     for line in opening_lines(settings, results):
         say(line)
     for ratio in settings.mask_ratio:

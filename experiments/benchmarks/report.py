@@ -18,7 +18,7 @@ def opening_lines(settings, results):
 
     Args:
         settings: `StepSettings`.
-        results: `circumstances()`.
+        results: `provenance()`.
     """
     model = f"depths {settings.depths}, dims {settings.dims}" if settings.depths else settings.variant
     return [
@@ -32,7 +32,7 @@ def opening_lines(settings, results):
 
 
 def circumstance_lines(results):
-    """Returns the lines that say on what and with what was measured; `results` holds `circumstances()`."""
+    """Returns the lines that say on what and with what was measured; `results` holds `provenance()`."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     changes = " and uncommitted changes" if results["uncommitted_changes"] else ""
     return [

@@ -3,8 +3,17 @@
 import dataclasses
 
 from convnext.convnext_v2 import ConvNeXtV2
-from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
-from experiments.config.sections import Section, require, require_at_least, require_distinct, require_one_of
+from experiments.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    PretrainConfig,
+    Section,
+    require,
+    require_at_least,
+    require_distinct,
+    require_one_of,
+)
 from experiments.errors import UserError
 from fcmae.encoder import EXECUTIONS
 from fcmae.masking import num_visible, patch_grid

@@ -15,8 +15,8 @@ from experiments.benchmarks.report import NAME_WIDTH, opening_lines, table_lines
 from experiments.benchmarks.settings import PYTORCH
 from experiments.benchmarks.statistics import speed_ratios, summarize
 from experiments.benchmarks.turns import Worker
-from experiments.circumstances import circumstances
 from experiments.errors import RunError, UserError
+from experiments.provenance import provenance
 
 PACKAGE_OF = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch", PYTORCH: "torch"}
 
@@ -36,7 +36,7 @@ def run(settings, say=print):
         RunError: if a contender fails.
     """
     _check_packages(settings)
-    results = {"what": "step", "settings": dataclasses.asdict(settings), **circumstances(), "tables": []}
+    results = {"what": "step", "settings": dataclasses.asdict(settings), **provenance(), "tables": []}
     for line in opening_lines(settings, results):
         say(line)
     for ratio in settings.mask_ratio:

@@ -36,7 +36,7 @@ def naming_damage(config):
 
 def _damaged_files(config):
     """Yields the paths of files whose records cannot all be read."""
-    from experiments.data.tfds import find_builder  # importing TensorFlow Datasets takes seconds
+    from experiments.data.sources.tfds import find_builder  # importing TensorFlow Datasets takes seconds
 
     for source, _ in config.sources:
         kind, _, name = source.partition(":")

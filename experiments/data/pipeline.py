@@ -6,20 +6,153 @@ same batches.
 
 Only that is decoded which a batch shows. An example that cannot be decoded, and for tasks with labels one that has none
 (-1), keeps its place with weight 0.
+
+Each example keeps its place whatever other one is broken. TensorFlow can leave out elements of a data set that raise
+errors, but nothing else: so a part of a batch is loaded as a small data set of its own, and what is missing at its end
+is made up for by blanks, which the whole batch then moves to their places.
 """
 
 import dataclasses
+import os
 
+import numpy as np
 import tensorflow as tf
 
-from experiments.config.data import MAX_PIXELS
+from experiments.config import MAX_PIXELS
 from experiments.data.augmentation import views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
-from experiments.data.loading import load_batches, parallel_map
-from experiments.data.readers import check_mixing, share_of_batch
 from experiments.data.reading import decode_and_crop
+from experiments.errors import UserError
+
+
+def share_of_batch(batch_size, reader, num_readers):
+    """Returns the places of a global batch that belong to a reader.
+
+    The places are dealt out from both ends of the batch to its middle: of 8 places the first of two readers gets 0, 1,
+    6 and 7, the other 2 to 5. So a share of an even number of places has with each the opposite one, and what Mixup and
+    CutMix mix, opposite places, lies in one share. A single reader gets all places.
+
+    Args:
+        batch_size: images of the global batch.
+        reader: number of the reader, from 0.
+        num_readers: how many there are.
+
+    Returns:
+        `(batch_size // num_readers,)` int64, ascending. The shares of all readers are the whole batch.
+
+    Raises:
+        UserError: if the batch does not divide by the readers.
+    """
+    if not 0 <= reader < num_readers:
+        raise ValueError(f"Reader {reader} is none of {num_readers} readers.")
+    if batch_size % num_readers:
+        raise UserError(f"A batch of {batch_size} images does not divide among {num_readers} readers.")
+    places = np.arange(batch_size, dtype=np.int64)
+    from_both_ends = np.stack([places, places[::-1]], axis=1).reshape(-1)[:batch_size]
+    size = batch_size // num_readers
+    return np.sort(from_both_ends[reader * size : (reader + 1) * size])
+
+
+def check_mixing(batch_size, num_readers):
+    """Raises UserError if the readers' shares separate images that Mixup and CutMix mix."""
+    if num_readers > 1 and batch_size // num_readers % 2:
+        raise UserError(
+            f"Mixup and CutMix mix pairs of images, and a batch of {batch_size} does not divide into pairs among "
+            f"{num_readers} readers: use a multiple of {2 * num_readers}."
+        )
+
+
+def examples_of_batch(split, batch_size, seed, step):
+    """Returns where the examples of a training batch are, in its order, without reading any of them.
+
+    Args:
+        split: the examples that are trained on.
+        batch_size: images of a batch.
+        seed: integer.
+        step: number of the optimizer step that takes the batch, from 1.
+
+    Returns:
+        A list of `batch_size` dictionaries, see `MemorySplit.find`.
+    """
+    examples = endless_examples(split.numbered(), seed, batch_size, np.arange(batch_size), step - 1)
+    contents = [content for _, content, _ in examples.take(batch_size).as_numpy_iterator()]
+    return [split.find((content[-1] if isinstance(content, tuple) else content).decode()) for content in contents]
+
+
+# A small data set takes time to set up, which its examples share; they are loaded one after another.
+PART = 16
+PARTS_AT_ONCE = min(64, max(4, os.cpu_count() or 1))
+
+
+def load_batches(split, examples, load, finish, batch_size, drop_remainder=False):
+    """Loads examples and puts them together in batches, in their order.
+
+    Args:
+        split: the `MemorySplit` or `StreamSplit` that the examples come from.
+        examples: `tf.data.Dataset` of tuples of scalars.
+        load: function of an example, which may raise errors; it returns a tuple of tensors of static shapes.
+        finish: function of the result of `load`, which raises none; it returns a dictionary of tensors with `weights`,
+            0 where all that it got is zeros.
+        batch_size: examples of a batch.
+        drop_remainder: whether a last batch of fewer examples is left out.
+
+    Returns:
+        A `tf.data.Dataset` of batches. What cannot be loaded is zeros for `finish`.
+    """
+    if not split.can_fail:
+        finished = parallel_map(examples, lambda *example: finish(*load(*example)))
+        return finished.batch(batch_size, drop_remainder)
+    loaded = _load_or_blank(examples, load, batch_size)
+    finished = parallel_map(loaded, lambda place, values: (place, finish(*values)))
+    return finished.batch(batch_size, drop_remainder).map(_put_in_place)
+
+
+def parallel_map(dataset, function):
+    """Maps a function over a data set on all cores; the order stays."""
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _load_or_blank(examples, load, batch_size):
+    """Returns pairs of a place in the batch and what `load` makes of the example there, part by part of the batches.
+
+    In each part those that cannot be loaded come last, as zeros without a place, -1.
+    """
+    spec = examples.map(load).element_spec
+    blank = (tf.constant(-1, tf.int64), tuple(tf.zeros(value.shape, value.dtype) for value in spec))
+
+    def load_part(places, example):
+        part = tf.data.Dataset.from_tensor_slices((places, example))
+        loaded = part.map(lambda place, example: (place, load(*example))).ignore_errors()
+        blanks = tf.data.Dataset.from_tensors(blank).repeat()
+        return loaded.concatenate(blanks).take(tf.size(places, tf.int64))
+
+    placed = examples.enumerate().map(lambda count, example: (count % batch_size, example))
+    sizes = [min(PART, batch_size - start) for start in range(0, batch_size, PART)]  # a part lies in one batch
+    parts = placed.batch(PART).rebatch(sizes)  # a whole batch of encoded images would take memory and time
+    return parts.interleave(
+        load_part,
+        cycle_length=PARTS_AT_ONCE,
+        block_length=PART,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _put_in_place(places, batch):
+    """Moves the examples of a batch to their places, and blanks to those that are left."""
+
+    def moved():
+        found = tf.where(places >= 0)
+        blank = tf.argmin(places)
+        order = tf.tensor_scatter_nd_update(
+            tf.fill(tf.shape(places), blank), tf.gather_nd(places, found)[:, tf.newaxis], found[:, 0]
+        )
+        return {name: tf.gather(values, order) for name, values in batch.items()}
+
+    return tf.cond(tf.reduce_all(places >= 0), lambda: batch, moved)
+
 
 # Independent streams of randomness of one example.
 WINDOW, FLIP, MASK, COLORS, ERASING = range(5)

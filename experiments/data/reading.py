@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
-from experiments.config.data import MAX_PIXELS
+from experiments.config import MAX_PIXELS
 
 BY_TENSORFLOW = ("JPEG", "MPO", "PNG")  # Pillow's names. MPO: a JPEG with more pictures behind it, of many phones
 BY_PILLOW = ("BMP", "DIB", "GIF")  # TensorFlow refuses or misreads half of the kinds of BMP, and some of GIF

@@ -6,9 +6,9 @@ import pathlib
 import jinja2
 from markupsafe import Markup
 
-from experiments.circumstances import circumstances, command_line
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
+from experiments.provenance import command_line, provenance
 from experiments.report.data import Run, clock, differing_fields, parsed, read_runs, resolved, seconds_between
 from experiments.report.figures import COLORS, METRICS, RANDOM_ENCODER, Curve, draw_svg
 from experiments.training.tracking import is_number
@@ -83,7 +83,7 @@ def render(runs, title):
         class_tables=_class_tables(runs),
         differing=differing_fields(runs),
         num_colors=len(COLORS),
-        provenance=circumstances(),
+        provenance=provenance(),
         command=command_line(),
     )
 

@@ -15,7 +15,7 @@ def write_report(study, sessions, say=print):
 
     Args:
         study: the `Study`.
-        sessions: on what each part of it ran, each as `circumstances` returns it.
+        sessions: on what each part of it ran, each as `provenance` returns it.
         say: function that takes a line for the user.
 
     Returns:

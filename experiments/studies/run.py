@@ -8,11 +8,11 @@ import time
 
 import keras
 
-from experiments.circumstances import circumstances
 from experiments.config import Config
 from experiments.data.sources import open_source
 from experiments.errors import Interrupted, UserError
 from experiments.io import is_url, local_path
+from experiments.provenance import provenance
 from experiments.studies import budgets
 from experiments.studies.ablations import Ablations
 from experiments.studies.budgets import Budget, Length
@@ -167,4 +167,4 @@ def _begin_session(study):
     """Notes what the study is, and on what it runs from now on."""
     sessions = (_record(study.root) or {"sessions": []})["sessions"]
     study.root.mkdir(parents=True, exist_ok=True)
-    write_json(study.root / RECORD, {"settings": _settings(study), "sessions": [*sessions, circumstances()]})
+    write_json(study.root / RECORD, {"settings": _settings(study), "sessions": [*sessions, provenance()]})

@@ -11,7 +11,7 @@ from experiments import finetune, pretrain
 from experiments.config import Config
 from experiments.data.pipeline import Preparation
 from experiments.data.sources import open_source
-from experiments.data.subset import label_subset
+from experiments.data.splits import label_subset
 from experiments.errors import RunError
 from experiments.evaluation.classification import TopOne
 from experiments.evaluation.features import PooledFeatures

@@ -14,7 +14,7 @@ import threading
 
 import numpy as np
 
-from experiments.data.batch_examples import examples_of_batch
+from experiments.data.pipeline import examples_of_batch
 from experiments.errors import Interrupted, RunError, UserError
 from experiments.io import FAULTS, StorageError, is_url, reason, remove
 from experiments.training.workdir import write_json

@@ -2,7 +2,7 @@
 
 from experiments.errors import UserError
 from experiments.evaluation.features import PooledFeatures
-from experiments.evaluation.frozen import FROZEN_PROBES, FrozenProbes
+from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
 from experiments.models import make_random_encoder
 from experiments.training.callbacks import LogOnce, Measure
 

@@ -5,8 +5,8 @@ import time
 import keras
 import tensorflow as tf
 
-from experiments.circumstances import circumstances, command_line, now
 from experiments.errors import UserError
+from experiments.provenance import command_line, now, provenance
 from experiments.training.distributed.strategy import describe_devices
 from experiments.training.guards import best_effort
 from experiments.training.workdir import read_json, write_json
@@ -21,7 +21,7 @@ class RecordSegment(keras.callbacks.Callback):
     A segment has `command`; `from_step`, `to_step` and `total_steps`; the number of training `images`; `started`,
     `last_seen` (at most a minute old, or the time between two lines of metrics) and `ended`, None until it has;
     `devices` and `gpus`, the names of the latter; `precision`; `hardware`, `versions`, `commit` and
-    `uncommitted_changes`, see `circumstances`.
+    `uncommitted_changes`, see `provenance`.
 
     Args:
         run: the `Run`, restored.
@@ -31,7 +31,7 @@ class RecordSegment(keras.callbacks.Callback):
         super().__init__()
         self._path = run.workdir / ENVIRONMENT
         self._earlier = _recorded(self._path)
-        facts = circumstances()
+        facts = provenance()
         started = facts.pop("time")
         self._segment = {
             "command": command_line(),

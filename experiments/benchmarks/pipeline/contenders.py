@@ -44,8 +44,13 @@ class TensorFlowPipelines:
     def batches(self, stages):
         """Returns the endless `tf.data.Dataset` of batches of some `Stages`."""
         from experiments.data.augmentation.mixing import Mixing
-        from experiments.data.loading import load_batches
-        from experiments.data.pipeline import Preparation, evaluation_batches, example_seed, training_batches
+        from experiments.data.pipeline import (
+            Preparation,
+            evaluation_batches,
+            example_seed,
+            load_batches,
+            training_batches,
+        )
 
         settings, data = self._settings, self._settings.data
         preparation = Preparation(

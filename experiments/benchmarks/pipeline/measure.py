@@ -13,8 +13,8 @@ from experiments.benchmarks.pipeline.report import opening_lines, table_lines
 from experiments.benchmarks.pipeline.settings import PILLOW, PILLOW_CONTENDERS
 from experiments.benchmarks.statistics import summarize
 from experiments.benchmarks.turns import ContenderProcess
-from experiments.circumstances import circumstances
 from experiments.errors import UserError
+from experiments.provenance import provenance
 
 WORKER = "experiments.benchmarks.pipeline.worker"
 ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
@@ -37,7 +37,7 @@ def run(settings, say=print):
     available = len(os.sched_getaffinity(0))
     if settings.cores > available:
         raise UserError(f"--cores={settings.cores}: there are {available}.")
-    results = {"what": "input", "settings": dataclasses.asdict(settings), **circumstances()}
+    results = {"what": "input", "settings": dataclasses.asdict(settings), **provenance()}
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(path) for path in write_photographs(folder, settings.files, settings.seed)]
         results["mean_file_bytes"] = sum(os.path.getsize(path) for path in paths) / len(paths)

@@ -12,7 +12,7 @@ def opening_lines(settings, results):
 
     Args:
         settings: `InputSettings`.
-        results: `circumstances()` with `mean_file_bytes`.
+        results: `provenance()` with `mean_file_bytes`.
     """
     files = f"{settings.files} JPEG files of {photographs.WIDTH}x{photographs.HEIGHT}"
     cores = f"{settings.cores} of the cores" if settings.cores else "all cores"

@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from experiments.config import DataConfig
-from experiments.config.sections import Section, require, require_at_least, require_distinct, require_one_of
+from experiments.config import DataConfig, Section, require, require_at_least, require_distinct, require_one_of
 
 NUM_CLASSES = 1000
 CROP_SCALE = (0.2, 1.0)  # of the windows in pretraining

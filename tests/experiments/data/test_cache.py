@@ -9,9 +9,9 @@ from experiments.config import DataConfig
 from experiments.data import cache
 from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
 from experiments.data.sources import open_source
-from experiments.data.subset import label_subset
+from experiments.data.splits import label_subset
 from experiments.errors import UserError
-from tests.experiments.data.test_tfds import store
+from tests.experiments.data.sources.test_tfds import store
 from tests.experiments.images import broken_inside, encode, gradient, write
 
 PREPARATION = Preparation(8, 1, (0.0,), (1.0,), crop_scale=(0.3, 1.0))

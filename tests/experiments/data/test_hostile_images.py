@@ -12,12 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.config import DataConfig
-from experiments.config.data import MAX_PIXELS
-from experiments.data.folder import open_folder
+from experiments.config import MAX_PIXELS, DataConfig
 from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
 from experiments.data.reading import problem_of
 from experiments.data.source import MemorySplit
+from experiments.data.sources.folder import open_folder
 from experiments.errors import UserError
 from tests.experiments.images import encode, gradient, write
 from tests.fuzz import damaged, fuzzed

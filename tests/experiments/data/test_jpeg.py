@@ -10,10 +10,10 @@ from sklearn.datasets import load_sample_image
 
 from experiments.config import DataConfig
 from experiments.data import jpeg
-from experiments.data.folder import open_folder
-from experiments.data.mixture import mix
 from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
 from experiments.data.source import Source, StreamSplit
+from experiments.data.sources.folder import open_folder
+from experiments.data.sources.mix import mix
 from tests.experiments.image_kinds import good_kinds, refused_kinds
 from tests.experiments.images import encode, gradient, write
 

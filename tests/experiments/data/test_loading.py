@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.data.loading import load_batches
+from experiments.data.pipeline import load_batches
 
 COUNT = 90
 FALLIBLE = types.SimpleNamespace(can_fail=True)

@@ -8,10 +8,9 @@ import pytest
 import tensorflow as tf
 
 from experiments.data.augmentation.mixing import Mixing
-from experiments.data.mixture import MixedSplit
-from experiments.data.pipeline import Preparation, training_batches
-from experiments.data.readers import share_of_batch
+from experiments.data.pipeline import Preparation, share_of_batch, training_batches
 from experiments.data.source import MemorySplit, StreamSplit
+from experiments.data.sources.mix import MixedSplit
 from experiments.errors import UserError
 from tests.experiments.images import encode, gradient, write
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments.config.data import MAX_PIXELS
+from experiments.config import MAX_PIXELS
 from experiments.data.pipeline import Preparation
 from experiments.data.reading import decode_and_crop, problem_of
 from tests.experiments import image_kinds

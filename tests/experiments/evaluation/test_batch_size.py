@@ -7,7 +7,7 @@ import pytest
 from experiments import evaluate, finetune, pretrain
 from experiments.config import Config
 from experiments.data import pipeline
-from experiments.data.digits import open_digits
+from experiments.data.sources.digits import open_digits
 from experiments.training import pictures
 from experiments.training.workdir import check_recorded, read_json, record_config, write_json
 from tests.experiments.tiny import Lines, change, tiny_config

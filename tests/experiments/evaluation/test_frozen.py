@@ -5,8 +5,8 @@ import pytest
 
 from experiments.data.source import MemorySplit, Source
 from experiments.errors import UserError
-from experiments.evaluation import frozen
-from experiments.evaluation.frozen import FrozenProbes
+from experiments.evaluation import probes
+from experiments.evaluation.probes import FrozenProbes
 
 
 def make_source(class_names=("a", "b", "c"), **counts):
@@ -36,8 +36,8 @@ def used(monkeypatch):
         used["linear"] = parts
         return 2.0
 
-    monkeypatch.setattr(frozen, "knn_top1", knn_top1)
-    monkeypatch.setattr(frozen, "linear_top1", linear_top1)
+    monkeypatch.setattr(probes, "knn_top1", knn_top1)
+    monkeypatch.setattr(probes, "linear_top1", linear_top1)
     return used
 
 

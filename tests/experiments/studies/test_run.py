@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from experiments import finetune, pretrain
-from experiments.circumstances import circumstances
 from experiments.errors import Interrupted, RunError, UserError
+from experiments.provenance import provenance
 from experiments.studies import run as studies
 from experiments.studies import trials
 from experiments.studies.budgets import Budget, Length
@@ -19,7 +19,7 @@ LENGTH = Length("20", 2, 10, rates=(1e-3, 3e-3))
 BUDGET = Budget(pretraining_steps=2, few=(LENGTH,), more_rates=0)
 FINETUNED = [f"seed_0/labels_20/{start}/rate_{rate:g}" for start in ("pretrained", "scratch") for rate in LENGTH.rates]
 TESTED = [FINETUNED[1], FINETUNED[2]]  # higher rates are better for the pretrained, lower ones from scratch
-CIRCUMSTANCES = circumstances()
+CIRCUMSTANCES = provenance()
 ALL = ["seed_0/pretraining", *FINETUNED, *TESTED, "seed_0/probes/pretrained", "seed_0/probes/random"]
 
 
@@ -34,7 +34,7 @@ class Pretence:
     def __init__(self, root, monkeypatch, stop_at=0):
         self.runs = []
         self._root, self._stop_at = root, stop_at
-        monkeypatch.setattr(studies, "circumstances", lambda: CIRCUMSTANCES)  # asking git takes time
+        monkeypatch.setattr(studies, "provenance", lambda: CIRCUMSTANCES)  # asking git takes time
         monkeypatch.setattr(pretrain, "run", self._train)
         monkeypatch.setattr(finetune, "run", self._train)
         monkeypatch.setattr(

@@ -11,7 +11,7 @@ from experiments.config import Config
 from experiments.data.pipeline import Preparation
 from experiments.data.source import MemorySplit
 from experiments.data.sources import open_source
-from experiments.data.subset import label_subset
+from experiments.data.splits import label_subset
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.studies import run as studies

@@ -10,10 +10,9 @@ import pytest
 import tensorflow as tf
 
 from experiments import finetune, pretrain
-from experiments.data.batch_examples import examples_of_batch
-from experiments.data.mixture import mix
-from experiments.data.pipeline import endless_examples
+from experiments.data.pipeline import endless_examples, examples_of_batch
 from experiments.data.source import MemorySplit, Source, StreamSplit
+from experiments.data.sources.mix import mix
 from experiments.errors import RunError
 from experiments.training.guards import Divergence
 from experiments.training.tracking import read_metrics

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import pretrain
-from experiments.data.digits import open_digits
 from experiments.data.pipeline import Preparation
 from experiments.data.source import MemorySplit
+from experiments.data.sources.digits import open_digits
 from experiments.errors import Interrupted, UserError
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1

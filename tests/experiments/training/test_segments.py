@@ -7,7 +7,7 @@ import keras
 import pytest
 import tensorflow as tf
 
-from experiments.circumstances import circumstances, command_line
+from experiments.provenance import command_line, provenance
 from experiments.training import segments
 from experiments.training.segments import RecordSegment
 from experiments.training.workdir import read_json
@@ -46,7 +46,7 @@ def test_each_start_adds_a_segment(run):
     second.on_train_begin()
     assert [(one["from_step"], one["to_step"]) for one in recorded(run)] == [(0, 12), (12, 12)]
     assert recorded(run)[0]["ended"] >= recorded(run)[0]["started"] and recorded(run)[1]["ended"] is None
-    facts = circumstances()
+    facts = provenance()
     for one in recorded(run):
         assert {name: one[name] for name in ("hardware", "versions", "commit")}.items() <= facts.items()
         assert (one["command"], one["images"], one["total_steps"]) == (command_line(), 7, 30)

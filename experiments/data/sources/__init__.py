@@ -1,0 +1,31 @@
+"""Opens the source that a configuration names."""
+
+from experiments.data.cache import with_cache
+from experiments.data.sources.digits import open_digits
+from experiments.data.sources.folder import open_folder
+from experiments.data.sources.mix import mix
+
+
+def open_source(config):
+    """Returns the `Source` of a `DataConfig`.
+
+    Raises:
+        UserError: if it cannot be opened.
+    """
+    sources = [_open(source, config) for source, _ in config.sources]
+    weights = [weight for _, weight in config.sources]
+    source = mix(sources, weights) if len(sources) > 1 else sources[0]
+    return with_cache(source) if config.cache else source
+
+
+def _open(source, config):
+    kind, _, name = source.partition(":")
+    if kind == "tfds":
+        from experiments.data.sources.tfds import open_tfds  # importing TensorFlow Datasets takes seconds
+
+        return open_tfds(name, config)
+    if kind == "folder":
+        return open_folder(name, config)
+    if kind == "digits":
+        return open_digits()
+    raise ValueError(f"nothing here opens {source}")  # which the configuration should not have let through

@@ -1,0 +1,259 @@
+"""Folders of images: which files are images, and what their sub-folders mean: splits and classes.
+
+Splits: where a folder has a sub-folder `train` (or `training`) and one or both of `val` (or `valid`, `validation`) and
+`test`, in upper or lower case, these are the splits, and images beside them are left out and counted. Each of them has
+to hold an image. A `train` in which all images lie is the training split as well. Where all sub-folders with images are
+called like splits and none of them is `train`, what to train on is unclear: an error.
+
+Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders;
+those of the first level are the classes. Images of other splits have to lie in folders of the same names. A class
+folder without a readable image is no class; a class may have no images in another split. Both are noted.
+
+Hidden folders and those that systems keep for themselves (`SYSTEM_FOLDERS`) are neither, and not looked into.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import os
+import pathlib
+
+import numpy as np
+
+from experiments.data.reading import SUFFIXES, is_image_name, problem_of
+from experiments.data.source import MemorySplit, Source
+from experiments.data.splits import check_shares, held_out
+from experiments.errors import UserError
+from experiments.io import local_path
+
+NAMED_IN_NOTES = 5
+
+
+def open_folder(path, config):
+    """Reads which images a folder holds, at any depth.
+
+    Splits and classes follow from the sub-folders, see `folder_layout`. What is missing is held out from the training
+    images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
+    no image to train on are noted.
+
+    Files that are called like images, and are none, broken or of a kind that cannot be decoded (see `reading`) are
+    skipped, counted in the notes and listed in `skipped`, as are images that lie beside the splits. Hidden files and
+    folders, and folders that systems keep, are not looked at.
+
+    Args:
+        path: of the folder.
+        config: a `DataConfig`.
+
+    Raises:
+        UserError: if the folder does not exist, holds no image, or its splits and classes do not fit together, or the
+            shares leave none to train on.
+    """
+    root = local_path(path)
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}.")
+    files, system_folders = _image_files(root)
+    with concurrent.futures.ThreadPoolExecutor() as executor:
+        problems = list(executor.map(functools.partial(problem_of, max_pixels=config.max_pixels), files))
+    good = [file for file, problem in zip(files, problems) if not problem]
+    skipped = [(file, problem) for file, problem in zip(files, problems) if problem]
+    if not good:
+        found = f"none of its {len(files)} image files can be read" if files else "it holds no image file"
+        raise UserError(f"{root}: {found} ({', '.join(SUFFIXES)}).")
+
+    layout = read_layout(root, good)
+    splits = {name: _split(*examples) for name, examples in layout.splits.items()}
+    shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
+    missing = {name: share for name, share in shares.items() if name not in splits}
+    train = splits["train"]
+    too_small = check_shares(train.num_examples, missing, f"folder:{root}")
+    parts = held_out(train.num_examples, tuple(missing.values()))
+    splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
+    notes = (
+        *_notes(root, good, layout, skipped, system_folders),
+        *too_small,
+        *_notes_on_training(splits["train"], layout.class_names),
+    )
+    left_out = [tuple(map(_printable, pair)) for pair in _left_out(root, good, layout, skipped)]
+    return Source(
+        _printable(f"folder:{root}"),
+        splits,
+        tuple(map(_printable, layout.class_names)),
+        tuple(map(_printable, notes)),
+        tuple(left_out),
+    )
+
+
+def _printable(text):
+    """Shows the bytes of names that are not UTF-8 as `\\xe9`: nothing could print or write them as they are."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _split(files, labels):
+    return MemorySplit(np.array([os.fsencode(file) for file in files], dtype=object), labels, are_paths=True)
+
+
+def _image_files(root):
+    """Returns the files that are called like images, and the names of folders that a system keeps, not looked into."""
+    found, system_folders = [], []
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        system_folders += [name for name in subfolders if is_hidden(name) and not name.startswith(".")]
+        subfolders[:] = sorted(
+            name for name in subfolders if not is_hidden(name) and not _leads_back(root, folder, name)
+        )
+        found += [pathlib.Path(folder, name) for name in sorted(names) if is_image_name(name)]
+    return found, system_folders
+
+
+def _leads_back(root, folder, name):
+    """Whether a sub-folder is a link to one of the folders on the way to it from the root, or to one above them."""
+    path = pathlib.Path(folder, name)
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    way = [passed.resolve() for passed in path.parents if passed == root or root in passed.parents]
+    return any(target == passed or target in passed.parents for passed in way)
+
+
+def _left_out(root, good, layout, skipped):
+    used = {file for files, _ in layout.splits.values() for file in files}
+    beside = [(file, "it lies beside the folders of the splits") for file in good if file not in used]
+    return tuple((file.relative_to(root).as_posix(), problem) for file, problem in sorted([*skipped, *beside]))
+
+
+def _notes(root, good, layout, skipped, system_folders):
+    labelling = f"{len(layout.class_names)} classes from sub-folders" if layout.class_names else "no labels"
+    notes = [f"{len(good):,} images, {labelling}", *layout.notes]
+    if system_folders:
+        kinds = ", ".join(sorted(set(system_folders)))
+        notes.append(f"not looked into: {len(system_folders):,} folders that systems keep ({kinds})")
+    if skipped:
+        reasons = collections.Counter(problem for _, problem in skipped)
+        counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+        notes.append(f"skipped {len(skipped):,} files: {counts}")
+        notes += [f"  {file.relative_to(root)}: {problem}" for file, problem in skipped[:NAMED_IN_NOTES]]
+        if len(skipped) > NAMED_IN_NOTES:
+            notes.append(f"  and {len(skipped) - NAMED_IN_NOTES:,} more")
+    return tuple(notes)
+
+
+def _notes_on_training(train, class_names):
+    seen = set(train.labels.tolist())
+    if unseen := [name for label, name in enumerate(class_names) if label not in seen]:
+        yield (
+            f"{len(unseen):,} classes have no images left to train on, all of theirs are held out: "
+            f"{', '.join(unseen[:NAMED_IN_NOTES])}"
+        )
+
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    "test": "test",
+}
+# Thumbnails, trash and copies of NAS devices, Windows, macOS and Linux, in lower case.
+SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler")
+    + ("system volume information", "lost+found", "__macosx", "__pycache__")
+)
+
+
+def is_hidden(folder):
+    """Whether a folder of this name holds no images of the user's: hidden, or one that a system keeps."""
+    return folder.startswith(".") or folder.lower() in SYSTEM_FOLDERS
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What was found.
+
+    Args:
+        splits: `{split: (files, labels)}`, with `labels` `(N,)` int64; `train` alone in a folder without splits.
+        class_names: names of the classes; empty without labels.
+        notes: lines for the user.
+    """
+
+    splits: dict
+    class_names: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def read_layout(root, files):
+    """Returns the `Layout` of readable image files below a folder.
+
+    Raises:
+        UserError: if the splits cannot be told apart, lack images, or differ in their classes.
+    """
+    folders = _split_folders(root, files)
+    bases = {split: root / folder for split, folder in folders.items()} or {"train": root}
+    members = {split: [file for file in files if base in file.parents] for split, base in bases.items()}
+    for split, base in bases.items():
+        if not members[split]:
+            raise UserError(f"{base} holds no image that can be read; fill or remove it.")
+    notes = [f"splits from the sub-folders {', '.join(folders.values())}"] if folders else []
+    if left_out := len(files) - sum(map(len, members.values())):
+        notes.append(f"left out: {left_out:,} images beside {', '.join(folders.values())}")
+
+    class_names = _class_names(bases["train"], members["train"])
+    splits = {}
+    for split, base in bases.items():
+        present = [_class_folder(base, file) if class_names else None for file in members[split]]
+        _check_classes(base, bases["train"], members[split], present, class_names)
+        index = {name: label for label, name in enumerate(class_names)}
+        splits[split] = members[split], np.array([index.get(name, -1) for name in present], np.int64)
+        if class_names:
+            notes += _notes_on_classes(base, class_names, present)
+    return Layout(splits, class_names, tuple(notes))
+
+
+def _split_folders(root, files):
+    """Returns `{split: folder}`, empty where the sub-folders are no splits."""
+    found = {}
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if split := SPLITS.get(folder.name.lower()):
+            found.setdefault(split, []).append(folder.name)
+    filled = {_class_folder(root, file) for file in files}
+    others = filled.difference(*found.values())  # with None for images beside
+    if "train" not in found:
+        if filled - {None} and not others - {None}:
+            names = ", ".join(sorted(filled - {None}))
+            raise UserError(
+                f"{root} has images in {names}, but no train folder: rename what to train on to train, or name it "
+                f"alone, as in folder:{root / min(filled - {None})}."
+            )
+        return {}
+    if len(found) < 2 and others:
+        return {}
+    for split, names in found.items():
+        if len(names) > 1:
+            raise UserError(f"{root} has several folders for {split}: {', '.join(names)}; keep one.")
+    return {split: found[split][0] for split in ("train", "validation", "test") if split in found}
+
+
+def _class_folder(base, file):
+    """Returns the sub-folder of the first level that a file lies in, or None."""
+    below = file.relative_to(base).parts[:-1]
+    return below[0] if below else None
+
+
+def _class_names(base, files):
+    names = {_class_folder(base, file) for file in files}
+    return () if None in names or len(names) < 2 else tuple(sorted(names))
+
+
+def _check_classes(base, train, files, present, class_names):
+    if not class_names:
+        return
+    for file, name in zip(files, present):
+        if name is None:
+            raise UserError(f"{file} lies in no class folder of {base}, where {train} has classes.")
+        if name not in class_names:
+            raise UserError(f"{base} has images of the class {name}, and {train} has none.")
+
+
+def _notes_on_classes(base, class_names, present):
+    folders = {path.name for path in pathlib.Path(base).iterdir() if path.is_dir() and not is_hidden(path.name)}
+    if empty := sorted(folders - set(class_names)):
+        yield f"{len(empty):,} folders without images are no classes of {base.name}: {', '.join(empty[:5])}"
+    if missing := [name for name in class_names if name not in set(present)]:
+        yield f"{len(missing):,} classes have no images in {base.name}: {', '.join(missing[:5])}"

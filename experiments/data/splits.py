@@ -1,0 +1,118 @@
+"""Parts of a split: what is held out for validation and test, and subsets of labels."""
+
+import re
+
+import numpy as np
+
+from experiments.errors import UserError
+
+
+def held_out(num_examples, shares, seed=0):
+    """Draws parts of a data set at random.
+
+    Args:
+        num_examples: size `N` of the data set.
+        shares: share of each part, numbers that sum to less than 1.
+        seed: integer; the parts are a function of `N`, `shares` and it.
+
+    Returns:
+        A list of sorted index arrays: what remains, then each part.
+    """
+    order = np.random.default_rng(seed).permutation(num_examples)
+    counts = [round(num_examples * share) for share in shares]
+    parts = np.split(order, np.cumsum(counts))
+    return [np.sort(part) for part in (parts[-1], *parts[:-1])]
+
+
+def check_shares(num_examples, shares, name):
+    """Looks at what shares of a few images come to, in whole numbers.
+
+    Args:
+        num_examples: number of the training images that the shares are taken of.
+        shares: `{part: share}` with the parts `validation` and `test`.
+        name: of the data set, for messages.
+
+    Returns:
+        Lines for the user: which parts have no image although their share is above 0.
+
+    Raises:
+        UserError: if no image is left to train on.
+    """
+    counts = {part: round(num_examples * share) for part, share in shares.items()}
+    if 0 < num_examples <= sum(counts.values()):
+        fields = " and ".join(f"data.{part}_share={share:g}" for part, share in shares.items() if share)
+        raise UserError(f"{name}: {fields} leave none of {num_examples:,} images to train on; make them smaller.")
+    return [
+        f"no {part} images: data.{part}_share={share:g} of {num_examples:,} images comes to none"
+        for part, share in shares.items()
+        if share and not counts[part]
+    ]
+
+
+def label_subset(split, spec, num_classes, seed):
+    """Returns the part of a split that fine-tuning may see.
+
+    Args:
+        split: the training split.
+        spec: `all`, a number of examples (`100`), a share (`1%`), or `10 per class`.
+        num_classes: number of classes.
+        seed: integer; the choice is a function of it.
+
+    Returns:
+        The split itself for `all`, else a `MemorySplit`. The classes have the same number of examples, one more
+        or less where the number does not divide, as far as the split has them.
+
+    Raises:
+        UserError: if the text is none of the forms, or asks for too many examples or for fewer than there are classes
+            with images: some would never be seen.
+    """
+    if spec == "all":
+        return split
+    all_labels = split.labels  # of a stream, this reads all of it
+    labels = all_labels[all_labels >= 0]
+    count = _count(spec, len(labels), num_classes)
+    if not 0 < count <= len(labels):
+        raise UserError(f"finetune.labels={spec!r} asks for {count} of {len(labels)} labelled images.")
+    sizes = np.bincount(labels, minlength=num_classes)
+    if count < (present := np.count_nonzero(sizes)):
+        raise UserError(
+            f"finetune.labels={spec!r} asks for {count} images, fewer than the {present} classes; the smallest number "
+            f"is {present}."
+        )
+    smallest = sizes.min()
+    if "per class" in str(spec) and count > smallest * num_classes:
+        raise UserError(f"finetune.labels={spec!r} asks for more than the {smallest} images of the smallest class.")
+    return _take_balanced(split, all_labels, count, seed)
+
+
+def balanced_part(split, count, seed):
+    """Returns `count` labelled examples of a split, or all if it has no more, balanced as far as they go."""
+    return _take_balanced(split, split.labels, count, seed)
+
+
+def _take_balanced(split, labels, count, seed):
+    (labelled,) = np.nonzero(labels >= 0)
+    chosen = _balanced(labels[labelled], count, np.random.default_rng(seed))
+    return split.take(np.sort(labelled[chosen]))
+
+
+def _count(spec, available, num_classes):
+    text = str(spec).strip()
+    if match := re.fullmatch(r"(\d+) per class", text):
+        return int(match[1]) * num_classes
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+        return round(available * float(match[1]) / 100)
+    if text.isdigit():
+        return int(text)
+    raise UserError(f"finetune.labels={spec!r} is not all, a number (100), a share (1%) or '10 per class'.")
+
+
+def _balanced(labels, count, generator):
+    """Returns up to `count` indices: the first of every class in random order, then the second of every class, ..."""
+    order = generator.permutation(len(labels))
+    rank = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = np.arange(len(members))
+    tie_break = generator.permutation(len(labels))
+    return np.lexsort((tie_break, rank))[:count]

@@ -1,0 +1,306 @@
+"""Exporting the model of a run, or a file of weights, for use without this project."""
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from experiments.config import DataConfig
+from experiments.data.augmentation import views
+from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.sources import open_source
+from experiments.errors import RunError, UserError
+from experiments.finished_run import find_model, read_model, recorded_classes, recorded_config
+from experiments.inference.formats import FORMATS, IMAGES, Serving
+from experiments.io import appearing, new_output
+from experiments.training.workdir import CONFIG, write_json
+
+LIBRARIES = ("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx")
+
+
+def describe(serving, path, data, classes):
+    """Returns the facts about an exported model, as JSON has them.
+
+    Args:
+        serving: the `Serving`.
+        path: of the Keras model.
+        data: the `DataConfig` of its run, or None if there is no record of one.
+        classes: names of the classes, or None.
+    """
+    model, (height, width) = serving.model, serving.size
+    channels = serving.shape[-1]
+    facts = {
+        "model": f"{type(model).__name__}, depths {list(model.depths)}, channels {list(model.dims)}",
+        "weights": path.name,
+        "input": {
+            "name": IMAGES,
+            "shape": ["batch", height or "height", width or "width", channels],
+            "dtype": serving.input_dtype,
+            "values": "0 to 255" if serving.normalization else "normalized: (pixel / 255 - mean) / std",
+            "channels": "grey" if channels == 1 else "red, green, blue",
+            "smallest_side": model.total_stride,
+        },
+        "output": {"name": serving.outputs, "shape": ["batch", serving.output_size], "dtype": "float32"},
+        "preprocessing": _preprocessing(serving, data),
+    }
+    if classes and serving.outputs != "features":
+        facts["classes"] = list(classes)
+    return facts
+
+
+def versions():
+    """Returns the versions of the libraries that take part, `{name: version}`."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _preprocessing(serving, data):
+    """What comes before the model: the view of the image, which is the caller's business, and the normalization."""
+    if data is None:
+        return {"normalization": "outside", "note": "no record of mean, std and size: those of the model's training"}
+    view = "the whole image" if data.whole_view else f"the centre square, {data.evaluation_crop:g} of the shorter side"
+    return {
+        "normalization": "inside" if serving.normalization else "outside",
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "view": view,
+        "resize": "bicubic, with antialiasing",
+        "image_size": data.image_size,
+    }
+
+
+BATCH_SIZE = 32
+SMALLEST_SHARE = 0.3  # of a photograph's height that a window takes
+SPLITS = ("test", "validation", "train")  # the first of them that has images
+
+
+def sample_photographs(count, size, channels):
+    """Returns random windows of the two photographs that scikit-learn ships.
+
+    Args:
+        count: number of images.
+        size: `(height, width)`.
+        channels: 1 or 3.
+
+    Returns:
+        `(count, H, W, channels)` uint8.
+    """
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    generator = np.random.default_rng(0)
+    windows = []
+    for i in range(count):
+        photograph = photographs[i % len(photographs)]
+        sides = np.array(photograph.size) * generator.uniform(SMALLEST_SHARE, 1.0)
+        corner = generator.uniform(0.0, photograph.size - sides)
+        window = photograph.resize(size[::-1], Image.Resampling.BICUBIC, (*corner, *(corner + sides)))
+        windows.append(np.asarray(window.convert("L" if channels == 1 else "RGB")))
+    return np.stack(windows).reshape(count, *size, channels)
+
+
+def images_of(source, count, size, channels):
+    """Returns the first images of a source, as evaluation sees them: `(count or fewer, H, W, channels)` uint8.
+
+    Raises:
+        UserError: if it has none that can be read.
+    """
+    side = max(size)
+    whole_values = Preparation(side, channels, (0.0,) * channels, (1.0 / 255.0,) * channels)
+    split = source.split(next((name for name in SPLITS if source.get(name)), "train"))
+    found = []
+    for batch in evaluation_batches(split, whole_values, min(BATCH_SIZE, count)):
+        found += list(batch["images"].numpy()[batch["weights"].numpy() > 0])
+        if len(found) >= count:
+            break
+    if not found:
+        raise UserError(f"{source.name} has no image that can be read.")
+    images = np.stack(found[:count])[:, : size[0], : size[1]]
+    return np.clip(images.round(), 0, 255).astype(np.uint8)
+
+
+def largest_difference(run, serving, images, data):
+    """Returns the largest absolute difference between an exported model and the Keras model; NaN where one has NaN.
+
+    The first image is a batch of its own, so that batches have different sizes.
+
+    Args:
+        run: the exported model, a function of images.
+        serving: the `Serving` that was exported.
+        images: `(N, H, W, channels)` uint8.
+        data: a `DataConfig`, whose mean and std the Keras model gets them with.
+    """
+    with _whole_float32():
+        return float(np.max(list(_differences(run, serving, images, data))))  # Python's max may lose a NaN
+
+
+def _differences(run, serving, images, data):
+    for batch in np.split(images, range(1, len(images), BATCH_SIZE)):
+        normalized = views.normalize(batch, data.mean, data.std).numpy()
+        given = batch.astype(serving.input_dtype) if serving.normalization else normalized
+        expected = np.asarray(serving.apply(normalized))
+        values = run(given)
+        if values.shape != expected.shape:
+            raise ValueError(f"The exported model returns {values.shape} in place of {expected.shape}.")
+        yield np.abs(values - expected).max()
+
+
+@contextlib.contextmanager
+def _whole_float32():
+    """Context in which GPUs do not round the factors of matrix products to ten bits, as TensorFlow lets them."""
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+INSIDE, OUTSIDE = "inside", "outside"
+FIXED, FREE = "fixed", "free"
+TOLERANCE = 1e-4
+NUM_IMAGES = 16
+# Free sizes are tried with these pixels more, too: sides that differ, and that no stride divides.
+ODD = (37, 21)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to export.
+
+    Args:
+        format: one of `FORMATS`.
+        outputs: one of `OUTPUTS`; empty for the logits of a classifier and the features of an encoder.
+        input_size: `fixed` (that of the run), `free`, or a number of pixels.
+        preprocessing: `outside` takes normalized images; `inside` takes pixels in [0, 255] and normalizes them.
+        input_dtype: of the pixels that `inside` takes, `uint8` or `float32`.
+    """
+
+    format: str
+    outputs: str = ""
+    input_size: str = FIXED
+    preprocessing: str = OUTSIDE
+    input_dtype: str = "uint8"
+
+
+def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tolerance=TOLERANCE, say=print):
+    """Exports a model, if the exported one computes what the Keras model does.
+
+    Args:
+        model: workdir of a run, or a file that `convnext.create_from_weights` reads.
+        output: path of the new file, or of the new folder of a SavedModel; `OUTPUT.json` describes it.
+        request: a `Request`.
+        data: `digits`, `tfds:NAME` or `folder:PATH`, images to compare on; empty for windows of the two photographs
+            that scikit-learn ships.
+        data_dir: where TensorFlow Datasets keeps its data; empty for its own default.
+        num_images: number of images to compare on.
+        tolerance: largest absolute difference.
+        say: function that takes a line for the user.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        UserError: if the model cannot be read, or the request, the images or the output do not fit.
+        RunError: if the exported model differs from the Keras model by more; nothing is left of it.
+    """
+    path = find_model(model)
+    config = recorded_config(path)
+    recorded = config and config.data
+    keras_model = read_model(path)
+    serving = make_serving(keras_model, request, recorded, path)
+    kind = FORMATS[request.format]
+    kind.check(request.format, keras_model)
+    output = new_output(output, [kind.suffix] if kind.suffix else ())
+    description = new_output(f"{output}.json")
+    settings = recorded or _neutral(keras_model)
+    batches = _images(serving, settings, data, data_dir, num_images)
+
+    facts = describe(serving, path, recorded, recorded_classes(path))
+    with appearing(description) as facts_file, appearing(output) as model_file:
+        kind.write(serving, model_file, {name: _text(value) for name, value in facts.items()})
+        exported = kind.load(model_file)
+        difference = float(np.max([largest_difference(exported, serving, images, settings) for images in batches]))
+        compared = f"{len(batches[0])} images of {data or 'two photographs'}"
+        say(f"largest difference from Keras on {compared}: {difference:.2g}")
+        if not difference <= tolerance:
+            raise RunError(
+                f"{request.format} differs from Keras by {difference:.2g}, more than --tolerance={tolerance:g}: "
+                f"nothing is written to {output}."
+            )
+        comparison = {"images": compared, "largest_difference": difference}
+        write_json(facts_file, {"format": request.format, **facts, "comparison": comparison, "versions": versions()})
+    say(f"{output}: {serving.outputs} of {path}, described in {description.name}")
+    return difference
+
+
+def make_serving(model, request, data, path):
+    """Returns the `Serving` of a request.
+
+    Args:
+        model: the `ConvNeXt`.
+        request: the `Request`.
+        data: the `DataConfig` of its run, or None if there is no record of one.
+        path: of the model, for messages.
+
+    Raises:
+        UserError: if the model has no such output, the size is none, or what is asked for is not on record.
+    """
+    outputs = request.outputs or ("logits" if model.include_top else "features")
+    if outputs != "features" and not model.include_top:
+        raise UserError(f"{path} is an encoder, which has no {outputs}: use --outputs=features.")
+    inside = request.preprocessing == INSIDE
+    if data is None and inside:
+        raise UserError(f"{path.parent} has no {CONFIG} with mean and std: use --preprocessing=outside.")
+    return Serving(
+        model,
+        outputs,
+        _size(model, request.input_size, data, path),
+        normalization=(data.mean, data.std) if inside else None,
+        input_dtype=request.input_dtype if inside else "float32",
+    )
+
+
+def _size(model, text, data, path):
+    if text == FREE:
+        return None, None
+    if text == FIXED and data is None:
+        raise UserError(f"{path.parent} has no {CONFIG} with the size: use --input_size=free or a number of pixels.")
+    if text != FIXED and not text.isdecimal():
+        raise UserError(f"--input_size={text} is neither fixed, nor free, nor a number of pixels.")
+    side = data.image_size if text == FIXED else int(text)
+    if side < model.total_stride:
+        raise UserError(f"--input_size={text}: the smallest size of this model is {model.total_stride}.")
+    return side, side
+
+
+def _text(value):
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _neutral(model):
+    """Returns a `DataConfig` to compare by where none is on record: pixels between -1 and 1."""
+    channels = model.image_shape[-1]
+    sides = {"image_size": 7 * model.total_stride, "channels": channels}
+    return DataConfig(**sides, mean=(0.5,) * channels, std=(0.5,) * channels)
+
+
+def _images(serving, settings, data, data_dir, count):
+    """Returns arrays of images to compare on, one for each size that is tried."""
+    sizes = [serving.size]
+    if serving.size == (None, None):
+        side = settings.image_size
+        sizes = [(side, side), (side + ODD[0], side + ODD[1])]
+    channels = serving.shape[-1]
+    if not data:
+        return [sample_photographs(count, size, channels) for size in sizes]
+    source = open_source(DataConfig(source=data, dir=data_dir, validation_share=0.0, test_share=0.0))
+    return [images_of(source, count, size, channels) for size in sizes]

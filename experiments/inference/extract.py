@@ -1,0 +1,220 @@
+"""Extracting features: the images of a source in, a file of names and features out."""
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from convnext.backbone import pool
+from experiments.data.augmentation import views
+from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.reading import decode_and_crop
+from experiments.data.sources import open_source
+from experiments.errors import UserError
+from experiments.finished_run import config_of, find_model, read_model
+from experiments.inference.feature_files import SUFFIXES, feature_writer
+from experiments.io import appearing, local_path, new_output
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+    """What became of some images that follow each other in a split.
+
+    Args:
+        positions: `(N,)` positions in the split of those that could be read.
+        features: `(N, C)` float32, their features.
+        labels: `(N,)` int64, -1 without label.
+        unreadable: positions of the others.
+    """
+
+    positions: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+    unreadable: np.ndarray
+
+
+class Embedding:
+    """Gives images the last feature map of an encoder, averaged over its positions.
+
+    Args:
+        encoder: a `ConvNeXt`, with or without head.
+        preparation: the `Preparation` of the images, which are seen as evaluation sees them.
+        batch_size: images at a time.
+    """
+
+    def __init__(self, encoder, preparation, batch_size):
+        self._preparation = preparation
+        self._batch_size = batch_size
+        self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
+
+    def __call__(self, split, description=""):
+        """Yields an `Embedded` for each batch of a split, in its order.
+
+        Args:
+            split: the examples.
+            description: shown in front of the bar of progress, where there is a terminal.
+        """
+        batch_size = min(self._batch_size, split.num_examples)
+        batches = evaluation_batches(split, self._preparation, batch_size)
+        total = -(-split.num_examples // batch_size)
+        for i, batch in enumerate(tqdm(batches, description, total, leave=False, disable=None)):
+            readable = batch["weights"].numpy() > 0
+            positions = i * batch_size + np.arange(batch_size)
+            readable, positions = (values[positions < split.num_examples] for values in (readable, positions))
+            features, labels = (values.numpy()[: len(readable)][readable] for values in self._of(batch))
+            yield Embedded(positions[readable], features.astype(np.float32), labels, positions[~readable])
+
+    def _of(self, batch):
+        return self._features_of(batch["images"]), batch["labels"]
+
+
+def pictures_of(images, names):
+    """Returns whole images, a list of `(H, W, 3)` uint8, None for one that cannot be read.
+
+    Args:
+        images: the `DataConfig` that the names came from.
+        names: those of the images, as `launch.extract` gave them.
+    """
+    folder = folder_of(images)
+    if folder is not None:
+        return [read_picture(folder / name) for name in names]
+    source = open_source(images)
+    wanted = {}
+    for name in names:
+        split, position = name.split("/")
+        wanted.setdefault(split, []).append(int(position))
+    contents = {}
+    for split, positions in wanted.items():
+        part = source.split(split).take(np.array(positions))
+        contents |= {f"{split}/{position}": content for position, content in zip(positions, part.contents)}
+    return [_decode(contents[name]) for name in names]
+
+
+def read_picture(path):
+    """Returns the image in a file, as `pictures_of` does."""
+    try:
+        return _decode(tf.io.read_file(str(path)))
+    except tf.errors.OpError:
+        return None
+
+
+def _decode(content):
+    try:
+        return decode_and_crop(tf.constant(content), views.whole_window, 3).numpy()
+    except tf.errors.OpError:
+        return None
+
+
+SPLITS = ("train", "validation", "test")
+ALL = "all"
+BATCH_SIZE = 64
+SHOWN = 5  # skipped files that are named on the screen
+UNREADABLE = "it cannot be decoded"
+
+
+def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, say=print):
+    """Writes the pooled features of all images of a source that can be read, in its order, each once.
+
+    Args:
+        model: workdir of a run, or a `.keras` file in one; its configuration says how images are prepared.
+        output: path of the new `.npz` or `.parquet` file, see `feature_files`.
+        data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
+        data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
+        split: `train`, `validation` or `test`, as a run with these images has them; `all` for all images.
+        batch_size: images at a time.
+        say: function that takes a line for the user.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        UserError: if model, images or output cannot be used.
+    """
+    path = find_model(model)
+    output = new_output(output, SUFFIXES)
+    images = images_to_extract(config_of(path, data, data_dir).data, split)
+    source = open_source(images)
+    names = (split,) if split != ALL else [name for name in SPLITS if source.get(name)]
+    splits = {name: source.split(name) for name in names}
+    encoder = read_model(path)
+    say(f"{path} on {sum(part.num_examples for part in splits.values()):,} images of {source.name}")
+
+    embedding = Embedding(encoder, Preparation.of(images), batch_size)
+    skipped, count = list(source.skipped) if split == ALL else [], 0
+    with appearing(output) as temporary:
+        writer = feature_writer(temporary, encoder.dims[-1], source.class_names)
+        for name, part in splits.items():
+            name_of = naming(part, name, folder_of(images))
+            for some in embedding(part, name):
+                writer.add([name_of(i) for i in some.positions], name, some.labels, some.features)
+                skipped += [(name_of(i), UNREADABLE) for i in some.unreadable]
+                count += len(some.positions)
+        if not count:
+            raise UserError(f"{source.name} has no image that can be read.")
+        writer.close(skipped, record_of(path, images, split))
+    _report(output, count, encoder.dims[-1], skipped, say)
+    return count
+
+
+def images_to_extract(data, split):
+    """Returns the `DataConfig` of what is read: with `all` nothing is held out, a folder's name is absolute.
+
+    Raises:
+        UserError: if it is a mix of sources.
+    """
+    if len(data.sources) > 1:
+        raise UserError(f"{data.source} is a mix: name one source with --data, as in --data={data.sources[0][0]}.")
+    ((source, _),) = data.sources
+    changes = {"validation_share": 0.0, "test_share": 0.0} if split == ALL else {}
+    images = dataclasses.replace(data, source=source, cache=False, **changes)
+    folder = folder_of(images)
+    return dataclasses.replace(images, source=f"folder:{folder.absolute()}") if folder else images
+
+
+def folder_of(data):
+    """Returns the folder that a `DataConfig` names, or None if it is another source."""
+    kind, _, name = data.source.partition(":")
+    return local_path(name) if kind == "folder" else None
+
+
+def naming(part, name, folder):
+    """Returns the function from a position in a split to the name of the image.
+
+    Args:
+        part: the split.
+        name: its name.
+        folder: that the images lie in, or None.
+    """
+    if folder is None:
+        return lambda position: f"{name}/{position}"
+    return lambda position: pathlib.Path(os.fsdecode(part.contents[position])).relative_to(folder).as_posix()
+
+
+def record_of(path, images, split):
+    """Returns what a file of features says of its making, as JSON has it."""
+    return {
+        "model": str(path.absolute()),
+        "model_sha256": checksum(path),
+        "data": dataclasses.asdict(images),
+        "split": split,
+    }
+
+
+def checksum(path):
+    """Returns the SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _report(output, count, num_features, skipped, say):
+    say(f"{output}: {count:,} images, {num_features} features each")
+    if skipped:
+        say(f"skipped {len(skipped):,}, all of them listed in the file:")
+        for name, reason in skipped[:SHOWN]:
+            say(f"  {name}: {reason}")
+        if len(skipped) > SHOWN:
+            say(f"  and {len(skipped) - SHOWN:,} more")

@@ -1,0 +1,218 @@
+"""The formats of exported models: how each is written, and run by its own runtime."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import logging
+import pathlib
+import tempfile
+import typing
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from convnext.backbone import pool
+from convnext.tf_cpu.devices import portable
+from experiments.errors import UserError
+
+OUTPUTS = ("logits", "probabilities", "features")
+INPUT_DTYPES = ("uint8", "float32")
+IMAGES = "images"  # name of the input
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+    """What is exported of a model: from a batch of images to one of its outputs.
+
+    Args:
+        model: a `ConvNeXt`; one without head has features alone.
+        outputs: one of `OUTPUTS`; features are those of the last stage, averaged over the positions.
+        size: `(height, width)` of the images; None for free sizes.
+        normalization: `(mean, std)` of the channels, of images in [0, 255]; None for images that come normalized.
+        input_dtype: of the images.
+    """
+
+    model: keras.Model
+    outputs: str
+    size: tuple[int | None, int | None]
+    normalization: tuple | None = None
+    input_dtype: str = "float32"
+
+    @property
+    def shape(self):
+        """Shape of the images, `(None, H, W, channels)`."""
+        return (None, *self.size, self.model.image_shape[-1])
+
+    @property
+    def output_size(self):
+        """Number of values for each image."""
+        return self.model.dims[-1] if self.outputs == "features" else self.model.num_classes
+
+    @functools.cached_property
+    def function(self):
+        """The `tf.function` to export, from images to `{name of the output: (B, values) float32}`."""
+
+        def serve(images):
+            images = ops.cast(images, "float32")
+            if self.normalization:
+                mean, std = self.normalization
+                images = (images / 255.0 - tf.constant(mean)) / tf.constant(std)
+            with portable():
+                return {self.outputs: self.apply(images)}
+
+        signature = [tf.TensorSpec(self.shape, self.input_dtype, name=IMAGES)]
+        return tf.function(serve, input_signature=signature, autograph=False)
+
+    def apply(self, images):
+        """The output of the Keras model for normalized images, `(B, values)` float32."""
+        if self.outputs == "features":
+            return pool(self.model.extract_features(images, training=False)[-1])
+        logits = self.model(images, training=False)
+        return ops.softmax(logits) if self.outputs == "probabilities" else logits
+
+
+OPSET = 17  # of ONNX: read by every onnxruntime since 1.12
+LARGEST_FILE = 2**31  # bytes: protobuf and flatbuffers count no further
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Args:
+        write: function of `Serving`, path, and the facts to record in the file.
+        load: function from the path to a function of images `(B, H, W, channels)`, which returns `(B, values)`.
+        suffix: of its files; empty for a folder.
+        packages: those it needs beyond the project's own.
+    """
+
+    write: typing.Callable
+    load: typing.Callable
+    suffix: str = ""
+    packages: tuple[str, ...] = ()
+
+    def check(self, name, model):
+        """Raises UserError if packages are missing, or the model is larger than a file of this format can be.
+
+        Args:
+            name: of the format.
+            model: that is to be exported.
+        """
+        missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
+        if missing:
+            raise UserError(
+                f"--format={name} needs what is not installed: python -m pip install {' '.join(missing)} "
+                "(all of it is in the extra `export`)."
+            )
+        size = 4 * model.count_params()
+        if self.suffix and size > 0.98 * LARGEST_FILE:
+            raise UserError(
+                f"--format={name}: the weights take {size / 2**30:.1f} GiB, and such a file ends at 2 GiB; "
+                "use --format=saved_model."
+            )
+
+
+def write_saved_model(serving, path, facts):
+    """Writes a folder that `tf.saved_model.load` reads: `loaded.serve(images)`, and the signature `serving_default`."""
+    del facts
+    archive = keras.export.ExportArchive()
+    archive.track(serving.model)
+    archive.add_endpoint("serve", serving.function)
+    archive.write_out(path, verbose=False)
+
+
+def load_saved_model(path):
+    """See `Format`."""
+    loaded = tf.saved_model.load(path)
+
+    def run(images):
+        (values,) = loaded.serve(tf.constant(images)).values()
+        return values.numpy()
+
+    return run
+
+
+def write_onnx(serving, path, facts):
+    """Writes an ONNX file, with `facts` (`{name: text}`) in its metadata."""
+    with _quiet("tf2onnx"):
+        import onnx
+        import tf2onnx
+        from onnx.tools.update_model_dims import update_inputs_outputs_dims
+
+        function = serving.function
+        model, _ = tf2onnx.convert.from_function(
+            function, function.input_signature, OPSET, custom_op_handlers={"Erfc": (_convert_erfc, [])}
+        )
+    height, width = (side or name for side, name in zip(serving.size, ("height", "width")))
+    inputs, outputs = ["batch", height, width, serving.shape[-1]], ["batch", serving.output_size]
+    model = update_inputs_outputs_dims(model, {IMAGES: inputs}, {serving.outputs: outputs})
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def load_onnx(path):
+    """See `Format`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {IMAGES: images})[0]
+
+
+def write_tflite(serving, path, facts):
+    """Writes a TFLite file, made from a SavedModel."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_saved_model(serving, folder, facts)
+        content = tf.lite.TFLiteConverter.from_saved_model(folder).convert()
+    pathlib.Path(path).write_bytes(content)
+
+
+def load_tflite(path):
+    """See `Format`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated for a package of its own
+        interpreter = tf.lite.Interpreter(str(path))
+    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(images):
+        interpreter.resize_tensor_input(entry["index"], images.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(entry["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return run
+
+
+FORMATS = {
+    "saved_model": Format(write_saved_model, load_saved_model),
+    "onnx": Format(write_onnx, load_onnx, ".onnx", ("onnx", "onnxruntime", "tf2onnx")),
+    "tflite": Format(write_tflite, load_tflite, ".tflite"),
+}
+
+
+def _convert_erfc(graph, node, name, arguments, **kwargs):
+    """Converts TensorFlow's Erfc, which ONNX lacks and the exact GELU is made of: `erfc(x) = 1 - erf(x)`."""
+    del name, arguments, kwargs
+    from tf2onnx.utils import make_name
+
+    node.type = "Erf"
+    difference = graph.insert_new_node_on_output("Sub", node.output[0], make_name(node.name))
+    one = graph.make_const(make_name(node.name), np.array(1.0, np.float32))
+    graph.replace_inputs(difference, [one.output[0], node.output[0]])
+
+
+@contextlib.contextmanager
+def _quiet(name):
+    """Context in which a library's logger says nothing below errors."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,250 @@
+"""Searching images by an image: those whose features point in the most similar direction."""
+
+import dataclasses
+import difflib
+import math
+import pathlib
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.config import DataConfig, from_mapping
+from experiments.data.pipeline import Preparation
+from experiments.data.source import MemorySplit
+from experiments.errors import UserError
+from experiments.finished_run import find_model, read_model
+from experiments.inference.extract import Embedding, checksum, folder_of, images_to_extract, pictures_of, read_picture
+from experiments.inference.feature_files import Features, read_features
+from experiments.io import appearing, local_path, new_output
+
+PER_ROW = 8  # nearest images beside each other
+SIDE, GAP = 1.75, 0.12  # inches: of an image, and between two
+TITLE, CAPTION = 0.3, 0.5  # inches above and below an image
+LETTERS = 25  # of a line of a caption
+DPI = 110
+
+
+def draw_search(path, found, queries, pictures, caption):
+    """Draws a row or more for each query: the query in the first column, then the nearest images.
+
+    Images keep their shape. Above each stands its cosine similarity to the query, below it its name.
+
+    Args:
+        path: of the PNG file.
+        found: list of `Found`.
+        queries: images of the queries, `(H, W, 3)` uint8, or None for one that cannot be read.
+        pictures: `{position: image}` of the others, in the same form.
+        caption: function from a position to the name of an image.
+    """
+    most = max(len(one.neighbours) for one in found)
+    columns = 1 + min(most, PER_ROW)
+    rows = [(i, start) for i, one in enumerate(found) for start in range(0, max(len(one.neighbours), 1), PER_ROW)]
+    figure, axes = _grid(len(rows), columns)
+    for row, (i, start) in zip(axes, rows):
+        one = found[i]
+        if start == 0:
+            name = one.name if one.position is None else caption(one.position)
+            _draw(row[0], queries[i], name, "query")
+        shown = slice(start, start + PER_ROW)
+        for axis, position, similarity in zip(row[1:], one.neighbours[shown], one.similarities[shown]):
+            _draw(axis, pictures[int(position)], caption(position), one.text_of(similarity))
+    figure.savefig(path, format="png")
+
+
+def _grid(rows, columns):
+    """Returns a figure and its axes, a list for each row; a place for nothing but an image is left blank."""
+    width, height = SIDE + GAP, TITLE + SIDE + CAPTION
+    size = (columns * width, rows * height)
+    figure = Figure(figsize=size, dpi=DPI)
+
+    def cell(row, column):
+        corner = (column * width + GAP / 2, (rows - 1 - row) * height + CAPTION)
+        axis = figure.add_axes((corner[0] / size[0], corner[1] / size[1], SIDE / size[0], SIDE / size[1]))
+        axis.set_axis_off()
+        return axis
+
+    return figure, [[cell(row, column) for column in range(columns)] for row in range(rows)]
+
+
+def _draw(axis, image, name, mark):
+    if image is None:
+        axis.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8, transform=axis.transAxes)
+        axis.set_aspect("equal")
+    else:
+        axis.imshow(image)
+        _make_square(axis, *image.shape[:2])
+    is_query = mark == "query"
+    axis.set_title(mark, fontsize=10, fontweight="bold" if is_query else "normal", color="C3" if is_query else "black")
+    axis.text(0.5, -0.03, _wrap(name), ha="center", va="top", fontsize=7, transform=axis.transAxes)
+
+
+def _make_square(axis, height, width):
+    """Puts an image into the middle of a square, so that what stands above and below is level in a row."""
+    half = max(height, width) / 2
+    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+    axis.set_xlim(middle_x - half, middle_x + half)
+    axis.set_ylim(middle_y + half, middle_y - half)
+
+
+def _wrap(name):
+    """Breaks a name that is too long into a line of folders and up to two of the file; most differ at their end."""
+    if len(name) <= LETTERS:
+        return name
+    folders, slash, file = name.rpartition("/")
+    folders, file = _end(folders + slash, LETTERS), _end(file, 2 * LETTERS)
+    return "\n".join(line for line in (folders, file[:LETTERS], file[LETTERS:]) if line)
+
+
+def _end(text, most):
+    return text if len(text) <= most else f"…{text[len(text) - most + 1 :]}"
+
+
+NEIGHBOURS = 8
+MOST_QUERIES = 50
+FEWEST, MOST = 3, 6  # digits of a similarity
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A query and the images nearest to it.
+
+    Args:
+        name: of the query, as it was given.
+        position: of the query among the features; None for a file that is not among them.
+        neighbours: `(K,)` positions of the nearest images, the nearest first.
+        similarities: `(K,)` their cosine similarities.
+    """
+
+    name: str
+    position: int | None
+    neighbours: np.ndarray
+    similarities: np.ndarray
+
+    def text_of(self, similarity):
+        """A similarity with as many digits as tell the first neighbour from the last: 3 to 6."""
+        spread = self.similarities[0] - self.similarities[-1] if len(self.similarities) else 1.0
+        digits = 1 - math.floor(math.log10(spread)) if spread > 0 else FEWEST
+        return f"{similarity:.{min(max(digits, FEWEST), MOST)}f}"
+
+
+def run(features, queries, output, k=NEIGHBOURS, data="", model="", say=print):
+    """Draws each query and the images nearest to it by cosine similarity; a query is not its own neighbour.
+
+    Args:
+        features: path of a file of `launch.extract`.
+        queries: names of images in it, or paths of image files.
+        output: path of the new PNG file.
+        k: number of nearest images.
+        data: `folder:PATH` where the folder of the images has been moved to; empty for where it was.
+        model: where the model has been moved to; empty for where it was. Only files without features need it.
+        say: function that takes a line for the user.
+
+    Returns:
+        A list of `Found`.
+
+    Raises:
+        UserError: if features, queries, model or output cannot be used.
+    """
+    if not 0 < len(queries) <= MOST_QUERIES:
+        raise UserError(f"--query names 1 to {MOST_QUERIES} images, got {len(queries)}.")
+    path = local_path(features)
+    table = read_features(path)
+    images = _images(table, data)
+    output = new_output(output, (".png",))
+
+    vectors, positions = _vectors(queries, table, images, path, model)
+    found = [
+        Found(name, position, *nearest(vector, table.features, k, position))
+        for name, vector, position in zip(queries, vectors, positions)
+    ]
+    shown = sorted({int(i) for one in found for i in (*one.neighbours, one.position) if i is not None})
+    pictures = dict(zip(shown, pictures_of(images, table.names[shown])))
+    own = [read_picture(one.name) if one.position is None else pictures[one.position] for one in found]
+    with appearing(output) as temporary:
+        draw_search(temporary, found, own, pictures, _captions(table))
+    for one in found:
+        say(one.name)
+        for i, similarity in zip(one.neighbours, one.similarities):
+            say(f"  {one.text_of(similarity)}  {table.names[i]}")
+    say(f"drawn: {output}")
+    return found
+
+
+def nearest(vector, features, k, left_out=None):
+    """Returns the images most similar to one.
+
+    Args:
+        vector: `(C,)`, its features.
+        features: `(N, C)`.
+        k: number of images; all where there are not so many.
+        left_out: position that is not to be found, or None.
+
+    Returns:
+        `(positions, similarities)`, each `(K,)`, the most similar first; of equal ones the first in the file.
+    """
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(vector)
+    similarities = features @ vector / np.maximum(lengths, np.finfo(np.float32).tiny)
+    order = np.argsort(-similarities, kind="stable")
+    order = order[order != left_out][:k] if left_out is not None else order[:k]
+    return order, similarities[order]
+
+
+def _images(table: Features, data):
+    """Returns the `DataConfig` of the images that the features are of."""
+    images = from_mapping(DataConfig, table.record["data"], "data.")
+    if not data:
+        return images
+    if folder_of(images) is None or not data.startswith("folder:"):
+        raise UserError(f"--data={data}: the features are of {images.source}; a folder alone can have been moved.")
+    return images_to_extract(dataclasses.replace(images, source=data), table.record["split"])
+
+
+def _vectors(queries, table, images, path, model):
+    """Returns `(vectors, positions)` of the queries; the position of a file without features is None."""
+    index = {str(name): position for position, name in enumerate(table.names)}
+    positions = [_position(query, index, folder_of(images)) for query in queries]
+    unknown = [query for query, position in zip(queries, positions) if position is None]
+    for query in unknown:
+        if not pathlib.Path(query).is_file():
+            similar = difflib.get_close_matches(query, list(index)[:10000], n=1)
+            hint = f" Did you mean {similar[0]}?" if similar else ""
+            raise UserError(f"--query={query} is no image file, and no name in {path}.{hint}")
+    computed = iter(_embed(unknown, table, images, path, model) if unknown else ())
+    vectors = [next(computed) if position is None else table.features[position] for position in positions]
+    return vectors, positions
+
+
+def _position(query, index, folder):
+    """Returns where an image stands among the features, by its name or, in the folder, by its path; or None."""
+    if query in index or folder is None:
+        return index.get(query)
+    path = pathlib.Path(query).absolute()
+    # Of the file itself a link counts as it stands: the folder may hold links to images that lie elsewhere.
+    for file, root in ((path, folder), (path.parent.resolve() / path.name, folder.resolve())):
+        if file.is_relative_to(root) and (name := file.relative_to(root).as_posix()) in index:
+            return index[name]
+    return None
+
+
+def _embed(files, table, images, path, model):
+    """Returns the features of image files, `(N, C)`, by the model that made the others."""
+    weights = find_model(model or table.record["model"])
+    if checksum(weights) != table.record["model_sha256"]:
+        raise UserError(f"{weights} is not the model that made {path}: extract again, or name that one with --model.")
+    contents = np.array([str(file).encode() for file in files], object)
+    split = MemorySplit(contents, np.full(len(files), -1), are_paths=True)
+    (embedded,) = Embedding(read_model(weights), Preparation.of(images), len(files))(split)
+    if len(embedded.unreadable):
+        raise UserError(f"--query={files[embedded.unreadable[0]]} cannot be read as an image.")
+    return embedded.features
+
+
+def _captions(table):
+    """Returns the function from a position to what stands below an image: its name and, if it tells more, its class."""
+
+    def caption(position):
+        label, name = table.labels[position], str(table.names[position])
+        known = label >= 0 and table.classes[label] not in name
+        return f"{name} ({table.classes[label]})" if known else name
+
+    return caption
