@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from convnext.blocks import initializer
+from convnext.composite import Composite
 from convnext.layers import LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
 
 
-class ConvNeXt(keras.Model):
+class ConvNeXt(Composite, keras.Model):
     """The skeleton of a ConvNeXt; `ConvNeXtV1` and `ConvNeXtV2` give it their block through `make_block`.
 
     Args:
@@ -109,7 +110,19 @@ class ConvNeXt(keras.Model):
         if self.include_top:
             self.head_norm.build((None, self.dims[-1]))
             self.head.build((None, self.dims[-1]))
+        self.input_spec = self.stem.input_spec
         self.built = True
+
+    def compute_output_shape(self, input_shape):
+        _check_input_size(tuple(input_shape[1:]), self.stem_stride, len(self.stages))
+        shape = self.stem.compute_output_shape(input_shape)
+        for stage in self.stages:
+            shape = stage.compute_output_shape(shape)
+        return (shape[0], self.num_classes) if self.include_top else shape
+
+    def compute_output_spec(self, images, training=None):
+        dtype = self.head.compute_dtype if self.include_top else self.compute_dtype
+        return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=dtype)
 
     def call(self, images, training=None):
         """Applies the model.

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from convnext.composite import Composite
 from convnext.layers import (
     GlobalResponseNormalization,
     LayerNormalization,
@@ -25,7 +26,7 @@ def initializer():
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
-class ConvNextBlock(keras.layers.Layer):
+class ConvNextBlock(Composite, keras.layers.Layer):
     """What the blocks of both versions share; each adds to the halves of its branch, `expand` and `project`.
 
     Args:
@@ -66,6 +67,10 @@ class ConvNextBlock(keras.layers.Layer):
         self.norm.build(input_shape)
         self.expansion.build(input_shape)
         self.projection.build((*input_shape[:-1], 4 * self.dim))
+        self.input_spec = keras.layers.InputSpec(axes={-1: self.dim})
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs, visible=None, training=None):
         """Applies the block.

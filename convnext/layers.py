@@ -72,6 +72,10 @@ class GlobalResponseNormalization(keras.layers.Layer):
         channels = (input_shape[-1],)
         self.gamma = self.add_weight(name="gamma", shape=channels, initializer="zeros", autocast=False)
         self.beta = self.add_weight(name="beta", shape=channels, initializer="zeros", autocast=False)
+        self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs, visible=None):
         """Normalizes `inputs`.
@@ -114,6 +118,10 @@ class LayerScale(keras.layers.Layer):
         self.gamma = self.add_weight(
             name="gamma", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.initial_value)
         )
+        self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, inputs):
         return inputs * self.gamma
@@ -146,11 +154,14 @@ class StochasticDepth(keras.layers.Layer):
         if rate > 0.0:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, inputs, training=None):
         if not training or self.rate == 0.0:
             return inputs
         shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
-        keep = keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
+        keep = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) >= self.rate
         return inputs * (ops.cast(keep, inputs.dtype) / (1.0 - self.rate))
 
     def get_config(self):

@@ -3,12 +3,13 @@
 import keras
 
 from convnext.blocks import initializer
+from convnext.composite import Composite
 from convnext.layers import LayerNormalization
 from convnext.tf_cpu.patch_conv import PatchConv
 
 
 @keras.saving.register_keras_serializable(package="convnext")
-class Stem(keras.layers.Layer):
+class Stem(Composite, keras.layers.Layer):
     """Cuts the image into patches of `stride` x `stride` pixels and embeds each: convolution, LayerNorm.
 
     Input: `(B, H, W, channels)`. Output: `(B, H // stride, W // stride, dim)`.
@@ -28,6 +29,10 @@ class Stem(keras.layers.Layer):
     def build(self, input_shape):
         self.conv.build(input_shape)
         self.norm.build((*input_shape[:-1], self.dim))
+        self.input_spec = self.conv.input_spec
+
+    def compute_output_shape(self, input_shape):
+        return self.conv.compute_output_shape(input_shape)
 
     def call(self, images):
         return self.norm(self.conv(images))
@@ -37,7 +42,7 @@ class Stem(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="convnext")
-class Downsampling(keras.layers.Layer):
+class Downsampling(Composite, keras.layers.Layer):
     """Halves height and width between two stages: LayerNorm, then a 2x2 convolution of stride 2.
 
     Input: `(B, H, W, C)`. Output: `(B, H // 2, W // 2, dim)`.
@@ -55,6 +60,10 @@ class Downsampling(keras.layers.Layer):
     def build(self, input_shape):
         self.norm.build(input_shape)
         self.conv.build(input_shape)
+        self.input_spec = self.conv.input_spec
+
+    def compute_output_shape(self, input_shape):
+        return self.conv.compute_output_shape(input_shape)
 
     def call(self, inputs):
         return self.conv(self.norm(inputs))
@@ -64,7 +73,7 @@ class Downsampling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="convnext")
-class Stage(keras.layers.Layer):
+class Stage(Composite, keras.layers.Layer):
     """One resolution of the model: downsampling (but in the first stage), then blocks.
 
     Args:
@@ -84,6 +93,10 @@ class Stage(keras.layers.Layer):
         for block in self.blocks:
             if not block.built:
                 block.build((None, None, None, block.dim))
+        self.input_spec = (self.downsampling or self.blocks[0]).input_spec
+
+    def compute_output_shape(self, input_shape):
+        return input_shape if self.downsampling is None else self.downsampling.compute_output_shape(input_shape)
 
     def call(self, x, training=None):
         if self.downsampling is not None:
@@ -103,4 +116,4 @@ class Stage(keras.layers.Layer):
     def from_config(cls, config):
         downsampling = keras.saving.deserialize_keras_object(config["downsampling"])
         blocks = [keras.saving.deserialize_keras_object(block) for block in config["blocks"]]
-        return cls(**{**config, "downsampling": downsampling, "blocks": blocks})
+        return super().from_config({**config, "downsampling": downsampling, "blocks": blocks})

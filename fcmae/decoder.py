@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from convnext.blocks import ConvNextV2Block, initializer
+from convnext.composite import Composite
 from fcmae.layout import gather_patches
 
 
 @keras.saving.register_keras_serializable(package="fcmae")
-class Decoder(keras.layers.Layer):
+class Decoder(Composite, keras.layers.Layer):
     """Decoder of FCMAE (ConvNeXt V2, section 3.2): projection, mask token, ConvNeXt V2 blocks, prediction.
 
     Args:
@@ -39,6 +40,12 @@ class Decoder(keras.layers.Layer):
         for block in self.blocks:
             block.build((None, None, None, self.dim))
         self.prediction.build((None, None, self.dim))
+        self.input_spec = self.embedding.input_spec
+
+    def compute_output_shape(self, latent_shape, visible_shape=None, chosen_shape=None):
+        batch, rows, columns, _ = latent_shape
+        patches = rows * columns if chosen_shape is None else chosen_shape[1]
+        return batch, patches, self.patch_values
 
     def call(self, latent, visible, chosen=None, training=None):
         """Predicts patches: all of them, or those that are chosen.

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from convnext.composite import Composite
 from fcmae.decoder import Decoder
 from fcmae.encoder import EXECUTIONS, encode_dense, encode_sparse
 from fcmae.layout import gather_patches, nan_unless_exact, split_patches
@@ -11,7 +12,7 @@ from fcmae.masking import num_visible, patch_grid, patchify, sample_visible
 
 
 @keras.saving.register_keras_serializable(package="fcmae")
-class FCMAE(keras.Model):
+class FCMAE(Composite, keras.Model):
     """Fully convolutional masked autoencoder (https://arxiv.org/abs/2301.00808, section 3).
 
     Hides a share of the patches of each image, encodes the visible ones, and learns to predict the pixels of
@@ -49,7 +50,8 @@ class FCMAE(keras.Model):
         execution="sparse",
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Keras would round the pixels to the compute dtype, and the targets are normalized from them.
+        super().__init__(autocast=False, **kwargs)
         if execution not in EXECUTIONS:
             raise ValueError(f"execution={execution!r} is not one of {', '.join(EXECUTIONS)}.")
         height, width, channels = backbone.image_shape
@@ -78,13 +80,24 @@ class FCMAE(keras.Model):
 
     def build(self, input_shape):
         self.decoder.build((None, *self.grid, self.backbone.dims[-1]))
+        self.input_spec = keras.layers.InputSpec(shape=(None, *self.backbone.image_shape))
         self.built = True
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], self.num_patches, self.decoder.patch_values
+
+    def compute_output_spec(self, images, visible=None, training=None):
+        batch, patches, values = self.compute_output_shape(images.shape)
+        if training:
+            patches -= self.num_visible
+        return keras.KerasTensor((batch, patches, values), dtype=self.decoder.compute_dtype)
 
     def call(self, images, visible=None, training=None):
         """Predicts patches from the visible ones, and registers the loss.
 
         Args:
-            images: `(B, H, W, channels)`, normalized.
+            images: `(B, H, W, channels)`, normalized, of any dtype. The targets are computed from them in float32
+                under every precision policy.
             visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, `num_visible` ones in each row; drawn at
                 random where None.
             training: whether the model trains.
@@ -94,7 +107,8 @@ class FCMAE(keras.Model):
             targets (see `normalize_targets`); in training only those of the hidden patches, `(B, L - K, ...)`.
         """
         if visible is None:
-            noise = keras.random.uniform((ops.shape(images)[0], self.num_patches), seed=self.seed_generator)
+            shape = (ops.shape(images)[0], self.num_patches)
+            noise = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)  # halves would have ties
             visible = sample_visible(noise, self.mask_ratio)
         _, hidden = split_patches(visible, self.num_visible)
         if training:
@@ -120,6 +134,7 @@ class FCMAE(keras.Model):
 
     def encode(self, images, visible, training=None):
         """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at hidden ones."""
+        images = ops.cast(images, self.backbone.compute_dtype)
         visible = ops.cast(visible, "float32")
         if self.execution == "dense":
             return encode_dense(self.backbone, images, visible, training=training)
@@ -149,4 +164,4 @@ class FCMAE(keras.Model):
     @classmethod
     def from_config(cls, config):
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
-        return cls(**{**config, "backbone": backbone})
+        return super().from_config({**config, "backbone": backbone})

@@ -24,7 +24,7 @@ class StemMaskedFCMAE(FCMAE):
         """Returns the features of all patches, `(B, rows, columns, C)`; the decoder does not look at hidden ones."""
         backbone = self.backbone
         grid = patch_grid(images.shape[1], images.shape[2], self.patch_size)
-        x = backbone.stem(images)
+        x = backbone.stem(ops.cast(images, backbone.compute_dtype))
         kept = raise_to_resolution(ops.cast(visible, x.dtype), grid, self.patch_size // backbone.stem_stride)
         x = ops.where(kept > 0, x, 0.0)  # a product would let NaN pass
         for stage in backbone.stages:

@@ -30,12 +30,12 @@ class PatchConv(keras.layers.Conv2D):
         )
 
     def call(self, inputs):
+        inputs = ops.cast(inputs, self.compute_dtype)  # integers are what Keras leaves as they are
         if not is_tensorflow_on_cpu() or None in inputs.shape[1:3]:
             return super().call(inputs)
         size, channels = self.size, inputs.shape[-1]
         rows, columns = inputs.shape[1] // size, inputs.shape[2] // size
-        inputs = ops.cast(inputs[:, : rows * size, : columns * size], self.compute_dtype)
-        patches = ops.reshape(inputs, (-1, rows, size, columns, size * channels))
+        patches = ops.reshape(inputs[:, : rows * size, : columns * size], (-1, rows, size, columns, size * channels))
         patches = ops.reshape(ops.transpose(patches, (0, 1, 3, 2, 4)), (-1, size * size * channels))
         kernel = ops.reshape(ops.cast(self.kernel, inputs.dtype), (-1, self.filters))
         outputs = ops.add(ops.matmul(patches, kernel), ops.cast(self.bias, inputs.dtype))

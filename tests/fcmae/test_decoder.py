@@ -43,6 +43,18 @@ def test_mask_token_starts_as_a_normal_of_small_deviation():
     assert np.abs(values).max() > 0.045
 
 
+@pytest.mark.parametrize("chosen", [None, 4])
+def test_the_announced_shape_is_that_of_the_prediction(chosen):
+    layer = make_decoder(dtype="mixed_bfloat16")
+    latent, visible = keras.Input((3, 5, 8)), keras.Input((15,))
+    indices = None if chosen is None else keras.Input((chosen,), dtype="int32")
+    symbolic = layer(latent, visible, chosen=indices)
+    arrays = random_images(2, 3, 5, 8), random_visible(2, 15, 6), None if chosen is None else np.zeros((2, 4), "int32")
+    outputs = layer(*arrays)
+    assert symbolic.shape == (None, *outputs.shape[1:]) == (None, chosen or 15, 12)
+    assert symbolic.dtype == outputs.dtype == "bfloat16"
+
+
 def test_decoder_survives_its_configuration():
     layer = make_decoder(2, name="here")
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))

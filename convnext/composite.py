@@ -1,0 +1,55 @@
+"""What a layer that is made of layers adds to those of Keras: parts that stay frozen."""
+
+import keras
+
+OF_KERAS = set(dir(keras.Model))
+
+
+class Composite:
+    """Mixin that keeps the `trainable` flag of every nested layer; name it before the base class of Keras.
+
+    Keras sets the flag of the layers that a layer has when `trainable` is assigned, and saves the flag of the layer
+    alone. Here a layer that becomes part of a frozen one is frozen too, and the configuration lists the parts whose
+    flag differs from that of the layer around them. So `from_config`, `keras.models.clone_model` and a `.keras` file
+    restore what was frozen and what was not, and the optimizer of a saved model finds its variables.
+    """
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if not getattr(self, "trainable", True):  # not set yet while Keras constructs the layer
+            for _, part in _children_in(name, value):
+                part.trainable = False
+
+    def get_config(self):
+        config = super().get_config()
+        flags = {path: part.trainable for path, part, parent in _parts(self) if part.trainable != parent.trainable}
+        return {**config, "trainable_parts": flags} if flags else config
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        flags = config.pop("trainable_parts", {})
+        layer = super().from_config(config)
+        for path, part, _ in _parts(layer):
+            if path in flags:
+                part.trainable = flags[path]
+        return layer
+
+
+def _parts(layer, prefix=""):
+    """Yields `(path, part, parent)` of all nested layers, parents first; a path is like `stages/0/blocks/1/grn`."""
+    for attribute in sorted(set(dir(layer)) - OF_KERAS):  # with PyTorch `vars` has no layers
+        for name, part in _children_in(attribute, getattr(layer, attribute, None)):
+            yield prefix + name, part, layer
+            yield from _parts(part, f"{prefix}{name}/")
+
+
+def _children_in(name, value):
+    """Yields `(name, layer)` of what a public attribute holds: a layer, or a list of layers."""
+    if name.startswith("_"):
+        return
+    if isinstance(value, keras.layers.Layer):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _children_in(f"{name}/{i}", item)
