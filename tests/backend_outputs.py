@@ -11,7 +11,7 @@ import numpy as np
 
 from convnext import ConvNeXtV1, ConvNeXtV2, load_pretrained
 from fcmae import FCMAE
-from tests.small_models import random_images, random_visible, randomize, small_backbone
+from tests.small_models import parts_of, random_images, random_visible, randomize, small_backbone
 
 CLASSES = 5
 VERSIONS = {"v1": ConvNeXtV1, "v2": ConvNeXtV2}
@@ -47,42 +47,61 @@ def outputs(folder):
 
 
 def fit():
-    """Trains a classifier and an autoencoder, and returns their losses before and after.
-
-    On JAX it trains the autoencoder once more, on all devices, and returns what came of both: `one/...`, `all/...`.
-    """
-    labels = np.arange(16) % CLASSES
-    images = random_images(16, 32, 48, 3) + labels[:, None, None, None].astype("float32") * [1.0, -1.0, 0.0]
-    images = images.astype("float32")
+    """Trains a classifier and an autoencoder, and returns their losses before and after."""
+    images, labels = training_data()
     model = make_classifier("v2", drop_path_rate=0.1)
     model.compile(keras.optimizers.AdamW(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = model.evaluate(images, labels, batch_size=4, verbose=0)
     model.fit(images, labels, batch_size=4, epochs=6, verbose=0)
-    losses = {"fit/v2": np.array([before, model.evaluate(images, labels, batch_size=4, verbose=0)])}
-    one = fit_autoencoder(images)
-    losses["fit/fcmae"] = one["losses"][[0, -1]]
-    if keras.backend.backend() != "jax":
-        return losses
+    losses = np.array([before, model.evaluate(images, labels, batch_size=4, verbose=0)])
+    model = make_autoencoder()
+    model.compile(keras.optimizers.AdamW(1e-2))
+    of_epochs = model.fit(images, batch_size=4, epochs=6, verbose=0).history["loss"]
+    return {"fit/v2": losses, "fit/fcmae": np.array(of_epochs)[[0, -1]]}
+
+
+def training_data():
+    """16 images and their labels, which shift the colours."""
+    labels = np.arange(16) % CLASSES
+    images = random_images(16, 32, 48, 3) + labels[:, None, None, None].astype("float32") * [1.0, -1.0, 0.0]
+    return images.astype("float32"), labels
+
+
+def fit_on_one_and_all_devices():
+    """Trains an autoencoder on one device of JAX, and again on all: `{"one/...": array, "all/...": array}`."""
+    found = {f"one/{name}": value for name, value in fit_autoencoder().items()}
     keras.distribution.set_distribution(keras.distribution.DataParallel())
-    all_devices = fit_autoencoder(images)
-    found = {f"one/{name}": value for name, value in one.items()}
-    return losses | found | {f"all/{name}": value for name, value in all_devices.items()}
+    found |= {f"all/{name}": value for name, value in fit_autoencoder().items()}
+    return found | {f"images a device/{execution}": images_a_device(execution) for execution in ("sparse", "dense")}
 
 
-def fit_autoencoder(images):
-    """Trains an autoencoder on the devices of the distribution that is set.
+def fit_autoencoder():
+    """Trains an autoencoder by plain gradient descent on the devices of the distribution that is set.
 
     Returns:
-        `{name: array}`: the losses of the epochs, the final weights, and the number of devices that these lie on.
+        `{name: array}`: the losses of the epochs, the number of devices that the weights lie on, and for each weight
+        its values before and after, `(2, ...)`.
     """
     keras.utils.set_random_seed(1)
     model = make_autoencoder()
-    model.compile(keras.optimizers.AdamW(1e-2))
-    losses = model.fit(images, batch_size=4, epochs=6, verbose=0).history["loss"]
-    weights = {f"weight {i}": keras.ops.convert_to_numpy(weight.value) for i, weight in enumerate(model.weights)}
-    on_jax = keras.backend.backend() == "jax"
-    count = len(model.weights[0].value.devices()) if on_jax else 1
-    return {"losses": np.array(losses), "devices": np.array(count), **weights}
+    variables = parts_of(model)
+    before = randomize(variables, scale=0.2)
+    model.compile(keras.optimizers.SGD(0.1))
+    losses = model.fit(training_data()[0], batch_size=4, epochs=2, verbose=0).history["loss"]
+    found = {name: np.stack([value, variables[name]]) for name, value in before.items()}
+    return {"losses": np.array(losses), "devices": np.array(len(model.weights[0].value.devices())), **found}
+
+
+def images_a_device(execution):
+    """Returns on how many of 4 images each device works in a compiled step."""
+    import jax
+
+    model = make_autoencoder(execution)
+    batch = random_images(4, 32, 48, 3), random_visible(4, model.num_patches, model.num_visible)
+    distribution = keras.distribution.distribution()
+    batch = [keras.distribution.distribute_tensor(part, distribution.get_data_layout(part.shape)) for part in batch]
+    losses = jax.jit(model.image_losses)(*batch)
+    return np.array([len(shard.data) for shard in losses.addressable_shards])
 
 
 def write_weights(folder):
@@ -99,4 +118,7 @@ def write_weights(folder):
 if __name__ == "__main__":
     keras.utils.set_random_seed(0)
     directory = pathlib.Path(sys.argv[1])
-    np.savez(directory / f"outputs_{keras.backend.backend()}.npz", **outputs(directory), **fit())
+    found = outputs(directory) | fit()
+    if keras.backend.backend() == "jax":
+        found |= fit_on_one_and_all_devices()
+    np.savez(directory / f"outputs_{keras.backend.backend()}.npz", **found)
