@@ -81,6 +81,7 @@ class ConvNextBlock(Composite, keras.layers.Layer):
                 exist. Hidden positions enter no statistic and come out as they went in.
             training: whether stochastic depth is at work.
         """
+        inputs = ops.cast(inputs, self.compute_dtype)  # TimeDistributed leaves out what Keras would cast
         branch = self.mix_channels(self.depthwise_conv(inputs), visible=visible, training=training)
         if visible is not None:
             branch = branch * visible

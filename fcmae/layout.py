@@ -5,6 +5,7 @@ visible positions of a batch fit an array `(B, K * r * r, C)` without gaps. Both
 each is the other's gradient: nothing is ever added up at an address.
 """
 
+import keras
 from keras import ops
 
 
@@ -38,6 +39,9 @@ def nan_unless_exact(values, visible, num_visible):
 
 def gather_patches(patches, indices):
     """Takes some patches of each image: `(B, L, values)` by `(B, K)` to `(B, K, values)`."""
+    if keras.backend.backend() == "jax":
+        # With indices that stay inside an image, the compiler can give each device its share of the batch.
+        return ops.take_along_axis(patches, indices[:, :, None], axis=1)
     _, num_patches, values = patches.shape
     first = ops.arange(ops.shape(indices)[0], dtype="int32")[:, None] * num_patches
     return ops.take(ops.reshape(patches, (-1, values)), first + indices, axis=0)
@@ -67,45 +71,38 @@ class StageLayout:
     def __init__(self, indices, ranks, grid, factor):
         self._height, self._width = grid[0] * factor, grid[1] * factor
         self._num_rows = indices.shape[1] * factor * factor
-        batch = ops.arange(ops.shape(indices)[0], dtype="int32")
-        self._grid_of_row = self._positions_of_rows(indices, grid, factor, batch)
-        self._row_of_grid = self._rows_of_positions(ranks, indices.shape[1], grid, factor, batch)
+        self._grid_of_row = self._positions_of_rows(indices, grid, factor)
+        self._row_of_grid = self._rows_of_positions(ranks, indices.shape[1], grid, factor)
 
-    def _positions_of_rows(self, indices, grid, factor, batch):
-        """Returns for each row its position in the flattened `(B, H, W)`, `(B * K * r * r,)`."""
+    def _positions_of_rows(self, indices, grid, factor):
+        """Returns for each row of an image its position in the flattened `(H, W)`, `(B, K * r * r)`."""
         inside = ops.arange(factor, dtype="int32")
         row = (indices // grid[1] * factor)[:, :, None, None] + inside[:, None]
         column = (indices % grid[1] * factor)[:, :, None, None] + inside
-        first = (batch * (self._height * self._width))[:, None, None, None]
-        return ops.reshape(first + row * self._width + column, (-1,))
+        return ops.reshape(row * self._width + column, (-1, self._num_rows))
 
-    def _rows_of_positions(self, ranks, num_visible, grid, factor, batch):
-        """Returns for each position of the flattened `(B, H, W)` its row, or the row after the last if it is hidden."""
+    def _rows_of_positions(self, ranks, num_visible, grid, factor):
+        """Returns for each position of the flattened `(H, W)` its row, or the row after the last if it is hidden."""
         inside = ops.arange(factor, dtype="int32")
-        rows = batch[:, None] * self._num_rows + ranks * factor**2
-        rows = ops.reshape(rows, (-1, grid[0], 1, grid[1], 1)) + (inside[:, None, None] * factor + inside)
+        rows = ops.reshape(ranks * factor**2, (-1, grid[0], 1, grid[1], 1)) + (inside[:, None, None] * factor + inside)
         hidden = ops.reshape(ranks == num_visible, (-1, grid[0], 1, grid[1], 1))
-        after_last = ops.shape(ranks)[0] * self._num_rows
-        return ops.reshape(ops.where(hidden, after_last, rows), (-1,))
+        return ops.reshape(ops.where(hidden, self._num_rows, rows), (-1, self._height * self._width))
 
     def to_grid(self, rows):
         """Puts rows at their positions: `(B, K * r * r, C)` to `(B, H, W, C)`, zero at hidden positions."""
-        channels = rows.shape[-1]
-        flat = _permute(ops.reshape(rows, (-1, channels)), self._pad_and_take, self._take_rows)
-        return ops.reshape(flat, (-1, self._height, self._width, channels))
+        flat = _permute(rows, self._pad_and_take, self._take_rows)
+        return ops.reshape(flat, (-1, self._height, self._width, rows.shape[-1]))
 
     def to_rows(self, feature_map):
         """Takes the visible positions: `(B, H, W, C)` to `(B, K * r * r, C)`."""
-        channels = feature_map.shape[-1]
-        flat = _permute(ops.reshape(feature_map, (-1, channels)), self._take_rows, self._pad_and_take)
-        return ops.reshape(flat, (-1, self._num_rows, channels))
+        flat = ops.reshape(feature_map, (-1, self._height * self._width, feature_map.shape[-1]))
+        return _permute(flat, self._take_rows, self._pad_and_take)
 
     def _take_rows(self, positions):
-        return ops.take(positions, self._grid_of_row, axis=0)
+        return gather_patches(positions, self._grid_of_row)
 
     def _pad_and_take(self, rows):
-        nothing = ops.zeros((1, rows.shape[-1]), rows.dtype)
-        return ops.take(ops.concatenate([rows, nothing], axis=0), self._row_of_grid, axis=0)
+        return gather_patches(ops.pad(rows, ((0, 0), (0, 1), (0, 0))), self._row_of_grid)
 
 
 def _permute(values, forward, backward):

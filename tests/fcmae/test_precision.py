@@ -15,7 +15,7 @@ POLICIES = ["float32", "mixed_float16", "mixed_bfloat16"]
 
 def smooth_images(offset=1.0, rise=1e-3):
     """`(4, 32, 48, 3)` float32: in each patch the same slope, which half precision takes for a step or two."""
-    patch = offset + rise * np.mgrid[:8, :8].sum(axis=0) / 14.0
+    patch = offset + rise * np.mgrid[:8, :8].sum(axis=0) / 7.0
     return np.tile(patch[..., None], (4, 4, 6, 3)).astype("float32")
 
 

@@ -6,7 +6,6 @@ import time
 
 SECONDS_BETWEEN_SAMPLES = 0.1
 MIB = 2**20
-SHOWN = 10  # steps that are printed
 
 
 def sample(attempt, seconds=SECONDS_BETWEEN_SAMPLES):
@@ -19,16 +18,10 @@ def sample(attempt, seconds=SECONDS_BETWEEN_SAMPLES):
     return {step: statistics.median(sizes) for step, sizes in samples.items()}
 
 
-def growth(resident, first):
-    """Prints the memory of a run along its steps; returns its growth from step `first` to the last, as a share."""
-    last = max(resident)
-    assert first < last, f"the run has {last} steps"
-    for i in range(SHOWN + 1):
-        step = first + i * (last - first) // SHOWN
-        print(f"  step {step:>7,}  {at(resident, step) / MIB:>9,.1f} MiB")
-    return at(resident, last) / at(resident, first) - 1
-
-
-def at(resident, step):
-    """Returns the bytes at a step, or at the one before it that was slow enough to be seen."""
-    return resident[max(seen for seen in resident if seen <= step)]
+def medians(resident, parts):
+    """Prints and returns the median bytes in each of so many equal parts of a run, from what `sample` returns."""
+    length, found = max(resident) / parts, []
+    for i in range(parts):
+        found.append(statistics.median(size for step, size in resident.items() if i < step / length <= i + 1))
+        print(f"  steps to {(i + 1) * length:>7,.0f}  {found[-1] / MIB:>9,.1f} MiB")
+    return found

@@ -28,6 +28,7 @@ class EndedEarlyError(AssertionError):
 def launch(task, preset, workdir):
     """Runs `python -m launch.TASK` in this process, with deterministic operations of TensorFlow."""
     os.environ["TF_DETERMINISTIC_OPS"] = "1"
+    multiprocessing.set_start_method(None, force=True)  # that of a new interpreter, not of a child of the server
     sys.exit(run_as_main(task, [f"--config={preset}", f"--workdir={workdir}"]))
 
 
