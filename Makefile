@@ -8,11 +8,11 @@ EXTRAS ?= test
 # The part of the suite that `make test-oldest` and `make test-core` run: the numerics, and every command once.
 CORE := tests/convnext tests/fcmae tests/experiments/optim tests/experiments/training/test_step.py \
 	tests/experiments/training/test_checkpoints.py tests/experiments/data/test_reading.py \
-	tests/experiments/export tests/launch/test_commands.py
+	tests/experiments/inference tests/launch/test_commands.py
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-core test-oldest soak lint clean
+.PHONY: demo test test-core test-library test-oldest soak lint clean
 
 demo: $(VENV)/installed-train
 	$(BIN)/python -m launch.demo --workdir=runs/demo
@@ -28,6 +28,10 @@ lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Without TensorFlow, from the installed package: the library alone trains on JAX.
+test-library: .venv-library/installed
+	cd .venv-library && KERAS_BACKEND=jax bin/python -P ../tests/fit_with_library.py
+
 # For another Python: make test-core PYTHON=python3.13 VENV=.venv-3.13
 test-core: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/python $(PYTEST) $(CORE)
@@ -37,16 +41,21 @@ test-oldest: .venv-oldest/installed
 	.venv-oldest/bin/python $(PYTEST) $(CORE)
 
 $(VENV)/installed-%: setup.cfg
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
 .venv-oldest/installed: setup.cfg
-	$(PYTHON) -m venv --clear .venv-oldest
+	"$(PYTHON)" -m venv --clear .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet uv
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --resolution lowest-direct --editable '.[test]'
+	@touch $@
+
+.venv-library/installed: setup.cfg $(wildcard convnext/*.py convnext/*/*.py fcmae/*.py)
+	"$(PYTHON)" -m venv --clear .venv-library
+	.venv-library/bin/python -m pip install --quiet '.[jax]'
 	@touch $@
 
 clean:

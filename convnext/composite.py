@@ -39,6 +39,8 @@ class Composite:
 def _parts(layer, prefix=""):
     """Yields `(path, part, parent)` of all nested layers, parents first; a path is like `stages/0/blocks/1/grn`."""
     for attribute in sorted(set(dir(layer)) - OF_KERAS):  # with PyTorch `vars` has no layers
+        if isinstance(getattr(type(layer), attribute, None), property):  # which may raise, or compute something
+            continue
         for name, part in _children_in(attribute, getattr(layer, attribute, None)):
             yield prefix + name, part, layer
             yield from _parts(part, f"{prefix}{name}/")

@@ -17,13 +17,48 @@ from experiments.config import MAX_PIXELS
 BY_TENSORFLOW = ("JPEG", "MPO", "PNG")  # Pillow's names. MPO: a JPEG with more pictures behind it, of many phones
 BY_PILLOW = ("BMP", "DIB", "GIF")  # TensorFlow refuses or misreads half of the kinds of BMP, and some of GIF
 FORMATS = BY_TENSORFLOW + BY_PILLOW
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif")
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".jfi",
+    ".jif",
+    ".pjpeg",
+    ".pjp",
+    ".mpo",
+    ".png",
+    ".apng",
+    ".bmp",
+    ".dib",
+    ".gif",
+)
 # Of images that cannot be read: counted and named, not passed over in silence.
 OTHER_SUFFIXES = (
-    *(".webp", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl", ".jxr"),
-    *(".tif", ".tiff", ".psd", ".tga", ".pcx", ".qoi", ".exr", ".hdr", ".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".svg"),
-    *(".dcm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+    *(".webp", ".avif", ".avifs", ".heic", ".heics", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    *(".jxl", ".jxr", ".tif", ".tiff", ".psd", ".xcf", ".tga", ".pcx", ".qoi", ".exr", ".hdr", ".dds", ".eps", ".svg"),
+    *(
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".ico",
+        ".cur",
+        ".icns",
+        ".fits",
+        ".npy",
+        ".nii",
+        ".dcm",
+        ".svs",
+        ".ndpi",
+        ".czi",
+    ),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".3fr", ".mrw"),
 )
+PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+PNG_METHODS = (b"\0\0\0", b"\0\0\1")  # compression, filter, interlacing
+PNG_END = b"\xaeB`\x82"  # the checksum of IEND
+DAMAGED_PNG = "a PNG that is damaged, or of a kind that cannot be decoded here"
 MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 
 
@@ -133,18 +168,40 @@ def _problem_of_image(image, path, max_pixels):
     if image.format == "PNG":
         if image.mode == "P" and not image.palette:
             return "a PNG without its palette"
-        if _part(path, 12, 4) != b"IHDR":
-            return "PNG in Apple's variant cannot be decoded here"
-        marker = b"IEND\xaeB`\x82"
-    else:
-        if not image.quantization:  # no tables, or none needed
-            return "lossless JPEG cannot be decoded here"
-        marker = b"\xff\xd9"
-    if _part(path, -len(marker), len(marker)) != marker:
+        return _problem_of_png(path)
+    if not image.quantization:  # no tables, or none needed
+        return "lossless JPEG cannot be decoded here"
+    if _part(path, -2, 2) != b"\xff\xd9":
         image.load()
-        if marker not in path.read_bytes():  # which Pillow does without, and TensorFlow does not
+        content = path.read_bytes()  # an end marker before the codes of the picture is that of a thumbnail
+        if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
             return "the file is cut short"
     return ""
+
+
+def _problem_of_png(path):
+    """Walks over the chunks of a PNG, for what libpng refuses and Pillow reads; the picture itself is not read.
+
+    Critical chunks, whose names begin with a capital, have to be known, and but for IDAT come once.
+    """
+    found = set()
+    with open(path, "rb") as file:
+        file.seek(8)
+        while head := file.read(8):
+            length, name = int.from_bytes(head[:4]), head[4:]
+            content = file.read(length + 4) if name in (b"IHDR", b"IEND") else b""
+            file.seek(length + 4 - len(content), os.SEEK_CUR)
+            if not found and name != b"IHDR":
+                return "PNG in Apple's variant cannot be decoded here"
+            if name == b"IEND" and content == PNG_END:
+                return "" if b"IDAT" in found else DAMAGED_PNG
+            if name == b"IHDR" and content[10:13] not in PNG_METHODS:
+                return DAMAGED_PNG
+            if name[:1].isupper() and (name not in PNG_CHUNKS or (name in found and name != b"IDAT")):
+                return DAMAGED_PNG
+            if length:
+                found.add(name)
+    return "the file is cut short"
 
 
 def _problem_of_unknown(path, unidentified):

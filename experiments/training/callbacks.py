@@ -65,7 +65,7 @@ class LogOnce(keras.callbacks.Callback):
 class ProgressBar(keras.callbacks.Callback):
     """Shows images done, time left, images/s and the loss: a bar on a terminal, now and then a line elsewhere.
 
-    The images/s of a line are those of the metrics; the time left counts evaluation and checkpoints in.
+    The images/s are those of the metrics; the time left counts evaluation and checkpoints in.
 
     Args:
         run: the `Run`.
@@ -89,6 +89,7 @@ class ProgressBar(keras.callbacks.Callback):
             unit_scale=True,
             dynamic_ncols=True,
             leave=False,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} img [{elapsed}<{remaining}{postfix}]",
             disable=not sys.stderr.isatty(),
         )
         self._began = time.monotonic()
@@ -97,7 +98,8 @@ class ProgressBar(keras.callbacks.Callback):
         if logs:
             self._loss = logs["loss"]
             self._unreadable += int(logs["unreadable"])
-            self._bar.set_postfix_str(f"loss={self._loss:.4f}{self._losses()}", refresh=False)
+            rate = f"{logs['images_per_second']:,.0f} img/s"
+            self._bar.set_postfix_str(f"{rate}, loss={self._loss:.4f}{self._losses()}", refresh=False)
         self._bar.update(self._batch_size)
         now = time.monotonic()
         finished = batch == self._total_steps

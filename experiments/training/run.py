@@ -186,7 +186,7 @@ class Run:
         self.tracker = Tracker(workdir, self.config, say)
         self._rules = rule_table(variables, layer_decay=task.layer_decay)
         self._describe(precision)
-        self._callbacks = task.callbacks(self)
+        self._callbacks = task.callbacks(self) if workers.is_chief else []
 
     @property
     def evaluation_batch_size(self):

@@ -266,6 +266,31 @@ def _good_jpeg():
     return files | ARITHMETIC_JPEG
 
 
+def without_chunk(content, name):
+    """Returns a PNG without the chunks of a name."""
+    at = content.index(name) - 4
+    length = int.from_bytes(content[at : at + 4])
+    return content[:at] + content[at + 12 + length :]
+
+
+def with_header_byte(content, position, value):
+    """Returns a PNG with another byte in its header, and the checksum of that."""
+    header = bytearray(content[16:29])
+    header[position] = value
+    return content[:8] + chunk(b"IHDR", bytes(header)) + content[33:]
+
+
+def before_end(content, addition):
+    """Returns a PNG with something before its last chunk."""
+    return content[:-12] + addition + content[-12:]
+
+
+def with_thumbnail(content):
+    """Returns a JPEG with another one, whole, in a segment of its header."""
+    inside = b"Exif\0\0" + jpeg()
+    return content[:2] + b"\xff\xe1" + (len(inside) + 2).to_bytes(2) + inside + content[2:]
+
+
 def refused_kinds():
     """Returns `{name: (content, problem)}` of images that cannot be read, with what a person is told of each."""
     values = np.zeros((HEIGHT, WIDTH, 3), int)
@@ -282,6 +307,12 @@ def refused_kinds():
         "PNG without its palette": (png(values[..., :1], 8, 3), "a PNG without its palette"),
         "PNG without its end": (png(PIXELS, 8, 2)[:-12], "the file is cut short"),
         "PNG of no width": (png(values[:, :0], 8, 2), rare("PNG")),
+        "PNG without a picture": (without_chunk(png(PIXELS, 8, 2), b"IDAT"), rare("PNG")),
+        "PNG interlaced in an unknown way": (with_header_byte(png(PIXELS, 8, 2), 12, 2), rare("PNG")),
+        "PNG with an unknown critical chunk": (before_end(png(PIXELS, 8, 2), chunk(b"ABCD", b"1")), rare("PNG")),
+        "PNG with two headers": (before_end(png(PIXELS, 8, 2), png(PIXELS, 8, 2)[8:33]), rare("PNG")),
+        "PNG whose end is cut short": (png(PIXELS, 8, 2)[:-1], "the file is cut short"),
+        "JPEG without its end, but with that of a thumbnail": (with_thumbnail(jpeg()[:-2]), "the file is cut short"),
         "JPEG without its end": (jpeg()[:-2], "the file is cut short"),
         "JPEG without tables": (without_segment(jpeg(), 0xDB), "lossless JPEG cannot be decoded here"),
         "JPEG with something before it": (b"\0" + jpeg(), "not an image"),

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 
 import numpy as np
 
@@ -151,16 +152,17 @@ SPLITS = {
     **dict.fromkeys(("val", "valid", "validation"), "validation"),
     "test": "test",
 }
-# Thumbnails, trash and copies of NAS devices, Windows, macOS and Linux, in lower case.
-SYSTEM_FOLDERS = frozenset(
-    ("@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler")
-    + ("system volume information", "lost+found", "__macosx", "__pycache__")
+# Thumbnails, trash, snapshots and copies of NAS devices, Windows, macOS, Linux and version control, in lower case.
+SYSTEM_FOLDERS = re.compile(
+    r"@eadir|@recycle|@recently-snapshot|@sharebin|@transcode|@tmp|#recycle|#snapshot|~snapshot|\$recycle\.bin|recycled|"
+    r"recycler|found\.\d{3}|system volume information|lost\+found|network trash folder|temporary items|__macosx|"
+    r"__pycache__|cvs"
 )
 
 
 def is_hidden(folder):
     """Whether a folder of this name holds no images of the user's: hidden, or one that a system keeps."""
-    return folder.startswith(".") or folder.lower() in SYSTEM_FOLDERS
+    return folder.startswith(".") or SYSTEM_FOLDERS.fullmatch(folder.lower()) is not None
 
 
 @dataclasses.dataclass(frozen=True)

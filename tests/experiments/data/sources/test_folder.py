@@ -9,6 +9,7 @@ import pytest
 
 from experiments.config import DataConfig
 from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.reading import SUFFIXES
 from experiments.data.sources import open_source
 from experiments.data.sources.folder import open_folder
 from experiments.errors import UserError
@@ -160,7 +161,10 @@ def test_held_out_shares_are_disjoint_and_complete(tmp_path, labelled, shares, s
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "it holds no image file (.jpg, .jpeg, .jpe, .jfif, .jfi, .jif, .mpo, .png, .apng, .bmp, .dib, .gif)."),
+        (
+            {},
+            f"it holds no image file ({', '.join(SUFFIXES)}).",
+        ),
         ({"a.txt": b"text", ".hidden.png": encode(PIXELS)}, "it holds no image file"),
         ({"a.jpg": b"text", "b.png": b""}, "none of its 2 image files can be read"),
     ],
@@ -335,7 +339,24 @@ def test_a_class_called_train_is_a_class(tmp_path):
 
 
 READ = ("jpg", "JPG", "jpeg", "jpe", "jfif", "JFIF", "jfi", "jif", "mpo", "png", "apng", "bmp", "dib", "gif")
-COUNTED = ("webp", "TIFF", "tif", "heic", "heif", "avif", "jp2", "jxl", "svg", "psd", "dng", "CR2", "ppm")
+COUNTED = (
+    "webp",
+    "TIFF",
+    "tif",
+    "heic",
+    "heif",
+    "avif",
+    "jp2",
+    "j2c",
+    "jxl",
+    "svg",
+    "psd",
+    "dds",
+    "fits",
+    "dng",
+    "CR2",
+    "ppm",
+)
 
 
 def test_a_file_called_like_any_image_is_looked_at_and_its_content_decides(tmp_path):
@@ -350,6 +371,7 @@ def test_a_file_called_like_any_image_is_looked_at_and_its_content_decides(tmp_p
 
 SYSTEM_FOLDERS = (
     *("@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", "__MACOSX"),
+    *("~snapshot", "FOUND.000", "RECYCLED", "Network Trash Folder", "@sharebin"),
     *(".thumbnails", ".Trash-1000", ".ipynb_checkpoints", ".@__thumb", ".git"),
 )
 
