@@ -9,7 +9,7 @@ from experiments.training.checkpoint import FOLDER, CheckpointFiles
 from experiments.training.tracking import METRICS
 
 STEPS, EVERY, KEEP = 80, 5, 3
-SECONDS_OF_A_STEP, SECONDS_OF_A_FILE = 0.004, 0.006
+SECONDS_OF_A_STEP, SECONDS_OF_A_FILE = 0.004, 0.05
 LEAK = 2**16  # bytes a step
 
 

@@ -1,5 +1,6 @@
 """A training command in a process of its own, and what its files and its output show of it."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -110,8 +111,9 @@ class Attempt:
         assert self.code == 0, f"The run ended with code {self.code}: {self.output[-2000:]}"
 
     def send(self, number):
-        """Sends a signal to the process."""
-        os.kill(self._process.pid, number)
+        """Sends a signal to the process; none to one that has ended, which `wait_for` notices."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, number)
 
     def kill(self):
         """Ends the process at once."""

@@ -112,8 +112,12 @@ def kill_fake(folder, fault="", moments=FAKE, damages=2):
 
 def test_kills_come_as_planned(tmp_path):
     records = kill_fake(tmp_path)
-    saving = [under_way for kill, _, under_way, _ in records if kill.moment in (SAVING, STOPPING)]
-    assert len(records) == 10 and len(saving) == 4 and all("ckpt-" in under_way for under_way in saving)
+    saving, stopping = (
+        [record[2] for record in records if record[0].moment == moment] for moment in (SAVING, STOPPING)
+    )
+    assert (len(records), len(saving), len(stopping)) == (10, 2, 2)
+    # One that was asked to stop may have saved and ended before it could be halted.
+    assert all("ckpt-" in under_way for under_way in [*saving, *filter(None, stopping)])
     assert sum(damaged is not None for *_, damaged in records) == 2
     steps = [step for _, step, *_ in records]
     assert steps[-1] == fake_training.STEPS
@@ -121,7 +125,7 @@ def test_kills_come_as_planned(tmp_path):
 
 
 FAULTS = {
-    "forgetful": r"attempt 2 started from step 0, not \d+",
+    "forgetful": r"attempt \d started from step 0, not \d+",
     "trusting": r"started from step \d+, not \d+",
     "silent": r"attempt \d printed nothing of ckpt-\d+\.[\w-]+, (bytes flipped|cut short|removed)",
     "failing": "The run ended with code 1 before the line .*: .*MemoryError: no memory",
