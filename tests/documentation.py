@@ -5,7 +5,9 @@ import re
 import shlex
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = {page.stem: page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+PAGES = {
+    page.stem: page for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+}
 CODE = re.compile(r"^```(?P<language>\w*)\n(?P<block>.*?)^```|`(?P<inline>[^`]+)`", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"python -m launch\.(\w+)(.*)")
 
