@@ -132,7 +132,7 @@ def test_files_that_are_named_exist(name):
 
 
 def test_the_readme_leads_to_every_page():
-    assert {f"docs/{page}.md" for page in PAGES if page != "README"} <= set(links("README"))
+    assert {str(path.relative_to(ROOT)) for page, path in PAGES.items() if page != "README"} <= set(links("README"))
 
 
 def test_tables_of_presets_and_of_the_flags_of_export_are_whole():
