@@ -5,7 +5,7 @@ import time
 
 
 class OthersLoad:
-    """Watches the processors from its making on."""
+    """Measures CPU load since construction."""
 
     def __init__(self):
         self._busy, self._own, self._started = _busy_seconds(), time.process_time(), time.perf_counter()

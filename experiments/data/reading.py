@@ -58,7 +58,7 @@ OTHER_SUFFIXES = (
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 PNG_METHODS = (b"\0\0\0", b"\0\0\1")  # compression, filter, interlacing
 PNG_END = b"\xaeB`\x82"  # the checksum of IEND
-DAMAGED_PNG = "a PNG that is damaged, or of a kind that cannot be decoded here"
+DAMAGED = "a {} that is damaged, or of a kind that cannot be decoded here"
 MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
 
 
@@ -194,11 +194,11 @@ def _problem_of_png(path):
             if not found and name != b"IHDR":
                 return "PNG in Apple's variant cannot be decoded here"
             if name == b"IEND" and content == PNG_END:
-                return "" if b"IDAT" in found else DAMAGED_PNG
+                return "" if b"IDAT" in found else DAMAGED.format("PNG")
             if name == b"IHDR" and content[10:13] not in PNG_METHODS:
-                return DAMAGED_PNG
+                return DAMAGED.format("PNG")
             if name[:1].isupper() and (name not in PNG_CHUNKS or (name in found and name != b"IDAT")):
-                return DAMAGED_PNG
+                return DAMAGED.format("PNG")
             if length:
                 found.add(name)
     return "the file is cut short"
@@ -213,7 +213,7 @@ def _problem_of_unknown(path, unidentified):
         return f"{path.suffix[1:].upper()} is a format that cannot be decoded here"
     for magic, name in MAGIC.items():
         if head.startswith(magic):
-            return f"a {name} that is damaged, or of a kind that cannot be decoded here"
+            return DAMAGED.format(name)
     return "not an image"
 
 

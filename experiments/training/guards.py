@@ -241,18 +241,17 @@ class Divergence:
 
     Args:
         run: the `Run`; a record of an earlier attempt in its workdir is removed.
-        is_recorded: whether this process writes into the workdir.
     """
 
-    def __init__(self, run, is_recorded=True):
+    def __init__(self, run):
         self._path = run.workdir / RECORD
         self._split = run.split
         self._variables = run.model.trainable_variables
         self._batch_size = run.training.batch_size
         self._steps_per_epoch = run.schedule.steps_per_epoch
         self._seed = run.config.seed
-        self._is_recorded = is_recorded
-        if is_recorded:
+        self._is_recorded = run.workers.is_chief  # which alone writes into the workdir
+        if self._is_recorded:
             remove(self._path)
 
     def check_losses(self, losses, step, last_good):

@@ -246,7 +246,7 @@ class Run:
             training.clip_norm,
             self.averages,
         )
-        divergence = Divergence(self, is_recorded=workers.is_chief)
+        divergence = Divergence(self)
         began = time.perf_counter()
         with self._recorded() as callbacks, Interruption() as interruption, workers.training(interruption):
             stop = workers.stop_request(interruption)

@@ -53,6 +53,7 @@ def stop_of(check, *arguments):
 def test_the_first_step_of_the_window_whose_loss_is_not_finite_is_named(tmp_path):
     run = types.SimpleNamespace(
         workdir=tmp_path,
+        workers=types.SimpleNamespace(is_chief=True),
         split=MEMORY,
         model=types.SimpleNamespace(trainable_variables=[]),
         training=types.SimpleNamespace(batch_size=BATCH),
