@@ -314,6 +314,7 @@ class TrainingConfig(Section):
     evaluations: int = 10
 
     section: typing.ClassVar[str] = "training"
+    augmentation: typing.ClassVar[dict] = {}  # arguments of `Preprocessing` beside cropping and flipping
 
     def __post_init__(self):
         super().__post_init__()
@@ -452,6 +453,16 @@ class FinetuneConfig(TrainingConfig):
         require(0 <= self.randaugment_magnitude <= 10, "finetune.randaugment_magnitude lies in [0, 10].")
         self._check_color_jitter()
         self._check_training()
+
+    @property
+    def augmentation(self):
+        """Arguments of `Preprocessing` beside cropping and flipping."""
+        return {
+            "randaugment_magnitude": self.randaugment_magnitude,
+            "randaugment_noise": self.randaugment_noise,
+            "color_jitter": self.color_jitter,
+            "erasing_probability": self.erasing_probability,
+        }
 
     def _check_color_jitter(self):
         strengths = self.color_jitter

@@ -12,7 +12,7 @@ FORMATS = ("keras", "fair", "timm", "huggingface")
 PARTS = ("all", "encoder")
 
 
-def run(source, output, to="keras", part="all", key=None, image_size=224, say=print):
+def run(source, output, to="keras", part="all", key=None, image_size=224, log=print):
     """Converts weights.
 
     Args:
@@ -24,7 +24,7 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
             alone), or the `encoder`, without head and decoder.
         key: entry of a PyTorch checkpoint that holds the weights: `model`, `model_ema`.
         image_size: side in pixels, for an autoencoder and for Transformers' configuration.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Raises:
         UserError: if the source cannot be read, or has no place in the format.
@@ -34,8 +34,8 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
             path = find_weights(local)
             weights = read_weights(path, key)
         architecture = Architecture.of(weights, path)
-        weights = _chosen(weights, part, to, say)
-        say(f"{path}: {describe(weights)}")
+        weights = _chosen(weights, part, to, log)
+        log(f"{path}: {describe(weights)}")
         with local_output(output) as written:
             _write(weights, written, to, image_size, path)
             _check(weights, written, to)
@@ -43,7 +43,7 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, say=pr
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"--output={output} cannot be written: {error.strerror or error}.") from error
-    say(f"{output}: {len(weights)} arrays, the same when read back")
+    log(f"{output}: {len(weights)} arrays, the same when read back")
     return architecture
 
 
@@ -64,16 +64,16 @@ def _list(numbers):
     return "-".join(map(str, numbers))
 
 
-def _chosen(weights, part, to, say):
+def _chosen(weights, part, to, log):
     encoder = {name: value for name, value in weights.items() if not name.startswith(DECODER) and name not in HEAD}
     if part == "encoder":
         return encoder
     if "head/kernel" not in weights and any(name in weights for name in HEAD_NORM) and to == "keras":
-        say("the source has no classifier: the normalization before it is left out")
+        log("the source has no classifier: the normalization before it is left out")
         weights = {name: value for name, value in weights.items() if name not in HEAD_NORM}
     decoder = [name for name in weights if name.startswith(DECODER)]
     if decoder and to in ("timm", "huggingface"):
-        say(f"{to} has no place for the decoder: its {len(decoder)} arrays are left out")
+        log(f"{to} has no place for the decoder: its {len(decoder)} arrays are left out")
         return {name: value for name, value in weights.items() if name not in decoder}
     return weights
 

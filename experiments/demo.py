@@ -13,7 +13,7 @@ from experiments.presets import digits
 SEEDS = (0, 1, 2)
 
 
-def run(workdir, config=None, seeds=SEEDS, say=print):
+def run(workdir, config=None, seeds=SEEDS, log=print):
     """Pretrains on digits, then fine-tunes with few labels from the pretrained encoder and from scratch.
 
     Both arms have the same budget, labels and seeds. The figures are those of the test images, on which nothing
@@ -23,7 +23,7 @@ def run(workdir, config=None, seeds=SEEDS, say=print):
         workdir: path of the folder for all runs.
         config: a `Config`; None for the preset of the digits.
         seeds: of the fine-tuning runs.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         The lines of the table.
@@ -32,8 +32,8 @@ def run(workdir, config=None, seeds=SEEDS, say=print):
     workdir = as_path(workdir)
     config = config or Config.from_dict(digits.get_config().to_dict())
     pretrained = workdir / "pretrained"
-    pretrain.run(config, pretrained, say=say)
-    say("")
+    pretrain.run(config, pretrained, log=log)
+    log("")
     arms = {
         "pretrained": dataclasses.replace(config, pretrained=str(pretrained)),
         "scratch": config,
@@ -41,14 +41,14 @@ def run(workdir, config=None, seeds=SEEDS, say=print):
     top1 = {name: [] for name in arms}
     for seed in seeds:
         for name, arm in arms.items():
-            summary = finetune.run(dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", say=_quiet)
+            summary = finetune.run(dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", log=_quiet)
             top1[name].append(summary["test_top1"])
             start = "from the pretrained encoder" if name == "pretrained" else "from scratch"
-            say(
+            log(
                 f"fine-tuned {start:<27} seed {seed}: top-1 {summary['test_top1']:.1f}% after {summary['steps']} "
                 f"steps, {summary['seconds']:.0f} s"
             )
-    probes = evaluate.run(pretrained, say=_quiet)
+    probes = evaluate.run(pretrained, log=_quiet)
     seconds = time.perf_counter() - began
     return _table(config, top1, probes, seconds, pretrained)
 

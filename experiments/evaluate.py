@@ -2,7 +2,7 @@
 
 from convnext.weights.loader import PretrainedError, load_pretrained
 from experiments.data.damage import naming_damage
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
@@ -16,7 +16,7 @@ from experiments.training.workdir import CONFIG, SUMMARY
 PROBES = ("top1", *FROZEN_PROBES)
 
 
-def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, say=print):
+def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, log=print):
     """Evaluates the model of a run.
 
     Args:
@@ -26,7 +26,7 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, say=
         probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model.
         split: on which the figures are taken: `test` or `validation`.
         batch_size: images at a time; 0 for as many as the configuration of the run says.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         `{probe: {"model": percent, "random": percent}}`; `random` is the same for a randomly initialised encoder, and
@@ -36,10 +36,10 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, say=
         UserError: if the model cannot be found or does not fit the request.
     """
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
-        return _evaluate(find_model(path), data, data_dir, probes, split, batch_size, say)
+        return _evaluate(find_model(path), data, data_dir, probes, split, batch_size, log)
 
 
-def _evaluate(path, data, data_dir, probes, split, batch_size, say):
+def _evaluate(path, data, data_dir, probes, split, batch_size, log):
     config = config_of(path, data, data_dir)
     source = open_source(config.data)
     if not source.num_classes:
@@ -48,19 +48,19 @@ def _evaluate(path, data, data_dir, probes, split, batch_size, say):
     probes = _applicable(probes, path)
     if "top1" in probes:
         _check_classes(path, source)
-    say(f"{path} on {target.num_examples:,} {split} images of {source.name}")
+    log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
     batch_size = batch_size or config.evaluation_batch(config.finetune if is_classifier(path) else config.pretrain)
     trained = _trained_model(path, config, source.num_classes)
     with naming_damage(config.data):
-        preparation, results = Preparation.of(config.data), {}
+        preprocessing, results = Preprocessing.of(config.data), {}
         if "top1" in probes:
-            results["top1"] = {"model": TopOne(trained, target, preparation, batch_size)()}
+            results["top1"] = {"model": TopOne(trained, target, preprocessing, batch_size)()}
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
-            of_trained = frozen_probes(PooledFeatures(trained, preparation, batch_size))
+            of_trained = frozen_probes(PooledFeatures(trained, preprocessing, batch_size))
             random = _new_model(path, config, source.num_classes)
-            of_random = frozen_probes(PooledFeatures(random, preparation, batch_size))
+            of_random = frozen_probes(PooledFeatures(random, preprocessing, batch_size))
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
     return results
 

@@ -21,12 +21,12 @@ from experiments.training.validation import Validation
 from experiments.training.workdir import save_model
 
 
-def run(config, workdir, resume="auto", say=print):
+def run(config, workdir, resume="auto", log=print):
     """Fine-tunes a classifier, or goes on with it; arguments, result and errors are those of `run_task`.
 
     The field `pretrained` of the configuration names what the encoder starts from.
     """
-    return run_task(Finetuning, config, workdir, resume, say)
+    return run_task(Finetuning, config, workdir, resume, log)
 
 
 class Finetuning(Task):
@@ -61,7 +61,7 @@ class Finetuning(Task):
         draw = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._draw_augmentation(run))
         self._validation = None
         if held_out := self.source.get("validation"):
-            top_one_of_model = TopOne(run.model, held_out, run.preparation, run.evaluation_batch_size)
+            top_one_of_model = TopOne(run.model, held_out, run.preprocessing, run.evaluation_batch_size)
             at_steps = evenly_spaced(self.training.evaluations, run.schedule)
             self._validation = Validation(run, top_one_of_model, at_steps)
         return [draw, self._validation] if self._validation else [draw]
@@ -102,7 +102,7 @@ class Finetuning(Task):
         return results
 
     def _predictions(self, run, split):
-        return Predictions(run.model, split, run.preparation, run.evaluation_batch_size)
+        return Predictions(run.model, split, run.preprocessing, run.evaluation_batch_size)
 
     def _report(self, run, name, labels, predicted):
         names = self.source.class_names
@@ -114,9 +114,9 @@ class Finetuning(Task):
     def _draw_augmentation(self, run):
         """Draws `augmentation.png` when a run begins."""
         path, seed = run.workdir / "augmentation.png", self.config.seed
-        if path.exists() or not (examples := augmented_examples(self.split, run.preparation, seed)):
+        if path.exists() or not (examples := augmented_examples(self.split, run.preprocessing, seed)):
             return
         with best_effort(path):
             with replacing(path) as temporary:
-                draw_augmentation(temporary, examples, run.preparation, self.mixing, self.source.class_names, seed)
+                draw_augmentation(temporary, examples, run.preprocessing, self.mixing, self.source.class_names, seed)
             run.tracker.picture(0, "augmentation", path)

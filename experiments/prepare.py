@@ -6,7 +6,7 @@ from experiments.errors import RunError, UserError
 from experiments.io import local_path
 
 
-def run(source, directory="", manual_dir="", say=print):
+def run(source, directory="", manual_dir="", log=print):
     """Downloads and prepares a data set, unless it is prepared.
 
     Args:
@@ -14,7 +14,7 @@ def run(source, directory="", manual_dir="", say=print):
         directory: where to prepare it; empty for TensorFlow Datasets' own default.
         manual_dir: folder of files that a person has to download, as for ImageNet; empty for the default,
             `downloads/manual` in the directory.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         `{split: number of images}`.
@@ -32,13 +32,13 @@ def run(source, directory="", manual_dir="", say=print):
 
     builder = find_builder(name, directory)
     if builder.info.splits:
-        say(f"{source} is prepared in {builder.data_dir}.")
+        log(f"{source} is prepared in {builder.data_dir}.")
     else:
-        say(f"preparing {source} in {builder.data_dir}")
+        log(f"preparing {source} in {builder.data_dir}")
         _prepare(builder, source, manual_dir)
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     for split, count in counts.items():
-        say(f"  {split:<20} {count:,}")
+        log(f"  {split:<20} {count:,}")
     return counts
 
 

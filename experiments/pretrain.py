@@ -14,9 +14,9 @@ from fcmae.masking import sample_visible
 IMAGES_IN_PICTURE = 8
 
 
-def run(config, workdir, resume="auto", say=print):
+def run(config, workdir, resume="auto", log=print):
     """Pretrains an encoder, or goes on with it; arguments, result and errors are those of `run_task`."""
-    return run_task(Pretraining, config, workdir, resume, say)
+    return run_task(Pretraining, config, workdir, resume, log)
 
 
 class Pretraining(Task):
@@ -60,7 +60,7 @@ class Pretraining(Task):
         )
         self._measures = []  # of which the summary holds the last figures
         if held_out:
-            loss = ReconstructionLoss(model, held_out, run.preparation, run.evaluation_batch_size, self.config.seed)
+            loss = ReconstructionLoss(model, held_out, run.preprocessing, run.evaluation_batch_size, self.config.seed)
             at_steps = evenly_spaced(training.evaluations, run.schedule)
             self._measures.append(Measure(lambda: {"validation_loss": float(loss())}, run.tracker, at_steps))
         if training.probe_every:
@@ -79,7 +79,7 @@ class Pretraining(Task):
         """Returns the images that every picture of a run shows, under the masks of the validation loss."""
         count, model = min(IMAGES_IN_PICTURE, split.num_examples), run.model
         examples = evaluation_batches(
-            split, run.preparation, count, num_patches=model.num_patches, seed=self.config.seed
+            split, run.preprocessing, count, num_patches=model.num_patches, seed=self.config.seed
         )
         batch = next(iter(examples))
         return batch["images"], sample_visible(batch["noise"], model.mask_ratio)

@@ -15,7 +15,7 @@ Two executions compute this same function with the same layers:
 from keras import ops
 
 from fcmae.layout import StageLayout, gather_patches, nan_unless_exact, rank_patches, split_patches
-from fcmae.masking import patch_grid, patchify, raise_to_resolution
+from fcmae.masking import patch_grid, patchify, upsample_mask
 
 EXECUTIONS = ("sparse", "dense")
 
@@ -42,7 +42,7 @@ def encode_dense(backbone, images, visible, training=None):
         if stage.downsampling is not None:
             x = stage.downsampling(x)
             factor //= 2
-        stage_visible = raise_to_resolution(visible, grid, factor)
+        stage_visible = upsample_mask(visible, grid, factor)
         x = ops.where(stage_visible > 0, x, 0.0)  # a product would let NaN pass
         for block in stage.blocks:
             x = block(x, visible=stage_visible, training=training)

@@ -25,8 +25,8 @@ def reconstruction_targets(patches, normalize=True):
     patches = ops.cast(patches, "float32")
     if not normalize:
         return patches
-    mean, deviation = patch_statistics(patches)
-    return (patches - mean) / deviation
+    mean, std = patch_statistics(patches)
+    return (patches - mean) / std
 
 
 def reconstruction_loss(prediction, targets):

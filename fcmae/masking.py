@@ -69,7 +69,7 @@ def sample_visible(noise, mask_ratio):
     return ops.cast(rank < keep, "float32")
 
 
-def raise_to_resolution(visible, grid, factor):
+def upsample_mask(visible, grid, factor):
     """Brings a mask to the resolution of a feature map.
 
     Args:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from fcmae.masking import patch_grid, raise_to_resolution
+from fcmae.masking import patch_grid, upsample_mask
 from fcmae.model import FCMAE
 
 
@@ -25,7 +25,7 @@ class StemMaskedFCMAE(FCMAE):
         backbone = self.backbone
         grid = patch_grid(images.shape[1], images.shape[2], self.patch_size)
         x = backbone.stem(ops.cast(images, backbone.compute_dtype))
-        kept = raise_to_resolution(ops.cast(visible, x.dtype), grid, self.patch_size // backbone.stem_stride)
+        kept = upsample_mask(ops.cast(visible, x.dtype), grid, self.patch_size // backbone.stem_stride)
         x = ops.where(kept > 0, x, 0.0)  # a product would let NaN pass
         for stage in backbone.stages:
             x = stage(x, training=training)

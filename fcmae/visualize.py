@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from fcmae.loss import patch_statistics
-from fcmae.masking import patchify, raise_to_resolution, unpatchify
+from fcmae.masking import patchify, unpatchify, upsample_mask
 
 HIDDEN_GREY = 0.5
 
@@ -26,11 +26,11 @@ def reconstruction_panels(model, images, visible, mean, std):
     """
     prediction = ops.cast(model.predict_patches(images, visible, training=False), "float32")
     if model.normalize_targets:
-        patch_mean, patch_deviation = patch_statistics(patchify(ops.cast(images, "float32"), model.patch_size))
-        prediction = prediction * patch_deviation + patch_mean
+        patch_mean, patch_std = patch_statistics(patchify(ops.cast(images, "float32"), model.patch_size))
+        prediction = prediction * patch_std + patch_mean
     predicted = _to_pixels(unpatchify(prediction, model.grid, model.patch_size), mean, std)
     original = _to_pixels(images, mean, std)
-    kept = ops.convert_to_numpy(raise_to_resolution(visible, model.grid, model.patch_size))
+    kept = ops.convert_to_numpy(upsample_mask(visible, model.grid, model.patch_size))
     masked = original * kept + HIDDEN_GREY * (1.0 - kept)
     reconstruction = original * kept + predicted * (1.0 - kept)
     return original, masked, reconstruction

@@ -98,13 +98,13 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
             raise UserError(f"{arguments[0]!r} is no flag; flags begin with --.")
         main(arguments)
     except UserError as error:
-        sys.exit(_say(error, 2))
+        sys.exit(_log(error, 2))
     except RunError as error:
-        sys.exit(_say(error, 1))
+        sys.exit(_log(error, 1))
     except Interrupted as error:
-        sys.exit(_say(error, 0))
+        sys.exit(_log(error, 0))
     except KeyboardInterrupt:
-        sys.exit(_say("interrupted", 130))
+        sys.exit(_log("interrupted", 130))
     except BrokenPipeError:  # who reads has left, as `head` does
         sys.exit(1)
     finally:
@@ -120,7 +120,7 @@ def _flush_or_drop():
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _say(error, code):
+def _log(error, code):
     with contextlib.suppress(OSError):  # the exit code says it to those who do not read
         print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
     return code

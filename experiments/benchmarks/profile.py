@@ -17,12 +17,12 @@ COMPILED_RUN = "CpuExecutable::ExecuteAsyncOnStream"
 SHOWN = 20
 
 
-def run(settings, say=print):
+def run(settings, log=print):
     """Profiles training steps of the Keras model, and prints a table for each mask ratio and execution.
 
     Args:
         settings: `StepSettings`, of backend `tensorflow`.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         Everything measured, as plain values.
@@ -36,13 +36,13 @@ def run(settings, say=print):
         )
     results = {"what": "profile", "settings": dataclasses.asdict(settings), **provenance(), "tables": []}
     for line in opening_lines(settings, results):
-        say(line)
+        log(line)
     for ratio in settings.mask_ratio:
         for execution in settings.execution:
             operations = profile(settings, ratio, execution)
             results["tables"].append({"mask_ratio": ratio, "execution": execution, "operations": operations})
             for line in _table_lines(ratio, execution, operations):
-                say(line)
+                log(line)
     return results
 
 

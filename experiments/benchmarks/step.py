@@ -21,12 +21,12 @@ from experiments.provenance import provenance
 PACKAGE_OF = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch", PYTORCH: "torch"}
 
 
-def run(settings, say=print):
+def run(settings, log=print):
     """Measures, and prints a table for each mask ratio.
 
     Args:
         settings: `StepSettings`.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         Everything measured, as plain values; what `measure` returns is in the list `tables`.
@@ -38,12 +38,12 @@ def run(settings, say=print):
     _check_packages(settings)
     results = {"what": "step", "settings": dataclasses.asdict(settings), **provenance(), "tables": []}
     for line in opening_lines(settings, results):
-        say(line)
+        log(line)
     for ratio in settings.mask_ratio:
-        table = measure(settings, ratio, say)
+        table = measure(settings, ratio, log)
         results["tables"].append(table)
         for line in table_lines(table):
-            say(line)
+            log(line)
     return results
 
 
@@ -55,13 +55,13 @@ def _check_packages(settings):
             raise UserError(f"{flag} needs {package}, which is not installed: pip install {package}")
 
 
-def measure(settings, ratio, say):
+def measure(settings, ratio, log):
     """Times the contenders at one mask ratio.
 
     Args:
         settings: `StepSettings`.
         ratio: one of their mask ratios.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         A dictionary: `mask_ratio` as it was timed and `requested_mask_ratio`, `num_patches`, `num_visible`,
@@ -71,7 +71,7 @@ def measure(settings, ratio, say):
         workers = {}
         for name in settings.contenders:
             workers[name] = worker = stack.enter_context(Worker(settings, ratio, name))
-            say(f"  {name:<{NAME_WIDTH}} first step after {worker.opening['seconds_until_first_step']:.1f} s")
+            log(f"  {name:<{NAME_WIDTH}} first step after {worker.opening['seconds_until_first_step']:.1f} s")
         turns = {name: [] for name in workers}
         products = {name: [] for name in workers}
         for _ in range(settings.rounds):

@@ -20,7 +20,7 @@ GAP = 28  # pixels below a cell, for its caption
 NAME_LENGTH = 18  # letters of a class in a caption, a third of it where there are two
 
 
-def draw_augmentation(path, examples, preparation, mixing, class_names, seed):
+def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed):
     """Draws images, one a row: as evaluation sees it, then as training does in some epochs.
 
     Captions tell the targets, before smoothing.
@@ -28,7 +28,7 @@ def draw_augmentation(path, examples, preparation, mixing, class_names, seed):
     Args:
         path: of the PNG file.
         examples: what `augmented_examples` returns.
-        preparation: the `Preparation` that they were made by.
+        preprocessing: the `Preprocessing` that they were made by.
         mixing: a `Mixing`.
         class_names: names of the classes.
         seed: integer, of the mixing.
@@ -41,16 +41,16 @@ def draw_augmentation(path, examples, preparation, mixing, class_names, seed):
         mixed = hard(tf.nest.map_structure(tf.constant, batch), batch_seed(seed, i, 0))
         columns.append(mixed["images"].numpy())
         captions.append([_caption(target, class_names) for target in mixed["targets"].numpy()])
-    pixels = np.stack(columns) * np.array(preparation.std) + np.array(preparation.mean)
+    pixels = np.stack(columns) * np.array(preprocessing.std) + np.array(preprocessing.mean)
     _draw_grid(path, np.clip(pixels, 0.0, 1.0), captions)
 
 
-def augmented_examples(split, preparation, seed):
+def augmented_examples(split, preprocessing, seed):
     """Returns a few images of a split, as evaluation sees them and as training does in some epochs.
 
     Args:
         split: labelled examples; those that cannot be read are left out.
-        preparation: a `Preparation`.
+        preprocessing: a `Preprocessing`.
         seed: integer.
 
     Returns:
@@ -62,11 +62,11 @@ def augmented_examples(split, preparation, seed):
         content, label = example
         encoded = split.read(content)
         versions = tf.map_fn(
-            lambda epoch: preparation.for_training(encoded, example_seed(seed, epoch, position)),
+            lambda epoch: preprocessing.for_training(encoded, example_seed(seed, epoch, position)),
             tf.range(VERSIONS),
             fn_output_signature=tf.float32,
         )
-        return preparation.for_evaluation(encoded), versions, label
+        return preprocessing.for_evaluation(encoded), versions, label
 
     examples = split.some(CANDIDATES, seed).enumerate().map(load).ignore_errors().take(IMAGES)
     rows = list(examples.as_numpy_iterator())

@@ -16,12 +16,12 @@ class Predictions:
     Args:
         classifier: a model with logits.
         split: labelled examples.
-        preparation: the `Preparation` of the images.
+        preprocessing: the `Preprocessing` of the images.
         batch_size: images at a time.
     """
 
-    def __init__(self, classifier, split, preparation, batch_size):
-        self._batches = evaluation_batches(split, preparation, min(batch_size, split.num_examples), labelled=True)
+    def __init__(self, classifier, split, preprocessing, batch_size):
+        self._batches = evaluation_batches(split, preprocessing, min(batch_size, split.num_examples), labelled=True)
         self._largest = tf.function(lambda images: tf.argmax(classifier(images, training=False), axis=-1))
 
     def __call__(self):

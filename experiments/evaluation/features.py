@@ -12,12 +12,12 @@ class PooledFeatures:
 
     Args:
         encoder: a `ConvNeXt`, with or without head.
-        preparation: the `Preparation` of the images.
+        preprocessing: the `Preprocessing` of the images.
         batch_size: images at a time.
     """
 
-    def __init__(self, encoder, preparation, batch_size):
-        self._preparation = preparation
+    def __init__(self, encoder, preprocessing, batch_size):
+        self._preparation = preprocessing
         self._batch_size = batch_size
         self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
 

@@ -15,14 +15,14 @@ class ReconstructionLoss:
     Args:
         fcmae: an `FCMAE`.
         split: the examples.
-        preparation: the `Preparation` of the images.
+        preprocessing: the `Preprocessing` of the images.
         batch_size: images at a time.
         seed: of the masks.
     """
 
-    def __init__(self, fcmae, split, preparation, batch_size, seed):
+    def __init__(self, fcmae, split, preprocessing, batch_size, seed):
         batch_size = min(batch_size, split.num_examples)
-        self._batches = evaluation_batches(split, preparation, batch_size, num_patches=fcmae.num_patches, seed=seed)
+        self._batches = evaluation_batches(split, preprocessing, batch_size, num_patches=fcmae.num_patches, seed=seed)
 
         @tf.function
         def sums(batch):

@@ -12,7 +12,8 @@ from sklearn.datasets import load_sample_images
 
 from experiments.config import DataConfig
 from experiments.data.augmentation import views
-from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.pipeline import evaluation_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import RunError, UserError
 from experiments.finished_run import find_model, read_model, recorded_classes, recorded_config
@@ -114,7 +115,7 @@ def images_of(source, count, size, channels):
         UserError: if it has none that can be read.
     """
     side = max(size)
-    whole_values = Preparation(side, channels, (0.0,) * channels, (1.0 / 255.0,) * channels)
+    whole_values = Preprocessing(side, channels, (0.0,) * channels, (1.0 / 255.0,) * channels)
     split = source.split(next((name for name in SPLITS if source.get(name)), "train"))
     found = []
     for batch in evaluation_batches(split, whole_values, min(BATCH_SIZE, count)):
@@ -191,7 +192,7 @@ class Request:
     input_dtype: str = "uint8"
 
 
-def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tolerance=TOLERANCE, say=print):
+def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tolerance=TOLERANCE, log=print):
     """Exports a model, if the exported one computes what the Keras model does.
 
     Args:
@@ -203,7 +204,7 @@ def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tol
         data_dir: where TensorFlow Datasets keeps its data; empty for its own default.
         num_images: number of images to compare on.
         tolerance: largest absolute difference.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         The largest difference.
@@ -230,7 +231,7 @@ def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tol
         exported = kind.load(model_file)
         difference = float(np.max([largest_difference(exported, serving, images, settings) for images in batches]))
         compared = f"{len(batches[0])} images of {data or 'two photographs'}"
-        say(f"largest difference from Keras on {compared}: {difference:.2g}")
+        log(f"largest difference from Keras on {compared}: {difference:.2g}")
         if not difference <= tolerance:
             raise RunError(
                 f"{request.format} differs from Keras by {difference:.2g}, more than --tolerance={tolerance:g}: "
@@ -238,7 +239,7 @@ def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tol
             )
         comparison = {"images": compared, "largest_difference": difference}
         write_json(facts_file, {"format": request.format, **facts, "comparison": comparison, "versions": versions()})
-    say(f"{output}: {serving.outputs} of {path}, described in {description.name}")
+    log(f"{output}: {serving.outputs} of {path}, described in {description.name}")
     return difference
 
 

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from convnext.backbone import pool
 from experiments.data.augmentation import views
-from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.pipeline import evaluation_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import decode_and_crop
 from experiments.data.sources import open_source
 from experiments.errors import UserError
@@ -42,12 +43,12 @@ class Embedding:
 
     Args:
         encoder: a `ConvNeXt`, with or without head.
-        preparation: the `Preparation` of the images, which are seen as evaluation sees them.
+        preprocessing: the `Preprocessing` of the images, which are seen as evaluation sees them.
         batch_size: images at a time.
     """
 
-    def __init__(self, encoder, preparation, batch_size):
-        self._preparation = preparation
+    def __init__(self, encoder, preprocessing, batch_size):
+        self._preparation = preprocessing
         self._batch_size = batch_size
         self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
 
@@ -116,7 +117,7 @@ SHOWN = 5  # skipped files that are named on the screen
 UNREADABLE = "it cannot be decoded"
 
 
-def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, say=print):
+def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, log=print):
     """Writes the pooled features of all images of a source that can be read, in its order, each once.
 
     Args:
@@ -126,7 +127,7 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, s
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         split: `train`, `validation` or `test`, as a run with these images has them; `all` for all images.
         batch_size: images at a time.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         Number of images.
@@ -141,9 +142,9 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, s
     names = (split,) if split != ALL else [name for name in SPLITS if source.get(name)]
     splits = {name: source.split(name) for name in names}
     encoder = read_model(path)
-    say(f"{path} on {sum(part.num_examples for part in splits.values()):,} images of {source.name}")
+    log(f"{path} on {sum(part.num_examples for part in splits.values()):,} images of {source.name}")
 
-    embedding = Embedding(encoder, Preparation.of(images), batch_size)
+    embedding = Embedding(encoder, Preprocessing.of(images), batch_size)
     skipped, count = list(source.skipped) if split == ALL else [], 0
     with appearing(output) as temporary:
         writer = feature_writer(temporary, encoder.dims[-1], source.class_names)
@@ -156,7 +157,7 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, s
         if not count:
             raise UserError(f"{source.name} has no image that can be read.")
         writer.close(skipped, record_of(path, images, split))
-    _report(output, count, encoder.dims[-1], skipped, say)
+    _report(output, count, encoder.dims[-1], skipped, log)
     return count
 
 
@@ -210,11 +211,11 @@ def checksum(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _report(output, count, num_features, skipped, say):
-    say(f"{output}: {count:,} images, {num_features} features each")
+def _report(output, count, num_features, skipped, log):
+    log(f"{output}: {count:,} images, {num_features} features each")
     if skipped:
-        say(f"skipped {len(skipped):,}, all of them listed in the file:")
+        log(f"skipped {len(skipped):,}, all of them listed in the file:")
         for name, reason in skipped[:SHOWN]:
-            say(f"  {name}: {reason}")
+            log(f"  {name}: {reason}")
         if len(skipped) > SHOWN:
-            say(f"  and {len(skipped) - SHOWN:,} more")
+            log(f"  and {len(skipped) - SHOWN:,} more")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.config import DataConfig, from_mapping
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.errors import UserError
 from experiments.finished_run import find_model, read_model
@@ -127,7 +127,7 @@ class Found:
         return f"{similarity:.{min(max(digits, FEWEST), MOST)}f}"
 
 
-def run(features, queries, output, k=NEIGHBOURS, data="", model="", say=print):
+def run(features, queries, output, k=NEIGHBOURS, data="", model="", log=print):
     """Draws each query and the images nearest to it by cosine similarity; a query is not its own neighbour.
 
     Args:
@@ -137,7 +137,7 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", say=print):
         k: number of nearest images.
         data: `folder:PATH` where the folder of the images has been moved to; empty for where it was.
         model: where the model has been moved to; empty for where it was. Only files without features need it.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         A list of `Found`.
@@ -163,10 +163,10 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", say=print):
     with appearing(output) as temporary:
         draw_search(temporary, found, own, pictures, _captions(table))
     for one in found:
-        say(one.name)
+        log(one.name)
         for i, similarity in zip(one.neighbours, one.similarities):
-            say(f"  {one.text_of(similarity)}  {table.names[i]}")
-    say(f"drawn: {output}")
+            log(f"  {one.text_of(similarity)}  {table.names[i]}")
+    log(f"drawn: {output}")
     return found
 
 
@@ -233,7 +233,7 @@ def _embed(files, table, images, path, model):
         raise UserError(f"{weights} is not the model that made {path}: extract again, or name that one with --model.")
     contents = np.array([str(file).encode() for file in files], object)
     split = MemorySplit(contents, np.full(len(files), -1), are_paths=True)
-    (embedded,) = Embedding(read_model(weights), Preparation.of(images), len(files))(split)
+    (embedded,) = Embedding(read_model(weights), Preprocessing.of(images), len(files))(split)
     if len(embedded.unreadable):
         raise UserError(f"--query={files[embedded.unreadable[0]]} cannot be read as an image.")
     return embedded.features

@@ -10,13 +10,13 @@ from experiments.training.workdir import write_json
 RESULTS, TABLES, PICTURE = "results.json", "results.md", "results.png"
 
 
-def write_report(study, sessions, say=print):
+def write_report(study, sessions, log=print):
     """Writes the report of a study into its folder, of the trials that are complete.
 
     Args:
         study: the `Study`.
         sessions: on what each part of it ran, each as `provenance` returns it.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         The paths of `results.json`, `results.md` and `results.png`.
@@ -30,7 +30,7 @@ def write_report(study, sessions, say=print):
     with replacing(paths[2]) as temporary:
         study.draw(results, temporary)
     for line in lines:
-        say(line)
+        log(line)
     return paths
 
 

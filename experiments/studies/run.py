@@ -76,13 +76,13 @@ def reopen_study(workdir):
     return STUDIES[settings["name"]](root, config, budget, tuple(settings["seeds"]), settings["num_images"])
 
 
-def run(study, only="", say=print):
+def run(study, only="", log=print):
     """Does what is left of a study, and writes its report.
 
     Args:
         study: a `Study`.
         only: pattern of the names of the trials that are done, as of files: `seed_0/labels_600/*`; empty for all.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         The paths of the report's files.
@@ -91,27 +91,27 @@ def run(study, only="", say=print):
         Interrupted: if it was asked to stop; the report has what there is.
         UserError, RunError: of a trial.
     """
-    say = ignoring_broken_pipe(say)
+    log = ignoring_broken_pipe(log)
     _begin_session(study)
     try:
         with stopping_at_once():
             for trial in _left(study, only):
-                _run_trial(study, trial, say)
+                _run_trial(study, trial, log)
     except Interrupted:
-        report(study, say)
+        report(study, log)
         raise
-    return report(study, say)
+    return report(study, log)
 
 
-def report(study, say=print):
+def report(study, log=print):
     """Makes the report of a study of what lies in its folder; see `write_report`."""
-    return write_report(study, _record(study.root)["sessions"], say)
+    return write_report(study, _record(study.root)["sessions"], log)
 
 
-def plan(study, say=print):
+def plan(study, log=print):
     """Prints the trials in their order, which of them are complete, and what the others may cost."""
     for line in estimate_lines(study, list(_each_once(study.trials()))):
-        say(line)
+        log(line)
 
 
 def _left(study, only):
@@ -132,11 +132,11 @@ def _each_once(trials):
             yield trial
 
 
-def _run_trial(study, trial, say):
-    say(f"{study.name}: {trial.task} {trial.name}")
+def _run_trial(study, trial, log):
+    log(f"{study.name}: {trial.task} {trial.name}")
     began = time.perf_counter()
-    trial.run(say)
-    say(f"  done in {time.perf_counter() - began:.0f} s")
+    trial.run(log)
+    log(f"  done in {time.perf_counter() - began:.0f} s")
     # Graphs and models of a run that is over would stay in memory.
     keras.utils.clear_session()
     gc.collect()

@@ -9,7 +9,7 @@ import keras
 from convnext.weights.loader import load_pretrained
 from experiments import finetune, pretrain
 from experiments.config import Config
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import RunError
@@ -65,11 +65,11 @@ class Trial:
         """Number of images that it trains on, each time counted."""
         return 0
 
-    def run(self, say):
+    def run(self, log):
         """Does the work, or what is left of it.
 
         Args:
-            say: function that takes a line for the user.
+            log: function that takes a line for the user.
         """
         raise NotImplementedError
 
@@ -91,8 +91,8 @@ class Pretraining(TrainingTrial):
 
     task = "pretrain"
 
-    def run(self, say):
-        pretrain.run(self.config, self.folder, say=_quiet)
+    def run(self, log):
+        pretrain.run(self.config, self.folder, log=_quiet)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,14 +118,14 @@ class Finetuning(TrainingTrial):
     def result(self):
         return {"validation_top1": 0.0} if self.has_diverged else super().result
 
-    def run(self, say):
+    def run(self, log):
         try:
-            finetune.run(self.config, self.folder, say=_quiet)
-            say(f"  top-1 {self.result['validation_top1']:.2f}% on the validation images")
+            finetune.run(self.config, self.folder, log=_quiet)
+            log(f"  top-1 {self.result['validation_top1']:.2f}% on the validation images")
         except RunError as error:
             if not self.has_diverged:
                 raise
-            say(f"  {error}")
+            log(f"  {error}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,14 +139,14 @@ class Testing(Trial):
     def is_ready(self):
         return super().is_ready and not any(trial.has_diverged for trial in self.needs)
 
-    def run(self, say):
+    def run(self, log):
         classifier = keras.saving.load_model(self.folder / "classifier.keras", safe_mode=True)
         data = self.config.data
         split = open_source(data).split("test")
         batch_size = self.config.evaluation_batch(self.config.finetune)
-        top1 = TopOne(classifier, split, Preparation.of(data), batch_size)()
+        top1 = TopOne(classifier, split, Preprocessing.of(data), batch_size)()
         write_json(self.folder / self.result_file, {"test_top1": top1, "images": split.num_examples})
-        say(f"  top-1 {top1:.2f}% on {split.num_examples:,} test images")
+        log(f"  top-1 {top1:.2f}% on {split.num_examples:,} test images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,20 +167,20 @@ class Probing(Trial):
     task = "probe"
     result_file = "probes.json"
 
-    def run(self, say):
+    def run(self, log):
         config = self.config
         encoder = make_random_encoder(config)
         if config.pretrained:
             load_pretrained(encoder, config.pretrained)
         source = open_source(config.data)
-        features_of = PooledFeatures(encoder, Preparation.of(config.data), config.evaluation_batch(config.pretrain))
+        features_of = PooledFeatures(encoder, Preprocessing.of(config.data), config.evaluation_batch(config.pretrain))
         target = features_of(source.split(self.target))
         validation = features_of(source.split("validation")) if self.target != "validation" else None
         figures = {}
         for labels in self.labels:
             train = features_of(label_subset(source.split("train"), labels, source.num_classes, config.seed))
             figures[labels] = {"knn": knn_top1(train, target), "linear": linear_top1(train, validation, target)}
-            say(f"  {labels} labels: k-NN {figures[labels]['knn']:.2f}%, linear probe {figures[labels]['linear']:.2f}%")
+            log(f"  {labels} labels: k-NN {figures[labels]['knn']:.2f}%, linear probe {figures[labels]['linear']:.2f}%")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", {"task": self.task, "config": config.to_dict()})
         write_json(self.folder / self.result_file, {"target": self.target, "top1": figures})

@@ -73,7 +73,7 @@ class ProgressBar(keras.callbacks.Callback):
 
     def __init__(self, run):
         super().__init__()
-        self._name, self._say = run.task.name, run.say
+        self._name, self._log = run.task.name, run.log
         self._start_step, self._total_steps = run.start_step, run.schedule.total_steps
         self._batch_size = run.training.batch_size
         self._loss = None
@@ -105,7 +105,7 @@ class ProgressBar(keras.callbacks.Callback):
         finished = batch == self._total_steps
         if self._bar.disable and logs and (finished or now - self._shown_at >= SECONDS_BETWEEN_LINES):
             self._shown_at = now
-            self._say(self._line(batch, now, logs["images_per_second"]))
+            self._log(self._line(batch, now, logs["images_per_second"]))
 
     def on_train_end(self, logs=None):
         self._bar.close()

@@ -322,7 +322,7 @@ def check_pretrained(pretrained, workdir):
         find_weights(path)
 
 
-def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
+def choose_start(checkpoints, encoder, pretrained, log, pretrained_stem="load"):
     """Decides what a run starts from:
 
     1. the newest checkpoint in its own workdir,
@@ -333,7 +333,7 @@ def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
         checkpoints: the `Checkpoints` of the run.
         encoder: the `ConvNeXt` that pretrained weights are for.
         pretrained: path or URL of a run's workdir or of a file; empty for none.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
         pretrained_stem: as `convnext.load_pretrained` takes it.
 
     Returns:
@@ -345,15 +345,15 @@ def choose_start(checkpoints, encoder, pretrained, say, pretrained_stem="load"):
     """
     step, notes = checkpoints.restore()
     for note in notes:
-        say(note)
+        log(note)
     if step:
-        say(f"  starts from   its own checkpoint of step {step:,}")
+        log(f"  starts from   its own checkpoint of step {step:,}")
     elif pretrained:
         with _pretrained_file(pretrained) as path:
             report = load_pretrained(encoder, path, pretrained_stem)
-            say(f"  starts from   {str(report).replace(str(path), str(pretrained))}")
+            log(f"  starts from   {str(report).replace(str(path), str(pretrained))}")
     else:
-        say("  starts from   random weights")
+        log("  starts from   random weights")
     return step
 
 

@@ -125,7 +125,7 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def only_run_in(workdir, say):
+def only_run_in(workdir, log):
     """Context in which no other run can use a workdir; makes the folder if it is missing.
 
     The operating system lets go of the lock when its process ends, however it ends. A file system without locks, and a
@@ -133,19 +133,19 @@ def only_run_in(workdir, say):
 
     Args:
         workdir: of the run.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Raises:
         UserError: if another run uses the folder; it says which one.
         StorageError: if the folder cannot be written to.
     """
     if is_url(workdir):
-        say(f"{workdir} has no lock: let no other run use it")
+        log(f"{workdir} has no lock: let no other run use it")
         yield
         return
     made = _make_folders(workdir)
     try:
-        with _locked(workdir / LOCK, say):
+        with _locked(workdir / LOCK, log):
             yield
     finally:
         with contextlib.suppress(OSError):  # they hold something, as they should
@@ -164,13 +164,13 @@ def _make_folders(workdir):
 
 
 @contextlib.contextmanager
-def _locked(path, say):
+def _locked(path, log):
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"--workdir={path.parent} cannot be written to: {reason(error)}.") from error
     try:
-        is_locked = _lock(file, path, say)
+        is_locked = _lock(file, path, log)
         try:
             if is_locked:
                 _sign(file, path)
@@ -183,7 +183,7 @@ def _locked(path, say):
         os.close(file)
 
 
-def _lock(file, path, say):
+def _lock(file, path, log):
     """Returns whether the file is locked now; False where there are no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,7 +194,7 @@ def _lock(file, path, say):
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise StorageError(f"{path} cannot be locked: {reason(error)}.") from error
-        say(f"{path.parent} has no lock ({reason(error)}): let no other run use it")
+        log(f"{path.parent} has no lock ({reason(error)}): let no other run use it")
         return False
     if not _is_same_file(file, path):  # the run that held the lock has ended just now, and removed its file
         raise UserError(f"{path.parent} was in use until just now: start again.")
@@ -328,17 +328,17 @@ def best_effort(path):
         logging.getLogger("experiments").warning("%s The run goes on.", why)
 
 
-def ignoring_broken_pipe(say):
+def ignoring_broken_pipe(log):
     """Returns a function that takes a line for the user, and goes on where it cannot be written.
 
     That is so where the reader of a pipe has left, or the disk of a log file is full.
 
     Args:
-        say: function that takes a line, and may raise OSError.
+        log: function that takes a line, and may raise OSError.
     """
 
     def write(line):
         with contextlib.suppress(OSError):
-            say(line)
+            log(line)
 
     return write

@@ -41,18 +41,18 @@ def probing_callbacks(run, encoder):
     """
     training, schedule = run.training, run.schedule
     probes = FrozenProbes(run.source, "validation", max_images=training.probe_images, seed=run.config.seed)
-    features_of = PooledFeatures(encoder, run.preparation, run.evaluation_batch_size)
+    features_of = PooledFeatures(encoder, run.preprocessing, run.evaluation_batch_size)
 
     def probe_encoder():
         return {METRICS[probe]: float(figure) for probe, figure in probes(features_of).items()}
 
     def probe_random_encoder():
         random_encoder = make_random_encoder(run.config, encoder.dtype_policy)
-        figures = probes(PooledFeatures(random_encoder, run.preparation, run.evaluation_batch_size))
+        figures = probes(PooledFeatures(random_encoder, run.preprocessing, run.evaluation_batch_size))
         return {RANDOM_METRICS[probe]: float(figure) for probe, figure in figures.items()}
 
     when = f"every {training.probe_every} epochs" if training.probe_every > 1 else "every epoch"
-    run.say(
+    run.log(
         f"  probes        k-NN and linear, on {probes.train.num_examples:,} training and "
         f"{probes.target.num_examples:,} validation images, {when}"
     )

@@ -6,7 +6,7 @@ import time
 
 import keras
 
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
@@ -97,7 +97,7 @@ class Task:
         raise NotImplementedError
 
 
-def run_task(task_type, config, workdir, resume="auto", say=print):
+def run_task(task_type, config, workdir, resume="auto", log=print):
     """Carries out a run, or this process's part in it: begins it, goes on with it, or returns what it came to.
 
     Args:
@@ -106,7 +106,7 @@ def run_task(task_type, config, workdir, resume="auto", say=print):
         workdir: path or URL of the folder that the run leaves its results in.
         resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
             another configuration.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
@@ -114,30 +114,30 @@ def run_task(task_type, config, workdir, resume="auto", say=print):
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
     """
-    say = ignoring_broken_pipe(say)
-    with stopping_at_once(), connected_workers(config, task_type.name, workdir, say) as workers:
-        say = say if workers.is_chief else _discard
+    log = ignoring_broken_pipe(log)
+    with stopping_at_once(), connected_workers(config, task_type.name, workdir, log) as workers:
+        log = log if workers.is_chief else _discard
         workdir = as_path(workdir)
         check_writable(workdir)
-        with only_run_in(workdir, say) if workers.is_chief else contextlib.nullcontext():
-            summary = _finished(workdir, config, task_type.name, resume, workers, say)
+        with only_run_in(workdir, log) if workers.is_chief else contextlib.nullcontext():
+            summary = _finished(workdir, config, task_type.name, resume, workers, log)
             if summary is None:
-                run = Run(task_type(config), workdir, workers, say)
+                run = Run(task_type(config), workdir, workers, log)
                 run.restore()
                 run.train()
                 summary = run.finish()
         return summary if workers.is_chief else None
 
 
-def _finished(workdir, config, task_name, resume, workers, say):
+def _finished(workdir, config, task_name, resume, workers, log):
     """Returns the summary of a run that is complete; else None, after checking what the run will need."""
     try:
         differences = check_recorded(workdir, config, task_name, resume)
         for difference in differences:
-            say(f"goes on with another configuration: {difference}")
+            log(f"goes on with another configuration: {difference}")
         summary = None if differences else finished_summary(workdir)
         if summary:
-            say(f"The run in {workdir} is complete.")
+            log(f"The run in {workdir} is complete.")
             return summary
         check_pretrained(config.pretrained, workdir)
         if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
@@ -154,14 +154,14 @@ class Run:
         task: the `Task`.
         workdir: path of the run's folder.
         workers: the `Workers`.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Attributes:
         schedule: the `Schedule`: number of steps, and rates.
         model: the model, made in the scope of the workers' strategy.
         optimizer: its optimizer.
         averages: the `AveragedWeights`, or None.
-        preparation: how images are prepared.
+        preprocessing: how images are prepared.
         tracker: takes metrics and pictures.
         start_step: number of steps that were done when the run was restored.
         seconds: of training, since it was restored.
@@ -170,8 +170,8 @@ class Run:
         UserError: if configuration, data and devices do not go together.
     """
 
-    def __init__(self, task, workdir, workers, say):
-        self.task, self.workdir, self.workers, self.say = task, workdir, workers, say
+    def __init__(self, task, workdir, workers, log):
+        self.task, self.workdir, self.workers, self.log = task, workdir, workers, log
         self.config, self.training, self.source, self.split = task.config, task.training, task.source, task.split
         self.schedule = Schedule.of(self.training, self.split.num_examples)
         check_batch(self.training, workers.strategy.num_replicas_in_sync, workers.count)
@@ -182,8 +182,8 @@ class Run:
             variables = self.model.trainable_variables
             self.optimizer = make_adamw(variables, self.training, self.schedule, task.layer_decay)
             self.averages = AveragedWeights(variables, task.ema_decay) if task.ema_decay else None
-        self.preparation = Preparation.of(self.config.data, self.training)
-        self.tracker = Tracker(workdir, self.config, say)
+        self.preprocessing = Preprocessing.of(self.config.data, self.training)
+        self.tracker = Tracker(workdir, self.config, log)
         self._rules = rule_table(variables, layer_decay=task.layer_decay)
         self._describe(precision)
         self._callbacks = task.callbacks(self) if workers.is_chief else []
@@ -206,7 +206,7 @@ class Run:
         with workers.strategy.scope():
             encoder = self.task.encoder(self.model)
             stem = config.pretrained_stem
-            self.start_step = choose_start(self._checkpoints, encoder, config.pretrained, self.say, stem)
+            self.start_step = choose_start(self._checkpoints, encoder, config.pretrained, self.log, stem)
             if self.averages and not self.start_step:
                 self.averages.begin()
             per_replica_seeds(workers.strategy, self.model)
@@ -230,7 +230,7 @@ class Run:
         batches = distribute_batches(
             workers.strategy,
             self.split,
-            self.preparation,
+            self.preprocessing,
             training.batch_size,
             self.config.seed,
             self.start_step,
@@ -288,25 +288,25 @@ class Run:
             self.tracker.close()
 
     def _describe(self, precision):
-        training, schedule, data, source, say = self.training, self.schedule, self.config.data, self.source, self.say
+        training, schedule, data, source, log = self.training, self.schedule, self.config.data, self.source, self.log
         others = [f"{name} {split.num_examples:,}" for name in ("validation", "test") if (split := source.get(name))]
         held_out = f" ({', '.join(others)})" if others else ""
         epochs = f"{schedule.total_steps / schedule.steps_per_epoch:.4g} epochs of {schedule.steps_per_epoch:,}"
         decaying = sum(rule.decays for rule in self._rules)
-        say(f"{self.task.name}")
-        say(f"  devices       {describe_devices(self.workers.strategy, self.workers.count)}, {precision}")
-        say(f"  dataset       {source.name}, {source.num_classes or 'no'} classes")
+        log(f"{self.task.name}")
+        log(f"  devices       {describe_devices(self.workers.strategy, self.workers.count)}, {precision}")
+        log(f"  dataset       {source.name}, {source.num_classes or 'no'} classes")
         for note in source.notes:
-            say(f"                {note}")
+            log(f"                {note}")
         shape = f"{data.image_size}x{data.image_size}x{data.channels}"
-        say(f"  images        {self.split.num_examples:,} to train on, as {shape}{held_out}")
-        say(f"  model         {self.model.name}, {self.model.count_params():,} parameters")
-        say(f"  steps         {schedule.total_steps:,} ({epochs}), batch {training.batch_size}")
-        say(
+        log(f"  images        {self.split.num_examples:,} to train on, as {shape}{held_out}")
+        log(f"  model         {self.model.name}, {self.model.count_params():,} parameters")
+        log(f"  steps         {schedule.total_steps:,} ({epochs}), batch {training.batch_size}")
+        log(
             f"  optimizer     AdamW, peak rate {schedule.peak_learning_rate:.3g} after {schedule.warmup_steps:,} "
             f"steps, decay {training.weight_decay:g} on {decaying} of {len(self._rules)} variables"
         )
-        say(f"  workdir       {self.workdir}")
+        log(f"  workdir       {self.workdir}")
 
     def _write_rules(self):
         """Writes how each variable is optimised to `parameters.csv`."""

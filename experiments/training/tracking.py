@@ -19,20 +19,20 @@ class Tracker:
     Args:
         workdir: of the run.
         config: the `Config`.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
     """
 
-    def __init__(self, workdir, config, say=print):
+    def __init__(self, workdir, config, log=print):
         self._workdir = workdir
         self._config = config
-        self._say = say
+        self._log = log
 
     def begin(self, start_step):
         """Opens the record of a run of which `start_step` steps are done."""
         _drop_lines_after(self._workdir / METRICS, start_step)
         self._unwritten = ""
         self._step, self._metrics = start_step, {}
-        self._wandb = start_wandb(self._workdir, self._config, start_step, self._say)
+        self._wandb = start_wandb(self._workdir, self._config, start_step, self._log)
 
     @property
     def step(self):

@@ -46,14 +46,14 @@ def check_wandb(mode):
         )
 
 
-def start_wandb(workdir, config, start_step, say):
+def start_wandb(workdir, config, start_step, log):
     """Starts a run of Weights & Biases.
 
     Args:
         workdir: of the run.
         config: the `Config`.
         start_step: number of steps that are done.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         A `WandbRun`, or None if it is disabled or cannot be started.
@@ -72,9 +72,9 @@ def start_wandb(workdir, config, start_step, say):
     }
     limits = {"init_timeout": START_SECONDS, "finish_timeout": FINISH_SECONDS - 5, "x_stats_pid": os.getpid()}
     try:
-        return WandbRun({"mode": settings.mode, "arguments": arguments, "settings": limits}, say)
+        return WandbRun({"mode": settings.mode, "arguments": arguments, "settings": limits}, log)
     except OSError as error:
-        say(f"wandb cannot start ({error.strerror}): the run goes on without it.")
+        log(f"wandb cannot start ({error.strerror}): the run goes on without it.")
         return None
 
 
@@ -83,11 +83,11 @@ class WandbRun:
 
     Args:
         start: first line for the worker.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
     """
 
-    def __init__(self, start, say):
-        self._say = say
+    def __init__(self, start, log):
+        self._log = log
         self._left_out = 0
         self._lines = queue.Queue(QUEUE_LENGTH)
         # In a session of its own, Ctrl-C and a signal to the run's group do not end it before it has all metrics.
@@ -112,14 +112,14 @@ class WandbRun:
         self._writer.join(max(0.0, end - time.monotonic()))
         try:
             if self._process.wait(max(0.0, end - time.monotonic())):
-                self._say("wandb broke off; metrics.jsonl has all metrics.")
+                self._log("wandb broke off; metrics.jsonl has all metrics.")
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            self._say(f"wandb did not finish in {FINISH_SECONDS} seconds: the run ends without it.")
+            self._log(f"wandb did not finish in {FINISH_SECONDS} seconds: the run ends without it.")
         if self._left_out:
-            self._say(f"wandb was too slow for {self._left_out:,} lines of metrics; metrics.jsonl has them.")
+            self._log(f"wandb was too slow for {self._left_out:,} lines of metrics; metrics.jsonl has them.")
 
     def _put(self, line):
         try:

@@ -37,7 +37,7 @@ def assert_same_arrays(path, expected):
 
 def test_the_authors_autoencoder_becomes_ours_with_their_outputs(fcmae, tmp_path):
     lines = Lines()
-    convert.run(fcmae, tmp_path / "fcmae.keras", image_size=128, say=lines)
+    convert.run(fcmae, tmp_path / "fcmae.keras", image_size=128, log=lines)
     model = keras.saving.load_model(tmp_path / "fcmae.keras")
     golden = read("golden")
     assert type(model) is FCMAE
@@ -80,7 +80,7 @@ def test_the_encoder_alone_of_an_autoencoder_and_of_a_classifier(fcmae, tmp_path
 
 def test_a_decoder_without_a_place_is_left_out_and_said(fcmae, tmp_path):
     lines = Lines()
-    convert.run(fcmae, tmp_path / "encoder.safetensors", to="timm", say=lines)
+    convert.run(fcmae, tmp_path / "encoder.safetensors", to="timm", log=lines)
     assert lines[0] == "timm has no place for the decoder: its 15 arrays are left out"
     assert not any("decoder" in name for name in read_weights(tmp_path / "encoder.safetensors"))
 
@@ -93,7 +93,7 @@ def test_a_bare_model_with_its_last_normalization_is_converted(tmp_path, to):
     safetensors.numpy.save_file(bare, tmp_path / "bare.safetensors")
     output = tmp_path / {"keras": "x.keras", "huggingface": "folder"}.get(to, "x.safetensors")
     lines = Lines()
-    convert.run(tmp_path / "bare.safetensors", output, to=to, say=lines)
+    convert.run(tmp_path / "bare.safetensors", output, to=to, log=lines)
     weights = read_weights(output / "model.safetensors" if to == "huggingface" else output)
     assert ("head_norm/gamma" in weights) == (to != "keras")
     assert any("the normalization before it is left out" in line for line in lines) == (to == "keras")

@@ -21,7 +21,7 @@ CONFIG = tiny_config(
 def demonstration(tmp_path_factory):
     """`(workdir, table, lines)`."""
     workdir, lines = tmp_path_factory.mktemp("demo"), Lines()
-    return workdir, "\n".join(demo.run(workdir, CONFIG, seeds=(0, 1), say=lines)), lines
+    return workdir, "\n".join(demo.run(workdir, CONFIG, seeds=(0, 1), log=lines)), lines
 
 
 def row(table, label):
@@ -55,7 +55,7 @@ def test_both_arms_have_the_same_budget_and_labels_and_only_one_is_pretrained(de
 def test_the_table_holds_the_probes_of_both_encoders(demonstration):
     """They are those of the evaluation of the run."""
     workdir, table, _ = demonstration
-    figures = evaluate.run(workdir / "pretrained", say=Lines())
+    figures = evaluate.run(workdir / "pretrained", log=Lines())
     for name, label in (("knn", "k-NN"), ("linear", "linear probe")):
         *shown, gain = map(float, row(table, f"{label} on frozen features, 1,078 labels"))
         assert shown == pytest.approx([figures[name]["model"], figures[name]["random"]], abs=0.3)  # of 539 images

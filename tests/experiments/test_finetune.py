@@ -9,7 +9,8 @@ import pytest
 
 from convnext.weights.loader import named_variables
 from experiments import finetune
-from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.pipeline import evaluation_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.training import validation
 from experiments.training.tracking import read_metrics
@@ -35,7 +36,7 @@ FILES = {"": "classifier.keras", "_ema": "classifier_ema.keras", "best": "classi
 def run(tmp_path_factory):
     """`(workdir, summary, lines)` of a finished run."""
     workdir, lines = tmp_path_factory.mktemp("runs") / "first", Lines()
-    return workdir, finetune.run(CONFIG, workdir, say=lines), lines
+    return workdir, finetune.run(CONFIG, workdir, log=lines), lines
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def top1(run):
         model = keras.saving.load_model(run[0] / file)
         for name in ("validation", "test"):
             split = SOURCE.split(name)
-            whole = evaluation_batches(split, Preparation.of(CONFIG.data), split.num_examples)
+            whole = evaluation_batches(split, Preprocessing.of(CONFIG.data), split.num_examples)
             (batch,) = whole.as_numpy_iterator()
             hits = np.asarray(model(batch["images"])).argmax(axis=1) == batch["labels"]
             found[file, name] = 100 * hits.sum() / split.num_examples
@@ -122,7 +123,7 @@ def test_with_a_frozen_encoder_the_logits_alone_move_from_where_they_were(tmp_pa
         **{"base_learning_rate": 1e-4, "head_init_scale": 0.001},
     }
     config = dataclasses.replace(change(CONFIG, "finetune", **values), pretrained=str(run[0]), logical_cpus=0)
-    summary = finetune.run(config, tmp_path, say=Lines())
+    summary = finetune.run(config, tmp_path, log=Lines())
     paths = (run[0] / FILES[""], tmp_path / FILES[""], tmp_path / FILES["_ema"])
     before, *others = (
         {name: np.asarray(variable.value) for name, variable in named_variables(model).items()}

@@ -205,16 +205,16 @@ def test_runs_whose_paths_are_urls_or_odd_ones(pictures, ram, tmp_path, at_step)
 
     at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match="Stopped at step 2 of 3"):
-        pretrain.run(config, str(ram), say=lines)
+        pretrain.run(config, str(ram), log=lines)
     at_step(0, None)
-    assert pretrain.run(config, str(ram), say=lines)["steps"] == 3
+    assert pretrain.run(config, str(ram), log=lines)["steps"] == 3
     assert f"{ram} has no lock: let no other run use it" in lines
     assert "  starts from   its own checkpoint of step 2" in lines
     assert [line["step"] for line in read_metrics(ram)] == [1, 2, 3]
     assert (ram / "reconstructions" / "step_00000003.png").exists() and (ram / "curves.png").exists()
 
-    assert finetune.run(picture_config(folder, **shared, pretrained=str(ram)), str(odd), say=lines)["steps"] == 2
+    assert finetune.run(picture_config(folder, **shared, pretrained=str(ram)), str(odd), log=lines)["steps"] == 2
     assert any(line.startswith(f"  starts from   {ram}/encoder.keras: ") for line in lines)
     assert read_json(odd / "summary.json")["pretrained"] == str(ram)
     with pytest.raises(UserError, match="validation"):  # found, and read so far that its split is missed
-        evaluate.run(str(ram), probes=("knn",), split="validation", say=Lines())
+        evaluate.run(str(ram), probes=("knn",), split="validation", log=Lines())

@@ -43,7 +43,7 @@ class TinyUnreachable(TinyGrey):
 
 def test_a_data_set_is_prepared_once_and_can_be_read(tmp_path):
     said = []
-    assert prepare.run("tfds:tiny_grey", str(tmp_path), say=said.append) == {"train": 10, "test": 4}
+    assert prepare.run("tfds:tiny_grey", str(tmp_path), log=said.append) == {"train": 10, "test": 4}
     where = tmp_path / "tiny_grey" / "1.0.0"
     assert said == [f"preparing tfds:tiny_grey in {where}", f"  {'train':<20} 10", f"  {'test':<20} 4"]
     source = open_source(DataConfig(source="tfds:tiny_grey", dir=str(tmp_path), validation_share=0.2))
@@ -53,7 +53,7 @@ def test_a_data_set_is_prepared_once_and_can_be_read(tmp_path):
         "test": 4,
     }
     before = {path: path.stat().st_mtime_ns for path in where.iterdir()}
-    assert prepare.run("tfds:tiny_grey", str(tmp_path), say=said.append) == {"train": 10, "test": 4}
+    assert prepare.run("tfds:tiny_grey", str(tmp_path), log=said.append) == {"train": 10, "test": 4}
     assert said[3] == f"tfds:tiny_grey is prepared in {where}."
     assert {path: path.stat().st_mtime_ns for path in where.iterdir()} == before
 

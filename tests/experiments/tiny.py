@@ -44,7 +44,7 @@ def change(config, section, **values):
 
 
 class Lines(list):
-    """Collects what a run says; to be given as `say`."""
+    """Collects what a run logs; to be given as `log`."""
 
     def __call__(self, line):
         self.append(line)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fcmae.encoder import encode_dense, encode_sparse
-from fcmae.masking import raise_to_resolution
+from fcmae.masking import upsample_mask
 from tests import references
 from tests.comparison import assert_close, to_numpy
 from tests.small_models import random_images, random_visible, randomize, small_backbone, variables_of
@@ -31,7 +31,7 @@ def backbone():
 
 def pixels_of(visible):
     """`(B, H, W, 1)` boolean: the pixels of visible patches."""
-    return to_numpy(raise_to_resolution(visible, GRID, 8)) > 0
+    return to_numpy(upsample_mask(visible, GRID, 8)) > 0
 
 
 @pytest.mark.parametrize(

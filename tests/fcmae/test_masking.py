@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from fcmae.masking import num_visible, patch_grid, patchify, raise_to_resolution, sample_visible, unpatchify
+from fcmae.masking import num_visible, patch_grid, patchify, sample_visible, unpatchify, upsample_mask
 from tests import references
 from tests.comparison import to_numpy
 from tests.small_models import random_images, random_visible
@@ -79,7 +79,7 @@ def test_every_set_of_patches_is_drawn_equally_often():
 def test_raising_repeats_every_patch(factor):
     visible = random_visible(3, 24, 9)
     expected = np.stack([np.kron(image.reshape(4, 6), np.ones((factor, factor))) for image in visible])
-    np.testing.assert_array_equal(to_numpy(raise_to_resolution(visible, (4, 6), factor)), expected[..., None])
+    np.testing.assert_array_equal(to_numpy(upsample_mask(visible, (4, 6), factor)), expected[..., None])
 
 
 @pytest.mark.parametrize(("size", "channels"), [(8, 3), (4, 1)])

@@ -45,7 +45,7 @@ class TensorFlowPipelines:
         """Returns the endless `tf.data.Dataset` of batches of some `Stages`."""
         from experiments.data.augmentation.mixing import Mixing
         from experiments.data.pipeline import (
-            Preparation,
+            Preprocessing,
             evaluation_batches,
             example_seed,
             load_batches,
@@ -53,7 +53,7 @@ class TensorFlowPipelines:
         )
 
         settings, data = self._settings, self._settings.data
-        preparation = Preparation(
+        preprocessing = Preprocessing(
             settings.image_size,
             data.channels,
             data.mean,
@@ -65,19 +65,19 @@ class TensorFlowPipelines:
         )
         split = self._split(stages.source)
         if stages.steps == "evaluation":
-            return evaluation_batches(split, preparation, settings.batch_size).repeat()
+            return evaluation_batches(split, preprocessing, settings.batch_size).repeat()
         if stages.steps == "crop":
             examples = split.in_order().repeat().enumerate()
             return load_batches(
                 split,
                 examples.map(lambda count, example: (example_seed(settings.seed, 0, count), *example)),
-                lambda seed, content, label: (preparation.random_view(split.read(content), seed), 1.0),
+                lambda seed, content, label: (preprocessing.random_view(split.read(content), seed), 1.0),
                 lambda image, weight: {"images": image, "weights": weight},
                 settings.batch_size,
             ).prefetch(1)
         mixing = Mixing(NUM_CLASSES, **stages.mixing) if stages.mixing else None
         patches = 0 if stages.mixing or stages.changes else MASK_PATCHES
-        return training_batches(split, preparation, settings.batch_size, settings.seed, 0, patches, mixing)
+        return training_batches(split, preprocessing, settings.batch_size, settings.seed, 0, patches, mixing)
 
     def _split(self, source):
         import tensorflow as tf

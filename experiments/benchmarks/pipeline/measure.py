@@ -20,12 +20,12 @@ WORKER = "experiments.benchmarks.pipeline.worker"
 ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def run(settings, say=print):
+def run(settings, log=print):
     """Measures, and prints a table.
 
     Args:
         settings: `InputSettings`.
-        say: function that takes a line for the user.
+        log: function that takes a line for the user.
 
     Returns:
         Everything measured, as plain values.
@@ -42,11 +42,11 @@ def run(settings, say=print):
         paths = [str(path) for path in write_photographs(folder, settings.files, settings.seed)]
         results["mean_file_bytes"] = sum(os.path.getsize(path) for path in paths) / len(paths)
         for line in opening_lines(settings, results):
-            say(line)
+            log(line)
         turns, cores = _take_turns(settings, paths)
     results |= table(settings, turns, cores)
     for line in table_lines(results):
-        say(line)
+        log(line)
     return results
 
 

@@ -23,7 +23,7 @@ class Stages:
         steps: `crop` (read, decode, random crop, resize), `training` (that and whatever is switched on, normalized) or
             `evaluation` (centre crop, normalized).
         flip: whether images are mirrored at random.
-        changes: more fields of `Preparation`.
+        changes: more fields of `Preprocessing`.
         mixing: fields of `Mixing`; without any, images are not mixed.
     """
 

@@ -129,7 +129,7 @@ def describe_devices(strategy, num_workers=1):
     return f"{workers}{len(names)} x {names[0]}" + (", mirrored" if num_workers * len(names) > 1 else "")
 
 
-def distribute_batches(strategy, split, preparation, batch_size, *arguments):
+def distribute_batches(strategy, split, preprocessing, batch_size, *arguments):
     """Returns the batches of `training_batches`, each divided among all devices.
 
     Each worker reads the share of a batch that its own devices work on.
@@ -137,7 +137,7 @@ def distribute_batches(strategy, split, preparation, batch_size, *arguments):
     Args:
         strategy: the `tf.distribute.Strategy`.
         split: the examples.
-        preparation: a `Preparation`.
+        preprocessing: a `Preprocessing`.
         batch_size: images of a batch, over all devices.
         *arguments: of `training_batches`, from `seed` to `mixing`.
 
@@ -147,9 +147,9 @@ def distribute_batches(strategy, split, preparation, batch_size, *arguments):
     size = batch_size // strategy.num_replicas_in_sync
 
     def of_worker(context):
-        reader, num_readers = context.input_pipeline_id, context.num_input_pipelines
-        batches = training_batches(split, preparation, batch_size, *arguments, reader=reader, num_readers=num_readers)
-        devices = strategy.num_replicas_in_sync // num_readers
+        shard, num_shards = context.input_pipeline_id, context.num_input_pipelines
+        batches = training_batches(split, preprocessing, batch_size, *arguments, shard=shard, num_shards=num_shards)
+        devices = strategy.num_replicas_in_sync // num_shards
         if devices > 1:
             batches = batches.rebatch(size, drop_remainder=True).prefetch(devices)
         # Workers would ask each other in every step whether one is at its end.

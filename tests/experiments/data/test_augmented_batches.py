@@ -7,14 +7,15 @@ import pytest
 import tensorflow as tf
 
 from experiments.data.augmentation.mixing import Mixing
-from experiments.data.pipeline import Preparation, batch_seed, training_batches
+from experiments.data.pipeline import batch_seed, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from tests.experiments.images import broken_inside, encode, gradient, write
 
 COUNT, BATCH, CLASSES = 14, 4, 3
 PER_EPOCH = COUNT // BATCH
 STEPS = 2 * PER_EPOCH
-PREPARATION = Preparation(
+PREPROCESSING = Preprocessing(
     24,
     3,
     (0.4, 0.5, 0.6),
@@ -25,7 +26,7 @@ PREPARATION = Preparation(
     randaugment_noise=0.5,
     erasing_probability=0.5,
 )
-JITTER = dataclasses.replace(PREPARATION, randaugment_magnitude=0.0, color_jitter=(0.4, 0.4, 0.4, 0.1), crop="padded")
+JITTER = dataclasses.replace(PREPROCESSING, randaugment_magnitude=0.0, color_jitter=(0.4, 0.4, 0.4, 0.1), crop="padded")
 MIXING = Mixing(CLASSES, mixup_alpha=0.8, cutmix_alpha=1.0, mix_probability=0.8, label_smoothing=0.1)
 PICTURES = np.array(
     [encode(np.roll(gradient(40, 40), i, axis=1), "jpeg" if i % 2 else "png") for i in range(COUNT)], dtype=object
@@ -38,9 +39,9 @@ def file_split(folder, contents):
     return MemorySplit(np.array(paths, dtype=object), LABELS, are_paths=True)
 
 
-def take(split, preparation, count=STEPS, start_step=0, mixing=MIXING):
+def take(split, preprocessing, count=STEPS, start_step=0, mixing=MIXING):
     """`count` batches, `{name: (count, B, ...)}`."""
-    batches = training_batches(split, preparation, BATCH, 0, start_step, 0, mixing).take(count)
+    batches = training_batches(split, preprocessing, BATCH, 0, start_step, 0, mixing).take(count)
     rows = list(batches.as_numpy_iterator())
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -56,7 +57,7 @@ def example(request, tmp_path_factory):
     """`(split, preparation)`."""
     if request.param == "memory":
         return MemorySplit(PICTURES, LABELS), JITTER
-    return file_split(tmp_path_factory.mktemp("pictures"), PICTURES), PREPARATION
+    return file_split(tmp_path_factory.mktemp("pictures"), PICTURES), PREPROCESSING
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_unreadable_files_count_once_and_their_partners_stay(tmp_path):
     contents[5] = broken_inside(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
     split = file_split(tmp_path, contents)
     mixing = dataclasses.replace(MIXING, mix_probability=1.0, cutmix_alpha=0.0)
-    alone, mixed = take(split, PREPARATION, 3, mixing=None), take(split, PREPARATION, 3, mixing=mixing)
+    alone, mixed = take(split, PREPROCESSING, 3, mixing=None), take(split, PREPROCESSING, 3, mixing=mixing)
     (step, place), *others = np.argwhere(alone["weights"] == 0.0)
     assert not others
     np.testing.assert_array_equal(mixed["weights"], alone["weights"])

@@ -7,14 +7,15 @@ import pytest
 
 from experiments.config import DataConfig
 from experiments.data import cache
-from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.pipeline import evaluation_batches, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
 from tests.experiments.data.sources.test_tfds import store
 from tests.experiments.images import broken_inside, encode, gradient, write
 
-PREPARATION = Preparation(8, 1, (0.0,), (1.0,), crop_scale=(0.3, 1.0))
+PREPROCESSING = Preprocessing(8, 1, (0.0,), (1.0,), crop_scale=(0.3, 1.0))
 
 
 @pytest.fixture
@@ -41,12 +42,12 @@ def rows(batches, count):
 @pytest.mark.parametrize("kind", ["stream", "mix"])
 def test_the_batches_are_the_same_and_the_disk_is_read_once(sources, tmp_path, kind):
     plain, cached = (source.splits["train"] for source in sources[kind])
-    expected = rows(training_batches(plain, PREPARATION, 5, 0, 1, 4), 4)
-    held_out = rows(evaluation_batches(sources[kind][0].splits["validation"], PREPARATION, 4), 1)
+    expected = rows(training_batches(plain, PREPROCESSING, 5, 0, 1, 4), 4)
+    held_out = rows(evaluation_batches(sources[kind][0].splits["validation"], PREPROCESSING, 4), 1)
     assert (kind == "mix") <= any((batch["weights"] == 0.0).any() for batch in expected)  # the broken file
 
-    batches = training_batches(cached, PREPARATION, 5, 0, 1, 4)
-    evaluation = evaluation_batches(sources[kind][1].splits["validation"], PREPARATION, 4)
+    batches = training_batches(cached, PREPROCESSING, 5, 0, 1, 4)
+    evaluation = evaluation_batches(sources[kind][1].splits["validation"], PREPROCESSING, 4)
     rows(batches, 1), rows(evaluation, 1)
     for path in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.tfrecord*")]:
         path.unlink()
@@ -62,7 +63,7 @@ def test_labels_and_subsets_are_the_same(sources, kind):
     np.testing.assert_array_equal(cached.labels, plain.labels)
     one, other = (label_subset(split, "2 per class", 2 if kind == "files" else 3, 0) for split in (plain, cached))
     np.testing.assert_array_equal(one.contents, other.contents)
-    one, other = (rows(training_batches(split, PREPARATION, 2, 0), 2) for split in (one, other))
+    one, other = (rows(training_batches(split, PREPROCESSING, 2, 0), 2) for split in (one, other))
     np.testing.assert_array_equal([b["images"] for b in one], [b["images"] for b in other])
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.config import MAX_PIXELS, DataConfig
-from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.pipeline import evaluation_batches, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import problem_of
 from experiments.data.source import MemorySplit
 from experiments.data.sources.folder import open_folder
@@ -22,7 +23,7 @@ from tests.experiments.images import encode, gradient, write
 from tests.fuzz import damaged, fuzzed
 
 ALL = DataConfig(validation_share=0.0, test_share=0.0)
-PREPARATION = Preparation(16, 3, (0.0,) * 3, (1.0,) * 3)
+PREPROCESSING = Preprocessing(16, 3, (0.0,) * 3, (1.0,) * 3)
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
 GOOD = encode(gradient(24, 20))
 ANIMATION = [Image.fromarray(NOISE[..., i]) for i in (1, 2)]
@@ -42,9 +43,9 @@ def split_of(contents):
     return MemorySplit(np.array(contents, dtype=object), np.zeros(len(contents), np.int64), unchecked=True)
 
 
-def loaded_together(contents, preparation=PREPARATION):
+def loaded_together(contents, preprocessing=PREPROCESSING):
     """Which of some images can be read, and the pixels of the one that is good."""
-    (batch,) = evaluation_batches(split_of(contents), preparation, len(contents)).as_numpy_iterator()
+    (batch,) = evaluation_batches(split_of(contents), preprocessing, len(contents)).as_numpy_iterator()
     return batch["weights"], batch["images"]
 
 
@@ -59,7 +60,7 @@ def decode():
 
     numbers = np.array([str(i).encode() for i in range(BATCH)], dtype=object)
     split = Held(numbers, np.zeros(BATCH, np.int64), unchecked=True)
-    batches = evaluation_batches(split, PREPARATION, BATCH)
+    batches = evaluation_batches(split, PREPROCESSING, BATCH)
 
     def decode(contents):
         holder.assign(contents)
@@ -171,8 +172,8 @@ def test_of_an_animation_only_the_first_picture_is_decoded_and_counts(tmp_path):
 def test_the_limit_is_the_largest_number_of_pixels_that_is_read(tmp_path, kind):
     content = encode(gradient(24, 20) if kind != "gif" else gradient(24, 20, 1), kind)
     for limit, weight in ((479, 0), (480, 1)):
-        preparation = Preparation.of(DataConfig(image_size=16, max_pixels=limit))
-        assert list(loaded_together([content, encode(gradient(4, 4))], preparation)[0]) == [weight, 1]
+        preprocessing = Preprocessing.of(DataConfig(image_size=16, max_pixels=limit))
+        assert list(loaded_together([content, encode(gradient(4, 4))], preprocessing)[0]) == [weight, 1]
         write(tmp_path / str(limit) / "image.png", content)
         config = DataConfig(validation_share=0.0, test_share=0.0, max_pixels=limit)
         if weight:
@@ -196,5 +197,5 @@ def test_a_pipe_that_is_called_like_an_image_is_not_waited_for(tmp_path):
 
 def test_training_counts_a_bomb_and_keeps_the_places_of_others():
     split = split_of([GOOD, BOMBS["png"], GOOD, FILES["png"]])
-    (batch,) = training_batches(split, PREPARATION, 4, seed=0).take(1).as_numpy_iterator()
+    (batch,) = training_batches(split, PREPROCESSING, 4, seed=0).take(1).as_numpy_iterator()
     assert batch["weights"].sum() == 3

@@ -10,7 +10,8 @@ from sklearn.datasets import load_sample_image
 
 from experiments.config import DataConfig
 from experiments.data import jpeg
-from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.pipeline import evaluation_batches, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import Source, StreamSplit
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.mix import mix
@@ -18,7 +19,7 @@ from tests.experiments.image_kinds import good_kinds, refused_kinds
 from tests.experiments.images import encode, gradient, write
 
 ALL = DataConfig(validation_share=0.0, test_share=0.0)
-PREPARATION = Preparation(16, 3, (0.0,) * 3, (1.0,) * 3, crop_scale=(0.2, 0.4))
+PREPROCESSING = Preprocessing(16, 3, (0.0,) * 3, (1.0,) * 3, crop_scale=(0.2, 0.4))
 PHOTOGRAPH = Image.fromarray(load_sample_image("china.jpg")[:, :500])
 OPTIONS = {
     "sequential": {},
@@ -108,9 +109,9 @@ def test_damaged_files_are_named_once_and_unreadable_in_every_epoch(tmp_path, fr
     write(tmp_path / "half grey é.jpg", damaged_photograph())
     split = open_folder(tmp_path, ALL).split("train")
     with caplog.at_level(logging.WARNING, "experiments"):
-        epochs = training_batches(split, PREPARATION, 8, seed=0).take(3)
+        epochs = training_batches(split, PREPROCESSING, 8, seed=0).take(3)
         assert [batch["weights"].sum() for batch in epochs.as_numpy_iterator()] == [7, 7, 7]
-        (batch,) = evaluation_batches(split, PREPARATION, 8).as_numpy_iterator()
+        (batch,) = evaluation_batches(split, PREPROCESSING, 8).as_numpy_iterator()
     names = [path.decode().rsplit("/")[-1] for path in split.contents]
     assert list(batch["weights"]) == [float("half" not in name) for name in names]
     (message,) = (record.getMessage() for record in caplog.records)
@@ -123,7 +124,7 @@ def test_only_some_of_many_damaged_files_are_named(tmp_path, fresh, caplog):
         write(tmp_path / f"{i}.jpg", damaged_photograph())
     split = open_folder(tmp_path, ALL).split("train")
     with caplog.at_level(logging.WARNING, "experiments"):
-        (batch,) = evaluation_batches(split, PREPARATION, jpeg.NAMED + 4).as_numpy_iterator()
+        (batch,) = evaluation_batches(split, PREPROCESSING, jpeg.NAMED + 4).as_numpy_iterator()
     assert not batch["weights"].any()
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == jpeg.NAMED and messages[-1].endswith("; further ones are not named.")
@@ -143,5 +144,5 @@ def test_damage_is_found_whatever_the_images_come_from(tmp_path, fresh, kind):
         split = split.take(np.arange(3))
     if kind == "mix":
         split = mix([Source(name, {"train": split}, ()) for name in ("one", "other")], [None, None]).split("train")
-    (batch,) = evaluation_batches(split, PREPARATION, split.num_examples).as_numpy_iterator()
+    (batch,) = evaluation_batches(split, PREPROCESSING, split.num_examples).as_numpy_iterator()
     assert list(batch["weights"]) == [1, 0, 1] * (split.num_examples // 3)

@@ -7,14 +7,15 @@ from PIL import Image
 
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.picture import CELL, GAP, IMAGES, VERSIONS, augmented_examples, draw_augmentation
-from experiments.data.pipeline import Preparation, batch_seed, example_seed
+from experiments.data.pipeline import batch_seed, example_seed
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit, StreamSplit
 from tests.experiments.images import encode, gradient, write
 
 NAMES = ("cat", "dog", "newt")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.2, 0.3)
 TOLERANCE = 0.0041  # values are cut off to multiples of 1 / 255
-PREPARATION = Preparation(CELL, 3, MEAN, STD, crop_scale=(0.3, 1.0), flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1))
+PREPROCESSING = Preprocessing(CELL, 3, MEAN, STD, crop_scale=(0.3, 1.0), flip=True, color_jitter=(0.4, 0.4, 0.4, 0.1))
 MIXING = Mixing(3, mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1)
 PICTURES = [encode(np.roll(gradient(90, 100), 9 * i, axis=1)) for i in range(10)]
 
@@ -27,9 +28,9 @@ def order_of(split):
     return [(content, int(label)) for content, label in split.some(IMAGES, 5).as_numpy_iterator()]
 
 
-def draw(path, split, preparation=PREPARATION):
+def draw(path, split, preprocessing=PREPROCESSING):
     """The picture, `(H, W, 3)` in [0, 1]."""
-    draw_augmentation(path, augmented_examples(split, preparation, 5), preparation, MIXING, NAMES, seed=5)
+    draw_augmentation(path, augmented_examples(split, preprocessing, 5), preprocessing, MIXING, NAMES, seed=5)
     return np.asarray(Image.open(path).convert("RGB")) / 255.0
 
 
@@ -49,7 +50,7 @@ def picture(tmp_path_factory):
 
 def test_the_first_column_is_what_evaluation_sees(picture):
     for row, (content, _) in enumerate(order_of(split_of(PICTURES))):
-        expected = shown(PREPARATION.for_evaluation(tf.constant(content)))
+        expected = shown(PREPROCESSING.for_evaluation(tf.constant(content)))
         np.testing.assert_allclose(cell(picture, 0, row), expected, atol=TOLERANCE)
 
 
@@ -57,7 +58,7 @@ def test_the_first_column_is_what_evaluation_sees(picture):
 def test_the_others_are_what_training_sees_mixed(picture, column):
     rows = order_of(split_of(PICTURES))
     images = [
-        PREPARATION.for_training(tf.constant(content), example_seed(5, column - 1, row))
+        PREPROCESSING.for_training(tf.constant(content), example_seed(5, column - 1, row))
         for row, (content, _) in enumerate(rows)
     ]
     batch = {"images": tf.stack(images), "labels": [label for _, label in rows], "weights": tf.ones(len(rows))}
@@ -76,7 +77,7 @@ def test_captions_stand_below_their_images(picture):
 
 def test_images_of_a_stream_are_its_first():
     stream = StreamSplit(tf.data.Dataset.from_tensor_slices((PICTURES, np.arange(10))), 10, 10)
-    np.testing.assert_array_equal(augmented_examples(stream, PREPARATION, 5)[2], np.arange(IMAGES))
+    np.testing.assert_array_equal(augmented_examples(stream, PREPROCESSING, 5)[2], np.arange(IMAGES))
 
 
 def test_images_in_memory_are_drawn_over_all():
@@ -86,12 +87,12 @@ def test_images_in_memory_are_drawn_over_all():
 
 def test_few_images_and_broken_ones_make_a_smaller_picture_or_none(tmp_path):
     assert draw(tmp_path / "a.png", split_of([*PICTURES[:3], b"broken"])).shape[0] == GAP + 3 * (CELL + GAP)
-    assert augmented_examples(split_of([b"broken"] * 3), PREPARATION, 5) is None
+    assert augmented_examples(split_of([b"broken"] * 3), PREPROCESSING, 5) is None
 
 
 @pytest.mark.parametrize("side", [32, 160])
 def test_images_of_any_size_and_grey_ones_are_drawn(tmp_path, side):
-    grey = Preparation(side, 1, (0.4,), (0.2,), randaugment_magnitude=9.0)
+    grey = Preprocessing(side, 1, (0.4,), (0.2,), randaugment_magnitude=9.0)
     picture = draw(tmp_path / "a.png", split_of(PICTURES[:2]), grey)
     assert picture.shape[0] == GAP + 2 * (CELL + GAP)
     np.testing.assert_array_equal(picture[..., 0], picture[..., 1])
@@ -109,5 +110,5 @@ def test_files_are_read(tmp_path):
 def test_names_with_dollars_are_no_formulas(tmp_path):
     images = np.zeros((2, 4, 4, 3), np.float32)
     examples = images, np.stack([images] * VERSIONS, axis=1), np.array([0, 1])
-    draw_augmentation(tmp_path / "a.png", examples, PREPARATION, Mixing(2), ("$\\nothing$", "dog"), seed=5)
+    draw_augmentation(tmp_path / "a.png", examples, PREPROCESSING, Mixing(2), ("$\\nothing$", "dog"), seed=5)
     assert (tmp_path / "a.png").stat().st_size

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.pipeline import evaluation_batches, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit, StreamSplit
 from tests.experiments.images import broken_inside, encode, gradient, numbered, write
 
 COUNT, BATCH, PATCHES = 22, 5, 6
 PER_EPOCH = COUNT // BATCH
-PREPARATION = Preparation(8, 1, (0.0,), (1.0,), crop_scale=(0.3, 1.0), flip=True)
+PREPROCESSING = Preprocessing(8, 1, (0.0,), (1.0,), crop_scale=(0.3, 1.0), flip=True)
 PICTURES = np.array([encode(np.roll(gradient(12, 12, 1), i)) for i in range(COUNT)], dtype=object)
 
 
@@ -46,7 +47,7 @@ def everything(split):
 
 def take(count, split, seed=0, start_step=0, num_patches=PATCHES):
     """`count` batches, `{name: (count, B, ...)}`."""
-    batches = training_batches(split, PREPARATION, BATCH, seed, start_step, num_patches).take(count)
+    batches = training_batches(split, PREPROCESSING, BATCH, seed, start_step, num_patches).take(count)
     return stack(batches)
 
 
@@ -68,7 +69,7 @@ def assert_same(actual, expected):
 def test_two_iterations_give_the_same_batches_whatever_the_random_state_of_the_process(split, everything):
     tf.random.set_seed(2)
     np.random.seed(2)
-    batches = training_batches(split, PREPARATION, BATCH, 0, 0, PATCHES).take(3 * PER_EPOCH)
+    batches = training_batches(split, PREPROCESSING, BATCH, 0, 0, PATCHES).take(3 * PER_EPOCH)
     for _ in range(2):
         assert_same(stack(batches), everything)
 
@@ -91,7 +92,7 @@ def test_an_epoch_shows_each_example_at_most_once_and_in_an_order_of_its_own(eve
 
 
 def test_label_and_image_belong_together(split):
-    whole = Preparation(12, 1, (0.0,), (1.0,))
+    whole = Preprocessing(12, 1, (0.0,), (1.0,))
     batch = next(training_batches(split, whole, BATCH, 0).as_numpy_iterator())
     for image, label in zip(batch["images"], batch["labels"]):
         expected = np.roll(gradient(12, 12, 1), label) / 255
@@ -129,20 +130,20 @@ def test_all_examples_of_readable_files_weigh_one(everything):
 
 @pytest.mark.parametrize("batch_size", [4, 11, 22])
 def test_evaluation_shows_each_example_once_and_fills_the_last_batch_with_weight_0(split, batch_size):
-    batches = stack(evaluation_batches(split, PREPARATION, batch_size))
+    batches = stack(evaluation_batches(split, PREPROCESSING, batch_size))
     assert batches["images"].shape == (-(-COUNT // batch_size), batch_size, 8, 8, 1)
     weights, labels = batches["weights"].reshape(-1), batches["labels"].reshape(-1)
     np.testing.assert_array_equal(weights, [1.0] * COUNT + [0.0] * (-COUNT % batch_size))
     np.testing.assert_array_equal(labels[:COUNT], np.arange(COUNT))
     assert not batches["images"].reshape(-1, 64)[COUNT:].any()
-    one_by_one = stack(evaluation_batches(split, PREPARATION, 1))["images"][:, 0]
+    one_by_one = stack(evaluation_batches(split, PREPROCESSING, 1))["images"][:, 0]
     np.testing.assert_array_equal(batches["images"].reshape(-1, 8, 8, 1)[:COUNT], one_by_one)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, COUNT])
 def test_the_mask_noise_of_evaluation_is_a_function_of_the_seed_and_the_position(tmp_path, batch_size):
     def noise_of(split, batch_size=batch_size, seed=5):
-        batches = stack(evaluation_batches(split, PREPARATION, batch_size, num_patches=PATCHES, seed=seed))
+        batches = stack(evaluation_batches(split, PREPROCESSING, batch_size, num_patches=PATCHES, seed=seed))
         return batches["noise"].reshape(-1, PATCHES)
 
     expected = noise_of(memory_split(), COUNT)
@@ -176,7 +177,7 @@ def test_a_broken_file_becomes_zeros_of_weight_0_and_the_others_keep_their_place
 def test_a_broken_file_counts_nothing_in_evaluation(tmp_path):
     contents = PICTURES[:5].copy()
     contents[3] = broken_inside(gradient(12, 12, 1))
-    batches = stack(evaluation_batches(file_split(tmp_path, contents), PREPARATION, 5))
+    batches = stack(evaluation_batches(file_split(tmp_path, contents), PREPROCESSING, 5))
     np.testing.assert_array_equal(batches["weights"], [[1, 1, 1, 0, 1]])
     np.testing.assert_array_equal(batches["labels"][0, [0, 1, 2, 4]], [0, 1, 2, 4])
 
@@ -186,7 +187,7 @@ def test_a_broken_image_of_a_stream_counts_nothing_and_changes_nothing_else(monk
     contents[7] = contents[7][:60]
 
     def batches_of(split):
-        return take(2 * PER_EPOCH, split), stack(evaluation_batches(split, PREPARATION, 4))
+        return take(2 * PER_EPOCH, split), stack(evaluation_batches(split, PREPROCESSING, 4))
 
     bad = batches_of(stream_split(contents))
     monkeypatch.setattr(StreamSplit, "can_fail", False)  # as batches are loaded in which nothing can be broken
@@ -201,21 +202,21 @@ def test_a_broken_image_of_a_stream_counts_nothing_and_changes_nothing_else(monk
 def test_a_broken_image_of_a_part_of_a_stream_counts_nothing():
     contents = PICTURES.copy()
     contents[7] = contents[7][:60]
-    batches = stack(evaluation_batches(stream_split(contents).take(np.array([3, 7, 9])), PREPARATION, 3))
+    batches = stack(evaluation_batches(stream_split(contents).take(np.array([3, 7, 9])), PREPROCESSING, 3))
     np.testing.assert_array_equal(batches["weights"], [[1, 0, 1]])
 
 
 def test_a_file_that_vanishes_counts_as_broken(tmp_path):
     split = file_split(tmp_path, PICTURES[:5])
     (tmp_path / "2.png").unlink()
-    batches = stack(evaluation_batches(split, PREPARATION, 5))
+    batches = stack(evaluation_batches(split, PREPROCESSING, 5))
     np.testing.assert_array_equal(batches["weights"], [[1, 1, 0, 1, 1]])
 
 
 def test_a_stream_is_shuffled_as_a_whole_where_the_buffer_holds_it():
     contents = numbered(80)
-    whole = next(training_batches(stream_split(contents, 1000), PREPARATION, 80, 0).as_numpy_iterator())
-    near = next(training_batches(stream_split(contents, 4), PREPARATION, 80, 0).as_numpy_iterator())
+    whole = next(training_batches(stream_split(contents, 1000), PREPROCESSING, 80, 0).as_numpy_iterator())
+    near = next(training_batches(stream_split(contents, 4), PREPROCESSING, 80, 0).as_numpy_iterator())
     moved = {name: np.abs(batch["labels"] - np.arange(80)).mean() for name, batch in {"w": whole, "n": near}.items()}
     assert sorted(whole["labels"]) == sorted(near["labels"]) == list(range(80))
     assert moved["w"] > 15 > 8 > moved["n"] > 0

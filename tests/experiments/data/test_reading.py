@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from experiments.config import MAX_PIXELS
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import decode_and_crop, problem_of
 from tests.experiments import image_kinds
 from tests.experiments.image_kinds import pillow_pixels
@@ -161,7 +161,7 @@ def test_an_image_of_one_pixel_or_one_row_is_read_in_training_and_evaluation(siz
     """Where all of it has one colour, every window of it has."""
     pixels = Image.fromarray(np.full((*size, 3), (250, 130, 10), np.uint8))
     content = tf.constant(encode(pixels, kind, quality=95))
-    prepare = Preparation(8, 3, (0.0,) * 3, (1.0,) * 3, evaluation_crop=0.875, crop_scale=(0.2, 1.0), flip=True)
+    prepare = Preprocessing(8, 3, (0.0,) * 3, (1.0,) * 3, evaluation_crop=0.875, crop_scale=(0.2, 1.0), flip=True)
     views = [prepare.for_training(content, tf.constant((0, i), tf.int64)) for i in range(3)]
     for image in [*views, prepare.for_evaluation(content)]:
         np.testing.assert_allclose(image, np.full((8, 8, 3), (250, 130, 10)) / 255, atol=0.02)

@@ -48,18 +48,18 @@ def taken(monkeypatch):
 
 
 def test_every_evaluation_of_a_run_and_after_it_takes_the_evaluation_batch_size(tmp_path, taken):
-    pretrain.run(CONFIG, tmp_path / "pretrained", say=Lines())
+    pretrain.run(CONFIG, tmp_path / "pretrained", log=Lines())
     assert taken["pictures"] == [3, 3, 2]
     shown = taken["loaded"].index(pretrain.IMAGES_IN_PICTURE)
     taken["loaded"].pop(shown)  # shown to the model in the parts above
     assert set(taken["loaded"]) == {3} and len(taken["loaded"]) >= 5  # loss; two encoders, two splits each
     taken["loaded"].clear()
-    finetune.run(CONFIG, tmp_path / "finetuned", say=Lines())
+    finetune.run(CONFIG, tmp_path / "finetuned", log=Lines())
     assert set(taken["loaded"]) == {3} and len(taken["loaded"]) >= 2
     for name in ("pretrained", "finetuned"):
         for batch_size in (0, 5):
             taken["loaded"].clear()
-            evaluate.run(tmp_path / name, batch_size=batch_size, say=Lines())
+            evaluate.run(tmp_path / name, batch_size=batch_size, log=Lines())
             assert set(taken["loaded"]) == {batch_size or 3}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, finetune, pretrain
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import TopOne
@@ -28,9 +28,9 @@ DIGITS = tiny_config(pretrain=SHORT, finetune=SHORT, model={"depths": (1,), "dim
 def runs(tmp_path_factory):
     """A pretrained run, and one that was fine-tuned from it."""
     root, lines = tmp_path_factory.mktemp("runs"), Lines()
-    pretrain.run(DIGITS, root / "pretrained", say=lines)
+    pretrain.run(DIGITS, root / "pretrained", log=lines)
     config = dataclasses.replace(DIGITS, pretrained=str(root / "pretrained"))
-    finetune.run(config, root / "finetuned", say=lines)
+    finetune.run(config, root / "finetuned", log=lines)
     assert any(
         re.search(r"starts from .*encoder.keras: \d+ variables loaded; newly initialised: head", x) for x in lines
     )
@@ -38,9 +38,9 @@ def runs(tmp_path_factory):
 
 
 def expected_probes(encoder, names=("knn", "linear")):
-    source, preparation = open_source(DIGITS.data), Preparation.of(DIGITS.data)
+    source, preprocessing = open_source(DIGITS.data), Preprocessing.of(DIGITS.data)
     train, validation, test = (
-        PooledFeatures(encoder, preparation, 64)(source.split(name)) for name in ("train", "validation", "test")
+        PooledFeatures(encoder, preprocessing, 64)(source.split(name)) for name in ("train", "validation", "test")
     )
     figures = {"knn": lambda: knn_top1(train, test), "linear": lambda: linear_top1(train, validation, test)}
     return {name: figures[name]() for name in names}
@@ -48,7 +48,7 @@ def expected_probes(encoder, names=("knn", "linear")):
 
 def test_an_encoder_is_probed_beside_a_random_one_and_the_same_every_time(runs):
     lines = Lines()
-    results = evaluate.run(runs / "pretrained", say=lines)
+    results = evaluate.run(runs / "pretrained", log=lines)
     assert lines == [f"{runs / 'pretrained' / 'encoder.keras'} on 539 test images of digits"]
     assert set(results) == {"knn", "linear"}
     # Rounding may tip a neighbour.
@@ -59,47 +59,47 @@ def test_an_encoder_is_probed_beside_a_random_one_and_the_same_every_time(runs):
     assert results["knn"]["random"] == pytest.approx(begun_with["knn"], abs=0.6)
     # The random encoder is another one.
     assert any(figures["random"] != figures["model"] for figures in results.values())
-    assert evaluate.run(runs / "pretrained", probes=("knn",), say=Lines()) == {"knn": results["knn"]}
+    assert evaluate.run(runs / "pretrained", probes=("knn",), log=Lines()) == {"knn": results["knn"]}
 
 
 @pytest.mark.parametrize(("split", "file"), [("test", ""), ("validation", "classifier_best.keras")])
 def test_top1_of_a_fine_tuned_run_is_that_of_its_summary(runs, split, file):
-    results = evaluate.run(runs / "finetuned" / file, probes=("top1",), split=split, say=Lines())
+    results = evaluate.run(runs / "finetuned" / file, probes=("top1",), split=split, log=Lines())
     assert list(results["top1"]) == ["model"]
     figure = f"best_{split}_top1" if file else f"{split}_top1"
     assert results["top1"]["model"] == pytest.approx(read_json(runs / "finetuned" / "summary.json")[figure])
     model = keras.saving.load_model(runs / "finetuned" / (file or "classifier.keras"))
     part = open_source(DIGITS.data).split(split)
-    assert results["top1"]["model"] == pytest.approx(TopOne(model, part, Preparation.of(DIGITS.data), 100)())
+    assert results["top1"]["model"] == pytest.approx(TopOne(model, part, Preprocessing.of(DIGITS.data), 100)())
 
 
 def test_top1_of_an_encoder_is_refused(runs):
     message = "encoder.keras is an encoder: top1 needs a fine-tuned run. Use --probe=knn or --probe=linear."
     with pytest.raises(UserError, match=message):
-        evaluate.run(runs / "pretrained", probes=("top1",), say=Lines())
+        evaluate.run(runs / "pretrained", probes=("top1",), log=Lines())
 
 
 def test_other_images_can_be_named(runs, pictures):
     lines = Lines()
-    results = evaluate.run(runs / "pretrained", data=f"folder:{pictures}", probes=("knn",), say=lines)
+    results = evaluate.run(runs / "pretrained", data=f"folder:{pictures}", probes=("knn",), log=lines)
     assert lines[0].endswith(f"on 5 test images of folder:{pictures}")
     assert np.isclose(results["knn"]["model"] % 20, 0) or np.isclose(results["knn"]["model"] % 20, 20)
 
 
 def test_a_classifier_of_other_classes_is_refused(runs, pictures):
     with pytest.raises(UserError, match="classifier.keras was fine-tuned on other classes than those of folder"):
-        evaluate.run(runs / "finetuned", data=f"folder:{pictures}", say=Lines())
+        evaluate.run(runs / "finetuned", data=f"folder:{pictures}", log=Lines())
 
 
 def test_a_classifier_can_be_probed_on_other_classes(runs, pictures):
     """As the message of the refusal promises."""
-    results = evaluate.run(runs / "finetuned", data=f"folder:{pictures}", probes=("knn",), say=Lines())
+    results = evaluate.run(runs / "finetuned", data=f"folder:{pictures}", probes=("knn",), log=Lines())
     assert 0 <= results["knn"]["model"] <= 100
 
 
 def test_images_without_labels_are_refused(runs, pictures):
     with pytest.raises(UserError, match="class_0 has no labels to evaluate with."):
-        evaluate.run(runs / "pretrained", data=f"folder:{pictures / 'class_0'}", say=Lines())
+        evaluate.run(runs / "pretrained", data=f"folder:{pictures / 'class_0'}", log=Lines())
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path, runs, pictures):
@@ -107,16 +107,16 @@ def test_a_split_that_is_not_there_is_refused(tmp_path, runs, pictures):
     config = {"task": "pretrain", "config": picture_config(pictures).to_dict()}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="has no test images; it has train."):
-        evaluate.run(tmp_path, say=Lines())
+        evaluate.run(tmp_path, log=Lines())
 
 
 def test_a_model_without_its_configuration_is_refused(tmp_path, runs):
     shutil.copy(runs / "pretrained" / "encoder.keras", tmp_path)
     message = f"{tmp_path} has no config.json, which says how the images of encoder.keras are prepared."
     with pytest.raises(UserError, match=re.escape(message)):
-        evaluate.run(tmp_path, say=Lines())
+        evaluate.run(tmp_path, log=Lines())
 
 
 def test_a_missing_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=re.escape(f"--model={tmp_path / 'x'}: There is no {tmp_path / 'x'}")):
-        evaluate.run(tmp_path / "x", say=Lines())
+        evaluate.run(tmp_path / "x", log=Lines())

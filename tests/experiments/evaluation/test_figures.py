@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.config import Config
-from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.pipeline import evaluation_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.evaluation.classification import Predictions, TopOne
 from experiments.evaluation.features import PooledFeatures
@@ -18,7 +19,7 @@ from tests import references
 from tests.experiments.images import encode, write
 from tests.small_models import parts_of, randomize, small_fcmae, variables_of
 
-PREPARATION = Preparation(16, 1, (0.5,), (0.25,))
+PREPROCESSING = Preprocessing(16, 1, (0.5,), (0.25,))
 COUNT = 23
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, 16, 16), dtype=np.uint8)
 IMAGES = ((PIXELS / 255 - 0.5) / 0.25).astype("float32")[..., None]
@@ -46,7 +47,7 @@ def test_top1_counts_every_image_once(classifier, batch_size):
     hits = np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS
     assert 0 < hits.sum() < COUNT
     expected = 100 * hits.sum() / COUNT
-    assert TopOne(classifier, SPLIT, PREPARATION, batch_size)() == pytest.approx(expected)
+    assert TopOne(classifier, SPLIT, PREPROCESSING, batch_size)() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 22, 100])
@@ -54,20 +55,20 @@ def test_every_image_counts_once_for_a_classifier_on_two_devices(classifier, bat
     with make_strategy(Config(logical_cpus=2)).scope():
         mirrored = ConvNeXtV2((1,), (4,), input_shape=(16, 16, 1), include_top=True, num_classes=4)
     mirrored.set_weights(classifier.get_weights())
-    labels, predicted = Predictions(mirrored, SPLIT, PREPARATION, batch_size)()
+    labels, predicted = Predictions(mirrored, SPLIT, PREPROCESSING, batch_size)()
     np.testing.assert_array_equal(labels, LABELS)
     np.testing.assert_array_equal(predicted, np.asarray(classifier(IMAGES)).argmax(axis=1))
 
 
 def test_top1_leaves_unreadable_images_out(classifier, split_with_broken_file):
     hits = np.delete(np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS, 5)
-    found = TopOne(classifier, split_with_broken_file, PREPARATION, 8)()
+    found = TopOne(classifier, split_with_broken_file, PREPROCESSING, 8)()
     assert found == pytest.approx(100 * hits.sum() / (COUNT - 1))
 
 
 def test_top1_is_that_of_the_classifier_at_the_moment(classifier):
     model = keras.models.clone_model(classifier)
-    evaluate = TopOne(model, SPLIT, PREPARATION, 8)
+    evaluate = TopOne(model, SPLIT, PREPROCESSING, 8)
     shares = []
     for label in range(4):
         model.get_layer("head").set_weights([np.zeros((4, 4)), np.eye(4)[label]])
@@ -76,7 +77,7 @@ def test_top1_is_that_of_the_classifier_at_the_moment(classifier):
 
 
 def test_features_are_the_mean_over_the_positions_of_the_last_stage(classifier):
-    features, labels = PooledFeatures(classifier, PREPARATION, 5)(SPLIT)
+    features, labels = PooledFeatures(classifier, PREPROCESSING, 5)(SPLIT)
     weights = {name: np.asarray(variable.value, "float64") for name, variable in variables_of(classifier).items()}
     expected = references.features(IMAGES.astype("float64"), weights, (1,))[-1].mean(axis=(1, 2))
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-4)
@@ -84,8 +85,8 @@ def test_features_are_the_mean_over_the_positions_of_the_last_stage(classifier):
 
 
 def test_features_leave_unreadable_images_out(classifier, split_with_broken_file):
-    features, labels = PooledFeatures(classifier, PREPARATION, 8)(split_with_broken_file)
-    expected, _ = PooledFeatures(classifier, PREPARATION, 8)(SPLIT)
+    features, labels = PooledFeatures(classifier, PREPROCESSING, 8)(split_with_broken_file)
+    expected, _ = PooledFeatures(classifier, PREPROCESSING, 8)(SPLIT)
     np.testing.assert_allclose(features, np.delete(expected, 5, axis=0), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(labels, np.delete(LABELS, 5))
 
@@ -169,12 +170,12 @@ def test_a_probe_does_not_change_with_the_scale_of_a_feature():
 def test_the_reconstruction_loss_is_the_mean_over_all_images_whatever_the_batch_size(batch_size):
     fcmae = small_fcmae((16, 16, 1))
     randomize(parts_of(fcmae))
-    (batch,) = evaluation_batches(SPLIT, PREPARATION, COUNT, num_patches=4, seed=3)
+    (batch,) = evaluation_batches(SPLIT, PREPROCESSING, COUNT, num_patches=4, seed=3)
     visible = (batch["noise"].numpy().argsort(axis=1).argsort(axis=1) < 1).astype("float32")
     assert (visible.sum(axis=0) > 1).all()
     prediction = np.asarray(fcmae.predict_patches(tf.constant(IMAGES), tf.constant(visible)), "float64")
     losses = references.losses(prediction, references.targets(IMAGES.astype("float64"), 8), visible)
-    loss = ReconstructionLoss(fcmae, SPLIT, PREPARATION, batch_size, seed=3)
+    loss = ReconstructionLoss(fcmae, SPLIT, PREPROCESSING, batch_size, seed=3)
     assert loss() == pytest.approx(losses.mean(), rel=1e-5) == loss()
-    other_masks = ReconstructionLoss(fcmae, SPLIT, PREPARATION, batch_size, seed=4)
+    other_masks = ReconstructionLoss(fcmae, SPLIT, PREPROCESSING, batch_size, seed=4)
     assert other_masks() != pytest.approx(losses.mean(), rel=1e-3)

@@ -55,7 +55,7 @@ def exported(request, runs, tmp_path_factory):
     wanted = request.param
     path = tmp_path_factory.mktemp("exported") / f"model{formats.FORMATS[wanted.format].suffix}"
     lines = Lines()
-    difference = export.run(runs / model_of(wanted), path, wanted, num_images=3, say=lines)
+    difference = export.run(runs / model_of(wanted), path, wanted, num_images=3, log=lines)
     assert difference < 1e-5
     assert lines[0] == f"largest difference from Keras on 3 images of two photographs: {difference:.2g}"
     return wanted, path
@@ -151,14 +151,14 @@ def test_a_model_that_differs_is_not_handed_out(runs, tmp_path, monkeypatch):
     )
     monkeypatch.setitem(formats.FORMATS, "saved_model", wrong)
     with pytest.raises(RunError, match="saved_model differs from Keras by nan, more than --tolerance=0.0001: nothing"):
-        export.run(runs / "classifier", tmp_path / "model", Request("saved_model"), num_images=1, say=Lines())
+        export.run(runs / "classifier", tmp_path / "model", Request("saved_model"), num_images=1, log=Lines())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_images_to_compare_on_can_be_named(runs, tmp_path):
     lines = Lines()
     wanted = Request("saved_model", "features")
-    export.run(runs / "encoder", tmp_path / "model", wanted, data="digits", num_images=40, say=lines)
+    export.run(runs / "encoder", tmp_path / "model", wanted, data="digits", num_images=40, log=lines)
     assert lines[0].startswith("largest difference from Keras on 40 images of digits: ")
 
 
@@ -166,7 +166,7 @@ def test_weights_without_a_run_can_be_exported_with_preprocessing_outside(runs, 
     model = keras.saving.load_model(runs / "encoder" / "encoder.keras")
     model.save(tmp_path / "weights.keras")
     wanted = Request("saved_model", input_size="48")
-    export.run(tmp_path / "weights.keras", tmp_path / "model", wanted, num_images=1, say=Lines())
+    export.run(tmp_path / "weights.keras", tmp_path / "model", wanted, num_images=1, log=Lines())
     with pytest.raises(UserError, match="has no config.json with mean and std: use --preprocessing=outside"):
         export.run(tmp_path / "weights.keras", tmp_path / "x", dataclasses.replace(wanted, preprocessing="inside"))
     with pytest.raises(UserError, match="has no config.json with the size: use --input_size=free or a number"):
@@ -198,7 +198,7 @@ def test_weights_without_a_run_can_be_exported_with_preprocessing_outside(runs, 
 def test_mistakes_are_errors_that_say_what_to_do(runs, model, wanted, output, message):
     before = sorted(runs.rglob("*"))
     with pytest.raises(UserError, match=message):
-        export.run(runs / model, runs / output, wanted, say=Lines())
+        export.run(runs / model, runs / output, wanted, log=Lines())
     assert sorted(runs.rglob("*")) == before
 
 

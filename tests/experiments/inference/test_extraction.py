@@ -65,7 +65,7 @@ def files(run, folder, tmp_path_factory):
     paths = {suffix: root / f"features{suffix}" for suffix in (".npz", ".parquet")}
     for path in paths.values():
         lines = Lines()
-        assert extract.run(run, path, f"folder:{folder}", batch_size=3, say=lines) == 5
+        assert extract.run(run, path, f"folder:{folder}", batch_size=3, log=lines) == 5
         assert lines[0] == f"{run / 'encoder.keras'} on 6 images of folder:{folder}"
         assert lines[1:3] == [f"{path}: 5 images, 8 features each", "skipped 3, all of them listed in the file:"]
         assert sorted(lines[3:]) == [f"  {name}: {reason}" for name, reason in BROKEN.items()]
@@ -105,7 +105,7 @@ def test_a_parquet_file_has_a_row_for_each_image(files):
 
 
 def test_the_suffix_may_be_in_capitals(run, folder, files, tmp_path):
-    extract.run(run, tmp_path / "F.NPZ", f"folder:{folder}", say=Lines())
+    extract.run(run, tmp_path / "F.NPZ", f"folder:{folder}", log=Lines())
     assert list(tmp_path.iterdir()) == [tmp_path / "F.NPZ"]
     np.testing.assert_allclose(
         read_features(tmp_path / "F.NPZ").features, read_features(files[".npz"]).features, atol=1e-5
@@ -113,7 +113,7 @@ def test_the_suffix_may_be_in_capitals(run, folder, files, tmp_path):
 
 
 def test_a_source_without_file_names_has_splits_and_positions(run, tmp_path):
-    assert extract.run(run, tmp_path / "digits.npz", data="digits", batch_size=256, say=Lines()) == 1797
+    assert extract.run(run, tmp_path / "digits.npz", data="digits", batch_size=256, log=Lines()) == 1797
     found = read_features(tmp_path / "digits.npz")
     assert (found.names[0], found.names[-1], len(set(found.names))) == ("train/0", "test/538", 1797)
     content = open_digits().split("test").contents[7]
@@ -144,7 +144,7 @@ def test_a_name_finds_its_nearest_images_and_not_itself(folder, files, tmp_path)
     (tmp_path / "link").symlink_to(folder)
     for query in ("b/1.png", f"{folder}/b/1.png", f"{folder}/a/../b/1.png", f"{tmp_path}/link/b/1.png"):
         lines, output = Lines(), tmp_path / f"{len(query)}.png"
-        (found,) = search.run(files[".npz"], [query], output, k=3, say=lines)
+        (found,) = search.run(files[".npz"], [query], output, k=3, log=lines)
         assert found.position == 2 and found.neighbours[0] == 4  # its copy
         np.testing.assert_allclose(found.similarities, np.sort(similarities[[0, 1, 3, 4]])[:0:-1], atol=1e-6)
         np.testing.assert_allclose(found.similarities, similarities[found.neighbours], atol=1e-6)
@@ -160,7 +160,7 @@ def test_similarities_have_the_digits_that_tell_them_apart(last, text):
 
 def test_a_file_that_is_not_among_them_gets_features_of_the_same_model(folder, files, tmp_path):
     shutil.copy(folder / "a" / "2.png", tmp_path / "new.png")
-    found = search.run(files[".parquet"], [str(tmp_path / "new.png"), "a/2.png"], tmp_path / "x.png", say=Lines())
+    found = search.run(files[".parquet"], [str(tmp_path / "new.png"), "a/2.png"], tmp_path / "x.png", log=Lines())
     assert found[0].position is None and found[0].neighbours[0] == 1
     np.testing.assert_allclose(found[0].similarities[0], 1.0, atol=1e-5)
     np.testing.assert_allclose(found[0].similarities[1:], found[1].similarities, atol=1e-5)
@@ -171,7 +171,7 @@ def test_the_picture_shows_query_and_neighbours_in_their_shape(folder, files, tm
     monkeypatch.setattr(search, "draw_search", lambda path, found, queries, pictures, caption: (
         drawn.update(queries=queries, pictures=pictures, captions=[caption(i) for i in pictures]), path.touch()
     ))  # fmt: skip
-    search.run(files[".npz"], ["a/0.png"], tmp_path / "x.png", k=4, say=Lines())
+    search.run(files[".npz"], ["a/0.png"], tmp_path / "x.png", k=4, log=Lines())
     for image, name in zip((drawn["queries"][0], *drawn["pictures"].values()), ("a/0.png", *NAMES)):
         np.testing.assert_array_equal(image, np.asarray(Image.open(folder / name).convert("RGB")))
     assert drawn["captions"] == NAMES
@@ -181,7 +181,7 @@ def test_a_folder_may_have_moved_and_images_may_be_gone(folder, files, tmp_path)
     shutil.copytree(folder, tmp_path / "moved")
     (tmp_path / "moved" / "b" / "3.png").unlink()
     query, data = str(tmp_path / "moved" / "a" / "0.png"), f"folder:{tmp_path / 'moved'}"
-    (found,) = search.run(files[".npz"], [query], tmp_path / "x.png", data=data, say=Lines())
+    (found,) = search.run(files[".npz"], [query], tmp_path / "x.png", data=data, log=Lines())
     assert found.position == 0 and 3 in found.neighbours
 
 
@@ -221,4 +221,4 @@ def test_a_query_by_another_model_is_refused(run, folder, files, tmp_path):
     other.save(tmp_path / "encoder.keras")
     write(tmp_path / "new.png", encode(gradient(32, 32)))
     with pytest.raises(UserError, match="encoder.keras is not the model that made .*features.npz: extract again"):
-        search.run(files[".npz"], [str(tmp_path / "new.png")], tmp_path / "x.png", model=tmp_path, say=Lines())
+        search.run(files[".npz"], [str(tmp_path / "new.png")], tmp_path / "x.png", model=tmp_path, log=Lines())

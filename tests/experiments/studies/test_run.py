@@ -38,14 +38,14 @@ class Pretence:
         monkeypatch.setattr(pretrain, "run", self._train)
         monkeypatch.setattr(finetune, "run", self._train)
         monkeypatch.setattr(
-            trials.Testing, "run", lambda trial, say: self._write(trial.folder / "test.json", test_top1=80.0)
+            trials.Testing, "run", lambda trial, log: self._write(trial.folder / "test.json", test_top1=80.0)
         )
         top1 = {"20": {"knn": 70.0, "linear": 75.0}}
         monkeypatch.setattr(
-            trials.Probing, "run", lambda trial, say: self._write(trial.folder / "probes.json", top1=top1)
+            trials.Probing, "run", lambda trial, log: self._write(trial.folder / "probes.json", top1=top1)
         )
 
-    def _train(self, config, workdir, say):
+    def _train(self, config, workdir, log):
         if len(self.runs) + 1 == self._stop_at:
             self.runs.append(str(workdir.relative_to(self._root)))
             raise Interrupted("Stopped.")
@@ -73,18 +73,18 @@ def complete(tmp_path_factory):
     root = tmp_path_factory.mktemp("complete") / "study"
     with pytest.MonkeyPatch.context() as monkeypatch:
         Pretence(root, monkeypatch)
-        studies.run(opened(root), say=Lines())
+        studies.run(opened(root), log=Lines())
     return root
 
 
 def test_what_is_complete_is_not_repeated_and_what_was_stopped_goes_on(root, monkeypatch):
     before = Pretence(root, monkeypatch, stop_at=3)
     with pytest.raises(Interrupted):
-        studies.run(opened(root), say=Lines())
+        studies.run(opened(root), log=Lines())
     assert before.runs == ALL[:3]
     assert (root / "results.json").is_file()
     after = Pretence(root, monkeypatch)
-    studies.run(opened(root), say=Lines())
+    studies.run(opened(root), log=Lines())
     assert after.runs == ALL[2:]
     assert len(read_json(root / "study.json")["sessions"]) == 2
 
@@ -92,9 +92,9 @@ def test_what_is_complete_is_not_repeated_and_what_was_stopped_goes_on(root, mon
 def test_a_complete_study_runs_nothing_and_makes_the_same_report(complete, monkeypatch):
     before = {name: (complete / name).read_bytes() for name in ("results.json", "results.md", "results.png")}
     again = Pretence(complete, monkeypatch)
-    studies.report(studies.reopen_study(complete), say=Lines())
+    studies.report(studies.reopen_study(complete), log=Lines())
     assert {name: (complete / name).read_bytes() for name in before} == before
-    studies.run(opened(complete), say=Lines())
+    studies.run(opened(complete), log=Lines())
     assert again.runs == []
 
 
@@ -116,31 +116,31 @@ def test_the_plan_says_what_is_done_and_what_is_left(complete):
 
 def test_only_what_is_asked_for_is_run_and_only_when_its_time_has_come(root, monkeypatch):
     pretence = Pretence(root, monkeypatch)
-    studies.run(opened(root), only="*/pretrained/*", say=Lines())  # waits for the encoder
+    studies.run(opened(root), only="*/pretrained/*", log=Lines())  # waits for the encoder
     assert pretence.runs == []
-    studies.run(opened(root), only="seed_0/pretraining", say=Lines())
-    studies.run(opened(root), only="*/pretrained/*", say=Lines())
+    studies.run(opened(root), only="seed_0/pretraining", log=Lines())
+    studies.run(opened(root), only="*/pretrained/*", log=Lines())
     assert pretence.runs == [ALL[0], *FINETUNED[:2], TESTED[0]]
 
 
 def test_a_run_that_diverges_stops_no_other(root, monkeypatch):
-    def fail(config, workdir, say):
+    def fail(config, workdir, log):
         if config.finetune.base_learning_rate > 0.05:  # peak rate 0.003, batch 10
             workdir.mkdir(parents=True)
             if diverges:
                 write_json(workdir / "nonfinite.json", {"step": 1})
             raise RunError("The run cannot go on.")
-        pretence(config, workdir, say)
+        pretence(config, workdir, log)
 
     Pretence(root, monkeypatch)
     pretence = finetune.run
     monkeypatch.setattr(finetune, "run", fail)
     diverges = False
     with pytest.raises(RunError):
-        studies.run(opened(root), say=Lines())
+        studies.run(opened(root), log=Lines())
     shutil.rmtree(root / FINETUNED[1])
     diverges = True
-    studies.run(opened(root), say=Lines())
+    studies.run(opened(root), log=Lines())
     rates = read_json(root / "results.json")["rows"][0]["rates"]
     assert rates["pretrained"]["tried"] == {"0.001": 51.0, "0.003": 0.0}
     assert rates["pretrained"]["chosen"] == 1e-3

@@ -8,7 +8,7 @@ import pytest
 
 from experiments import finetune, pretrain
 from experiments.config import Config
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
@@ -48,7 +48,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         for module in (pretrain, finetune):
             monkeypatch.setattr(module, "open_source", open_sealed)
-        studies.run(study, say=Lines())
+        studies.run(study, log=Lines())
     return study
 
 
@@ -64,7 +64,7 @@ def test_the_figure_is_the_share_of_right_test_images_of_the_saved_classifier(st
     folder = study.root / START.format("pretrained")
     classifier = keras.saving.load_model(folder / "classifier.keras")
     split = open_source(CONFIG.data).split("test")
-    images = np.stack([Preparation.of(CONFIG.data).for_evaluation(content) for content in split.contents])
+    images = np.stack([Preprocessing.of(CONFIG.data).for_evaluation(content) for content in split.contents])
     right = np.argmax(classifier(images), axis=-1) == split.labels
     record = read_json(folder / "test.json")
     assert record == {"test_top1": pytest.approx(100 * right.mean()), "images": 539}
@@ -74,7 +74,7 @@ def test_the_figure_is_the_share_of_right_test_images_of_the_saved_classifier(st
 def test_a_run_comes_to_the_same_alone(study, tmp_path):
     folder = study.root / START.format("scratch")
     config = Config.from_dict(read_json(folder / "config.json")["config"])
-    finetune.run(config, tmp_path / "alone", say=Lines())
+    finetune.run(config, tmp_path / "alone", log=Lines())
     one, other = (keras.saving.load_model(f / "classifier.keras").get_weights() for f in (folder, tmp_path / "alone"))
     for value, expected in zip(one, other, strict=True):
         np.testing.assert_array_equal(value, expected)
@@ -84,7 +84,7 @@ def test_probes_are_those_of_the_encoder_with_the_labels_of_fine_tuning(study):
     probes = {e: read_json(study.root / f"seed_0/probes/{e}/probes.json") for e in ("pretrained", "random")}
     source = open_source(CONFIG.data)
     encoder = keras.saving.load_model(study.root / "seed_0/pretraining/encoder.keras")
-    features_of = PooledFeatures(encoder, Preparation.of(CONFIG.data), 100)
+    features_of = PooledFeatures(encoder, Preprocessing.of(CONFIG.data), 100)
     train = features_of(label_subset(source.split("train"), "20", 10, 0))
     validation, test = (features_of(source.split(name)) for name in ("validation", "test"))
     assert len(train[1]) == 20

@@ -48,7 +48,7 @@ def runs(pictures, tmp_path_factory):
             )
             config = change(config, task, accumulation_steps=accumulation_steps)
             workdir, lines = tmp_path_factory.mktemp("run") / "w", Lines()
-            TASKS[task][0].run(config, workdir, say=lines)
+            TASKS[task][0].run(config, workdir, log=lines)
             done[task, way] = workdir, lines
         return done[task, way]
 

@@ -6,7 +6,8 @@ import pytest
 
 from experiments import finetune, pretrain
 from experiments.data.augmentation.mixing import Mixing
-from experiments.data.pipeline import Preparation, training_batches
+from experiments.data.pipeline import training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.models import make_classifier, make_fcmae
 from experiments.training.tracking import read_metrics
@@ -19,8 +20,8 @@ TRAINING = {"steps": 1, "batch_size": 8, "crop_scale": (0.4, 1.0)}
 
 
 def first_batch(config, training, **arguments):
-    split, preparation = open_source(config.data).split("train"), Preparation.of(config.data, training)
-    batches = training_batches(split, preparation, 8, config.seed, **arguments)
+    split, preprocessing = open_source(config.data).split("train"), Preprocessing.of(config.data, training)
+    batches = training_batches(split, preprocessing, 8, config.seed, **arguments)
     return next(batches.as_numpy_iterator())
 
 
@@ -31,7 +32,7 @@ def initial_weights(config, make, variables):
 
 
 def first_loss(run, config, workdir):
-    run(config, workdir, say=Lines())
+    run(config, workdir, log=Lines())
     return read_metrics(workdir)[0]["loss"]
 
 

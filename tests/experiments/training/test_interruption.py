@@ -73,7 +73,7 @@ def undisturbed(pictures, tmp_path_factory):
     workdirs = {}
     for task, (module, _) in TASKS.items():
         workdirs[task] = tmp_path_factory.mktemp("undisturbed") / task
-        module.run(make_config(pictures, task), workdirs[task], say=Lines())
+        module.run(make_config(pictures, task), workdirs[task], log=Lines())
     return workdirs
 
 
@@ -102,7 +102,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(pictures, tmp_path, at_ste
     before = signal.getsignal(number)
     at_step(step, lambda: os.kill(os.getpid(), number))
     with pytest.raises(Interrupted, match=f"Stopped at step {step} of {STEPS}; the same command goes on from there."):
-        run(config, tmp_path, say=Lines())
+        run(config, tmp_path, log=Lines())
     assert signal.getsignal(number) is before
     assert not (tmp_path / "summary.json").exists() and not (tmp_path / TASKS[task][1]).exists()
     assert (tmp_path / "checkpoints" / f"ckpt-{step}.index").exists()
@@ -111,7 +111,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(pictures, tmp_path, at_ste
     at_step(0, crash)
     lines = Lines()
     config = dataclasses.replace(config, checkpoint_every=0, checkpoint_minutes=1e-9)  # one after each step
-    assert run(config, tmp_path, say=lines)["steps"] == STEPS
+    assert run(config, tmp_path, log=lines)["steps"] == STEPS
     assert f"  starts from   its own checkpoint of step {step}" in lines
     assert_same_run(tmp_path, undisturbed[task], task)
 
@@ -120,12 +120,12 @@ def test_a_crash_goes_on_from_the_last_checkpoint_at_the_border_of_epochs(pictur
     config = make_config(pictures, "finetune")
     at_step(6, crash)
     with pytest.raises(CrashError):
-        finetune.run(config, tmp_path, say=Lines())
+        finetune.run(config, tmp_path, log=Lines())
     assert [number for number, _ in logged(tmp_path)] == [1, 2, 3, 4, 5]
 
     at_step(0, crash)
     lines = Lines()
-    finetune.run(config, tmp_path, say=lines)
+    finetune.run(config, tmp_path, log=lines)
     assert "  starts from   its own checkpoint of step 3" in lines
     assert_same_run(tmp_path, undisturbed["finetune"], "finetune")
 
@@ -148,22 +148,22 @@ def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_writte
     message = "Stopped by SIGINT outside of the steps; the same command goes on."
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
         patch.setattr(finetune, "open_source", stop)
-        finetune.run(config, workdir, say=Lines())
+        finetune.run(config, workdir, log=Lines())
     assert not workdir.exists()
 
     at_step(STEPS, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted, match=f"Stopped at step {STEPS} of {STEPS}; the same command goes on from there."):
-        finetune.run(config, workdir, say=Lines())
+        finetune.run(config, workdir, log=Lines())
     at_step(0, stop)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
         patch.setattr(finetune.Finetuning, "finish", stop_while_writing)
-        finetune.run(config, workdir, say=Lines())
+        finetune.run(config, workdir, log=Lines())
     assert not {"classifier.keras", "summary.json", "run.lock"} & set(os.listdir(workdir))
     assert [path for path in workdir.rglob(".*")] == []
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
     lines = Lines()
-    assert finetune.run(config, workdir, say=lines)["steps"] == STEPS
+    assert finetune.run(config, workdir, log=lines)["steps"] == STEPS
     assert f"  starts from   its own checkpoint of step {STEPS}" in lines
     assert_same_run(workdir, undisturbed["finetune"], "finetune")
 
@@ -223,5 +223,5 @@ def test_a_signal_while_it_waits_for_other_workers_stops_at_once(pictures, tmp_p
     monkeypatch.setattr(workers, "meet", stopped_meeting)
     config = dataclasses.replace(make_config(pictures, "pretrain"), distribution="multiworker")
     with pytest.raises(Interrupted, match="Stopped by SIGTERM outside of the steps; the same command goes on."):
-        pretrain.run(config, tmp_path / "run", say=Lines())
+        pretrain.run(config, tmp_path / "run", log=Lines())
     assert not (tmp_path / "run").exists()

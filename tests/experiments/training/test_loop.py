@@ -187,7 +187,7 @@ def test_the_rate_of_a_run_leaves_out_evaluation_probes_pictures_and_checkpoints
         log_every=3,
         checkpoint_every=4,
     )
-    task.run(config, tmp_path, say=Lines())
+    task.run(config, tmp_path, log=Lines())
     lines = read_metrics(tmp_path)
     evaluated = [line["step"] for line in lines if {"validation_loss", "validation_top1"} & line.keys()]
     rates = {line["step"]: line["images_per_second"] for line in lines if "loss" in line}

@@ -11,7 +11,8 @@ from PIL import Image
 from convnext.weights.loader import named_variables
 from experiments import finetune, pretrain
 from experiments.config import Config, WandbConfig
-from experiments.data.pipeline import Preparation, evaluation_batches
+from experiments.data.pipeline import evaluation_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.training.tracking import read_metrics
@@ -34,7 +35,7 @@ STEPS = 4  # 2 epochs of 1078 // 512
 def run(tmp_path_factory):
     """`(workdir, summary, lines)` of a finished run."""
     workdir, lines = tmp_path_factory.mktemp("runs") / "first", Lines()
-    return workdir, pretrain.run(CONFIG, workdir, say=lines), lines
+    return workdir, pretrain.run(CONFIG, workdir, log=lines), lines
 
 
 def test_the_configuration_is_recorded(run):
@@ -77,7 +78,7 @@ def test_the_validation_loss_is_that_of_the_saved_autoencoder(run):
     workdir, summary, _ = run
     fcmae = keras.saving.load_model(workdir / "fcmae.keras")
     split = open_source(CONFIG.data).split("validation")
-    (batch,) = evaluation_batches(split, Preparation.of(CONFIG.data), split.num_examples).as_numpy_iterator()
+    (batch,) = evaluation_batches(split, Preprocessing.of(CONFIG.data), split.num_examples).as_numpy_iterator()
     visible = (np.random.default_rng(5).random((180, 16)).argsort(axis=1) < 6).astype("float32")
     prediction = np.asarray(fcmae.predict_patches(batch["images"], visible), "float64")
     targets = references.targets(batch["images"].astype("float64"), 8)
@@ -144,13 +145,13 @@ def test_an_offline_run_of_wandb_holds_metrics_and_pictures(run):
 def test_a_finished_run_returns_its_summary_at_once(run, monkeypatch):
     monkeypatch.setattr(pretrain, "open_source", None)  # must not be called
     lines = Lines()
-    assert pretrain.run(CONFIG, run[0], say=lines) == run[1]
+    assert pretrain.run(CONFIG, run[0], log=lines) == run[1]
     assert lines == [f"The run in {run[0]} is complete."]
 
 
 def test_resume_never_refuses_the_folder(run):
     with pytest.raises(UserError, match=f"{run[0]} holds a run already and --resume=never: name another --workdir."):
-        pretrain.run(CONFIG, run[0], resume="never", say=Lines())
+        pretrain.run(CONFIG, run[0], resume="never", log=Lines())
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_resume_never_refuses_the_folder(run):
 )
 def test_another_configuration_is_refused_and_the_difference_named(run, config, difference):
     with pytest.raises(UserError, match=f"{run[0]} holds a run of another configuration .*{difference}"):
-        pretrain.run(config, run[0], say=Lines())
+        pretrain.run(config, run[0], log=Lines())
 
 
 @pytest.mark.parametrize(
@@ -182,10 +183,10 @@ def test_another_configuration_is_refused_and_the_difference_named(run, config, 
 def test_how_a_run_is_carried_out_may_change(run, field, value):
     config = dataclasses.replace(CONFIG, **{field: value})
     assert config != CONFIG
-    assert pretrain.run(config, run[0], say=Lines()) == run[1]
+    assert pretrain.run(config, run[0], log=Lines()) == run[1]
 
 
 def test_the_other_task_may_be_configured_otherwise_but_needs_its_own_folder(run):
-    assert pretrain.run(change(CONFIG, "finetune", epochs=3), run[0], say=Lines()) == run[1]
+    assert pretrain.run(change(CONFIG, "finetune", epochs=3), run[0], log=Lines()) == run[1]
     with pytest.raises(UserError, match=f"{run[0]} holds a pretrain run: name another --workdir to finetune."):
-        finetune.run(CONFIG, run[0], say=Lines())
+        finetune.run(CONFIG, run[0], log=Lines())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import pretrain
-from experiments.data.pipeline import Preparation
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.data.sources.digits import open_digits
 from experiments.errors import Interrupted, UserError
@@ -67,7 +67,7 @@ def runs(tmp_path_factory, source):
         patch.setattr(pretrain, "open_source", lambda data: source)
         patch.setattr(pretrain, "ReconstructionLoss", lambda *arguments: lambda: 0.0)  # takes its time
         patch.setattr(drawing, "draw_curves", lambda workdir: None)
-        plain = pretrain.run(PLAIN, root / "plain", say=Lines())
+        plain = pretrain.run(PLAIN, root / "plain", log=Lines())
         make_training_step = run.make_training_step
 
         def make(*arguments, **keywords):
@@ -84,9 +84,9 @@ def runs(tmp_path_factory, source):
 
         patch.setattr(run, "make_training_step", make)
         with pytest.raises(Interrupted, match="Stopped at step 3 of 5"):
-            pretrain.run(PROBED, root / "probed", say=Lines())
+            pretrain.run(PROBED, root / "probed", log=Lines())
         patch.setattr(run, "make_training_step", make_training_step)
-        probed = pretrain.run(PROBED, root / "probed", say=Lines())
+        probed = pretrain.run(PROBED, root / "probed", log=Lines())
     return {"plain": (root / "plain", plain), "probed": (root / "probed", probed)}
 
 
@@ -119,7 +119,7 @@ def test_figures_are_those_of_the_encoder_and_of_the_one_that_the_seed_gives(run
     keras.utils.set_random_seed(PROBED.seed)
     random = make_encoder(PROBED)
     for prefix, encoder in (("", final), ("random_", random)):
-        features_of = PooledFeatures(encoder, Preparation.of(PROBED.data), 7)
+        features_of = PooledFeatures(encoder, Preprocessing.of(PROBED.data), 7)
         train, validation = (features_of(source.split(name)) for name in ("train", "validation"))
         # Rounding may tip one of 30 images.
         assert summary[f"{prefix}knn_top1"] == pytest.approx(knn_top1(train, validation), abs=3.4)
@@ -136,7 +136,7 @@ def test_a_person_sees_what_is_probed_on(runs, source, tmp_path, monkeypatch):
     monkeypatch.setattr(Run, "restore", None)  # is not reached
     lines = Lines()
     with pytest.raises(TypeError):
-        pretrain.run(change(PROBED, "pretrain", probe_images=20), tmp_path, say=lines)
+        pretrain.run(change(PROBED, "pretrain", probe_images=20), tmp_path, log=lines)
     assert "  probes        k-NN and linear, on 20 training and 20 validation images, every 2 epochs" in lines
 
 
@@ -151,7 +151,7 @@ def test_images_that_cannot_be_probed_on_are_refused_before_the_run(pictures, tm
     config = picture_config(pictures / folder, pretrain={"probe_every": 3})
     lines = Lines()
     with pytest.raises(UserError, match=f"^pretrain.probe_every=3: folder:.* {reason}"):
-        pretrain.run(config, tmp_path / "run", say=lines)
+        pretrain.run(config, tmp_path / "run", log=lines)
     assert lines == [] and not (tmp_path / "run").exists()
 
 

@@ -80,7 +80,7 @@ def test_a_run_goes_on_without_pictures_but_not_without_checkpoints(pictures, di
     config, workdir = picture_config(pictures, **CONFIG), disk.folder / "run"
     at_step(3, disk.fill)
     with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {disk.reason}; .*ckpt-2"):
-        pretrain.run(config, workdir, say=Lines())
+        pretrain.run(config, workdir, log=Lines())
     for name in ("reconstructions/step_00000003.png", "curves.png"):
         assert f"{workdir / name} cannot be written: {disk.reason}. The run goes on." in caplog.messages
     disk.free()
@@ -89,7 +89,7 @@ def test_a_run_goes_on_without_pictures_but_not_without_checkpoints(pictures, di
 
     at_step(0, None)
     lines = Lines()
-    assert pretrain.run(config, workdir, say=lines)["steps"] == 6
+    assert pretrain.run(config, workdir, log=lines)["steps"] == 6
     assert "  starts from   its own checkpoint of step 2" in lines
     assert [line["step"] for line in read_metrics(workdir)] == [1, 2, 3, 4, 5, 6]
     assert names(workdir) == files_of(2, 4, 6)
@@ -113,7 +113,7 @@ def test_a_workdir_that_vanishes_ends_the_run_and_is_not_made_anew(pictures, tmp
     workdir = tmp_path / "run"
     at_step(3, lambda: shutil.rmtree(workdir))
     with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {workdir} is gone."):
-        pretrain.run(picture_config(pictures, **CONFIG), workdir, say=Lines())
+        pretrain.run(picture_config(pictures, **CONFIG), workdir, log=Lines())
     assert not workdir.exists()
 
 
@@ -125,14 +125,14 @@ def test_a_read_only_workdir_is_refused_at_once(pictures, tmp_path, monkeypatch)
         if os.access(tmp_path, os.W_OK):
             pytest.skip("needs the right to mount: this user may write everywhere")
         with pytest.raises(UserError, match=f"--workdir={tmp_path / 'run'}: {tmp_path} cannot be written to."):
-            pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "run", say=Lines())
+            pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "run", log=Lines())
 
 
 def test_a_file_in_place_of_the_workdir_is_refused(pictures, tmp_path):
     (tmp_path / "file").touch()
     message = f"--workdir={tmp_path / 'file'}: {tmp_path / 'file'} is a file, not a folder."
     with pytest.raises(UserError, match=message):
-        pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "file", say=Lines())
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path / "file", log=Lines())
 
 
 def test_a_link_to_nothing_in_place_of_the_workdir_is_refused(tmp_path):
@@ -146,15 +146,15 @@ def test_a_link_to_nothing_in_place_of_the_workdir_is_refused(tmp_path):
 
 def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pictures, tmp_path):
     config = picture_config(pictures, **CONFIG)
-    pretrain.run(config, tmp_path, say=Lines())
+    pretrain.run(config, tmp_path, log=Lines())
     longer = change(config, "pretrain", steps=7, mask_ratio=0.5)
     hint = re.escape("name another --workdir, or go on with the new configuration by --resume=anyway.")
     with pytest.raises(
         UserError, match=rf"\(pretrain.mask_ratio was 0.6, now 0.5; pretrain.steps was 6, now 7\): {hint}"
     ):
-        pretrain.run(longer, tmp_path, say=Lines())
+        pretrain.run(longer, tmp_path, log=Lines())
     lines = Lines()
-    assert pretrain.run(longer, tmp_path, resume="anyway", say=lines)["steps"] == 7
+    assert pretrain.run(longer, tmp_path, resume="anyway", log=lines)["steps"] == 7
     assert lines[:2] == [
         "goes on with another configuration: pretrain.mask_ratio was 0.6, now 0.5",
         "goes on with another configuration: pretrain.steps was 6, now 7",
@@ -164,9 +164,9 @@ def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pi
 
     other = change(longer, "model", dims=(6,))
     with pytest.raises(UserError, match="ckpt-7 does not fit the model and its optimizer"):
-        pretrain.run(other, tmp_path, resume="anyway", say=Lines())
+        pretrain.run(other, tmp_path, resume="anyway", log=Lines())
     lines = Lines()
-    assert pretrain.run(longer, tmp_path, say=lines)["steps"] == 7
+    assert pretrain.run(longer, tmp_path, log=lines)["steps"] == 7
     assert lines == [f"The run in {tmp_path} is complete."]
 
 
@@ -185,11 +185,11 @@ def test_a_run_goes_on_when_nobody_takes_its_words(pictures, tmp_path):
     """The reader of a pipe has left; the disk under a log file is full."""
     said = []
 
-    def say(line):
+    def log(line):
         said.append(line)
         raise BrokenPipeError
 
-    assert pretrain.run(picture_config(pictures, **CONFIG), tmp_path, say=say)["steps"] == 6
+    assert pretrain.run(picture_config(pictures, **CONFIG), tmp_path, log=log)["steps"] == 6
     assert any(line.startswith("pretrain  step 6/6") for line in said)
 
 
@@ -221,7 +221,7 @@ def test_a_workdir_whose_path_is_refused_is_a_mistake(pictures, tmp_path, monkey
         monkeypatch.setattr(type(tmp_path), "exists", refuse)
     why = "File name too long" if len(name) > 255 else "Permission denied"
     with pytest.raises(UserError, match=rf"^--workdir=.* cannot be used: {why}\.$"):
-        pretrain.run(picture_config(pictures, **CONFIG), tmp_path / name, say=Lines())
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path / name, log=Lines())
 
 
 def test_a_record_that_cannot_be_looked_at_is_a_mistake_in_one_line(pictures, tmp_path, monkeypatch):
@@ -232,13 +232,13 @@ def test_a_record_that_cannot_be_looked_at_is_a_mistake_in_one_line(pictures, tm
 
     monkeypatch.setattr("experiments.training.run.check_recorded", fail)
     with pytest.raises(UserError, match=r"^--workdir=.* cannot be used: Stale file handle\.$"):
-        pretrain.run(picture_config(pictures, **CONFIG), tmp_path, say=Lines())
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path, log=Lines())
 
 
 def test_metrics_that_cannot_be_read_end_the_run_with_one_line(pictures, tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(RunError) as error:
-        pretrain.run(picture_config(pictures, **CONFIG), tmp_path, say=Lines())
+        pretrain.run(picture_config(pictures, **CONFIG), tmp_path, log=Lines())
     assert str(error.value) == f"{tmp_path / 'metrics.jsonl'} cannot be read: Is a directory."
 
 

@@ -88,7 +88,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_names_step_and_checkpo
     training = {"base_learning_rate": 1e30, "weight_decay": 0.0}
     config = picture_config(pictures, finetune=training, checkpoint_every=checkpoint_every)
     with pytest.raises(RunError) as caught:
-        finetune.run(config, tmp_path, say=Lines())
+        finetune.run(config, tmp_path, log=Lines())
     message = str(caught.value)
     lines = read_metrics(tmp_path)
     assert all(math.isfinite(line["loss"]) for line in lines)
@@ -103,10 +103,10 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_and_names_step_and_checkpo
 def test_a_disabled_wandb_leaves_no_trace_and_a_folder_without_labels_cannot_be_fine_tuned(pictures, tmp_path):
     config = picture_config(pictures / "class_0")
     with pytest.raises(UserError, match="folder:.*class_0 has no labels to fine-tune on."):
-        finetune.run(config, tmp_path, say=Lines())
+        finetune.run(config, tmp_path, log=Lines())
     assert not (tmp_path / "config.json").exists()
     summary = pretrain.run(
-        picture_config(pictures / "class_0", pretrain={"steps": 1, "batch_size": 4}), tmp_path, say=Lines()
+        picture_config(pictures / "class_0", pretrain={"steps": 1, "batch_size": 4}), tmp_path, log=Lines()
     )
     assert summary["images"] == 16 and "validation_loss" not in summary
     assert not (tmp_path / "wandb").exists()
@@ -118,4 +118,4 @@ def test_a_run_in_which_no_image_can_be_read_fails(tmp_path):
         write(folder / f"{i}.png", broken_inside(gradient(16, 16)))
     config = picture_config(folder)
     with pytest.raises(RunError, match="None of the images up to step"):
-        pretrain.run(config, tmp_path / "run", say=Lines())
+        pretrain.run(config, tmp_path / "run", log=Lines())

@@ -87,12 +87,12 @@ def test_a_package_that_is_not_installed_is_a_mistake_at_the_start_of_a_new_run(
     monkeypatch.setattr(wandb_run, "_is_installed", lambda: False)
     config = picture_config(pictures, wandb=WandbConfig(mode="offline"), pretrain={"steps": 1, "batch_size": 4})
     with pytest.raises(UserError, match="wandb.mode=offline needs the package wandb, which is not installed: pip"):
-        pretrain.run(config, tmp_path / "run", say=Lines())
+        pretrain.run(config, tmp_path / "run", log=Lines())
     assert not (tmp_path / "run").exists()
-    pretrain.run(picture_config(pictures, pretrain={"steps": 1, "batch_size": 4}), tmp_path / "run", say=Lines())
+    pretrain.run(picture_config(pictures, pretrain={"steps": 1, "batch_size": 4}), tmp_path / "run", log=Lines())
     (tmp_path / "run" / "summary.json").unlink()
     lines = Lines()
-    pretrain.run(config, tmp_path / "run", say=lines)  # a run that goes on is not stopped by it
+    pretrain.run(config, tmp_path / "run", log=lines)  # a run that goes on is not stopped by it
     assert "wandb cannot start (No such file or directory): the run goes on without it." in lines
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from experiments.config import DataConfig
-from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.pipeline import evaluation_batches, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import SUFFIXES
 from experiments.data.sources import open_source
 from experiments.data.sources.folder import open_folder
@@ -88,8 +89,8 @@ def test_what_is_skipped_is_counted_and_named_with_its_reason(source):
 
 def test_all_that_is_used_is_read_but_for_the_file_that_is_broken_inside(root, source):
     split = source.splits["train"]
-    preparation = Preparation(16, 3, (0.0,) * 3, (1.0,) * 3)
-    (batch,) = evaluation_batches(split, preparation, split.num_examples).as_numpy_iterator()
+    preprocessing = Preprocessing(16, 3, (0.0,) * 3, (1.0,) * 3)
+    (batch,) = evaluation_batches(split, preprocessing, split.num_examples).as_numpy_iterator()
     for path, image, weight in zip(split.contents, batch["images"], batch["weights"]):
         broken = os.fsdecode(path).endswith("broken inside.png")
         assert weight == (0.0 if broken else 1.0), path
@@ -399,6 +400,6 @@ def test_a_folder_of_bmp_files_of_16_bits_is_trained_on(tmp_path):
     content = image_kinds.good_kinds()["BMP, 16 bits, 565, header of 40"]
     fill(tmp_path, {f"{i}.bmp": content for i in range(4)})
     split = open_folder(tmp_path, ALL).split("train")
-    preparation = Preparation(16, 3, (0.0,) * 3, (1.0,) * 3)
-    (batch,) = training_batches(split, preparation, 4, seed=0).take(1).as_numpy_iterator()
+    preprocessing = Preprocessing(16, 3, (0.0,) * 3, (1.0,) * 3)
+    (batch,) = training_batches(split, preprocessing, 4, seed=0).take(1).as_numpy_iterator()
     assert batch["weights"].sum() == 4

@@ -7,14 +7,15 @@ import pytest
 import tensorflow as tf
 
 from experiments.config import DataConfig
-from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.pipeline import evaluation_batches, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit, Source, StreamSplit
 from experiments.data.sources import open_source
 from experiments.data.sources.mix import MixedSplit, divide, mix
 from experiments.errors import UserError
 from tests.experiments.images import encode, numbered, write
 
-WHOLE = Preparation(8, 1, (0.0,), (1.0,))
+WHOLE = Preprocessing(8, 1, (0.0,), (1.0,))
 GREY = numbered(60)  # the i-th is grey of the value 3 * i: 0 to 29 of the stream, 30 to 39 files, 40 and on in memory
 
 

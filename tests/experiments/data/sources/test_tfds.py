@@ -8,14 +8,15 @@ import tensorflow_datasets as tfds
 
 from experiments.config import DataConfig
 from experiments.data.augmentation.mixing import Mixing
-from experiments.data.pipeline import Preparation, evaluation_batches, training_batches
+from experiments.data.pipeline import evaluation_batches, training_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
 
 COUNTS = {"train": 40, "validation": 6, "test": 10}
 LABEL = tfds.features.ClassLabel(names=["cat", "dog", "newt"])
-WHOLE = Preparation(8, 1, (0.0,), (1.0,))
+WHOLE = Preprocessing(8, 1, (0.0,), (1.0,))
 
 
 def store(folder, name, splits=COUNTS, image="image", label=LABEL):

@@ -13,7 +13,7 @@ from experiments.data.augmentation import views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
-from experiments.data.pipeline import COLORS, ERASING, FLIP, WINDOW, Preparation
+from experiments.data.preprocessing import COLORS, ERASING, FLIP, WINDOW, Preprocessing
 from tests.experiments.images import encode, gradient
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -22,8 +22,8 @@ FILE = encode(gradient(90, 120))
 SEEDS = [tf.constant((5, i), tf.int64) for i in range(40)]
 
 
-def preparation(channels=3, **arguments):
-    return Preparation(48, channels, MEAN[:channels], STD[:channels], **arguments)
+def preprocessing(channels=3, **arguments):
+    return Preprocessing(48, channels, MEAN[:channels], STD[:channels], **arguments)
 
 
 def reference(content, window, channels=3):
@@ -46,14 +46,14 @@ def distance(actual, expected):
 @pytest.mark.parametrize(("crop", "window"), [(1.0, (0, 15, 90, 90)), (0.5, (22, 37, 45, 45))])
 def test_evaluation_takes_the_centre(channels, kind, crop, window):
     content = encode(gradient(90, 120), kind)
-    image = preparation(channels, evaluation_crop=crop).for_evaluation(tf.constant(content))
+    image = preprocessing(channels, evaluation_crop=crop).for_evaluation(tf.constant(content))
     assert image.dtype == "float32" and image.shape == (48, 48, channels)
     assert distance(image, reference(content, window, channels)) < (5 if kind == "jpeg" else 2)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
 def test_evaluation_can_squeeze_the_whole_image(kind):
-    image = preparation(evaluation_crop=0.5, whole_view=True).for_evaluation(
+    image = preprocessing(evaluation_crop=0.5, whole_view=True).for_evaluation(
         tf.constant(encode(gradient(90, 120), kind))
     )
     assert distance(image, reference(FILE, (0, 0, 90, 120))) < 5
@@ -61,7 +61,7 @@ def test_evaluation_can_squeeze_the_whole_image(kind):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_training_takes_the_window_of_the_seed(channels):
-    prepare = preparation(channels, crop_scale=(0.2, 0.7))
+    prepare = preprocessing(channels, crop_scale=(0.2, 0.7))
     for seed in SEEDS[:10]:
         window = views.random_window(tf.constant((90, 120)), (0.2, 0.7), tf.random.fold_in(seed, WINDOW))
         assert distance(prepare.for_training(tf.constant(FILE), seed), reference(FILE, window, channels)) < 2
@@ -69,13 +69,13 @@ def test_training_takes_the_window_of_the_seed(channels):
 
 def test_the_whole_window_without_flip_is_the_resized_image():
     for seed in SEEDS[:3]:
-        image = preparation().for_training(tf.constant(FILE), seed)
+        image = preprocessing().for_training(tf.constant(FILE), seed)
         assert distance(image, reference(FILE, (0, 0, 90, 120))) < 2
 
 
 @pytest.mark.parametrize(("flip", "smallest", "largest"), [(False, 0, 0), (True, 10, 30)])
 def test_an_image_is_mirrored_only_where_that_is_asked_for(flip, smallest, largest):
-    prepare = preparation(flip=flip)
+    prepare = preprocessing(flip=flip)
     straight = reference(FILE, (0, 0, 90, 120))
     mirrored = 0
     for seed in SEEDS:
@@ -87,7 +87,7 @@ def test_an_image_is_mirrored_only_where_that_is_asked_for(flip, smallest, large
 
 def test_window_and_flip_are_drawn_apart():
     """The mirrored images have large and small windows as the others do."""
-    prepare = preparation(crop_scale=(0.2, 1.0), flip=True)
+    prepare = preprocessing(crop_scale=(0.2, 1.0), flip=True)
     areas = {True: [], False: []}
     for seed in SEEDS:
         image = prepare.for_training(tf.constant(FILE), seed).numpy()
@@ -101,8 +101,8 @@ def test_window_and_flip_are_drawn_apart():
 
 
 def test_a_padded_crop_moves_the_view_of_evaluation():
-    view = preparation(evaluation_crop=0.9).for_evaluation(tf.constant(FILE)).numpy() * STD + MEAN
-    prepare, places = preparation(evaluation_crop=0.9, crop="padded", crop_scale=(0.1, 0.1)), set()
+    view = preprocessing(evaluation_crop=0.9).for_evaluation(tf.constant(FILE)).numpy() * STD + MEAN
+    prepare, places = preprocessing(evaluation_crop=0.9, crop="padded", crop_scale=(0.1, 0.1)), set()
     padded = np.pad(view, [(6, 6), (6, 6), (0, 0)])
     for seed in SEEDS[:10]:
         image = prepare.for_training(tf.constant(FILE), seed).numpy() * STD + MEAN
@@ -120,8 +120,8 @@ def test_training_crops_flips_changes_normalizes_and_erases_in_this_order(channe
     changes = (
         {"color_jitter": (0.4, 0.3, 0.2, 0.1)} if jitter else {"randaugment_magnitude": 9.0, "randaugment_noise": 0.5}
     )
-    prepare = preparation(channels, crop_scale=(0.2, 0.7), flip=True, erasing_probability=0.5, **changes)
-    plain, mean, std = preparation(channels, crop_scale=(0.2, 0.7)), MEAN[:channels], STD[:channels]
+    prepare = preprocessing(channels, crop_scale=(0.2, 0.7), flip=True, erasing_probability=0.5, **changes)
+    plain, mean, std = preprocessing(channels, crop_scale=(0.2, 0.7)), MEAN[:channels], STD[:channels]
     whole, results = 0, []
     for seed in SEEDS[:12]:
         seeds = {stream: tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING)}
@@ -145,14 +145,14 @@ def test_a_preparation_takes_its_values_from_the_configuration():
         image_size=64, channels=1, mean=(0.25,), std=(0.5,), flip=True, evaluation_crop=0.75, source="digits"
     )
     training = PretrainConfig(crop_scale=(0.3, 0.8))
-    expected = Preparation(64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True, crop="padded")
-    assert Preparation.of(data, training) == expected
+    expected = Preprocessing(64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True, crop="padded")
+    assert Preprocessing.of(data, training) == expected
     # Above 64 pixels windows are resized, and below where that is asked for.
     larger = dataclasses.replace(data, image_size=96)
-    assert Preparation.of(larger, training) == dataclasses.replace(expected, image_size=96, crop="resized")
+    assert Preprocessing.of(larger, training) == dataclasses.replace(expected, image_size=96, crop="resized")
     resized = PretrainConfig(crop="resized", crop_scale=(0.3, 0.8))
-    assert Preparation.of(data, resized).crop == "resized"
-    assert Preparation.of(data).crop_scale == (1.0, 1.0)
+    assert Preprocessing.of(data, resized).crop == "resized"
+    assert Preprocessing.of(data).crop_scale == (1.0, 1.0)
     finetune = FinetuneConfig(
         crop_scale=(0.3, 0.8),
         crop="padded",
@@ -160,11 +160,11 @@ def test_a_preparation_takes_its_values_from_the_configuration():
         randaugment_noise=0.25,
         erasing_probability=0.125,
     )
-    expected = Preparation(
+    expected = Preprocessing(
         64, 1, (0.25,), (0.5,), 0.75, (0.3, 0.8), True, False, "padded", 5.0, 0.25, (0.0, 0.0, 0.0, 0.0), 0.125
     )
-    assert Preparation.of(data, finetune) == expected
-    assert Preparation.of(data, FinetuneConfig(color_jitter=(1, 2, 3, 0.5))).color_jitter == (1.0, 2.0, 3.0, 0.5)
+    assert Preprocessing.of(data, finetune) == expected
+    assert Preprocessing.of(data, FinetuneConfig(color_jitter=(1, 2, 3, 0.5))).color_jitter == (1.0, 2.0, 3.0, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -172,4 +172,4 @@ def test_a_preparation_takes_its_values_from_the_configuration():
     [("auto", 352, False), ("auto", 384, True), ("centre", 384, False), ("whole", 32, True)],
 )
 def test_evaluation_sees_the_whole_image_from_384_pixels_up_or_as_it_is_told(view, image_size, whole):
-    assert Preparation.of(DataConfig(image_size=image_size, evaluation_view=view)).whole_view == whole
+    assert Preprocessing.of(DataConfig(image_size=image_size, evaluation_view=view)).whole_view == whole
