@@ -28,6 +28,7 @@ soak: $(VENV)/installed-$(EXTRAS)
 lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Without TensorFlow, from the installed package: the library alone trains on JAX.
 test-library: .venv-library/installed

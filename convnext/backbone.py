@@ -1,12 +1,17 @@
 """What every ConvNeXt shares: stem and stages put together, classification head, features."""
 
+from collections.abc import Sequence
+from typing import Any, Self
+
 import keras
 from keras import ops
 
-from convnext.blocks import initializer
+from convnext.blocks import ConvNextBlock, initializer
 from convnext.composite import Composite
 from convnext.layers import LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
+from convnext.types import Shape, Tensor
+from convnext.variants import Variant
 
 
 class ConvNeXt(Composite, keras.Model):
@@ -29,21 +34,21 @@ class ConvNeXt(Composite, keras.Model):
     """
 
     # The published sizes, `{name: Variant}`.
-    MODEL_VARIANTS = {}
+    MODEL_VARIANTS: dict[str, Variant] = {}
 
     def __init__(
         self,
-        depths,
-        dims,
-        num_classes=1000,
-        input_shape=(None, None, 3),
-        include_top=True,
-        stem_stride=4,
-        kernel_size=7,
-        drop_path_rate=0.0,
-        dropout_rate=0.0,
-        **kwargs,
-    ):
+        depths: Sequence[int],
+        dims: Sequence[int],
+        num_classes: int = 1000,
+        input_shape: Shape = (None, None, 3),
+        include_top: bool = True,
+        stem_stride: int = 4,
+        kernel_size: int = 7,
+        drop_path_rate: float = 0.0,
+        dropout_rate: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if len(depths) != len(dims) or not depths:
             raise ValueError(f"depths and dims need one number for each stage, got {depths} and {dims}.")
@@ -68,7 +73,7 @@ class ConvNeXt(Composite, keras.Model):
         self.build((None, *self.image_shape))
 
     @classmethod
-    def from_variant(cls, variant, **overrides):
+    def from_variant(cls, variant: str, **overrides: Any) -> Self:
         """Returns a new model of a published size.
 
         Args:
@@ -84,15 +89,15 @@ class ConvNeXt(Composite, keras.Model):
         return cls(**{"depths": size.depths, "dims": size.dims, **overrides})
 
     @property
-    def total_stride(self):
+    def total_stride(self) -> int:
         """Pixels of the image on the side of one position of the last stage: 32 for the published models."""
         return self.stem_stride * 2 ** (len(self.stages) - 1)
 
-    def make_block(self, dim, drop_path_rate, name):
+    def make_block(self, dim: int, drop_path_rate: float, name: str) -> ConvNextBlock:
         """Returns a new block of `dim` channels."""
         raise NotImplementedError
 
-    def _make_stages(self):
+    def _make_stages(self) -> list[Stage]:
         num_blocks = sum(self.depths)
         rates = [self.drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
         stages = []
@@ -103,7 +108,7 @@ class ConvNeXt(Composite, keras.Model):
             stages.append(Stage(downsampling, blocks, dtype=self.dtype_policy, name=f"stage_{i}"))
         return stages
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.stem.build(input_shape)
         for dim, stage in zip((self.dims[0], *self.dims), self.stages):
             stage.build((None, None, None, dim))
@@ -113,18 +118,18 @@ class ConvNeXt(Composite, keras.Model):
         self.input_spec = self.stem.input_spec
         self.built = True
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         _check_input_size(tuple(input_shape[1:]), self.stem_stride, len(self.stages))
         shape = self.stem.compute_output_shape(input_shape)
         for stage in self.stages:
             shape = stage.compute_output_shape(shape)
         return (shape[0], self.num_classes) if self.include_top else shape
 
-    def compute_output_spec(self, images, training=None):
+    def compute_output_spec(self, images: Tensor, training: bool | None = None) -> keras.KerasTensor:
         dtype = self.head.compute_dtype if self.include_top else self.compute_dtype
         return keras.KerasTensor(self.compute_output_shape(images.shape), dtype=dtype)
 
-    def call(self, images, training=None):
+    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         """Applies the model.
 
         Args:
@@ -137,12 +142,12 @@ class ConvNeXt(Composite, keras.Model):
         x = self.extract_features(images, training=training)[-1]
         return self.classify(x, training=training) if self.include_top else x
 
-    def classify(self, feature_map, training=None):
+    def classify(self, feature_map: Tensor, training: bool | None = None) -> Tensor:
         """Applies the head to the last feature map, `(B, h, w, C)`: logits `(B, num_classes)`."""
         x = self.head_dropout(self.head_norm(pool(feature_map)), training=training)
         return self.head(x)
 
-    def extract_features(self, images, training=None):
+    def extract_features(self, images: Tensor, training: bool | None = None) -> list[Tensor]:
         """Returns the output of each stage: a list of `(B, h, w, C)`, strides 4, 8, 16, 32 as published.
 
         Raises:
@@ -156,7 +161,7 @@ class ConvNeXt(Composite, keras.Model):
             features.append(x)
         return features
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "depths": self.depths,
@@ -171,12 +176,12 @@ class ConvNeXt(Composite, keras.Model):
         }
 
 
-def pool(feature_map):
+def pool(feature_map: Tensor) -> Tensor:
     """Global average pooling: `(B, h, w, C)` to `(B, C)`."""
     return ops.mean(feature_map, axis=(1, 2))
 
 
-def _check_input_size(input_shape, stem_stride, num_stages):
+def _check_input_size(input_shape: Shape, stem_stride: int, num_stages: int) -> None:
     if len(input_shape) != 3 or input_shape[-1] is None:
         raise ValueError(
             f"input_shape is (height, width, channels) with a known number of channels, got {input_shape}."

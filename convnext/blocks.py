@@ -1,5 +1,7 @@
 """The residual blocks of ConvNeXt, V1 and V2."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,9 +17,10 @@ from convnext.layers import (
 from convnext.tf_cpu.depthwise import DepthwiseConv
 from convnext.tf_cpu.devices import is_tensorflow_on_cpu
 from convnext.tf_cpu.fusion import fused, fused_matmul
+from convnext.types import Shape, Tensor
 
 
-def initializer():
+def initializer() -> keras.Initializer:
     """Initializer of every kernel: a normal distribution of standard deviation 0.02.
 
     The authors' truncated normal cuts at -2 and 2, a hundred standard deviations away; the one of Keras would cut
@@ -40,7 +43,7 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         ValueError: if it is built for another number of channels.
     """
 
-    def __init__(self, dim, kernel_size=7, drop_path_rate=0.0, **kwargs):
+    def __init__(self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
         self.kernel_size = kernel_size
@@ -60,7 +63,7 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         # in `compile` is not to compile a model of such blocks.
         self.supports_jit = not is_tensorflow_on_cpu()
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if input_shape[-1] != self.dim:
             raise ValueError(f"A block of {self.dim} channels cannot be built for {input_shape[-1]}.")
         self.depthwise_conv.build(input_shape)
@@ -69,10 +72,10 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         self.projection.build((*input_shape[:-1], 4 * self.dim))
         self.input_spec = keras.layers.InputSpec(axes={-1: self.dim})
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs, visible=None, training=None):
+    def call(self, inputs: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Applies the block.
 
         Args:
@@ -87,7 +90,7 @@ class ConvNextBlock(Composite, keras.layers.Layer):
             branch = branch * visible
         return inputs + branch
 
-    def mix_channels(self, x, visible=None, training=None):
+    def mix_channels(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """The branch after the depthwise convolution: each position alone, but for the statistics of GRN.
 
         Args:
@@ -100,15 +103,15 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         """
         return self.project(self.expand(x, visible=visible, training=training), training=training)
 
-    def expand(self, x, visible=None, training=None):
+    def expand(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """The first half of `mix_channels`: LayerNorm, expansion, exact GELU, `(B, ..., C)` to `(B, ..., 4 * C)`."""
         return keras.activations.gelu(self.expansion(self.norm(x)), approximate=False)
 
-    def project(self, x, training=None):
+    def project(self, x: Tensor, training: bool | None = None) -> Tensor:
         """The second half of `mix_channels`, in which each position is alone: `(B, ..., 4 * C)` to `(B, ..., C)`."""
         return self.drop_path(self.projection(x), training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "dim": self.dim,
@@ -133,20 +136,22 @@ class ConvNextV1Block(ConvNextBlock):
     Input and output: `(B, H, W, C)`.
     """
 
-    def __init__(self, dim, kernel_size=7, drop_path_rate=0.0, layer_scale_init=1e-6, **kwargs):
+    def __init__(
+        self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0, layer_scale_init: float = 1e-6, **kwargs: Any
+    ) -> None:
         super().__init__(dim, kernel_size, drop_path_rate, **kwargs)
         self.layer_scale_init = layer_scale_init
         self.layer_scale = LayerScale(layer_scale_init, dtype=self.dtype_policy, name="layer_scale")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.layer_scale.build(input_shape)
 
-    def project(self, x, training=None):
+    def project(self, x: Tensor, training: bool | None = None) -> Tensor:
         """Projection, layer scale, stochastic depth."""
         return self.drop_path(self.layer_scale(self.projection(x)), training=training)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer_scale_init": self.layer_scale_init}
 
 
@@ -165,15 +170,15 @@ class ConvNextV2Block(ConvNextBlock):
     Input and output: `(B, H, W, C)`.
     """
 
-    def __init__(self, dim, kernel_size=7, drop_path_rate=0.0, **kwargs):
+    def __init__(self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
         super().__init__(dim, kernel_size, drop_path_rate, **kwargs)
         self.grn = GlobalResponseNormalization(dtype=self.dtype_policy, name="grn")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.grn.build((*input_shape[:-1], 4 * self.dim))
 
-    def mix_channels(self, x, visible=None, training=None):
+    def mix_channels(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """See `ConvNextBlock.mix_channels`."""
         if not _is_fused(visible, training):
             return super().mix_channels(x, visible=visible, training=training)
@@ -183,26 +188,26 @@ class ConvNextV2Block(ConvNextBlock):
         x = fused_matmul(_activate_and_normalize)(x, kernel, *self._between_products())
         return self.drop_path(x + ops.cast(self.projection.bias, x.dtype), training=training)
 
-    def expand(self, x, visible=None, training=None):
+    def expand(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """LayerNorm, expansion, GELU, global response normalization."""
         if not _is_fused(visible, training):
             return self.grn(super().expand(x), visible=visible)
         return fused(_activate_and_normalize)(self._expand_linearly(x), *self._between_products())
 
-    def _expand_linearly(self, x):
+    def _expand_linearly(self, x: Tensor) -> Tensor:
         """LayerNorm, and the expansion without its bias."""
         x = self.norm(x)
         return ops.matmul(x, ops.cast(self.expansion.kernel, x.dtype))
 
-    def _between_products(self):
+    def _between_products(self) -> list[Tensor]:
         return in_float32(self.expansion.bias, self.grn.gamma, self.grn.beta)
 
 
-def _is_fused(visible, training):
-    return training and visible is None and is_tensorflow_on_cpu()
+def _is_fused(visible: Tensor | None, training: bool | None) -> bool:
+    return bool(training) and visible is None and is_tensorflow_on_cpu()
 
 
-def _activate_and_normalize(x, bias, gamma, beta):
+def _activate_and_normalize(x: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """Bias, GELU and GRN of `(B, ..., C)`."""
     x = x + ops.cast(bias, x.dtype)
     return normalize_response(keras.activations.gelu(x, approximate=False), gamma, beta)

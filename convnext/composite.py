@@ -1,5 +1,8 @@
 """What a layer that is made of layers adds to those of Keras: parts that stay frozen."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 
 OF_KERAS = set(dir(keras.Model))
@@ -14,29 +17,29 @@ class Composite:
     restore what was frozen and what was not, and the optimizer of a saved model finds its variables.
     """
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if not getattr(self, "trainable", True):  # not set yet while Keras constructs the layer
             for _, part in _children_in(name, value):
                 part.trainable = False
 
-    def get_config(self):
-        config = super().get_config()
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()  # type: ignore[misc]
         flags = {path: part.trainable for path, part, parent in _parts(self) if part.trainable != parent.trainable}
         return {**config, "trainable_parts": flags} if flags else config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         config = dict(config)
         flags = config.pop("trainable_parts", {})
-        layer = super().from_config(config)
+        layer = super().from_config(config)  # type: ignore[misc]
         for path, part, _ in _parts(layer):
             if path in flags:
                 part.trainable = flags[path]
         return layer
 
 
-def _parts(layer, prefix=""):
+def _parts(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer, keras.layers.Layer]]:
     """Yields `(path, part, parent)` of all nested layers, parents first; a path is like `stages/0/blocks/1/grn`."""
     for attribute in sorted(set(dir(layer)) - OF_KERAS):  # with PyTorch `vars` has no layers
         if isinstance(getattr(type(layer), attribute, None), property):  # which may raise, or compute something
@@ -46,7 +49,7 @@ def _parts(layer, prefix=""):
             yield from _parts(part, f"{prefix}{name}/")
 
 
-def _children_in(name, value):
+def _children_in(name: str, value: Any) -> Iterator[tuple[str, keras.layers.Layer]]:
     """Yields `(name, layer)` of what a public attribute holds: a layer, or a list of layers."""
     if name.startswith("_"):
         return

@@ -1,9 +1,12 @@
 """ConvNeXt, the first version."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from convnext.backbone import ConvNeXt
-from convnext.blocks import ConvNextV1Block
+from convnext.blocks import ConvNextBlock, ConvNextV1Block
 from convnext.variants import CONVNEXT_V1
 
 
@@ -36,14 +39,21 @@ class ConvNeXtV1(ConvNeXt):
 
     MODEL_VARIANTS = CONVNEXT_V1
 
-    def __init__(self, depths, dims, *arguments, layer_scale_init=1e-6, **named_arguments):
+    def __init__(
+        self,
+        depths: Sequence[int],
+        dims: Sequence[int],
+        *arguments: Any,
+        layer_scale_init: float = 1e-6,
+        **named_arguments: Any,
+    ) -> None:
         self.layer_scale_init = layer_scale_init  # first, for the blocks are made in there
         super().__init__(depths, dims, *arguments, **named_arguments)
 
-    def make_block(self, dim, drop_path_rate, name):
+    def make_block(self, dim: int, drop_path_rate: float, name: str) -> ConvNextBlock:
         return ConvNextV1Block(
             dim, self.kernel_size, drop_path_rate, self.layer_scale_init, dtype=self.dtype_policy, name=name
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer_scale_init": self.layer_scale_init}

@@ -3,7 +3,7 @@
 import keras
 
 from convnext.backbone import ConvNeXt
-from convnext.blocks import ConvNextV2Block
+from convnext.blocks import ConvNextBlock, ConvNextV2Block
 from convnext.variants import CONVNEXT_V2
 
 
@@ -35,5 +35,5 @@ class ConvNeXtV2(ConvNeXt):
 
     MODEL_VARIANTS = CONVNEXT_V2
 
-    def make_block(self, dim, drop_path_rate, name):
+    def make_block(self, dim: int, drop_path_rate: float, name: str) -> ConvNextBlock:
         return ConvNextV2Block(dim, self.kernel_size, drop_path_rate, dtype=self.dtype_policy, name=name)

@@ -1,15 +1,19 @@
 """Normalizations, layer scale, stochastic depth."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 from keras import ops
 
 from convnext.tf_cpu.devices import is_tensorflow_on_cpu
 from convnext.tf_cpu.fusion import fused
+from convnext.types import Shape, Tensor
 
 EPSILON = 1e-6  # of every normalization in the published models
 
 
-def check_layer_arguments(arguments):
+def check_layer_arguments(arguments: Mapping[str, Any]) -> None:
     """Raises TypeError unless the arguments of a layer that narrows one of Keras are those of every layer."""
     if unknown := set(arguments) - {"name", "dtype", "trainable"}:
         raise TypeError(f"Unknown arguments: {', '.join(sorted(unknown))}.")
@@ -25,27 +29,27 @@ class LayerNormalization(keras.layers.LayerNormalization):
         **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         check_layer_arguments(kwargs)
         super().__init__(epsilon=EPSILON, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         if not is_tensorflow_on_cpu():
             return super().call(inputs)
         return fused(normalize_channels)(inputs, *in_float32(self.gamma, self.beta))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return keras.layers.Layer.get_config(self)
 
 
-def normalize_channels(inputs, gamma, beta):
+def normalize_channels(inputs: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """What `LayerNormalization` computes, of `(B, ..., C)`, with `gamma` and `beta` `(C,)` float32."""
     values = ops.cast(inputs, "float32")
     mean, variance = ops.moments(values, axes=-1, keepdims=True)
     return ops.cast((values - mean) * ops.rsqrt(variance + EPSILON) * gamma + beta, inputs.dtype)
 
 
-def in_float32(*variables):
+def in_float32(*variables: Tensor) -> list[Tensor]:
     """The values of variables, unrounded under every precision policy."""
     return [ops.cast(variable, "float32") for variable in variables]
 
@@ -68,16 +72,16 @@ class GlobalResponseNormalization(keras.layers.Layer):
     Output: the same shape.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = (input_shape[-1],)
         self.gamma = self.add_weight(name="gamma", shape=channels, initializer="zeros", autocast=False)
         self.beta = self.add_weight(name="beta", shape=channels, initializer="zeros", autocast=False)
         self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs, visible=None):
+    def call(self, inputs: Tensor, visible: Tensor | None = None) -> Tensor:
         """Normalizes `inputs`.
 
         Args:
@@ -88,7 +92,7 @@ class GlobalResponseNormalization(keras.layers.Layer):
         return normalize_response(inputs, self.gamma, self.beta, visible)
 
 
-def normalize_response(inputs, gamma, beta, visible=None):
+def normalize_response(inputs: Tensor, gamma: Tensor, beta: Tensor, visible: Tensor | None = None) -> Tensor:
     """What `GlobalResponseNormalization` computes, of `(B, ..., C)`, with `gamma` and `beta` `(C,)` float32."""
     positions = tuple(range(1, len(inputs.shape) - 1))
     energy = ops.square(ops.cast(inputs, "float32"))
@@ -110,23 +114,23 @@ class LayerScale(keras.layers.Layer):
     Input: `(..., C)`. Output: the same shape.
     """
 
-    def __init__(self, initial_value=1e-6, **kwargs):
+    def __init__(self, initial_value: float = 1e-6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initial_value = initial_value
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.gamma = self.add_weight(
             name="gamma", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.initial_value)
         )
         self.input_spec = keras.layers.InputSpec(axes={-1: input_shape[-1]})
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.gamma
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial_value": self.initial_value}
 
 
@@ -145,7 +149,7 @@ class StochasticDepth(keras.layers.Layer):
         ValueError: if the rate is outside [0, 1).
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not 0.0 <= rate < 1.0:
             raise ValueError(f"A stochastic depth rate lies in [0, 1), got {rate}.")
@@ -154,15 +158,15 @@ class StochasticDepth(keras.layers.Layer):
         if rate > 0.0:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or self.rate == 0.0:
             return inputs
         shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
         keep = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) >= self.rate
         return inputs * (ops.cast(keep, inputs.dtype) / (1.0 - self.rate))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

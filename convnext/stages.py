@@ -1,11 +1,15 @@
 """What a ConvNeXt is made of, above its blocks: stem, downsampling, stage."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
-from convnext.blocks import initializer
+from convnext.blocks import ConvNextBlock, initializer
 from convnext.composite import Composite
 from convnext.layers import LayerNormalization
 from convnext.tf_cpu.patch_conv import PatchConv
+from convnext.types import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -19,25 +23,25 @@ class Stem(Composite, keras.layers.Layer):
         stride: side of a patch in pixels; the kernel is as large, so patches never overlap.
     """
 
-    def __init__(self, dim, stride=4, **kwargs):
+    def __init__(self, dim: int, stride: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
         self.stride = stride
         self.conv = PatchConv(dim, stride, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv")
         self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
         self.norm.build((*input_shape[:-1], self.dim))
         self.input_spec = self.conv.input_spec
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.conv.compute_output_shape(input_shape)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         return self.norm(self.conv(images))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dim": self.dim, "stride": self.stride}
 
 
@@ -51,24 +55,24 @@ class Downsampling(Composite, keras.layers.Layer):
         dim: number of output channels.
     """
 
-    def __init__(self, dim, **kwargs):
+    def __init__(self, dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
         self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
         self.conv = PatchConv(dim, 2, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.norm.build(input_shape)
         self.conv.build(input_shape)
         self.input_spec = self.conv.input_spec
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.conv.compute_output_shape(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.conv(self.norm(inputs))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dim": self.dim}
 
 
@@ -81,12 +85,12 @@ class Stage(Composite, keras.layers.Layer):
         blocks: list of blocks of the same width.
     """
 
-    def __init__(self, downsampling, blocks, **kwargs):
+    def __init__(self, downsampling: Downsampling | None, blocks: Sequence[ConvNextBlock], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.downsampling = downsampling
         self.blocks = blocks
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         # Keras builds what it reads from a file.
         if self.downsampling is not None and not self.downsampling.built:
             self.downsampling.build(input_shape)
@@ -95,17 +99,17 @@ class Stage(Composite, keras.layers.Layer):
                 block.build((None, None, None, block.dim))
         self.input_spec = (self.downsampling or self.blocks[0]).input_spec
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape if self.downsampling is None else self.downsampling.compute_output_shape(input_shape)
 
-    def call(self, x, training=None):
+    def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         if self.downsampling is not None:
             x = self.downsampling(x)
         for block in self.blocks:
             x = block(x, training=training)
         return x
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "downsampling": keras.saving.serialize_keras_object(self.downsampling),
@@ -113,7 +117,7 @@ class Stage(Composite, keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         downsampling = keras.saving.deserialize_keras_object(config["downsampling"])
         blocks = [keras.saving.deserialize_keras_object(block) for block in config["blocks"]]
         return super().from_config({**config, "downsampling": downsampling, "blocks": blocks})

@@ -1,10 +1,13 @@
 """The light decoder: from the encoder's visible features to the pixels of every patch."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from convnext.blocks import ConvNextV2Block, initializer
 from convnext.composite import Composite
+from convnext.types import Shape, Tensor
 from fcmae.layout import gather_patches
 
 
@@ -18,7 +21,7 @@ class Decoder(Composite, keras.layers.Layer):
         patch_values: number of values of a patch, `patch_size * patch_size * channels`.
     """
 
-    def __init__(self, dim, depth, patch_values, **kwargs):
+    def __init__(self, dim: int, depth: int, patch_values: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
         self.depth = depth
@@ -32,7 +35,7 @@ class Decoder(Composite, keras.layers.Layer):
             patch_values, kernel_initializer=initializer(), dtype=self.dtype_policy, name="prediction"
         )
 
-    def build(self, latent_shape):
+    def build(self, latent_shape: Shape) -> None:
         self.mask_token = self.add_weight(
             name="mask_token", shape=(self.dim,), initializer=keras.initializers.RandomNormal(stddev=0.02)
         )
@@ -42,12 +45,16 @@ class Decoder(Composite, keras.layers.Layer):
         self.prediction.build((None, None, self.dim))
         self.input_spec = self.embedding.input_spec
 
-    def compute_output_shape(self, latent_shape, visible_shape=None, chosen_shape=None):
+    def compute_output_shape(
+        self, latent_shape: Shape, visible_shape: Shape | None = None, chosen_shape: Shape | None = None
+    ) -> Shape:
         batch, rows, columns, _ = latent_shape
         patches = rows * columns if chosen_shape is None else chosen_shape[1]
         return batch, patches, self.patch_values
 
-    def call(self, latent, visible, chosen=None, training=None):
+    def call(
+        self, latent: Tensor, visible: Tensor, chosen: Tensor | None = None, training: bool | None = None
+    ) -> Tensor:
         """Predicts patches: all of them, or those that are chosen.
 
         Args:
@@ -71,7 +78,7 @@ class Decoder(Composite, keras.layers.Layer):
         x = _as_patches(x)
         return self.prediction(x if chosen is None else gather_patches(x, chosen))
 
-    def _apply_blocks_for(self, chosen, x, training):
+    def _apply_blocks_for(self, chosen: Tensor, x: Tensor, training: bool | None) -> Tensor:
         """What the blocks make of the chosen patches, `(B, n, dim)`."""
         *blocks, last = self.blocks
         for block in blocks:
@@ -81,11 +88,11 @@ class Decoder(Composite, keras.layers.Layer):
         branch = last.project(gather_patches(expanded, chosen), training=training)
         return gather_patches(_as_patches(x), chosen) + branch
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "dim": self.dim, "depth": self.depth, "patch_values": self.patch_values}
 
 
-def _as_patches(feature_map):
+def _as_patches(feature_map: Tensor) -> Tensor:
     """`(B, rows, columns, C)` to `(B, L, C)`."""
     _, rows, columns, channels = feature_map.shape
     return ops.reshape(feature_map, (-1, rows * columns, channels))

@@ -14,13 +14,15 @@ Two executions compute this same function with the same layers:
 
 from keras import ops
 
+from convnext.backbone import ConvNeXt
+from convnext.types import Tensor
 from fcmae.layout import StageLayout, gather_patches, nan_unless_exact, rank_patches, split_patches
 from fcmae.masking import patch_grid, patchify, upsample_mask
 
 EXECUTIONS = ("sparse", "dense")
 
 
-def encode_dense(backbone, images, visible, training=None):
+def encode_dense(backbone: ConvNeXt, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
     """Applies the backbone to the visible patches of the images, computing every position.
 
     Args:
@@ -49,7 +51,9 @@ def encode_dense(backbone, images, visible, training=None):
     return x
 
 
-def encode_sparse(backbone, images, visible, num_visible, training=None):
+def encode_sparse(
+    backbone: ConvNeXt, images: Tensor, visible: Tensor, num_visible: int, training: bool | None = None
+) -> Tensor:
     """Applies the backbone to the visible patches of the images, computing those alone.
 
     Args:

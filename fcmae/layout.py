@@ -5,11 +5,16 @@ visible positions of a batch fit an array `(B, K * r * r, C)` without gaps. Both
 each is the other's gradient: nothing is ever added up at an address.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
+from convnext.types import Tensor
 
-def split_patches(visible, num_visible):
+
+def split_patches(visible: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
     """Returns the indices of the visible and of the hidden patches of each image, both int32 and ascending.
 
     Args:
@@ -27,7 +32,7 @@ def split_patches(visible, num_visible):
     return order[:, :num_visible], order[:, num_visible:]
 
 
-def nan_unless_exact(values, visible, num_visible):
+def nan_unless_exact(values: Tensor, visible: Tensor, num_visible: int) -> Tensor:
     """Returns `values`, `(B, ...)`, with NaN for images that have another number of visible patches than K.
 
     So a wrong mask is seen at once, without the device having to be asked.
@@ -37,7 +42,7 @@ def nan_unless_exact(values, visible, num_visible):
     return ops.where(exact, values, ops.cast(float("nan"), values.dtype))
 
 
-def gather_patches(patches, indices):
+def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:
     """Takes some patches of each image: `(B, L, values)` by `(B, K)` to `(B, K, values)`."""
     if keras.backend.backend() == "jax":
         # With indices that stay inside an image, the compiler can give each device its share of the batch.
@@ -47,7 +52,7 @@ def gather_patches(patches, indices):
     return ops.take(ops.reshape(patches, (-1, values)), first + indices, axis=0)
 
 
-def rank_patches(visible, num_visible):
+def rank_patches(visible: Tensor, num_visible: int) -> Tensor:
     """Returns the place of each patch among the visible ones of its image, `(B, L)` int32; K for hidden patches.
 
     Args:
@@ -68,49 +73,49 @@ class StageLayout:
         factor: positions `r` of the stage on the side of a patch.
     """
 
-    def __init__(self, indices, ranks, grid, factor):
+    def __init__(self, indices: Tensor, ranks: Tensor, grid: tuple[int, int], factor: int) -> None:
         self._height, self._width = grid[0] * factor, grid[1] * factor
         self._num_rows = indices.shape[1] * factor * factor
         self._grid_of_row = self._positions_of_rows(indices, grid, factor)
         self._row_of_grid = self._rows_of_positions(ranks, indices.shape[1], grid, factor)
 
-    def _positions_of_rows(self, indices, grid, factor):
+    def _positions_of_rows(self, indices: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
         """Returns for each row of an image its position in the flattened `(H, W)`, `(B, K * r * r)`."""
         inside = ops.arange(factor, dtype="int32")
         row = (indices // grid[1] * factor)[:, :, None, None] + inside[:, None]
         column = (indices % grid[1] * factor)[:, :, None, None] + inside
         return ops.reshape(row * self._width + column, (-1, self._num_rows))
 
-    def _rows_of_positions(self, ranks, num_visible, grid, factor):
+    def _rows_of_positions(self, ranks: Tensor, num_visible: int, grid: tuple[int, int], factor: int) -> Tensor:
         """Returns for each position of the flattened `(H, W)` its row, or the row after the last if it is hidden."""
         inside = ops.arange(factor, dtype="int32")
         rows = ops.reshape(ranks * factor**2, (-1, grid[0], 1, grid[1], 1)) + (inside[:, None, None] * factor + inside)
         hidden = ops.reshape(ranks == num_visible, (-1, grid[0], 1, grid[1], 1))
         return ops.reshape(ops.where(hidden, self._num_rows, rows), (-1, self._height * self._width))
 
-    def to_grid(self, rows):
+    def to_grid(self, rows: Tensor) -> Tensor:
         """Puts rows at their positions: `(B, K * r * r, C)` to `(B, H, W, C)`, zero at hidden positions."""
         flat = _permute(rows, self._pad_and_take, self._take_rows)
         return ops.reshape(flat, (-1, self._height, self._width, rows.shape[-1]))
 
-    def to_rows(self, feature_map):
+    def to_rows(self, feature_map: Tensor) -> Tensor:
         """Takes the visible positions: `(B, H, W, C)` to `(B, K * r * r, C)`."""
         flat = ops.reshape(feature_map, (-1, self._height * self._width, feature_map.shape[-1]))
         return _permute(flat, self._take_rows, self._pad_and_take)
 
-    def _take_rows(self, positions):
+    def _take_rows(self, positions: Tensor) -> Tensor:
         return gather_patches(positions, self._grid_of_row)
 
-    def _pad_and_take(self, rows):
+    def _pad_and_take(self, rows: Tensor) -> Tensor:
         return gather_patches(ops.pad(rows, ((0, 0), (0, 1), (0, 0))), self._row_of_grid)
 
 
-def _permute(values, forward, backward):
+def _permute(values: Tensor, forward: Callable[[Tensor], Tensor], backward: Callable[[Tensor], Tensor]) -> Tensor:
     """Applies `forward`; gradients go through `backward`, its transpose."""
 
     @ops.custom_gradient
-    def apply(values):
-        def gradient(*arguments, upstream=None):
+    def apply(values: Tensor) -> Tensor:
+        def gradient(*arguments: Any, upstream: Tensor | None = None) -> Any:
             return backward(arguments[0] if upstream is None else upstream)
 
         return forward(values), gradient

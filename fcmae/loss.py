@@ -2,10 +2,12 @@
 
 from keras import ops
 
+from convnext.types import Tensor
+
 EPSILON = 1e-6  # added to the variance of a patch
 
 
-def patch_statistics(patches):
+def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each patch, `(B, L, 1)` each, from `(B, L, values)`.
 
     The variance is the unbiased one, as in the authors' code.
@@ -15,7 +17,7 @@ def patch_statistics(patches):
     return mean, ops.sqrt(variance + EPSILON)
 
 
-def reconstruction_targets(patches, normalize=True):
+def reconstruction_targets(patches: Tensor, normalize: bool = True) -> Tensor:
     """Returns what the decoder has to predict of patches, `(B, n, values)` float32.
 
     Args:
@@ -29,7 +31,7 @@ def reconstruction_targets(patches, normalize=True):
     return (patches - mean) / std
 
 
-def reconstruction_loss(prediction, targets):
+def reconstruction_loss(prediction: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error over the hidden patches of each image.
 
     Args:

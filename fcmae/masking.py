@@ -5,17 +5,20 @@ A patch is the unit of masking, `patch_size` pixels on the side: the total strid
 """
 
 import math
+from collections.abc import Callable
 
 from keras import ops
 
+from convnext.types import Tensor
 
-def check_mask_ratio(mask_ratio):
+
+def check_mask_ratio(mask_ratio: float) -> None:
     """Raises ValueError unless `0 < mask_ratio < 1`."""
     if not 0.0 < mask_ratio < 1.0:
         raise ValueError(f"mask_ratio is the share of hidden patches and lies in (0, 1), got {mask_ratio}.")
 
 
-def patch_grid(height, width, patch_size):
+def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
     """Returns `(rows, columns)` of the grid of patches.
 
     Raises:
@@ -33,11 +36,11 @@ def patch_grid(height, width, patch_size):
     return height // patch_size, width // patch_size
 
 
-def _nearest(side, patch_size, rounding):
+def _nearest(side: int, patch_size: int, rounding: Callable[[float], int]) -> int:
     return max(1, rounding(side / patch_size)) * patch_size
 
 
-def num_visible(num_patches, mask_ratio):
+def num_visible(num_patches: int, mask_ratio: float) -> int:
     """Returns how many of `num_patches` stay visible: K = floor(L * (1 - mask_ratio)), 19 of 49 at 0.6.
 
     Raises:
@@ -54,7 +57,7 @@ def num_visible(num_patches, mask_ratio):
     return visible
 
 
-def sample_visible(noise, mask_ratio):
+def sample_visible(noise: Tensor, mask_ratio: float) -> Tensor:
     """Keeps the patches with the smallest noise, the same number in every image.
 
     Args:
@@ -69,7 +72,7 @@ def sample_visible(noise, mask_ratio):
     return ops.cast(rank < keep, "float32")
 
 
-def upsample_mask(visible, grid, factor):
+def upsample_mask(visible: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
     """Brings a mask to the resolution of a feature map.
 
     Args:
@@ -86,7 +89,7 @@ def upsample_mask(visible, grid, factor):
     return ops.reshape(mask, (-1, rows * factor, columns * factor, 1))
 
 
-def patchify(images, patch_size):
+def patchify(images: Tensor, patch_size: int) -> Tensor:
     """Cuts images into patches: `(B, H, W, C)` to `(B, L, patch_size * patch_size * C)`.
 
     The values of a patch are ordered (row, column, channel).
@@ -98,7 +101,7 @@ def patchify(images, patch_size):
     return ops.reshape(patches, (-1, rows * columns, patch_size * patch_size * channels))
 
 
-def unpatchify(patches, grid, patch_size):
+def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
     """Puts patches together again: the inverse of `patchify`.
 
     Args:

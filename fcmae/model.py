@@ -1,9 +1,13 @@
 """FCMAE: the fully convolutional masked autoencoder."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from convnext.backbone import ConvNeXt
 from convnext.composite import Composite
+from convnext.types import Shape, Tensor
 from fcmae.decoder import Decoder
 from fcmae.encoder import EXECUTIONS, encode_dense, encode_sparse
 from fcmae.layout import gather_patches, nan_unless_exact, split_patches
@@ -41,15 +45,15 @@ class FCMAE(Composite, keras.Model):
 
     def __init__(
         self,
-        backbone,
-        mask_ratio=0.6,
-        decoder_dim=512,
-        decoder_depth=1,
-        normalize_targets=True,
-        seed=0,
-        execution="sparse",
-        **kwargs,
-    ):
+        backbone: ConvNeXt,
+        mask_ratio: float = 0.6,
+        decoder_dim: int = 512,
+        decoder_depth: int = 1,
+        normalize_targets: bool = True,
+        seed: int = 0,
+        execution: str = "sparse",
+        **kwargs: Any,
+    ) -> None:
         # Keras would round the pixels to the compute dtype, and the targets are normalized from them.
         super().__init__(autocast=False, **kwargs)
         if execution not in EXECUTIONS:
@@ -74,25 +78,27 @@ class FCMAE(Composite, keras.Model):
         self.build((None, height, width, channels))
 
     @property
-    def num_patches(self):
+    def num_patches(self) -> int:
         """Number of patches `L` of an image."""
         return self.grid[0] * self.grid[1]
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.decoder.build((None, *self.grid, self.backbone.dims[-1]))
         self.input_spec = keras.layers.InputSpec(shape=(None, *self.backbone.image_shape))
         self.built = True
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], self.num_patches, self.decoder.patch_values
 
-    def compute_output_spec(self, images, visible=None, training=None):
+    def compute_output_spec(
+        self, images: Tensor, visible: Tensor | None = None, training: bool | None = None
+    ) -> keras.KerasTensor:
         batch, patches, values = self.compute_output_shape(images.shape)
         if training:
             patches -= self.num_visible
         return keras.KerasTensor((batch, patches, values), dtype=self.decoder.compute_dtype)
 
-    def call(self, images, visible=None, training=None):
+    def call(self, images: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """Predicts patches from the visible ones, and registers the loss.
 
         Args:
@@ -119,11 +125,11 @@ class FCMAE(Composite, keras.Model):
         self.add_loss(ops.mean(self._losses_of(images, of_hidden, hidden, visible)))
         return prediction
 
-    def predict_patches(self, images, visible, training=None):
+    def predict_patches(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
         """The prediction of all patches, `(B, L, values)`, for given masks; registers no loss."""
         return self._predict(images, visible, None, training)
 
-    def image_losses(self, images, visible, training=None):
+    def image_losses(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
         """Returns the loss of each image for given masks, `(B,)` float32, averaged over its hidden patches.
 
         Only hidden patches are predicted. An image with another number of visible patches than `num_visible` has the
@@ -132,7 +138,7 @@ class FCMAE(Composite, keras.Model):
         _, hidden = split_patches(visible, self.num_visible)
         return self._losses_of(images, self._predict(images, visible, hidden, training), hidden, visible)
 
-    def encode(self, images, visible, training=None):
+    def encode(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
         """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at hidden ones."""
         images = ops.cast(images, self.backbone.compute_dtype)
         visible = ops.cast(visible, "float32")
@@ -140,16 +146,16 @@ class FCMAE(Composite, keras.Model):
             return encode_dense(self.backbone, images, visible, training=training)
         return encode_sparse(self.backbone, images, visible, self.num_visible, training=training)
 
-    def _predict(self, images, visible, chosen, training):
+    def _predict(self, images: Tensor, visible: Tensor, chosen: Tensor | None, training: bool | None) -> Tensor:
         latent = self.encode(images, visible, training=training)
         return self.decoder(latent, visible, chosen, training=training)
 
-    def _losses_of(self, images, prediction, hidden, visible):
+    def _losses_of(self, images: Tensor, prediction: Tensor, hidden: Tensor, visible: Tensor) -> Tensor:
         patches = gather_patches(patchify(images, self.patch_size), hidden)
         losses = reconstruction_loss(prediction, reconstruction_targets(patches, self.normalize_targets))
         return nan_unless_exact(losses, visible, self.num_visible)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "backbone": keras.saving.serialize_keras_object(self.backbone),
@@ -162,6 +168,6 @@ class FCMAE(Composite, keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return super().from_config({**config, "backbone": backbone})

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from convnext.types import Tensor
 from fcmae.masking import patch_grid, upsample_mask
 from fcmae.model import FCMAE
 
@@ -20,7 +21,7 @@ class StemMaskedFCMAE(FCMAE):
         *arguments, **named_arguments: of `FCMAE`; `execution` has no effect, for every position is computed.
     """
 
-    def encode(self, images, visible, training=None):
+    def encode(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
         """Returns the features of all patches, `(B, rows, columns, C)`; the decoder does not look at hidden ones."""
         backbone = self.backbone
         grid = patch_grid(images.shape[1], images.shape[2], self.patch_size)

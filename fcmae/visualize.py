@@ -1,15 +1,21 @@
 """What the model sees and what it makes of it, as pictures."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from keras import ops
 
+from convnext.types import Tensor
 from fcmae.loss import patch_statistics
 from fcmae.masking import patchify, unpatchify, upsample_mask
+from fcmae.model import FCMAE
 
 HIDDEN_GREY = 0.5
 
 
-def reconstruction_panels(model, images, visible, mean, std):
+def reconstruction_panels(
+    model: FCMAE, images: Tensor, visible: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the three pictures that show a reconstruction.
 
     Args:
@@ -36,7 +42,7 @@ def reconstruction_panels(model, images, visible, mean, std):
     return original, masked, reconstruction
 
 
-def _to_pixels(images, mean, std):
+def _to_pixels(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     pixels = np.asarray(ops.convert_to_numpy(images), "float32") * np.asarray(std, "float32") + np.asarray(
         mean, "float32"
     )

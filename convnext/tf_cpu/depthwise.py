@@ -1,10 +1,13 @@
 """The depthwise convolution, with a gradient of its own where TensorFlow's is slow."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from convnext.layers import check_layer_arguments
 from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -22,7 +25,12 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
 
-    def __init__(self, kernel_size, depthwise_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        depthwise_initializer: str | keras.Initializer = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         check_layer_arguments(kwargs)
         super().__init__(
             kernel_size,
@@ -32,14 +40,14 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
             **kwargs,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         odd = all(side % 2 for side in self.kernel_size)
         if not is_tensorflow_on_cpu() or not odd or None in inputs.shape[1:3]:
             return super().call(inputs)
         outputs = _convolve(inputs, ops.cast(self.kernel, inputs.dtype))
         return ops.add(outputs, self.bias)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **keras.layers.Layer.get_config(self),
             "kernel_size": self.kernel_size,
@@ -47,7 +55,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         }
 
 
-def kernel_gradient(inputs, upstream, kernel_size):
+def kernel_gradient(inputs: Tensor, upstream: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     """The gradient of the kernel of a depthwise convolution, as a depthwise convolution.
 
     An entry of the gradient is a sum over all positions of the inputs, moved by the offset of the entry, times
@@ -73,8 +81,8 @@ def kernel_gradient(inputs, upstream, kernel_size):
 
 
 @ops.custom_gradient
-def _convolve(inputs, kernel):
-    def gradient(*arguments, upstream=None):
+def _convolve(inputs: Tensor, kernel: Tensor) -> Any:
+    def gradient(*arguments: Any, upstream: Tensor | None = None) -> Any:
         upstream = arguments[0] if upstream is None else upstream
         # One axis at a time: Keras before 3.13 flips no two at once on TensorFlow.
         of_inputs = _same(upstream, ops.flip(ops.flip(kernel, axis=0), axis=1))
@@ -83,5 +91,5 @@ def _convolve(inputs, kernel):
     return _same(inputs, kernel), gradient
 
 
-def _same(inputs, kernel):
+def _same(inputs: Tensor, kernel: Tensor) -> Tensor:
     return ops.depthwise_conv(inputs, kernel, padding="same", data_format="channels_last")

@@ -2,13 +2,14 @@
 
 import contextlib
 import contextvars
+from collections.abc import Iterator
 
 import keras
 
 _portable = contextvars.ContextVar("portable", default=False)
 
 
-def is_tensorflow_on_cpu():
+def is_tensorflow_on_cpu() -> bool:
     """Whether the backend is TensorFlow and there is no GPU: where some of its operations need help.
 
     False within `portable`.
@@ -19,7 +20,7 @@ def is_tensorflow_on_cpu():
 
 
 @contextlib.contextmanager
-def portable():
+def portable() -> Iterator[None]:
     """Context in which models are called as on every device: for graphs that will run on another machine.
 
     Everything is computed by the framework's own operations, without what stands in for them on a CPU.

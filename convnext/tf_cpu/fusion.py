@@ -6,16 +6,19 @@ depthwise convolution is. TensorFlow is imported where it is the backend.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
 from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.types import Tensor
 
 # Compiling takes about a second for each size, which a chain over fewer values would not win back.
 LEAST_VALUES = 2**17
 
 
-def fused(function):
+def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Returns `function` in a form that, in graphs of TensorFlow on a CPU, is compiled where that pays.
 
     On other backends and devices the function is called as it is (JAX compiles whole steps by itself), and so it is
@@ -25,7 +28,7 @@ def fused(function):
         function: a pure function of tensors, written in `keras.ops`, to a tensor; the first is the large one.
     """
 
-    def apply(values, *arguments):
+    def apply(values: Tensor, *arguments: Any) -> Tensor:
         if _pays(values):
             return _compiled(function)(values, *arguments)
         return function(values, *arguments)
@@ -33,7 +36,7 @@ def fused(function):
     return apply
 
 
-def fused_matmul(function):
+def fused_matmul(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Returns the function of `(values, kernel, *arguments)` that is `function(values, *arguments) @ kernel`.
 
     Where `fused` compiles, so does this, and what `function` returns is not kept in memory for the gradient.
@@ -42,7 +45,7 @@ def fused_matmul(function):
         function: as for `fused`, from `(..., C)` to `(..., C)`; the kernel is `(C, D)`.
     """
 
-    def apply(values, kernel, *arguments):
+    def apply(values: Tensor, kernel: Tensor, *arguments: Any) -> Tensor:
         if _pays(values):
             return _compiled_matmul(function)(values, kernel, *arguments)
         return ops.matmul(function(values, *arguments), kernel)
@@ -50,7 +53,7 @@ def fused_matmul(function):
     return apply
 
 
-def _pays(values):
+def _pays(values: Tensor) -> bool:
     if not is_tensorflow_on_cpu() or None in values.shape or math.prod(values.shape) < LEAST_VALUES:
         return False
     import tensorflow as tf
@@ -59,7 +62,7 @@ def _pays(values):
 
 
 @functools.cache
-def _compiled(function):
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Returns a pure function of tensors to a tensor, compiled.
 
     The gradient computes from the arguments what it needs, so nothing between arguments and result is kept in memory.
@@ -70,14 +73,14 @@ def _compiled(function):
     backward = _compiled_gradient(function, with_result=False)
 
     @tf.custom_gradient
-    def apply(*arguments):
+    def apply(*arguments: Any) -> Tensor:
         return forward(*arguments), lambda upstream: backward(upstream, *arguments)
 
     return apply
 
 
 @functools.cache
-def _compiled_matmul(function):
+def _compiled_matmul(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Returns the function of `(values, kernel, *arguments)` that is `function(values, *arguments) @ kernel`.
 
     What `function` returns is not kept in memory either: the gradient of the kernel takes it from the compiled
@@ -89,8 +92,8 @@ def _compiled_matmul(function):
     backward = _compiled_gradient(function, with_result=True)
 
     @tf.custom_gradient
-    def apply(values, kernel, *arguments):
-        def gradient(upstream):
+    def apply(values: Tensor, kernel: Tensor, *arguments: Any) -> Tensor:
+        def gradient(upstream: Tensor) -> Any:
             rows = tf.reshape(upstream, (-1, kernel.shape[1]))
             of_result = tf.reshape(tf.matmul(rows, kernel, transpose_b=True), values.shape)
             result, (of_values, *of_arguments) = backward(of_result, values, *arguments)
@@ -102,11 +105,11 @@ def _compiled_matmul(function):
     return apply
 
 
-def _compiled_gradient(function, with_result):
+def _compiled_gradient(function: Callable[..., Tensor], with_result: bool) -> Callable[..., Any]:
     import tensorflow as tf
 
     @tf.function(jit_compile=True)
-    def backward(upstream, *arguments):
+    def backward(upstream: Tensor, *arguments: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(arguments)
             result = function(*arguments)

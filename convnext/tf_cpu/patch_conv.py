@@ -1,10 +1,13 @@
 """The convolution of stem and downsampling, as a matrix product where that is faster."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from convnext.layers import check_layer_arguments
 from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -22,14 +25,16 @@ class PatchConv(keras.layers.Conv2D):
         **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
 
-    def __init__(self, filters, size, kernel_initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self, filters: int, size: int, kernel_initializer: str | keras.Initializer = "glorot_uniform", **kwargs: Any
+    ) -> None:
         check_layer_arguments(kwargs)
         self.size = size
         super().__init__(
             filters, size, strides=size, data_format="channels_last", kernel_initializer=kernel_initializer, **kwargs
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         inputs = ops.cast(inputs, self.compute_dtype)  # integers are what Keras leaves as they are
         if not is_tensorflow_on_cpu() or None in inputs.shape[1:3]:
             return super().call(inputs)
@@ -41,7 +46,7 @@ class PatchConv(keras.layers.Conv2D):
         outputs = ops.add(ops.matmul(patches, kernel), ops.cast(self.bias, inputs.dtype))
         return ops.reshape(outputs, (-1, rows, columns, self.filters))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **keras.layers.Layer.get_config(self),
             "filters": self.filters,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Architecture:
             raise PretrainedError(f"{path} has not all weights of a ConvNeXt: it lacks {error}.") from error
         return architecture
 
-    def _large_shapes(self):
+    def _large_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yields `(name, shape)` of the weights that most of the memory goes to."""
         yield "stem/conv/kernel", (self.stem_stride, self.stem_stride, self.channels, self.dims[0])
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):

@@ -11,7 +11,8 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import h5py
 import ml_dtypes  # teaches NumPy the bfloat16 that safetensors reads
@@ -107,13 +108,13 @@ def write_weights(
         _write_pytorch(tensors, path)
 
 
-def _read_keras(path):
+def _read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Returns `{our name: array}` of a `.keras` or `.weights.h5` file: of a backbone, or of an autoencoder.
 
     The layers' own names stand in the file. The state of optimizers and random generators is left aside.
     """
     try:
-        content = path
+        content: pathlib.Path | io.BytesIO = path
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 if archive.getinfo("model.weights.h5").file_size > MOST_COMPRESSED * path.stat().st_size:
@@ -121,7 +122,7 @@ def _read_keras(path):
                 content = io.BytesIO(archive.read("model.weights.h5"))
         arrays = {}
 
-        def visit(place, item):
+        def visit(place: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/") and "seed_generator" not in place:
                 arrays[_our_name(item.file, place)] = _read_dataset(item)
 
@@ -132,7 +133,7 @@ def _read_keras(path):
         raise PretrainedError(f"{path} is no Keras file, or it is cut short: {_first_line(error)}.") from error
 
 
-def _read_dataset(dataset):
+def _read_dataset(dataset: h5py.Dataset) -> np.ndarray:
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{dataset.name} takes its values from another file")
     if dataset.nbytes > MOST_COMPRESSED * dataset.id.get_storage_size():
@@ -142,7 +143,7 @@ def _read_dataset(dataset):
     return np.array(dataset).view(kind).astype("float32")
 
 
-def _our_name(file, place):
+def _our_name(file: h5py.File, place: str) -> str:
     """`layers/stage_1/blocks/conv_next_v2_block/norm/vars/0` to `stage_1/block_0/norm/gamma`."""
     *groups, _, index = place.split("/")
     if groups[:1] == ["backbone"]:
@@ -155,19 +156,19 @@ def _our_name(file, place):
     return "/".join([*names, weights[int(index)]])
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise PretrainedError(f"{path} is no safetensors file, or it is cut short: {_first_line(error)}.") from error
 
 
-def _write_safetensors(tensors, path):
+def _write_safetensors(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     _replace(path, lambda temporary: safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"}))
 
 
-def _read_pytorch(path, key):
+def _read_pytorch(path: pathlib.Path, key: str | None) -> dict[str, np.ndarray]:
     torch = _import_torch(f"{path} can be read where PyTorch is: pip install torch, or convert it there.")
     _check_archive(path)
     try:
@@ -188,7 +189,7 @@ def _read_pytorch(path, key):
     return {name.removeprefix("module."): value.detach().float().numpy() for name, value in state.items()}
 
 
-def _state_dict(checkpoint, key, path):
+def _state_dict(checkpoint: Any, key: str | None, path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
         raise PretrainedError(f"{path} holds no state_dict but a {type(checkpoint).__name__}.")
     if key is not None and key not in checkpoint:
@@ -200,7 +201,7 @@ def _state_dict(checkpoint, key, path):
     return state
 
 
-def _is_array(value, torch):
+def _is_array(value: Any, torch: Any) -> bool:
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
@@ -210,7 +211,7 @@ def _is_array(value, torch):
     )
 
 
-def _check_archive(path):
+def _check_archive(path: pathlib.Path) -> None:
     """Checks the checksums of a PyTorch archive, which PyTorch does not; the older format has none."""
     if not zipfile.is_zipfile(path):
         return
@@ -223,14 +224,14 @@ def _check_archive(path):
         raise PretrainedError(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
 
 
-def _write_pytorch(tensors, path):
+def _write_pytorch(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     """Writes tensors as the authors' scripts save them: `{"model": tensors}`."""
     torch = _import_torch(f"{path} can be written where PyTorch is; .safetensors needs none.")
     state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
     _replace(path, lambda temporary: torch.save({"model": state}, temporary))
 
 
-def _import_torch(advice):
+def _import_torch(advice: str) -> Any:
     try:
         import torch
     except ImportError as error:
@@ -238,7 +239,7 @@ def _import_torch(advice):
     return torch
 
 
-def _transformers_config(architecture, image_size):
+def _transformers_config(architecture: Architecture, image_size: int) -> dict[str, Any]:
     """Returns the content of the `config.json` that Transformers reads beside the weights."""
     if architecture.kernel_size != 7:
         raise PretrainedError(f"Transformers has depthwise kernels of 7, not of {architecture.kernel_size}.")
@@ -258,7 +259,7 @@ def _transformers_config(architecture, image_size):
     }
 
 
-def _replace(path, save):
+def _replace(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
     """Calls `save` with a temporary path beside `path`, and puts the file in its place once it is whole."""
     temporary = path.with_name(f".unfinished-{path.name}")
     try:
@@ -268,7 +269,7 @@ def _replace(path, save):
         temporary.unlink(missing_ok=True)
 
 
-def _check_download(path):
+def _check_download(path: pathlib.Path) -> None:
     """Raises a PretrainedError of its own for a file that cannot be opened, or is a web page."""
     try:
         with open(path, "rb") as file:
@@ -280,5 +281,5 @@ def _check_download(path):
         raise PretrainedError(f"{path} is a web page ({shown[:40]}), not weights: download it again.")
 
 
-def _first_line(error):
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

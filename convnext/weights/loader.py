@@ -8,7 +8,8 @@ import dataclasses
 import logging
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,7 +50,7 @@ class LoadReport:
     missing: tuple[str, ...]
     averaged: tuple[str, ...] = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         parts = [f"{self.source}: {len(self.loaded)} variables loaded"]
         if self.averaged:
             parts.append(f"averaged over the input channels: {', '.join(self.averaged)}")
@@ -59,7 +60,7 @@ class LoadReport:
             parts.append(f"newly initialised: {', '.join(self.missing)}")
         return "; ".join(parts)
 
-    def log(self):
+    def log(self) -> None:
         """Logs the report: as a warning where the model has weights that are new or averaged."""
         level = logging.WARNING if self.missing or self.averaged else logging.INFO
         logging.getLogger("convnext").log(level, "%s", self)
@@ -100,7 +101,7 @@ def assign_weights(
     if pretrained_stem not in STEMS:
         raise ValueError(f"pretrained_stem={pretrained_stem!r} is not one of {', '.join(STEMS)}.")
     targets = named_variables(model)
-    averaged = ()
+    averaged: tuple[str, ...] = ()
     optional = _optional_parts(targets, values)
     if pretrained_stem != "load" and _differs_in_channels(targets, values):
         if pretrained_stem == "average":
@@ -152,25 +153,26 @@ def named_variables(model: keras.Model) -> dict[str, keras.Variable]:
     return _relative_names(model.weights, model.stem.conv.kernel.path.removesuffix(STEM_KERNEL))
 
 
-def _relative_names(variables, prefix):
+def _relative_names(variables: Sequence[keras.Variable], prefix: str) -> dict[str, keras.Variable]:
     return {
         variable.path.removeprefix(prefix): variable for variable in variables if "seed_generator" not in variable.path
     }
 
 
-def _differs_in_channels(targets, values):
+def _differs_in_channels(targets: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray]) -> bool:
     """Whether the kernels of the stem are the same but for the number of input channels."""
-    one, other = tuple(targets[STEM_KERNEL].shape), getattr(values.get(STEM_KERNEL), "shape", ())
+    one: tuple[int, ...] = tuple(targets[STEM_KERNEL].shape)
+    other: tuple[int, ...] = getattr(values.get(STEM_KERNEL), "shape", ())
     return len(other) == 4 and one[2] != other[2] and (*one[:2], one[3]) == (*other[:2], other[3])
 
 
-def _average(kernel, channels):
+def _average(kernel: np.ndarray, channels: int) -> np.ndarray:
     """`(rows, columns, in, out)` to `(rows, columns, channels, out)`; the sum over the input channels stays."""
     mean = np.mean(kernel, axis=2, keepdims=True) * (kernel.shape[2] / channels)
     return np.repeat(mean, channels, axis=2)
 
 
-def _optional_parts(targets, values):
+def _optional_parts(targets: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray]) -> set[str]:
     """Returns the names, of either side, that are left out on purpose or keep their initial values."""
     decoders = [{name for name in names if name.startswith(DECODER)} for names in (targets, values)]
     optional = set() if all(decoders) else decoders[0] | decoders[1]
@@ -183,7 +185,9 @@ def _optional_parts(targets, values):
     return optional | set(HEAD) - heads[0] | set(HEAD) - heads[1]
 
 
-def _check(path, targets, values, optional):
+def _check(
+    path: str | os.PathLike, targets: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray], optional: set[str]
+) -> None:
     """Raises PretrainedError if a variable of one side has no counterpart of its shape on the other."""
     needed = [name for name in targets if name not in optional]
     fitting = [name for name in needed if name in values and values[name].shape == tuple(targets[name].shape)]
@@ -206,12 +210,12 @@ def _check(path, targets, values, optional):
     )
 
 
-def _shape(variables, name):
+def _shape(variables: Mapping[str, Any], name: str) -> tuple[int, ...] | str:
     return tuple(variables[name].shape) if name in variables else "no such variable"
 
 
 def create_from_weights(
-    source: str | os.PathLike, key: str | None = None, pretrained_stem: str = "load", **overrides
+    source: str | os.PathLike, key: str | None = None, pretrained_stem: str = "load", **overrides: Any
 ) -> ConvNeXt:
     """Creates the ConvNeXt that some weights belong to, whatever its version and sizes, and loads them.
 
@@ -240,7 +244,7 @@ def create_from_weights(
     return model
 
 
-def make_model(architecture: Architecture, **overrides) -> ConvNeXt:
+def make_model(architecture: Architecture, **overrides: Any) -> ConvNeXt:
     """Returns a new model of an `Architecture`; `overrides` are arguments of it."""
     arguments = {
         "depths": architecture.depths,
@@ -262,7 +266,7 @@ def create_convnext_v2(
     pretrained: str | os.PathLike | None = None,
     drop_path_rate: float = 0.0,
     pretrained_stem: str = "load",
-    **overrides,
+    **overrides: Any,
 ) -> ConvNeXtV2:
     """Creates a ConvNeXt V2, with pretrained weights where asked for.
 
@@ -306,7 +310,7 @@ def create_convnext_v1(
     pretrained: str | os.PathLike | None = None,
     drop_path_rate: float = 0.0,
     pretrained_stem: str = "load",
-    **overrides,
+    **overrides: Any,
 ) -> ConvNeXtV1:
     """Creates a ConvNeXt V1; variants, arguments and errors as `create_convnext_v2`, but of `ConvNeXtV1`."""
     return _create(
@@ -322,7 +326,9 @@ def create_convnext_v1(
     )
 
 
-def _create(kind, variant, pretrained, pretrained_stem, **arguments):
+def _create(
+    kind: type[ConvNeXt], variant: str, pretrained: str | os.PathLike | None, pretrained_stem: str, **arguments: Any
+) -> Any:
     model = kind.from_variant(variant, **arguments)
     if pretrained is not None:
         load_pretrained(model, pretrained, pretrained_stem).log()

@@ -12,12 +12,15 @@ the number of a stage and `{b}` that of a block. All names and layouts read in b
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from convnext.variants import CONVNEXT_V2
 from convnext.weights.architecture import Architecture, PretrainedError
+
+# `(our name, their name, layouts there)` of each weight, with placeholders.
+Rules = list[tuple[str, str, list[str]]]
 
 LIBRARIES = ("fair", "timm", "huggingface")
 NAMES_SHOWN = 4
@@ -38,7 +41,7 @@ def weights_of(layer: str) -> tuple[str, ...]:
     return WEIGHTS.get(layer.rpartition("/")[2], ("kernel", "bias"))
 
 
-def _block(theirs, layers, ours="stage_{s}/block_{b}"):
+def _block(theirs: str, layers: str, ours: str = "stage_{s}/block_{b}") -> dict[str, str]:
     return {f"{ours}/{layer}": f"{theirs}.{other}" for layer, other in zip(BLOCK, layers.split())}
 
 
@@ -117,17 +120,19 @@ POINTWISE = dict.fromkeys(DENSE_OR_POINTWISE, (".weight", "oi11"))
 POINTWISE_DIMS = [CONVNEXT_V2[name].dims for name in ("atto", "femto", "pico", "nano")]  # of V1 too
 
 
-def _rules(layers, endings):
+def _rules(layers: Mapping[str, str], endings: Mapping[str, tuple[str, ...]]) -> Rules:
     """Returns `(our name, their name, layouts there)` of every weight of `{our layer: their layer}`."""
-    endings, rules = [*endings.items(), *PYTORCH.items()], []
+    rules: Rules = []
     for layer, theirs in layers.items():
         for ours in (f"{layer}/{weight}" for weight in weights_of(layer)):
-            ending, *layouts = next(value for end, value in endings if f"/{ours}".endswith(end))
+            ending, *layouts = next(
+                value for end, value in [*endings.items(), *PYTORCH.items()] if f"/{ours}".endswith(end)
+            )
             rules.append((ours, theirs + ending, layouts))
     return rules
 
 
-def _transformers(prefix):
+def _transformers(prefix: str) -> Rules:
     """Classifiers have a prefix before the names of their backbone; bare models have none."""
     layers = {layer: prefix + theirs for layer, theirs in TRANSFORMERS.items()}
     return _rules({**layers, "head": "classifier"}, OF_TRANSFORMERS)
@@ -151,7 +156,9 @@ def to_ours(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     rules, weights = _recognise(list(tensors)), {}
     for key, tensor in tensors.items():
-        name, layouts = _translate(key, rules, to_ours=True)
+        found = _translate(key, rules, to_ours=True)
+        assert found is not None  # the rules cover all names
+        name, layouts = found
         layout = _layout_of(key, tensor, layouts)
         weights[name] = np.ascontiguousarray(_rearrange(tensor, layout, LAYOUTS[layout]), dtype="float32")
     return weights
@@ -187,7 +194,7 @@ def to_theirs(weights: Mapping[str, np.ndarray], library: str, architecture: Arc
     return tensors
 
 
-def _recognise(keys):
+def _recognise(keys: Sequence[str]) -> Rules:
     """Returns the rules that cover all names; an error shows those that the best rules do not cover."""
     unknown, library, rules = min(
         (([key for key in keys if _translate(key, rules, to_ours=True) is None], name, rules) for name, rules in READ),
@@ -204,7 +211,7 @@ def _recognise(keys):
     raise PretrainedError(f"it has names that {library} does not give a ConvNeXt: {shown}{more}")
 
 
-def _translate(name, rules, to_ours):
+def _translate(name: str, rules: Rules, to_ours: bool) -> tuple[str, list[str]] | None:
     """Returns the name on the other side and the layouts there, of the first rule that fits, or None."""
     for ours, theirs, layouts in rules:
         source, target = (theirs, ours) if to_ours else (ours, theirs)
@@ -214,12 +221,12 @@ def _translate(name, rules, to_ours):
 
 
 @functools.cache
-def _pattern(template):
+def _pattern(template: str) -> re.Pattern[str]:
     """The regular expression of a name with placeholders."""
     return re.compile(re.sub(r"\\\{(\w)\\\}", r"(?P<\1>\\d+)", re.escape(template)))
 
 
-def _layout_of(name, array, layouts):
+def _layout_of(name: str, array: np.ndarray, layouts: Sequence[str]) -> str:
     """Returns the one of some layouts that an array has."""
     for layout in layouts:
         if array.ndim == len(layout) and all(
@@ -231,7 +238,7 @@ def _layout_of(name, array, layouts):
     raise PretrainedError(f"{name} has the shape {array.shape}, not {expected}")
 
 
-def _rearrange(array, source, target):
+def _rearrange(array: np.ndarray, source: str, target: str) -> np.ndarray:
     """Brings an array from one layout to another of the same axes."""
     sizes = dict(zip(source, array.shape))
     if "k" in source:

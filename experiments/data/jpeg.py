@@ -32,7 +32,7 @@ MAX_SIDE, MAX_PIXELS = 65500, 2**26  # of what is decoded twice to be checked
 NAMED = 20  # damaged files that a run names
 UNKNOWN, WHOLE, DAMAGED = -1, 0, 1
 
-_found = set()  # keys of damaged images
+_found: set[bytes] = set()  # keys of damaged images
 
 
 def checked(encoded, key):

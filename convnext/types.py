@@ -1,0 +1,8 @@
+"""The types of the annotations: what is a tensor, and what a shape."""
+
+from typing import Any
+
+# A tensor of the backend of Keras, or what it takes for one: its own, a NumPy array, a `keras.Variable`.
+Tensor = Any
+# The shape of a tensor, a number an axis; None for an axis of unknown size.
+Shape = tuple[Any, ...]
