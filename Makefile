@@ -13,7 +13,7 @@ CORE := tests/convnext tests/fcmae tests/experiments/optim tests/experiments/tra
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-core test-library test-oldest soak lint clean
+.PHONY: demo test test-core test-library test-oldest test-wheel soak lint clean
 
 demo: $(VENV)/installed-train
 	$(BIN)/python -m launch.demo --workdir=runs/demo
@@ -33,6 +33,14 @@ lint: $(VENV)/installed-$(EXTRAS)
 # Without TensorFlow, from the installed package: the library alone trains on JAX.
 test-library: .venv-library/installed
 	cd .venv-library && KERAS_BACKEND=jax bin/python -P ../tests/fit_with_library.py
+
+# The wheel in a new environment: the commands, from an empty folder. Files that setuptools finds in build/ it would pack.
+test-wheel:
+	rm -rf build dist
+	"$(PYTHON)" -m venv --clear .venv-wheel
+	.venv-wheel/bin/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	.venv-wheel/bin/python -m pip install --quiet "$$(echo dist/*.whl)[train]"
+	tests/installed_commands.sh .venv-wheel/bin/python
 
 # For another Python: make test-core PYTHON=python3.13 VENV=.venv-3.13
 test-core: $(VENV)/installed-$(EXTRAS)
@@ -61,4 +69,4 @@ $(VENV)/installed-%: setup.cfg
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* build *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info

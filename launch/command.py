@@ -14,11 +14,44 @@ import sys
 from absl import app, flags
 from ml_collections import config_dict, config_flags
 
+from experiments import presets
 from experiments.config import Config
 from experiments.errors import Interrupted, RunError, UserError
 from experiments.training.workdir import RESUME
 
-PRESETS = pathlib.Path("experiments", "presets")
+PRESETS = {path.stem: path for path in sorted(pathlib.Path(presets.__file__).parent.glob("[!_]*.py"))}
+NO_PRESET = f"--config is missing: name a preset, one of {', '.join(PRESETS)}, or a file."
+
+
+class PresetParser(flags.ArgumentParser):
+    """Reads the value of `--config`: name of a preset in `experiments.presets`, or path of a file with `get_config`.
+
+    What follows a colon is the argument of `get_config`, as in `imagenet_pretrain:tiny`.
+    """
+
+    def parse(self, argument):
+        """Returns the `ConfigDict` of the preset, to which no field can be added.
+
+        Raises:
+            UserError: if there is no such preset, or it gives no configuration.
+        """
+        name, *arguments = argument.split(":", 1)
+        path = PRESETS.get(name) or pathlib.Path(name)
+        if not os.path.isfile(path):
+            raise UserError(f"There is no preset {name!r}: name a file, or one of {', '.join(PRESETS)}.")
+        try:
+            config = runpy.run_path(str(path))["get_config"](*arguments)
+        except UserError:
+            raise
+        except Exception as error:  # a preset is a program of the user's: it raises what it will
+            raise UserError(f"The preset {path} cannot be used: {type(error).__name__}: {error}") from error
+        if not isinstance(config, config_dict.ConfigDict):
+            raise UserError(f"{path}: get_config returns no ConfigDict; end it with Config(...).to_config_dict().")
+        return config.lock()
+
+    def flag_type(self):
+        """Returns what `--help` calls the value."""
+        return "preset"
 
 
 def define_run_flags(values=flags.FLAGS):
@@ -33,15 +66,16 @@ def define_run_flags(values=flags.FLAGS):
 
 def define_config_flags(workdir, values=flags.FLAGS):
     """Defines `--config` and `--workdir`; `workdir` says what the folder is for."""
-    preset = "Preset, such as experiments/presets/digits.py."
-    config_flags.DEFINE_config_file("config", None, preset, lock_config=True, flag_values=values)
+    preset = f"Preset: one of {', '.join(PRESETS)}, or the path of a file. --config.FIELD=VALUE changes a field of it."
+    config_flags.DEFINE_config_file("config", None, preset, flag_values=values)
+    values["config"].parser = PresetParser()
     flags.DEFINE_string("workdir", None, workdir, flag_values=values)
 
 
 def run_configuration():
     """Returns the `Config` that the flags give, and makes sure that there is a workdir too."""
     if flags.FLAGS.config is None:
-        raise UserError(f"--config is missing: name a preset, one of {_presets()}.")
+        raise UserError(NO_PRESET)
     if not flags.FLAGS.workdir:
         raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
     return Config.from_dict(flags.FLAGS.config.to_dict())
@@ -144,12 +178,11 @@ def _last_of_each(argv):
 
 def _parse_flags(argv, values):
     app.define_help_flags()
-    _check_preset(argv)
     try:
         return values(argv)
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
-            raise UserError(f"--config is missing: name a preset, one of {_presets()}.") from error
+            raise UserError(NO_PRESET) from error
         raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, values)}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
@@ -158,28 +191,6 @@ def _parse_flags(argv, values):
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
         # What the parsers of numbers and tuples raise where they do not expect a text.
         raise UserError(f"A flag cannot be read: {type(error).__name__}: {error}") from error
-
-
-def _check_preset(argv):
-    """Checks the preset before the flags are parsed, where a mistake would come up as something else."""
-    named = [
-        word.partition("=")[2] or following
-        for word, following in zip(argv, [*argv[1:], ""])
-        if word.lstrip("-").partition("=")[0] == "config" and word.startswith("-")
-    ]
-    path, _, argument = named[-1].partition(":") if named else ("", "", "")
-    if not path:
-        return
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"There is no preset {path}; there are {_presets()}.")
-    try:
-        config = runpy.run_path(path)["get_config"](*([argument] if argument else []))
-        if not isinstance(config, config_dict.ConfigDict):
-            raise UserError(f"{path}: get_config returns no ConfigDict; end it with Config(...).to_config_dict().")
-    except UserError:
-        raise
-    except Exception as error:  # A preset is a program of the user's: it raises what it will.
-        raise UserError(f"{path} is no preset that can be used: {type(error).__name__}: {error}") from error
 
 
 def _unknown_field(argv):
@@ -204,8 +215,3 @@ def _nearest(name, known):
     last_part = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
     nearest = last_part or difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {' or '.join(nearest[:3])}?" if nearest else ""
-
-
-def _presets():
-    found = sorted(PRESETS.glob("[!_]*.py"))
-    return ", ".join(map(str, found)) or f"the files of {PRESETS} in the project's folder, where commands are run"

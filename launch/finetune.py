@@ -1,6 +1,6 @@
 """Fine-tunes a classifier on labelled images, from a pretrained encoder or from scratch.
 
-python -m launch.finetune --config=experiments/presets/digits.py --config.pretrained=runs/digits
+python -m launch.finetune --config=digits --config.pretrained=runs/digits
     --workdir=runs/digits_finetuned [--config.KEY=VALUE ...]
 """
 

@@ -1,6 +1,6 @@
 """Pretrains an encoder on unlabelled images.
 
-python -m launch.pretrain --config=experiments/presets/digits.py --workdir=runs/digits [--config.KEY=VALUE ...]
+python -m launch.pretrain --config=digits --workdir=runs/digits [--config.KEY=VALUE ...]
 """
 
 import launch.environment  # noqa: F401, I001  (first)

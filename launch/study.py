@@ -16,7 +16,7 @@ from experiments.studies import run as studies
 from experiments.studies.report import fill_document
 from launch.command import define_config_flags, run_command
 
-PRESET = "experiments/presets/fashion_mnist_study.py"
+PRESET = "fashion_mnist_study"
 
 
 def main(arguments):

@@ -136,8 +136,8 @@ def test_the_readme_leads_to_every_page():
 
 
 def test_tables_of_presets_and_of_the_flags_of_export_are_whole():
-    presets = {path.name for path in (ROOT / "experiments" / "presets").glob("[!_]*.py")}
-    assert set(re.findall(r"^\| `(\w+\.py)", text_of("recipe"), re.MULTILINE)) == presets
+    table = text_of("recipe").partition("| `--config=` |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)", table, re.MULTILINE)) == set(command.PRESETS)
     assert parse("export", ()) - {"output"} <= set(re.findall(r"`--(\w+)`", text_of("export")))
 
 

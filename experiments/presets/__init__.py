@@ -1,4 +1,4 @@
-"""Presets: one short file each, with `get_config()`, or `get_config(size)` for `FILE.py:SIZE` on the command line."""
+"""Presets: one short file each, with `get_config()`, or `get_config(size)` for `--config=NAME:SIZE`."""
 
 from convnext import ConvNeXtV2
 from experiments.config import DataConfig
@@ -15,8 +15,7 @@ def check_size(size, preset):
     if size not in ConvNeXtV2.MODEL_VARIANTS:
         given = f"{size!r} is none of its sizes" if size else "it needs a size"
         raise UserError(
-            f"{preset}: {given}; name one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}, such as "
-            f"--config=experiments/presets/{preset}.py:atto."
+            f"{preset}: {given}; name one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}, such as --config={preset}:atto."
         )
 
 

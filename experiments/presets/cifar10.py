@@ -1,8 +1,8 @@
 """CIFAR-10 from TensorFlow Datasets: 50,000 + 10,000 colour pictures of 32x32 pixels in ten classes.
 
     python -m launch.prepare --source=tfds:cifar10
-    python -m launch.pretrain --config=experiments/presets/cifar10.py --workdir=runs/cifar10
-    python -m launch.finetune --config=experiments/presets/cifar10.py --config.pretrained=runs/cifar10 \
+    python -m launch.pretrain --config=cifar10 --workdir=runs/cifar10
+    python -m launch.finetune --config=cifar10 --config.pretrained=runs/cifar10 \
         --workdir=runs/cifar10_finetuned
 
 Expected: not run here, and nothing is published for this method on these images.

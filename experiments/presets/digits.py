@@ -1,7 +1,7 @@
 """Handwritten digits of 8x8 pixels, enlarged to 32x32: a whole run in minutes on two cores, with no download.
 
-    python -m launch.pretrain --config=experiments/presets/digits.py --workdir=runs/digits
-    python -m launch.finetune --config=experiments/presets/digits.py --config.pretrained=runs/digits \
+    python -m launch.pretrain --config=digits --workdir=runs/digits
+    python -m launch.finetune --config=digits --config.pretrained=runs/digits \
         --workdir=runs/digits_finetuned
 
 Expected: 93.6% top-1 with 100 labels (mean of three seeds), 92.1% from scratch (`make demo`, see the README). Cost on

@@ -1,7 +1,7 @@
 """Fashion-MNIST from TensorFlow Datasets: 60,000 pictures of clothes, 28x28 grey pixels enlarged to 32x32.
 
-    python -m launch.pretrain --config=experiments/presets/fashion_mnist.py --workdir=runs/fashion_mnist
-    python -m launch.finetune --config=experiments/presets/fashion_mnist.py --config.pretrained=runs/fashion_mnist \
+    python -m launch.pretrain --config=fashion_mnist --workdir=runs/fashion_mnist
+    python -m launch.finetune --config=fashion_mnist --config.pretrained=runs/fashion_mnist \
         --workdir=runs/fashion_mnist_finetuned
 
 `--config.data.dir=FOLDER` names the folder of a prepared data set.

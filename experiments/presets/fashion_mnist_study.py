@@ -2,8 +2,8 @@
 
     python -m launch.study --name=fewer_labels --workdir=runs/study
     python -m launch.study --name=ablations --workdir=runs/ablations
-    python -m launch.pretrain --config=experiments/presets/fashion_mnist_study.py --workdir=runs/fashion_mnist_study
-    python -m launch.finetune --config=experiments/presets/fashion_mnist_study.py \
+    python -m launch.pretrain --config=fashion_mnist_study --workdir=runs/fashion_mnist_study
+    python -m launch.finetune --config=fashion_mnist_study \
         --config.pretrained=runs/fashion_mnist_study --workdir=runs/fashion_mnist_study_finetuned
 
 `--config.data.dir=FOLDER` names the folder of a prepared data set.

@@ -1,6 +1,6 @@
 """The paper's fine-tuning on ImageNet-1K at 224x224 pixels, for every published size of ConvNeXt V2, here tiny.
 
-    python -m launch.finetune --config=experiments/presets/imagenet_finetune.py:tiny \
+    python -m launch.finetune --config=imagenet_finetune:tiny \
         --config.pretrained=runs/imagenet_tiny --workdir=runs/imagenet_tiny_finetuned
 
 `--config.pretrained=convnextv2_tiny_1k_224_fcmae.pt` starts from the authors' pretrained weights. A batch of 1,024

@@ -1,7 +1,7 @@
 """The paper's pretraining on ImageNet-1K, for every published size of ConvNeXt V2, here tiny.
 
     python -m launch.prepare --source=tfds:imagenet2012 --manual_dir=FOLDER_OF_THE_ARCHIVES
-    python -m launch.pretrain --config=experiments/presets/imagenet_pretrain.py:tiny --workdir=runs/imagenet_tiny
+    python -m launch.pretrain --config=imagenet_pretrain:tiny --workdir=runs/imagenet_tiny
 
 Sizes: atto, femto, pico, nano, tiny, base, large, huge. `imagenet_finetune.py` goes on from here.
 

@@ -1,8 +1,8 @@
 """Imagenette from TensorFlow Datasets: ten easy classes of ImageNet, 9,469 + 3,925 photographs of 320 pixels.
 
     python -m launch.prepare --source=tfds:imagenette/320px-v2
-    python -m launch.pretrain --config=experiments/presets/imagenette.py --workdir=runs/imagenette
-    python -m launch.finetune --config=experiments/presets/imagenette.py --config.pretrained=runs/imagenette \
+    python -m launch.pretrain --config=imagenette --workdir=runs/imagenette
+    python -m launch.finetune --config=imagenette --config.pretrained=runs/imagenette \
         --workdir=runs/imagenette_finetuned
 
 Photographs at the size of ImageNet's, in a hundredth of their number: to try what is meant for ImageNet.

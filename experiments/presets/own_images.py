@@ -1,8 +1,8 @@
 """Your own folder of images: ConvNeXt V2 atto at 224x224 pixels.
 
-    python -m launch.pretrain --config=experiments/presets/own_images.py --config.data.source=folder:PATH \
+    python -m launch.pretrain --config=own_images --config.data.source=folder:PATH \
         --workdir=runs/own
-    python -m launch.finetune --config=experiments/presets/own_images.py --config.data.source=folder:PATH \
+    python -m launch.finetune --config=own_images --config.data.source=folder:PATH \
         --config.pretrained=runs/own --workdir=runs/own_finetuned
 
 Fine-tuning needs a sub-folder for each class. A pile of less than 100,000 images is worth several hundred epochs.

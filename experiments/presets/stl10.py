@@ -1,8 +1,8 @@
 """STL-10 from TensorFlow Datasets: 100,000 colour pictures of 96x96 pixels without labels, 5,000 + 8,000 with.
 
     python -m launch.prepare --source=tfds:stl10
-    python -m launch.pretrain --config=experiments/presets/stl10.py --workdir=runs/stl10
-    python -m launch.finetune --config=experiments/presets/stl10.py --config.pretrained=runs/stl10 \
+    python -m launch.pretrain --config=stl10 --workdir=runs/stl10
+    python -m launch.finetune --config=stl10 --config.pretrained=runs/stl10 \
         --workdir=runs/stl10_finetuned
 
 The case that self-supervision is for: pretraining sees the unlabelled pictures alone, fine-tuning and the probes the

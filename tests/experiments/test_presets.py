@@ -111,7 +111,7 @@ def test_the_docstring_of_a_preset_has_its_command(preset):
         (command,) = commands_in(docstring, name)
         assert command[:3] == ["python", "-m", f"launch.{name}"]
         (named,) = [word for word in command if word.startswith("--config=")]
-        assert named.partition(":")[0] == f"--config=experiments/presets/{preset.name}"
+        assert named.partition(":")[0] == f"--config={preset.stem}"
         assert any(word.startswith("--workdir=") for word in command)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.documentation import commands, python_blocks
 from tests.experiments.images import encode, gradient, write
-from tests.launch.commands import PRESET, ROOT, run, run_forked, terminate_after
+from tests.launch.commands import PRESET, run, run_forked, terminate_after
 
 OWN = re.compile(r"runs/own|features\.npz")
 PAGES = ["README", "export", "runs"]
@@ -36,7 +36,6 @@ def walk_through(root):
     for n in range(32):
         write(root / "photographs" / ("cats", "dogs")[n % 2] / f"{n // 2}.jpg", encode(gradient(40 + n, 50), "jpeg"))
     write(root / "photo.jpg", encode(gradient(50, 40), "jpeg"))
-    (root / "experiments").symlink_to(ROOT / "experiments")  # where a clone has its presets
     return run_forked({one: (one[0], adapted(*one)) for one in (*OWN_IMAGES, STUDY_OF_DIGITS)}, root)
 
 
@@ -170,7 +169,7 @@ def test_the_report_shows_both_runs_and_their_commands(outcomes, root):
     for name in ("own", "own_finetuned"):
         summary = json.loads((root / "runs" / name / "summary.json").read_text())
         assert f"--workdir=runs/{name}" in page and f">{summary['images']:,}<" in page
-    assert "python -m launch.finetune --config=experiments/presets/own_images.py " in page
+    assert "python -m launch.finetune --config=own_images " in page
 
 
 @pytest.mark.parametrize("block", python_blocks("export"), ids=range(3))

@@ -23,12 +23,20 @@ COMMANDS = (
 MISTAKES = {
     "no preset named": (
         "pretrain", ["--workdir={new}"],
-        ["error: --config is missing: name a preset, one of ", " experiments/presets/digits.py, "],
+        ["error: --config is missing: name a preset, one of cifar10, digits, ", " or a file."],
     ),
     "unknown preset": (
-        "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
-        ["error: There is no preset experiments/presets/digit.py; there are ", " experiments/presets/digits.py, "],
+        "pretrain", ["--config=digit", "--workdir={new}"],
+        ["error: There is no preset 'digit': name a file, or one of cifar10, digits, "],
     ),
+    "a preset in no folder": (
+        "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
+        ["error: There is no preset 'experiments/presets/digit.py': name a file, or one of cifar10, digits, "],
+    ),
+    "a preset of a name too long for a file": (
+        "pretrain", ["--config=" + "x" * 300, "--workdir={new}"], ["error: There is no preset 'xxx"],
+    ),
+    "an empty preset": ("pretrain", ["--config=", "--workdir={new}"], ["error: There is no preset '': name a file"]),
     "no workdir": ("pretrain", ["--config={preset}"], ["error: --workdir is missing: name a folder"]),
     "unknown field": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.epoch=3"],
@@ -87,29 +95,29 @@ MISTAKES = {
         ["error: pretrained={foreign}: {foreign} does not fit the model (0 of "],
     ),
     "a preset of sizes without one": (
-        "pretrain", ["--config=experiments/presets/imagenet_pretrain.py", "--workdir={new}"],
-        ["error: imagenet_pretrain: it needs a size; name one of atto, femto, ", "imagenet_pretrain.py:atto."],
+        "pretrain", ["--config=imagenet_pretrain", "--workdir={new}"],
+        ["error: imagenet_pretrain: it needs a size; name one of atto, femto, ", "--config=imagenet_pretrain:atto."],
     ),
     "a size that does not exist": (
-        "finetune", ["--config=experiments/presets/imagenet_finetune.py:small", "--workdir={new}"],
+        "finetune", ["--config=imagenet_finetune:small", "--workdir={new}"],
         ["error: imagenet_finetune: 'small' is none of its sizes; name one of atto, femto, "],
     ),
     "a wrong value beside a size": (
         "pretrain",
-        ["--config", "experiments/presets/imagenet_pretrain.py:huge", "--workdir={new}", "--config.pretrain.epochs=0"],
+        ["--config", "imagenet_pretrain:huge", "--workdir={new}", "--config.pretrain.epochs=0"],
         ["error: pretrain.epochs is at least 1, got 0."],
     ),
     "a broken preset": (
         "pretrain", ["--config={broken}", "--workdir={new}"],
-        ["error: {broken} is no preset that can be used: SyntaxError: "],
+        ["error: The preset {broken} cannot be used: SyntaxError: "],
     ),
     "a preset without configuration": (
         "pretrain", ["--config={empty}", "--workdir={new}"],
-        ["error: {empty} is no preset that can be used: KeyError: 'get_config'"],
+        ["error: The preset {empty} cannot be used: KeyError: 'get_config'"],
     ),
     "a preset with an unknown field": (
         "pretrain", ["--config={unknown}", "--workdir={new}"],
-        ["error: {unknown} is no preset that can be used: TypeError: ", "unexpected keyword argument 'step'"],
+        ["error: The preset {unknown} cannot be used: TypeError: ", "unexpected keyword argument 'step'"],
     ),
     "a preset with a wrong value": (
         "pretrain", ["--config={wrong}", "--workdir={new}"], ["error: pretrain.batch_size is at least 1, got 0."],
