@@ -8,6 +8,7 @@ together (steps, peak rate) is computed in `experiments.training.schedule`.
 import dataclasses
 import math
 import re
+import types
 import typing
 
 from ml_collections import config_dict
@@ -54,6 +55,9 @@ def from_mapping(cls, values, prefix):
 
 def typed(kind, value, where):
     """Returns a value as the type that is declared: an integer is a float too, a list a tuple, nothing else changes."""
+    if isinstance(kind, types.UnionType):  # of one value and a tuple of several
+        one, several = typing.get_args(kind)
+        kind = several if isinstance(value, (list, tuple)) else one
     if typing.get_origin(kind) is tuple:
         require(isinstance(value, (list, tuple)), f"{where} is a tuple, got {value!r}.")
         return tuple(typed(typing.get_args(kind)[0], item, where) for item in value)
@@ -177,6 +181,35 @@ def parse_sources(text):
     return tuple(zip(sources, weights))
 
 
+def kept_size(value, where):
+    """Returns an image size as it is kept: one number of a square, else `(height, width)`.
+
+    Raises:
+        UserError: if the value of the field called `where` is not one or two numbers from 1 on.
+    """
+    sides = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    require(len(sides) in (1, 2), f"{where} is one number of pixels or (height, width), got {value}.")
+    require(min(sides) >= 1, f"{where} is at least 1, got {value}.")
+    return sides[0] if len(set(sides)) == 1 else sides
+
+
+def parse_size(text, where):
+    """Returns the image size that a text gives: `224`, `96,160` or `96x160`, height first; see `kept_size`."""
+    match = re.fullmatch(r"(\d+)(?:[,x](\d+))?", str(text))
+    require(match, f"{where}={text} is not a number of pixels or HEIGHT,WIDTH.")
+    return kept_size(tuple(int(side) for side in match.groups() if side), where)
+
+
+def height_and_width(size):
+    """Returns both sides of an image size that is one number or `(height, width)`."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def size_text(size):
+    """Returns an image size as people write it: `96x160`, height first."""
+    return "x".join(map(str, height_and_width(size)))
+
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
@@ -198,14 +231,15 @@ class DataConfig(Section):
         validation_split: what choices are made on; empty for the rule of `experiments.data.sources.tfds`.
         test_split: what the final figures are taken on; empty for the same rule.
         cache: whether encoded images stay in memory once a split has been read; see `experiments.data.cache`.
-        image_size: side in pixels of the square images that the model sees.
+        image_size: of the images that the model sees, in pixels: one number for squares, or `(height, width)`.
         channels: 1 (grey) or 3 (colour); images of the other kind are converted.
         mean: mean of each channel, in [0, 1], that is subtracted.
         std: standard deviation of each channel that is divided by.
         flip: whether left and right may be exchanged in training.
-        evaluation_view: what evaluation sees of an image: its `centre`, the `whole` of it squeezed into a square, or
-            `auto`: the whole from 384 pixels up, as the paper does, and the centre below.
-        evaluation_crop: share of the shorter side that the centre crop of evaluation keeps.
+        evaluation_view: what evaluation sees of an image: its `centre`, the `whole` of it squeezed into the image size,
+            or `auto`: the whole where both sides have 384 pixels or more, as in the paper, and the centre below.
+        evaluation_crop: size of the centre crop of evaluation, as a share of the largest window of the aspect ratio of
+            `image_size`: of a square, of the shorter side.
         validation_share: share of the training images that is held out for choices.
         test_share: share that is held out for the final figures, of a labelled folder without a test split.
         shuffle_buffer: number of images among which a stream (TFDS) is shuffled. It fills before the first batch, and
@@ -222,7 +256,7 @@ class DataConfig(Section):
     validation_split: str = ""
     test_split: str = ""
     cache: bool = False
-    image_size: int = 224
+    image_size: int | tuple[int, ...] = 224
     channels: int = 3
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -238,6 +272,7 @@ class DataConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "image_size", kept_size(self.image_size, "data.image_size"))
         kinds = [source.partition(":")[0] for source, _ in self.sources]
         for name in SPLIT_FIELDS:
             require(
@@ -257,7 +292,7 @@ class DataConfig(Section):
         require(
             self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image."
         )
-        require_at_least("data", self, 1, "image_size", "shuffle_buffer", "max_pixels")
+        require_at_least("data", self, 1, "shuffle_buffer", "max_pixels")
         require(self.max_pixels <= MAX_PIXELS, f"data.max_pixels is at most {MAX_PIXELS}, got {self.max_pixels}.")
 
     @property
@@ -266,9 +301,14 @@ class DataConfig(Section):
         return parse_sources(self.source)
 
     @property
+    def size(self):
+        """`(height, width)` of the images that the model sees."""
+        return height_and_width(self.image_size)
+
+    @property
     def whole_view(self):
         """Whether evaluation sees the whole image instead of its centre."""
-        return self.evaluation_view == "whole" or (self.evaluation_view == "auto" and self.image_size >= WHOLE_FROM)
+        return self.evaluation_view == "whole" or (self.evaluation_view == "auto" and min(self.size) >= WHOLE_FROM)
 
 
 MASKINGS = ("every_layer", "after_stem")
@@ -577,18 +617,18 @@ class Config(Section):
         )
         require_at_least("", self, 1, "log_every", "keep_checkpoints")
         try:
-            rows, columns = patch_grid(self.data.image_size, self.data.image_size, self.model.total_stride)
+            patch_grid(*self.data.size, self.model.total_stride)
         except ValueError as error:
             raise UserError(f"data.image_size={self.data.image_size}: {error}") from error
         try:
-            num_visible(rows * columns, self.pretrain.mask_ratio)
+            num_visible(self.num_patches, self.pretrain.mask_ratio)
         except ValueError as error:
             raise UserError(f"pretrain.{error}") from error
 
     @property
     def num_patches(self):
         """Number of patches of an image."""
-        return (self.data.image_size // self.model.total_stride) ** 2
+        return math.prod(patch_grid(*self.data.size, self.model.total_stride))
 
     def evaluation_batch(self, training, num_devices=1):
         """Returns how many images evaluation works on at a time.
@@ -606,7 +646,10 @@ class Config(Section):
 
     def to_config_dict(self):
         """Returns a `ConfigDict`, whose fields command-line flags can override."""
-        return config_dict.ConfigDict(self.to_dict())
+        values = self.to_dict()
+        # A flag keeps the type of its field: a tuple takes one number, or two.
+        values["data"]["image_size"] = tuple(dict.fromkeys(self.data.size))
+        return config_dict.ConfigDict(values)
 
     @classmethod
     def from_dict(cls, values):

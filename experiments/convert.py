@@ -4,6 +4,7 @@ import numpy as np
 
 from convnext.weights import Architecture, PretrainedError, read_weights, write_weights
 from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights, make_model
+from experiments.config import height_and_width, size_text
 from experiments.errors import UserError
 from experiments.io import appearing, local_copy, local_output
 from fcmae.model import FCMAE
@@ -23,7 +24,7 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, log=pr
         part: `all` of what the source holds (an autoencoder's decoder has a place in Keras and in the authors' format
             alone), or the `encoder`, without head and decoder.
         key: entry of a PyTorch checkpoint that holds the weights: `model`, `model_ema`.
-        image_size: side in pixels, for an autoencoder and for Transformers' configuration.
+        image_size: in pixels, one number or `(height, width)`, for an autoencoder and for Transformers' configuration.
         log: function that takes a line for the user.
 
     Raises:
@@ -101,14 +102,14 @@ def _make_keras_model(weights, image_size, path):
     if f"{DECODER}mask_token" not in weights:
         model = make_model(architecture, name="classifier" if architecture.num_classes else "encoder")
     else:
-        shape = (image_size, image_size, architecture.channels)
+        shape = (*height_and_width(image_size), architecture.channels)
         backbone = make_model(architecture, include_top=False, input_shape=shape, name="encoder")
         depth = sum(name.startswith(DECODER) and name.endswith("norm/gamma") for name in weights)
         dim = weights[f"{DECODER}mask_token"].size
         try:
             model = FCMAE(backbone, decoder_dim=dim, decoder_depth=depth, name="fcmae")
         except ValueError as error:
-            raise UserError(f"--image_size={image_size}: {error}") from error
+            raise UserError(f"--image_size={size_text(image_size)}: {error}") from error
     assign_weights(model, weights, path)
     return model
 

@@ -31,9 +31,8 @@ def make_encoder(config, **overrides):
         **overrides: arguments of the model.
     """
     depths, dims = config.model.stages
-    size = config.data.image_size
     arguments = {
-        "input_shape": (size, size, config.data.channels),
+        "input_shape": (*config.data.size, config.data.channels),
         "include_top": False,
         "stem_stride": config.model.stem_stride,
         "name": "encoder",

@@ -71,6 +71,7 @@ from experiments.benchmarks import profile, settings, step
 from experiments.benchmarks.pipeline import measure as pipeline
 from experiments.benchmarks.pipeline.settings import InputSettings
 from experiments.benchmarks.plot import draw_mask_ratios
+from experiments.config import parse_size
 from experiments.errors import UserError
 from launch.command import run_command, writable_file
 
@@ -137,7 +138,10 @@ def _picture():
 def _given(names):
     """Returns the flags that have a value, by name."""
     values = {name: getattr(flags.FLAGS, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None}
+    if size := values.get("image_size"):
+        values["image_size"] = parse_size(size, "--image_size")
+    return values
 
 
 def _numbers(flag, kind):
@@ -153,9 +157,9 @@ def _define_flags():
     """Defines the flags; the values that they have by themselves are those of `StepSettings` and `InputSettings`."""
     fields, of_input = settings.StepSettings(), InputSettings()
 
-    def shared(name, meaning):
+    def shared(name, meaning, define=flags.DEFINE_integer):
         defaults = f"{getattr(fields, name)} of step, {getattr(of_input, name)} of input"
-        flags.DEFINE_integer(name, None, f"{meaning} (by itself {defaults}).")
+        define(name, None, f"{meaning} (by itself {defaults}).")
 
     flags.DEFINE_enum("what", None, list(BENCHMARKS), "What to measure.")
     flags.DEFINE_string("json", None, "File for everything measured, with hardware, versions and commit.")
@@ -163,7 +167,7 @@ def _define_flags():
     flags.DEFINE_list("depths", [], "Blocks of each stage, in place of --variant; with --dims.")
     flags.DEFINE_list("dims", [], "Channels of each stage, in place of --variant; with --depths.")
     flags.DEFINE_integer("decoder_dim", fields.decoder_dim, "Channels of the decoder.")
-    shared("image_size", "Side of the images in pixels")
+    shared("image_size", "Of the images in pixels, as 224 or 96,160", flags.DEFINE_string)
     shared("batch_size", "Images of a step or batch")
     flags.DEFINE_list(
         "mask_ratio", [str(ratio) for ratio in fields.mask_ratio], "Shares of hidden patches: a table each."

@@ -10,6 +10,7 @@ import launch.environment  # noqa: F401, I001  (first)
 from absl import flags
 
 from experiments import convert
+from experiments.config import parse_size
 from experiments.errors import UserError
 from launch.command import run_command
 
@@ -22,7 +23,8 @@ def main(arguments):
         raise UserError("--source is missing: name a file of weights, or the workdir of a finished run.")
     if not values.output:
         raise UserError("--output is missing: name the file to write; for Transformers a folder.")
-    convert.run(values.source, values.output, values.to, values.part, values.key, values.image_size)
+    size = parse_size(values.image_size, "--image_size")
+    convert.run(values.source, values.output, values.to, values.part, values.key, size)
 
 
 if __name__ == "__main__":
@@ -31,5 +33,5 @@ if __name__ == "__main__":
     flags.DEFINE_enum("to", "keras", list(convert.FORMATS), "What reads the output.")
     flags.DEFINE_enum("part", "all", list(convert.PARTS), "Whether head and decoder come along.")
     flags.DEFINE_string("key", None, "Entry of a .pt file that holds the weights, such as model_ema.")
-    flags.DEFINE_integer("image_size", 224, "Side in pixels of the images, for an autoencoder.", lower_bound=1)
+    flags.DEFINE_string("image_size", "224", "Of the images, for an autoencoder, in pixels: 224, or 96,160.")
     run_command(main)

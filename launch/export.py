@@ -38,7 +38,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum("format", None, list(FORMATS), "What to write; onnx needs the extra `export`.")
     flags.DEFINE_string("output", None, "New file, or new folder of a SavedModel; OUTPUT.json describes it.")
     flags.DEFINE_enum("outputs", None, list(OUTPUTS), "By default logits of a classifier, features of an encoder.")
-    flags.DEFINE_string("input_size", export.FIXED, "`fixed`, that of the run; `free`; or a number of pixels.")
+    flags.DEFINE_string("input_size", export.FIXED, "`fixed`, that of the run; `free`; or pixels: 224, or 96,160.")
     flags.DEFINE_enum(
         "preprocessing", export.OUTSIDE, [export.INSIDE, export.OUTSIDE], "Where pixels in [0, 255] are normalized."
     )

@@ -2,6 +2,8 @@
 
 from matplotlib import figure
 
+from experiments.config import size_text
+
 
 def draw_mask_ratios(path, results):
     """Draws the time of a step over the share of visible patches, a curve for each contender.
@@ -27,7 +29,7 @@ def draw_mask_ratios(path, results):
     axes.set_ylim(0)
     axes.set_xlabel("share of visible patches")
     axes.set_ylabel("milliseconds a training step")
-    axes.set_title(f"{_model(settings)}, {settings['batch_size']} images of {settings['image_size']} pixels")
+    axes.set_title(f"{_model(settings)}, {settings['batch_size']} images of {size_text(settings['image_size'])} pixels")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     picture.savefig(path, dpi=120)

@@ -2,6 +2,8 @@
 
 from statistics import median
 
+from experiments.config import size_text
+
 BUSY_CORES = 0.2  # of others, from which on a turn is spoiled
 
 NAME_WIDTH = 26  # of the longest name of a contender
@@ -24,7 +26,7 @@ def opening_lines(settings, results):
     return [
         "benchmark of training steps: forward, backward, AdamW",
         f"  model     {model}, decoder {settings.decoder_dim}",
-        f"  images    {settings.batch_size} of {settings.image_size}x{settings.image_size} a step",
+        f"  images    {settings.batch_size} of {size_text(settings.image_size)} a step",
         f"  backend   {settings.backend}, {settings.precision}",
         f"  rounds    {settings.rounds} of {settings.steps} steps a contender, after {settings.warmup} to warm up",
         *circumstance_lines(results),

@@ -1,6 +1,7 @@
 """What the benchmark of training steps is asked to measure."""
 
 import dataclasses
+import math
 
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.config import (
@@ -9,6 +10,8 @@ from experiments.config import (
     ModelConfig,
     PretrainConfig,
     Section,
+    height_and_width,
+    kept_size,
     require,
     require_at_least,
     require_distinct,
@@ -36,7 +39,7 @@ class StepSettings(Section):
         depths: number of blocks of each stage.
         dims: number of channels of each stage.
         decoder_dim: channels of the decoder.
-        image_size: side of the square images in pixels.
+        image_size: of the images in pixels: one number for squares, or `(height, width)`.
         batch_size: images of a step.
         mask_ratio: shares of hidden patches, one table each; 0 stands for a single hidden patch.
         execution: the contenders, timed in turn: `sparse`, `dense` and `pytorch`.
@@ -54,7 +57,7 @@ class StepSettings(Section):
     depths: tuple[int, ...] = ()
     dims: tuple[int, ...] = ()
     decoder_dim: int = 512
-    image_size: int = 224
+    image_size: int | tuple[int, ...] = 224
     batch_size: int = 8
     mask_ratio: tuple[float, ...] = (0.6,)
     execution: tuple[str, ...] = EXECUTIONS
@@ -68,6 +71,7 @@ class StepSettings(Section):
 
     def __post_init__(self):
         super().__post_init__()
+        object.__setattr__(self, "image_size", kept_size(self.image_size, "image_size"))
         require_one_of("variant", self.variant, VARIANTS)
         require_one_of("precision", self.precision, PRECISIONS)
         require_one_of("backend", self.backend, BACKENDS)
@@ -87,7 +91,7 @@ class StepSettings(Section):
             len(self.depths) == len(self.dims), f"depths={self.depths} and dims={self.dims} need one number a stage."
         )
         require(min(self.depths + self.dims, default=1) > 0, "depths and dims are numbers above 0.")
-        require_at_least("", self, 1, "decoder_dim", "image_size", "batch_size", "rounds", "steps")
+        require_at_least("", self, 1, "decoder_dim", "batch_size", "rounds", "steps")
         # The peak of memory is that of at least three steps: the first allocates the optimizer's moments.
         require_at_least("", self, 3, "warmup")
         require_at_least("", self, 0, "seed")
@@ -96,7 +100,7 @@ class StepSettings(Section):
 
     def _check_patches(self):
         try:
-            patch_grid(self.image_size, self.image_size, self.patch_size)
+            patch_grid(*height_and_width(self.image_size), self.patch_size)
         except ValueError as error:
             raise UserError(f"image_size={self.image_size}: {error}") from error
         for ratio in self.mask_ratio:
@@ -124,7 +128,7 @@ class StepSettings(Section):
     @property
     def num_patches(self):
         """Number of patches of an image."""
-        return (self.image_size // self.patch_size) ** 2
+        return math.prod(patch_grid(*height_and_width(self.image_size), self.patch_size))
 
     def legal_ratio(self, ratio):
         """Returns the ratio that is timed for one that was asked for.

@@ -15,7 +15,7 @@ from matplotlib import pyplot
 
 IMAGES, VERSIONS = 8, 6
 CANDIDATES = 4 * IMAGES  # of which some may be unreadable
-CELL = 128  # side in pixels at which an image is drawn
+CELL = 128  # longer side in pixels of an image as it is drawn
 GAP = 28  # pixels below a cell, for its caption
 NAME_LENGTH = 18  # letters of a class in a caption, a third of it where there are two
 
@@ -85,18 +85,19 @@ def _caption(target, class_names):
 @matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def _draw_grid(path, columns, captions):
     """Draws `(columns, rows, H, W, C)` in [0, 1], each cell with its caption below."""
-    num_columns, num_rows, height, _, channels = columns.shape
-    method = "area" if height > CELL else "nearest"
-    cells = tf.image.resize(columns.reshape(-1, *columns.shape[2:]), (CELL, CELL), method=method).numpy()
-    cells = cells.reshape(num_columns, num_rows, CELL, CELL, channels)
-    canvas = np.ones((GAP + num_rows * (CELL + GAP), num_columns * (CELL + GAP), channels))
+    num_columns, num_rows, *sides, channels = columns.shape
+    height, width = (max(1, round(side * CELL / max(sides))) for side in sides)
+    method = "area" if max(sides) > CELL else "nearest"
+    cells = tf.image.resize(columns.reshape(-1, *columns.shape[2:]), (height, width), method=method).numpy()
+    cells = cells.reshape(num_columns, num_rows, height, width, channels)
+    canvas = np.ones((GAP + num_rows * (height + GAP), num_columns * (width + GAP), channels))
     corners = {
-        (j, i): (GAP + i * (CELL + GAP), GAP // 2 + j * (CELL + GAP))
+        (j, i): (GAP + i * (height + GAP), GAP // 2 + j * (width + GAP))
         for j in range(num_columns)
         for i in range(num_rows)
     }
     for place, (top, left) in corners.items():
-        canvas[top : top + CELL, left : left + CELL] = cells[place]
+        canvas[top : top + height, left : left + width] = cells[place]
 
     dpi = 100
     figure = pyplot.figure(figsize=(canvas.shape[1] / dpi, canvas.shape[0] / dpi), dpi=dpi)
@@ -104,8 +105,8 @@ def _draw_grid(path, columns, captions):
     axis.set_axis_off()
     axis.imshow(np.squeeze(canvas), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     for (j, i), (top, left) in corners.items():
-        write = functools.partial(axis.text, left + CELL / 2, ha="center", va="center", fontsize=8)
-        write(y=top + CELL + GAP / 2, s=captions[j][i])
+        write = functools.partial(axis.text, left + width / 2, ha="center", va="center", fontsize=8)
+        write(y=top + height + GAP / 2, s=captions[j][i])
         if i == 0:
             write(y=GAP / 2, s=f"training, epoch {j}" if j else "evaluation", weight="bold")
     figure.savefig(path, dpi=dpi)

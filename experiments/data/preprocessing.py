@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from experiments.config import MAX_PIXELS
+from experiments.config import MAX_PIXELS, height_and_width
 from experiments.data.augmentation import views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
@@ -25,14 +25,14 @@ class Preprocessing:
     normalizes.
 
     Args:
-        image_size: side in pixels.
+        image_size: in pixels: one number for squares, or `(height, width)`.
         channels: 1 or 3.
         mean: of each channel, in [0, 1].
         std: of each channel.
-        evaluation_crop: share of the shorter side that the centre crop keeps.
+        evaluation_crop: size of the centre crop, see `views.centre_window`.
         crop_scale: smallest and largest area of the random crop.
         flip: whether training mirrors images at random.
-        whole_view: whether evaluation sees the whole image, squeezed into a square, instead of the centre crop.
+        whole_view: whether evaluation sees the whole image, squeezed into the image size, instead of the centre crop.
         crop: of training: `resized` takes a random window, `padded` moves the view of evaluation at random.
         randaugment_magnitude: see `randaugment`; 0 for none.
         randaugment_noise: see `randaugment`.
@@ -41,7 +41,7 @@ class Preprocessing:
         max_pixels: largest number of pixels of an image that is decoded.
     """
 
-    image_size: int
+    image_size: int | tuple[int, int]
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -71,20 +71,25 @@ class Preprocessing:
         )
         if training is None:
             return fixed
-        small = data.image_size <= PADDED_UP_TO
+        small = max(data.size) <= PADDED_UP_TO
         crop = {"auto": "padded" if small else "resized"}.get(training.crop, training.crop)
         return dataclasses.replace(fixed, crop=crop, crop_scale=training.crop_scale, **training.augmentation)
 
+    @property
+    def size(self):
+        """`(height, width)` of the images."""
+        return height_and_width(self.image_size)
+
     def for_training(self, encoded, seed):
-        """Bytes to `(image_size, image_size, channels)` float32, by a stateless seed."""
+        """Bytes to `(height, width, channels)` float32, by a stateless seed."""
         return self.augment(self.random_view(encoded, seed), seed)
 
     def random_view(self, encoded, seed):
         """The first half of `for_training`: the random crop, resized; values in [0, 255]."""
         seed = tf.random.fold_in(seed, WINDOW)
         if self.crop == "padded":
-            return views.random_shift(self._fixed_view(encoded), self.image_size // 8, seed)
-        return self._view(encoded, lambda size: views.random_window(size, self.crop_scale, seed))
+            return views.random_shift(self._fixed_view(encoded), [side // 8 for side in self.size], seed)
+        return self._view(encoded, lambda size: views.random_window(size, self.crop_scale, seed, self._aspect))
 
     def augment(self, image, seed):
         """The second half of `for_training`: everything after the crop."""
@@ -100,18 +105,22 @@ class Preprocessing:
         return random_erasing(image, self.erasing_probability, erasing_seed) if self.erasing_probability else image
 
     def for_evaluation(self, encoded):
-        """Centre window, or the whole image, and resize: bytes to `(image_size, image_size, channels)` float32."""
+        """Centre window, or the whole image, and resize: bytes to `(height, width, channels)` float32."""
         return views.normalize(self._fixed_view(encoded), self.mean, self.std)
+
+    @property
+    def _aspect(self):
+        return self.size[1] / self.size[0]
 
     def _fixed_view(self, encoded):
         if self.whole_view:
             return self._view(encoded, views.whole_window)
-        return self._view(encoded, lambda size: views.centre_window(size, self.evaluation_crop))
+        return self._view(encoded, lambda size: views.centre_window(size, self.evaluation_crop, self._aspect))
 
     def _view(self, encoded, choose_window):
         """Decodes a window and resizes it: values in [0, 255], float32."""
         image = decode_and_crop(encoded, choose_window, self.channels, self.max_pixels)
-        return tf.ensure_shape(views.resize(image, self.image_size), (self.image_size, self.image_size, self.channels))
+        return tf.ensure_shape(views.resize(image, self.size), (*self.size, self.channels))
 
 
 def _to_whole_values(image):

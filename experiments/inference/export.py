@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from experiments.config import DataConfig
+from experiments.config import DataConfig, height_and_width, parse_size
 from experiments.data.augmentation import views
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
@@ -69,14 +69,16 @@ def _preprocessing(serving, data):
     """What comes before the model: the view of the image, which is the caller's business, and the normalization."""
     if data is None:
         return {"normalization": "outside", "note": "no record of mean, std and size: those of the model's training"}
-    view = "the whole image" if data.whole_view else f"the centre square, {data.evaluation_crop:g} of the shorter side"
+    height, width = data.size
+    centre = "the shorter side" if height == width else f"the largest window of the aspect ratio {width}:{height}"
+    view = "the whole image" if data.whole_view else f"the centre, {data.evaluation_crop:g} of {centre}"
     return {
         "normalization": "inside" if serving.normalization else "outside",
         "mean": list(data.mean),
         "std": list(data.std),
         "view": view,
         "resize": "bicubic, with antialiasing",
-        "image_size": data.image_size,
+        "image_size": data.image_size if height == width else [height, width],
     }
 
 
@@ -114,8 +116,7 @@ def images_of(source, count, size, channels):
     Raises:
         UserError: if it has none that can be read.
     """
-    side = max(size)
-    whole_values = Preprocessing(side, channels, (0.0,) * channels, (1.0 / 255.0,) * channels)
+    whole_values = Preprocessing(size, channels, (0.0,) * channels, (1.0 / 255.0,) * channels)
     split = source.split(next((name for name in SPLITS if source.get(name)), "train"))
     found = []
     for batch in evaluation_batches(split, whole_values, min(BATCH_SIZE, count)):
@@ -124,8 +125,7 @@ def images_of(source, count, size, channels):
             break
     if not found:
         raise UserError(f"{source.name} has no image that can be read.")
-    images = np.stack(found[:count])[:, : size[0], : size[1]]
-    return np.clip(images.round(), 0, 255).astype(np.uint8)
+    return np.clip(np.stack(found[:count]).round(), 0, 255).astype(np.uint8)
 
 
 def largest_difference(run, serving, images, data):
@@ -180,7 +180,7 @@ class Request:
     Args:
         format: one of `FORMATS`.
         outputs: one of `OUTPUTS`; empty for the logits of a classifier and the features of an encoder.
-        input_size: `fixed` (that of the run), `free`, or a number of pixels.
+        input_size: `fixed` (that of the run), `free`, or a number of pixels, or `HEIGHT,WIDTH`.
         preprocessing: `outside` takes normalized images; `inside` takes pixels in [0, 255] and normalizes them.
         input_dtype: of the pixels that `inside` takes, `uint8` or `float32`.
     """
@@ -275,12 +275,12 @@ def _size(model, text, data, path):
         return None, None
     if text == FIXED and data is None:
         raise UserError(f"{path.parent} has no {CONFIG} with the size: use --input_size=free or a number of pixels.")
-    if text != FIXED and not text.isdecimal():
+    if text != FIXED and not text[:1].isdecimal():
         raise UserError(f"--input_size={text} is neither fixed, nor free, nor a number of pixels.")
-    side = data.image_size if text == FIXED else int(text)
-    if side < model.total_stride:
+    size = data.size if text == FIXED else height_and_width(parse_size(text, "--input_size"))
+    if min(size) < model.total_stride:
         raise UserError(f"--input_size={text}: the smallest size of this model is {model.total_stride}.")
-    return side, side
+    return size
 
 
 def _text(value):
@@ -298,8 +298,8 @@ def _images(serving, settings, data, data_dir, count):
     """Returns arrays of images to compare on, one for each size that is tried."""
     sizes = [serving.size]
     if serving.size == (None, None):
-        side = settings.image_size
-        sizes = [(side, side), (side + ODD[0], side + ODD[1])]
+        height, width = settings.size
+        sizes = [settings.size, (height + ODD[0], width + ODD[1])]
     channels = serving.shape[-1]
     if not data:
         return [sample_photographs(count, size, channels) for size in sizes]

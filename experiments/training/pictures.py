@@ -28,12 +28,12 @@ def draw_reconstructions(path, panels, title):
         panels: three arrays `(B, H, W, channels)` in [0, 1].
         title: above the picture.
     """
-    count = len(panels[0])
+    count, height, width, _ = panels[0].shape
     per_row = 2 if count > 4 else 1
     rows = -(-count // per_row)
-    figure, axes = pyplot.subplots(
-        rows, 3 * per_row, figsize=(1.7 * 3 * per_row, 1.75 * rows + 0.7), squeeze=False, layout="constrained"
-    )
+    longer = max(height, width)
+    size = (3 * per_row * max(1.7 * width / longer, 1.1), (1.7 * height / longer + 0.05) * rows + 0.7)
+    figure, axes = pyplot.subplots(rows, 3 * per_row, figsize=size, squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()
     for i in range(count):

@@ -6,6 +6,7 @@ import time
 
 import keras
 
+from experiments.config import size_text
 from experiments.data.preprocessing import Preprocessing
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
@@ -298,7 +299,7 @@ class Run:
         log(f"  dataset       {source.name}, {source.num_classes or 'no'} classes")
         for note in source.notes:
             log(f"                {note}")
-        shape = f"{data.image_size}x{data.image_size}x{data.channels}"
+        shape = f"{size_text(data.image_size)}x{data.channels}"
         log(f"  images        {self.split.num_examples:,} to train on, as {shape}{held_out}")
         log(f"  model         {self.model.name}, {self.model.count_params():,} parameters")
         log(f"  steps         {schedule.total_steps:,} ({epochs}), batch {training.batch_size}")

@@ -64,6 +64,10 @@ ERRORS = [
         "data.validation_share and data.test_share leave no image.",
     ),
     (DataConfig, {"image_size": 0}, "data.image_size is at least 1, got 0."),
+    (DataConfig, {"image_size": (96, 0)}, "data.image_size is at least 1, got (96, 0)."),
+    (DataConfig, {"image_size": (96, 64, 3)}, "data.image_size is one number of pixels or (height, width), got (96,"),
+    (DataConfig, {"image_size": ()}, "data.image_size is one number of pixels or (height, width), got ()."),
+    (DataConfig, {"image_size": 96.5}, "data.image_size: 96.5 is no whole number."),
     (DataConfig, {"shuffle_buffer": 0}, "data.shuffle_buffer is at least 1, got 0."),
     (PretrainConfig, {"pictures": -1}, "pretrain.pictures is at least 0, got -1."),
     (FinetuneConfig, {"drop_path_rate": 1.0}, "finetune.drop_path_rate lies in [0, 1)."),
@@ -140,6 +144,8 @@ def test_a_wrong_value_is_refused_by_name(kind, values, message):
         (100, "data.image_size=100: An image of 100x100 does not divide into patches of 32x32 pixels; the nearest "
               "sizes that do are 96x96 and 128x128."),
         (20, "the nearest sizes that do are 32x32."),
+        ((96, 100), "data.image_size=(96, 100): An image of 96x100 does not divide into patches of 32x32 pixels; the "
+                    "nearest sizes that do are 96x96 and 96x128."),
     ],
 )  # fmt: skip
 def test_an_image_size_that_does_not_divide_names_the_nearest_sizes(image_size, message):
@@ -248,6 +254,18 @@ def test_a_field_of_the_config_dict_can_be_overridden(field, value, expected):
 def test_a_field_of_the_config_dict_refuses_another_type(field, value):
     with pytest.raises(TypeError):
         Config().to_config_dict().update_from_flattened_dict({field: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "size"),
+    [(96, 96, (96, 96)), ((96,), 96, (96, 96)), ([96, 96], 96, (96, 96)), ((96, 160), (96, 160), (96, 160))],
+)
+def test_an_image_size_is_one_number_or_height_and_width(given, kept, size):
+    config = Config(data=DataConfig(image_size=given))
+    assert config.data.image_size == kept and config.data.size == size
+    assert config.num_patches == size[0] * size[1] // 32**2
+    assert Config.from_dict(config.to_config_dict().to_dict()) == config
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_a_configuration_cannot_be_changed():

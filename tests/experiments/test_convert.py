@@ -119,7 +119,11 @@ def assert_weights_equal(one, other):
         ({"output": "x.keras", "to": "timm"}, "x.keras: name a .safetensors, .pt or .pth file for timm"),
         ({"output": "x.safetensors", "to": "huggingface"}, "x.safetensors: name a folder for Transformers"),
         ({"output": "x.keras", "key": "model_ema"}, "authors.safetensors has no entries to choose 'model_ema' from"),
-        ({"output": "x.keras", "image_size": 100}, "--image_size=100: .*nearest sizes that do are 96x96 and 128x128"),
+        ({"output": "x.keras", "image_size": (96, 100)}, "--image_size=96x100: .*nearest .* are 96x96 and 96x128"),
+        (
+            {"output": "x.keras", "image_size": 100},
+            "--image_size=100x100: .*nearest sizes that do are 96x96 and",
+        ),
     ],
 )
 def test_mistakes_are_errors_that_say_what_to_do(fcmae, tmp_path, arguments, message):

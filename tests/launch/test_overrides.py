@@ -50,6 +50,18 @@ def test_an_override_gives_a_valid_configuration_or_one_line(preset, overrides):
         assert errors.getvalue().startswith("error: ") and errors.getvalue().count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("96", 96), ("96,160", (96, 160)), ("(96, 128)", (96, 128)), ("[64, 64]", 64)],
+)
+def test_an_image_size_is_given_as_one_number_or_two(preset, monkeypatch, text, size):
+    values, made = flags.FlagValues(), []
+    command.define_run_flags(values)
+    monkeypatch.setattr(sys, "argv", ["pretrain", f"--config={preset}", f"--config.data.image_size={text}"])
+    command.run_command(lambda _: made.append(Config.from_dict(values.config.to_dict())), values)
+    assert made[0].data.image_size == size
+
+
 def test_of_a_value_given_twice_the_last_one_counts(preset, monkeypatch):
     values, made = flags.FlagValues(), []
     command.define_run_flags(values)

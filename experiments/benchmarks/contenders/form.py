@@ -4,6 +4,8 @@ import abc
 
 import numpy as np
 
+from experiments.config import height_and_width
+
 
 class Contender(abc.ABC):
     """A model with its optimizer, on the best device there is, that takes training steps.
@@ -45,8 +47,7 @@ def random_batch(settings, ratio):
         for hidden ones.
     """
     rng = np.random.default_rng(settings.seed)
-    size = settings.image_size
-    images = rng.normal(size=(settings.batch_size, size, size, 3)).astype("float32")
+    images = rng.normal(size=(settings.batch_size, *height_and_width(settings.image_size), 3)).astype("float32")
     ranks = rng.random((settings.batch_size, settings.num_patches)).argsort(axis=1).argsort(axis=1)
     return images, (ranks < settings.num_visible(ratio)).astype("float32")
 

@@ -45,12 +45,12 @@ class TensorFlowPipelines:
         """Returns the endless `tf.data.Dataset` of batches of some `Stages`."""
         from experiments.data.augmentation.mixing import Mixing
         from experiments.data.pipeline import (
-            Preprocessing,
             evaluation_batches,
             example_seed,
             load_batches,
             training_batches,
         )
+        from experiments.data.preprocessing import Preprocessing
 
         settings, data = self._settings, self._settings.data
         preprocessing = Preprocessing(
@@ -119,7 +119,7 @@ class PillowPipelines:
         tasks = [
             (
                 [self._paths[i % len(self._paths)] for i in range(part, images, self._cores)],
-                self._settings.image_size,
+                data.size,
                 (np.float32(data.mean), np.float32(data.std)) if PILLOW_CONTENDERS[name] else None,
                 (self._settings.seed, self._turns, part),
             )

@@ -20,12 +20,12 @@ def load(path, size, normalization, generator):
 
     Args:
         path: of the file.
-        size: side in pixels.
+        size: `(height, width)` in pixels.
         normalization: mean and standard deviation of each channel, two float32 arrays; None for none.
         generator: a `random.Random`.
 
     Returns:
-        `(size, size, 3)`: float32 if normalized, else uint8.
+        `(*size, 3)`: float32 if normalized, else uint8.
     """
     with Image.open(path) as file:
         image = file.convert("RGB")
@@ -44,9 +44,9 @@ def load(path, size, normalization, generator):
 
 
 def crop_and_resize(image, window, size):
-    """Returns the window `(left, top, width, height)` of an image, of `size` pixels both ways."""
+    """Returns the window `(left, top, width, height)` of an image, of `size`, `(height, width)`."""
     left, top, width, height = window
-    return image.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BICUBIC)
+    return image.crop((left, top, left + width, top + height)).resize(size[::-1], Image.Resampling.BICUBIC)
 
 
 def draw_window(width, height, generator):

@@ -3,6 +3,7 @@
 from experiments.benchmarks.pipeline import photographs
 from experiments.benchmarks.pipeline.settings import PILLOW_CONTENDERS
 from experiments.benchmarks.report import circumstance_lines, load_lines, spread
+from experiments.config import size_text
 
 WIDTH = 20
 
@@ -19,7 +20,7 @@ def opening_lines(settings, results):
     return [
         "benchmark of the input pipeline",
         f"  files     {files}, {results['mean_file_bytes'] / 1e3:.1f} kB on average",
-        f"  images    {settings.image_size}x{settings.image_size}, batches of {settings.batch_size}, on {cores}",
+        f"  images    {size_text(settings.image_size)}, batches of {settings.batch_size}, on {cores}",
         f"  rounds    {settings.rounds} of {settings.steps} batches a contender, after {settings.warmup} to warm up",
         *circumstance_lines(results),
     ]

@@ -2,7 +2,15 @@
 
 import dataclasses
 
-from experiments.config import DataConfig, Section, require, require_at_least, require_distinct, require_one_of
+from experiments.config import (
+    DataConfig,
+    Section,
+    kept_size,
+    require,
+    require_at_least,
+    require_distinct,
+    require_one_of,
+)
 
 NUM_CLASSES = 1000
 CROP_SCALE = (0.2, 1.0)  # of the windows in pretraining
@@ -56,7 +64,7 @@ class InputSettings(Section):
 
     Args:
         stages: names of `STAGES`, each a contender beside Pillow's.
-        image_size: side in pixels of the images that come out.
+        image_size: of the images that come out, in pixels: one number for squares, or `(height, width)`.
         batch_size: images of a batch.
         files: number of files; each is read several times.
         rounds: how often every contender has its turn.
@@ -67,7 +75,7 @@ class InputSettings(Section):
     """
 
     stages: tuple[str, ...] = tuple(STAGES)
-    image_size: int = 224
+    image_size: int | tuple[int, ...] = 224
     batch_size: int = 64
     files: int = 128
     rounds: int = 5
@@ -78,7 +86,8 @@ class InputSettings(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        require_at_least("", self, 1, "image_size", "batch_size", "files", "rounds", "steps", "warmup")
+        object.__setattr__(self, "image_size", kept_size(self.image_size, "image_size"))
+        require_at_least("", self, 1, "batch_size", "files", "rounds", "steps", "warmup")
         require_at_least("", self, 0, "cores", "seed")
         require(self.stages, f"stages is empty: name one or more of {', '.join(STAGES)}.")
         for name in self.stages:

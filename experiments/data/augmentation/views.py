@@ -11,7 +11,7 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
 
-def random_window(size, scale, seed):
+def random_window(size, scale, seed, aspect=1.0):
     """Draws a window of random area and aspect ratio (the random resized crop of Inception).
 
     The area is uniform and the aspect ratio log-uniform, as in torchvision; TensorFlow's own draw is uniform in the
@@ -22,6 +22,7 @@ def random_window(size, scale, seed):
         size: `(2,)` int32, height and width of the image.
         scale: smallest and largest area of the window, as a share of the image.
         seed: stateless seed.
+        aspect: width over height in the middle of the aspect ratios that are drawn.
 
     Returns:
         `(4,)` int32: top, left, height, width.
@@ -29,30 +30,32 @@ def random_window(size, scale, seed):
     draws = tf.random.stateless_uniform((4, ATTEMPTS), seed)
     sides = tf.cast(size, tf.float32)
     area = sides[0] * sides[1] * (scale[0] + (scale[1] - scale[0]) * draws[0])
-    lowest, highest = (math.log(ratio) for ratio in ASPECT_RATIOS)
-    aspect = tf.exp(lowest + (highest - lowest) * draws[1])
-    extents = tf.round(tf.sqrt(tf.stack([area / aspect, area * aspect], axis=-1)))
+    lowest, highest = (math.log(ratio * aspect) for ratio in ASPECT_RATIOS)
+    drawn = tf.exp(lowest + (highest - lowest) * draws[1])
+    extents = tf.round(tf.sqrt(tf.stack([area / drawn, area * drawn], axis=-1)))
     fits = tf.reduce_all((extents > 0) & (extents <= sides), axis=-1)
     first = tf.argmax(tf.cast(fits, tf.int32))
     extent = extents[first]
     corner = tf.minimum(tf.floor(tf.gather(draws[2:], first, axis=1) * (sides - extent + 1)), sides - extent)
     found = tf.cast(tf.concat([corner, extent], axis=0), tf.int32)
-    return tf.where(tf.reduce_any(fits), found, _largest_window(size))
+    return tf.where(tf.reduce_any(fits), found, _largest_window(size, aspect))
 
 
-def centre_window(size, share):
-    """Returns the window of the centre crop: a square of `share` of the shorter side.
+def centre_window(size, share, aspect=1.0):
+    """Returns the window of the centre crop, whose sides are `share` of those of the largest of an aspect ratio.
 
     Args:
         size: `(2,)` int32, height and width of the image.
         share: in (0, 1].
+        aspect: width over height of the window.
 
     Returns:
         `(4,)` int32: top, left, height, width.
     """
-    side = tf.cast(tf.round(tf.cast(tf.reduce_min(size), tf.float32) * share), tf.int32)
-    side = tf.maximum(side, 1)
-    return tf.concat([(size - side) // 2, [side, side]], axis=0)
+    height, width = tf.unstack(tf.cast(size, tf.float32))
+    largest = tf.stack([tf.minimum(height, width / aspect), tf.minimum(width, height * aspect)])
+    extent = tf.maximum(tf.cast(tf.round(largest * share), tf.int32), 1)
+    return tf.concat([(size - extent) // 2, extent], axis=0)
 
 
 def whole_window(size):
@@ -60,8 +63,8 @@ def whole_window(size):
     return tf.concat([[0, 0], size], axis=0)
 
 
-def resize(image, side):
-    """Resizes to `(side, side, channels)` float32 in [0, 255], bicubic with antialiasing.
+def resize(image, size):
+    """Resizes to `(*size, channels)` float32 in [0, 255], bicubic with antialiasing.
 
     The result is that of one call of `tf.image.resize`, bit by bit. That works along the rows on one pixel at a time
     and takes most of its time for it; along the columns it works on whole rows of numbers. So both directions are made
@@ -69,13 +72,13 @@ def resize(image, side):
 
     Args:
         image: `(H, W, channels)`.
-        side: number of pixels.
+        size: `(height, width)` in pixels.
     """
     height, width, channels = tf.unstack(tf.shape(image))
-    rows = _resize_columns(tf.reshape(image, (height, width * channels)), side)  # (side, W * channels)
-    columns = tf.reshape(tf.transpose(rows), (width, channels * side))
-    columns = tf.reshape(_resize_columns(columns, side), (side * channels, side))
-    image = tf.reshape(tf.transpose(columns), (side, side, channels))
+    rows = _resize_columns(tf.reshape(image, (height, width * channels)), size[0])  # (size[0], W * channels)
+    columns = tf.reshape(tf.transpose(rows), (width, channels * size[0]))
+    columns = tf.reshape(_resize_columns(columns, size[1]), (size[1] * channels, size[0]))
+    image = tf.reshape(tf.transpose(columns), (*size, channels))
     return tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)
 
 
@@ -85,9 +88,10 @@ def _resize_columns(values, length):
     return tf.image.resize(columns, (length, 1), method="bicubic", antialias=True)[0, :, 0]
 
 
-def random_shift(image, distance, seed):
-    """Moves an image by up to `distance` pixels both ways; what comes in from outside is black."""
-    padded = tf.pad(image, [[distance, distance], [distance, distance], [0, 0]])
+def random_shift(image, distances, seed):
+    """Moves an image by up to `(down, right)` pixels both ways; what comes in from outside is black."""
+    down, right = distances
+    padded = tf.pad(image, [[down, down], [right, right], [0, 0]])
     return tf.image.stateless_random_crop(padded, image.shape, seed)
 
 
@@ -114,9 +118,9 @@ def normalize(image, mean, std):
     return tf.reshape(rows, image.shape)
 
 
-def _largest_window(size):
-    """Returns the largest window in the middle of an image whose aspect ratio is allowed."""
-    lowest, highest = ASPECT_RATIOS
+def _largest_window(size, aspect):
+    """Returns the largest window in the middle of an image whose aspect ratio is allowed; see `random_window`."""
+    lowest, highest = (ratio * aspect for ratio in ASPECT_RATIOS)
     height, width = tf.unstack(size)
     longest = lambda side, ratio: tf.cast(tf.round(tf.cast(side, tf.float32) * ratio), tf.int32)  # noqa: E731
     extent = tf.stack([tf.minimum(height, longest(width, 1 / lowest)), tf.minimum(width, longest(height, highest))])

@@ -42,15 +42,15 @@ def test_pillow_and_the_pipeline_make_the_same_of_a_window(paths, window):
     left, top, width, height = window
     content = tf.constant(paths[1].read_bytes())
     cut = decode_and_crop(content, lambda _: tf.constant((top, left, height, width)), 3)
-    pixels = views.resize(cut, 224).numpy()
+    pixels = views.resize(cut, (224, 224)).numpy()
     whole = Image.fromarray(decode_and_crop(content, views.whole_window, 3).numpy())
-    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(whole, window, 224)))
+    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(whole, window, (224, 224))))
     assert (
         difference.mean() < 0.4 and np.quantile(difference, 0.999) < 4
     )  # Pillow rounds twice; colours at the border of a window
     with Image.open(paths[1]) as file:
         image = file.convert("RGB")
-    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(image, window, 224)))
+    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(image, window, (224, 224))))
     assert difference.mean() < 2.0  # TensorFlow decodes with a faster, rougher transform
 
 
@@ -68,16 +68,16 @@ def test_windows_of_the_reference_have_the_areas_and_aspects_of_pretraining():
 
 def test_the_reference_flips_and_normalizes(paths):
     mean, std = np.float32((0.4, 0.5, 0.6)), np.float32((0.2, 0.25, 0.3))
-    plain = pillow_reference.load(paths[0], 32, None, random.Random(3))
-    normalized = pillow_reference.load(paths[0], 32, (mean, std), random.Random(3))
+    plain = pillow_reference.load(paths[0], (32, 32), None, random.Random(3))
+    normalized = pillow_reference.load(paths[0], (32, 32), (mean, std), random.Random(3))
     assert plain.dtype == "uint8" and normalized.dtype == "float32"
     np.testing.assert_allclose(normalized, (plain / 255.0 - mean) / std, atol=1e-5)
     with Image.open(paths[0]) as file:
         image, straight = file.convert("RGB"), 0
     for seed in range(20):
         window = pillow_reference.draw_window(500, 375, random.Random(seed))
-        expected = np.asarray(pillow_reference.crop_and_resize(image, window, 32))
-        actual = pillow_reference.load(paths[0], 32, None, random.Random(seed))
+        expected = np.asarray(pillow_reference.crop_and_resize(image, window, (32, 32)))
+        actual = pillow_reference.load(paths[0], (32, 32), None, random.Random(seed))
         unflipped = np.array_equal(actual, expected)
         assert unflipped or np.array_equal(actual, expected[:, ::-1])
         straight += unflipped

@@ -1,5 +1,7 @@
 """The picture of augmentation, pixel by pixel."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -32,6 +34,15 @@ def draw(path, split, preprocessing=PREPROCESSING):
     """The picture, `(H, W, 3)` in [0, 1]."""
     draw_augmentation(path, augmented_examples(split, preprocessing, 5), preprocessing, MIXING, NAMES, seed=5)
     return np.asarray(Image.open(path).convert("RGB")) / 255.0
+
+
+def test_images_that_are_not_square_are_drawn_in_their_shape(tmp_path):
+    preprocessing = dataclasses.replace(PREPROCESSING, image_size=(CELL // 2, CELL))
+    picture = draw(tmp_path / "a.png", split_of(PICTURES[:3]), preprocessing)
+    assert picture.shape[:2] == (GAP + 3 * (CELL // 2 + GAP), (1 + VERSIONS) * (CELL + GAP))
+    originals, _, _ = augmented_examples(split_of(PICTURES[:3]), preprocessing, 5)
+    first = picture[GAP : GAP + CELL // 2, GAP // 2 :][:, :CELL]
+    np.testing.assert_allclose(first, shown(originals[0]), atol=TOLERANCE)
 
 
 def cell(picture, column, row):

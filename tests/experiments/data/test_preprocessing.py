@@ -26,11 +26,11 @@ def preprocessing(channels=3, **arguments):
     return Preprocessing(48, channels, MEAN[:channels], STD[:channels], **arguments)
 
 
-def reference(content, window, channels=3):
+def reference(content, window, channels=3, size=(48, 48)):
     """Crop and resize by Pillow, grey and normalization by NumPy."""
     top, left, height, width = (int(value) for value in window)
     image = Image.open(io.BytesIO(content)).convert("RGB").crop((left, top, left + width, top + height))
-    pixels = np.asarray(image.resize((48, 48), Image.Resampling.BICUBIC), "float64")
+    pixels = np.asarray(image.resize(size[::-1], Image.Resampling.BICUBIC), "float64")
     if channels == 1:
         pixels = (pixels @ GREY_WEIGHTS)[..., None]
     return (pixels / 255 - MEAN[:channels]) / STD[:channels]
@@ -49,6 +49,25 @@ def test_evaluation_takes_the_centre(channels, kind, crop, window):
     image = preprocessing(channels, evaluation_crop=crop).for_evaluation(tf.constant(content))
     assert image.dtype == "float32" and image.shape == (48, 48, channels)
     assert distance(image, reference(content, window, channels)) < (5 if kind == "jpeg" else 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "arguments", "window"),
+    [
+        ((32, 48), {}, (5, 0, 80, 120)),
+        ((48, 32), {"evaluation_crop": 0.5}, (22, 45, 45, 30)),
+        ((32, 48), {"whole_view": True}, (0, 0, 90, 120)),
+    ],
+)
+def test_images_that_are_not_square_keep_their_aspect_ratio_unless_squeezed(size, arguments, window):
+    prepare = Preprocessing(size, 3, MEAN, STD, **arguments)
+    image = prepare.for_evaluation(tf.constant(FILE))
+    assert image.shape == (*size, 3) and distance(image, reference(FILE, window, size=size)) < 2
+    padded = dataclasses.replace(prepare, crop="padded").for_training(tf.constant(FILE), SEEDS[0])
+    resized = dataclasses.replace(prepare, crop_scale=(0.2, 0.7)).for_training(tf.constant(FILE), SEEDS[0])
+    seed = tf.random.fold_in(SEEDS[0], WINDOW)
+    drawn = views.random_window(tf.constant((90, 120)), (0.2, 0.7), seed, size[1] / size[0])
+    assert padded.shape == (*size, 3) and distance(resized, reference(FILE, drawn, size=size)) < 2
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg"])
@@ -169,7 +188,14 @@ def test_a_preparation_takes_its_values_from_the_configuration():
 
 @pytest.mark.parametrize(
     ("view", "image_size", "whole"),
-    [("auto", 352, False), ("auto", 384, True), ("centre", 384, False), ("whole", 32, True)],
+    [
+        ("auto", 352, False),
+        ("auto", 384, True),
+        ("auto", (384, 352), False),
+        ("auto", (384, 416), True),
+        ("centre", 384, False),
+        ("whole", 32, True),
+    ],
 )
 def test_evaluation_sees_the_whole_image_from_384_pixels_up_or_as_it_is_told(view, image_size, whole):
     assert Preprocessing.of(DataConfig(image_size=image_size, evaluation_view=view)).whole_view == whole

@@ -162,6 +162,13 @@ def test_images_to_compare_on_can_be_named(runs, tmp_path):
     assert lines[0].startswith("largest difference from Keras on 40 images of digits: ")
 
 
+def test_a_size_can_be_a_height_and_a_width(runs, tmp_path):
+    wanted = Request("saved_model", input_size="24,40")
+    export.run(runs / "encoder", tmp_path / "model", wanted, num_images=2, log=Lines())
+    facts = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    assert facts["input"]["shape"] == ["batch", 24, 40, 3]
+
+
 def test_weights_without_a_run_can_be_exported_with_preprocessing_outside(runs, tmp_path):
     model = keras.saving.load_model(runs / "encoder" / "encoder.keras")
     model.save(tmp_path / "weights.keras")
