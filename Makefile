@@ -13,7 +13,7 @@ CORE := tests/convnext tests/fcmae tests/experiments/optim tests/experiments/tra
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-core test-library test-oldest test-wheel soak lint clean
+.PHONY: demo test test-core test-library test-oldest test-wheel soak lint docs clean
 
 demo: $(VENV)/installed-train
 	$(BIN)/python -m launch.demo --workdir=runs/demo
@@ -29,6 +29,10 @@ lint: $(VENV)/installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in site/
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Without TensorFlow, from the installed package: the library alone trains on JAX.
 test-library: .venv-library/installed
@@ -69,4 +73,4 @@ $(VENV)/installed-%: setup.cfg
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info
+	rm -rf .venv .venv-* build dist site *.egg-info

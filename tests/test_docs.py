@@ -3,6 +3,7 @@
 import ast
 import functools
 import importlib.util
+import pkgutil
 import re
 import runpy
 import sys
@@ -129,6 +130,14 @@ def test_links_and_pictures_lead_somewhere(page):
 def test_files_that_are_named_exist(name):
     text = text_of(name) if name in PAGES else (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert [path for path in NAMED.findall(text) if not (ROOT / path).exists()] == []
+
+
+def test_pages_of_the_api_name_what_exists():
+    pages = [path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "api").glob("*.md")]
+    names = re.findall(r"^::: (\S+)$", "\n".join(pages), re.MULTILINE)
+    assert len(names) > 20
+    for name in names:
+        assert pkgutil.resolve_name(name).__doc__, name
 
 
 def test_the_readme_leads_to_every_page():
