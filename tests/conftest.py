@@ -1,14 +1,20 @@
-"""Settings that must be made before TensorFlow is imported or touches a device."""
+"""Settings that must be made before TensorFlow is imported or touches a device, or files are read."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()  # records of folders are not the user's
 
 import tensorflow as tf
 
 from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
+
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # Two devices, so that runs over one and over two of them fit in one process.
 tf.config.set_logical_device_configuration(

@@ -13,17 +13,17 @@ Hidden folders and those that systems keep for themselves (`SYSTEM_FOLDERS`) are
 """
 
 import collections
-import concurrent.futures
 import dataclasses
-import functools
 import os
 import pathlib
 import re
+import time
 
 import numpy as np
 
 from experiments.data.reading import SUFFIXES, is_image_name, problem_of
 from experiments.data.source import MemorySplit, Source
+from experiments.data.sources.index import look_at, stamp
 from experiments.data.splits import check_shares, held_out
 from experiments.errors import UserError
 from experiments.io import local_path
@@ -34,13 +34,14 @@ NAMED_IN_NOTES = 5
 def open_folder(path, config):
     """Reads which images a folder holds, at any depth.
 
-    Splits and classes follow from the sub-folders, see `folder_layout`. What is missing is held out from the training
+    Splits and classes follow from the sub-folders, see `read_layout`. What is missing is held out from the training
     images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
     no image to train on are noted.
 
     Files that are called like images, and are none, broken or of a kind that cannot be decoded (see `reading`) are
     skipped, counted in the notes and listed in `skipped`, as are images that lie beside the splits. Hidden files and
-    folders, and folders that systems keep, are not looked at.
+    folders, and folders that systems keep, are not looked at. A second start does not open readable files again unless
+    they changed, see `index`.
 
     Args:
         path: of the folder.
@@ -53,17 +54,9 @@ def open_folder(path, config):
     root = local_path(path)
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
-    files, system_folders = _image_files(root)
-    with concurrent.futures.ThreadPoolExecutor() as executor:
-        problems = list(executor.map(functools.partial(problem_of, max_pixels=config.max_pixels), files))
-    good = [file for file, problem in zip(files, problems) if not problem]
-    skipped = [(file, problem) for file, problem in zip(files, problems) if problem]
-    if not good:
-        found = f"none of its {len(files)} image files can be read" if files else "it holds no image file"
-        raise UserError(f"{root}: {found} ({', '.join(SUFFIXES)}).")
-
+    good, skipped, system_folders = _readable(root, config.max_pixels)
     layout = read_layout(root, good)
-    splits = {name: _split(*examples) for name, examples in layout.splits.items()}
+    splits = {name: _split(root, *examples) for name, examples in layout.splits.items()}
     shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
     missing = {name: share for name, share in shares.items() if name not in splits}
     train = splits["train"]
@@ -71,18 +64,37 @@ def open_folder(path, config):
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
     notes = (
-        *_notes(root, good, layout, skipped, system_folders),
+        *_notes(good, layout, skipped, system_folders),
         *too_small,
         *_notes_on_training(splits["train"], layout.class_names),
     )
-    left_out = [tuple(map(_printable, pair)) for pair in _left_out(root, good, layout, skipped)]
     return Source(
         _printable(f"folder:{root}"),
         splits,
         tuple(map(_printable, layout.class_names)),
         tuple(map(_printable, notes)),
-        tuple(left_out),
+        tuple(tuple(map(_printable, pair)) for pair in _left_out(good, layout, skipped)),
     )
+
+
+def _readable(root, max_pixels):
+    """Returns the readable image files, the others with their problems, and the folders of the system.
+
+    Files are texts, relative to the root.
+    """
+    stamps, system_folders = _image_files(root)
+    problems = look_at(
+        root,
+        stamps,
+        find=lambda file: problem_of(root / file, max_pixels=max_pixels),
+        rules=f"at most {max_pixels} pixels",
+        keep=lambda problem: not problem,  # others may become readable without changing, as by a new right to read them
+    )
+    skipped = [(file, problem) for file, problem in problems.items() if problem]
+    if len(skipped) == len(stamps):
+        found = f"none of its {len(stamps)} image files can be read" if stamps else "it holds no image file"
+        raise UserError(f"{root}: {found} ({', '.join(SUFFIXES)}).")
+    return [file for file, problem in problems.items() if not problem], skipped, system_folders
 
 
 def _printable(text):
@@ -90,39 +102,54 @@ def _printable(text):
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
-def _split(files, labels):
-    return MemorySplit(np.array([os.fsencode(file) for file in files], dtype=object), labels, are_paths=True)
+def _split(root, files, labels):
+    paths = np.array([os.fsencode(f"{root}{os.sep}{file}") for file in files], dtype=object)
+    return MemorySplit(paths, labels, are_paths=True)
 
 
 def _image_files(root):
-    """Returns the files that are called like images, and the names of folders that a system keeps, not looked into."""
-    found, system_folders = [], []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        system_folders += [name for name in subfolders if is_hidden(name) and not name.startswith(".")]
-        subfolders[:] = sorted(
-            name for name in subfolders if not is_hidden(name) and not _leads_back(root, folder, name)
-        )
-        found += [pathlib.Path(folder, name) for name in sorted(names) if is_image_name(name)]
+    """Returns the files that are called like images, and the names of folders that a system keeps, not looked into.
+
+    Files are `{path relative to the root: stamp}`, see `index.stamp`: those of a folder before those below.
+    """
+    now = time.time_ns()
+    found, system_folders, waiting = {}, [], [""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                entries = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            continue
+        subfolders = []
+        for entry in entries:
+            if not entry.is_dir():
+                if is_image_name(entry.name):
+                    found[folder + entry.name] = stamp(entry, now)
+            elif not is_hidden(entry.name):
+                subfolders.append(entry)
+            elif not entry.name.startswith("."):
+                system_folders.append(entry.name)
+        below = [entry for entry in subfolders if not (entry.is_symlink() and _leads_back(root, entry.path))]
+        waiting += [folder + entry.name + os.sep for entry in reversed(below)]
     return found, system_folders
 
 
-def _leads_back(root, folder, name):
-    """Whether a sub-folder is a link to one of the folders on the way to it from the root, or to one above them."""
-    path = pathlib.Path(folder, name)
-    if not path.is_symlink():
-        return False
+def _leads_back(root, link):
+    """Whether a link leads to one of the folders on the way to it from the root, or to one above them."""
+    path = pathlib.Path(link)
     target = path.resolve()
     way = [passed.resolve() for passed in path.parents if passed == root or root in passed.parents]
     return any(target == passed or target in passed.parents for passed in way)
 
 
-def _left_out(root, good, layout, skipped):
+def _left_out(good, layout, skipped):
     used = {file for files, _ in layout.splits.values() for file in files}
     beside = [(file, "it lies beside the folders of the splits") for file in good if file not in used]
-    return tuple((file.relative_to(root).as_posix(), problem) for file, problem in sorted([*skipped, *beside]))
+    return sorted([*skipped, *beside])
 
 
-def _notes(root, good, layout, skipped, system_folders):
+def _notes(good, layout, skipped, system_folders):
     labelling = f"{len(layout.class_names)} classes from sub-folders" if layout.class_names else "no labels"
     notes = [f"{len(good):,} images, {labelling}", *layout.notes]
     if system_folders:
@@ -132,7 +159,7 @@ def _notes(root, good, layout, skipped, system_folders):
         reasons = collections.Counter(problem for _, problem in skipped)
         counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
         notes.append(f"skipped {len(skipped):,} files: {counts}")
-        notes += [f"  {file.relative_to(root)}: {problem}" for file, problem in skipped[:NAMED_IN_NOTES]]
+        notes += [f"  {file}: {problem}" for file, problem in skipped[:NAMED_IN_NOTES]]
         if len(skipped) > NAMED_IN_NOTES:
             notes.append(f"  and {len(skipped) - NAMED_IN_NOTES:,} more")
     return tuple(notes)
@@ -170,7 +197,8 @@ class Layout:
     """What was found.
 
     Args:
-        splits: `{split: (files, labels)}`, with `labels` `(N,)` int64; `train` alone in a folder without splits.
+        splits: `{split: (files, labels)}`, of files relative to the folder and `labels` `(N,)` int64; `train` alone in
+            a folder without splits.
         class_names: names of the classes; empty without labels.
         notes: lines for the user.
     """
@@ -181,30 +209,30 @@ class Layout:
 
 
 def read_layout(root, files):
-    """Returns the `Layout` of readable image files below a folder.
+    """Returns the `Layout` of readable image files below a folder, which are texts relative to it.
 
     Raises:
         UserError: if the splits cannot be told apart, lack images, or differ in their classes.
     """
     folders = _split_folders(root, files)
-    bases = {split: root / folder for split, folder in folders.items()} or {"train": root}
-    members = {split: [file for file in files if base in file.parents] for split, base in bases.items()}
+    bases = folders or {"train": ""}
+    members = {split: [file for file in files if _is_below(base, file)] for split, base in bases.items()}
     for split, base in bases.items():
         if not members[split]:
-            raise UserError(f"{base} holds no image that can be read; fill or remove it.")
+            raise UserError(f"{root / base} holds no image that can be read; fill or remove it.")
     notes = [f"splits from the sub-folders {', '.join(folders.values())}"] if folders else []
     if left_out := len(files) - sum(map(len, members.values())):
         notes.append(f"left out: {left_out:,} images beside {', '.join(folders.values())}")
 
     class_names = _class_names(bases["train"], members["train"])
+    index = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, base in bases.items():
         present = [_class_folder(base, file) if class_names else None for file in members[split]]
-        _check_classes(base, bases["train"], members[split], present, class_names)
-        index = {name: label for label, name in enumerate(class_names)}
-        splits[split] = members[split], np.array([index.get(name, -1) for name in present], np.int64)
         if class_names:
-            notes += _notes_on_classes(base, class_names, present)
+            _check_classes(root, base, bases["train"], members[split], present, index)
+            notes += _notes_on_classes(root / base, class_names, set(present))
+        splits[split] = members[split], np.array([index.get(name, -1) for name in present], np.int64)
     return Layout(splits, class_names, tuple(notes))
 
 
@@ -214,7 +242,7 @@ def _split_folders(root, files):
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if split := SPLITS.get(folder.name.lower()):
             found.setdefault(split, []).append(folder.name)
-    filled = {_class_folder(root, file) for file in files}
+    filled = {_class_folder("", file) for file in files}
     others = filled.difference(*found.values())  # with None for images beside
     if "train" not in found:
         if filled - {None} and not others - {None}:
@@ -232,10 +260,15 @@ def _split_folders(root, files):
     return {split: found[split][0] for split in ("train", "validation", "test") if split in found}
 
 
+def _is_below(base, file):
+    return not base or file.startswith(base + os.sep)
+
+
 def _class_folder(base, file):
-    """Returns the sub-folder of the first level that a file lies in, or None."""
-    below = file.relative_to(base).parts[:-1]
-    return below[0] if below else None
+    """Returns the sub-folder of the first level below `base`, a folder or "", that a file lies in, or None."""
+    below = file[len(base) + 1 :] if base else file
+    folder, separator, _ = below.partition(os.sep)
+    return folder if separator else None
 
 
 def _class_names(base, files):
@@ -243,19 +276,19 @@ def _class_names(base, files):
     return () if None in names or len(names) < 2 else tuple(sorted(names))
 
 
-def _check_classes(base, train, files, present, class_names):
-    if not class_names:
-        return
+def _check_classes(root, base, train, files, present, known):
     for file, name in zip(files, present):
         if name is None:
-            raise UserError(f"{file} lies in no class folder of {base}, where {train} has classes.")
-        if name not in class_names:
-            raise UserError(f"{base} has images of the class {name}, and {train} has none.")
+            raise UserError(
+                f"{root / file} lies in no class folder of {root / base}, where {root / train} has classes."
+            )
+        if name not in known:
+            raise UserError(f"{root / base} has images of the class {name}, and {root / train} has none.")
 
 
 def _notes_on_classes(base, class_names, present):
-    folders = {path.name for path in pathlib.Path(base).iterdir() if path.is_dir() and not is_hidden(path.name)}
+    folders = {path.name for path in base.iterdir() if path.is_dir() and not is_hidden(path.name)}
     if empty := sorted(folders - set(class_names)):
         yield f"{len(empty):,} folders without images are no classes of {base.name}: {', '.join(empty[:5])}"
-    if missing := [name for name in class_names if name not in set(present)]:
+    if missing := [name for name in class_names if name not in present]:
         yield f"{len(missing):,} classes have no images in {base.name}: {', '.join(missing[:5])}"
