@@ -225,6 +225,8 @@ class DataConfig(Section):
         source: `digits`, `tfds:NAME` or `folder:PATH`; for pretraining also several of them, with or without weights:
             `tfds:a+folder:B`, `tfds:a*0.7+folder:B*0.3`, see `experiments.data.sources.mix`.
         dir: where TensorFlow Datasets keeps its data; empty for its own default.
+        labels_file: CSV or Parquet file with the labels of a folder's images, in columns `path`, `label` and, if
+            wanted, `split`; see `experiments.data.sources.labels_file`. Empty for labels from sub-folders.
         pretrain_split: what pretraining learns from, in the split syntax of TensorFlow Datasets: `unlabelled`,
             `train[:90%]+extra`; empty for the training split.
         train_split: what fine-tuning learns from, in the same syntax; empty for `train`.
@@ -251,6 +253,7 @@ class DataConfig(Section):
 
     source: str = "digits"
     dir: str = ""
+    labels_file: str = ""
     pretrain_split: str = ""
     train_split: str = ""
     validation_split: str = ""
@@ -285,6 +288,10 @@ class DataConfig(Section):
             f"data.mean and data.std need {self.channels} numbers each, one for each of data.channels.",
         )
         require(min(self.std) > 0, "data.std is above 0.")
+        require(
+            not self.labels_file or kinds == ["folder"],
+            f"data.labels_file is for a single folder:PATH; data.source={self.source!r} is none.",
+        )
         require_one_of("data.evaluation_view", self.evaluation_view, ("auto", "centre", "whole"))
         require(0 < self.evaluation_crop <= 1, "data.evaluation_crop lies in (0, 1].")
         for name in ("validation_share", "test_share"):

@@ -47,8 +47,8 @@ def config_of(path, data="", data_dir=""):
     if config is None:
         raise UserError(f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared.")
     changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
-    if data:  # the names of splits are those of the run's own data set
-        changes |= dict.fromkeys(SPLIT_FIELDS, "")
+    if data:  # the names of splits and the labels file are those of the run's own data set
+        changes |= dict.fromkeys((*SPLIT_FIELDS, "labels_file"), "")
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 

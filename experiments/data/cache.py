@@ -29,7 +29,10 @@ def with_cache(source):
     Raises:
         UserError: if they are larger than the rule on memory allows.
     """
-    size, available = sum(split.num_bytes for split in source.splits.values()), available_memory()
+    sizes = {name: split.num_bytes for name, split in source.splits.items() if name != "unlabelled"}
+    # A run learns from one of the two, and what is unlabelled is a part of it.
+    size = sum(sizes.values()) - min(sizes.get("train", 0), sizes.get("pretrain", 0))
+    available = available_memory()
     if size > SHARE * available:
         raise UserError(
             f"data.cache: the images of {source.name} take {size / GIBIBYTE:.1f} GiB, more than half of the "

@@ -85,6 +85,12 @@ class MemorySplit:
         names = None if self.names is None else self.names[indices]
         return dataclasses.replace(self, contents=self.contents[indices], labels=self.labels[indices], names=names)
 
+    def followed_by(self, other):
+        """Returns the split of these examples and then those of another, both files."""
+        both = ((getattr(self, name), getattr(other, name)) for name in ("contents", "labels"))
+        contents, labels = map(np.concatenate, both)
+        return dataclasses.replace(self, contents=contents, labels=labels)
+
     def numbered(self, prefix=""):
         """Returns a split of the same order, whose contents are the numbers of the examples as texts, for `find`."""
         contents = np.array([f"{prefix}{i}".encode() for i in range(self.num_examples)], dtype=object)
@@ -212,8 +218,10 @@ class Source:
     Args:
         name: as a person would call it.
         splits: splits by name: `train`, and where they exist `validation`, `test`, and `pretrain` for what pretraining
-            learns from instead of `train`.
+            learns from instead of `train`, and `unlabelled` for what of that is in no other split.
         class_names: names of the classes; empty without labels.
+        label_sets: `(S, num_classes)` booleans, where images have several classes or none: a label is a row of it; None
+            where a label is a class.
         notes: lines for the user about what was found, such as skipped files.
         skipped: `((name, reason), ...)` of the files that were found and belong to no split.
     """
@@ -223,6 +231,14 @@ class Source:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
+    label_sets: np.ndarray | None = None
+
+    @property
+    def label_names(self):
+        """Texts that name the labels: the classes, or of a set of them all, as `cat;dog`."""
+        if self.label_sets is None:
+            return self.class_names
+        return tuple(";".join(np.array(self.class_names, object)[chosen]) for chosen in self.label_sets)
 
     @property
     def num_classes(self):

@@ -110,7 +110,7 @@ def _decode(content):
         return None
 
 
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "unlabelled")
 ALL = "all"
 BATCH_SIZE = 64
 SHOWN = 5  # skipped files that are named on the screen
@@ -147,7 +147,7 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, l
     embedding = Embedding(encoder, Preprocessing.of(images), batch_size)
     skipped, count = list(source.skipped) if split == ALL else [], 0
     with appearing(output) as temporary:
-        writer = feature_writer(temporary, encoder.dims[-1], source.class_names)
+        writer = feature_writer(temporary, encoder.dims[-1], source.label_names)
         for name, part in splits.items():
             name_of = naming(part, name, folder_of(images))
             for some in embedding(part, name):

@@ -7,7 +7,8 @@ called like splits and none of them is `train`, what to train on is unclear: an 
 
 Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders;
 those of the first level are the classes. Images of other splits have to lie in folders of the same names. A class
-folder without a readable image is no class; a class may have no images in another split. Both are noted.
+folder without a readable image is no class; a class may have no images in another split. Both are noted. A labels file
+takes the place of the class folders, and where it names splits of theirs too.
 
 Hidden folders and those that systems keep for themselves (`SYSTEM_FOLDERS`) are neither, and not looked into.
 """
@@ -24,11 +25,13 @@ import numpy as np
 from experiments.data.reading import SUFFIXES, is_image_name, problem_of
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.index import look_at, stamp
+from experiments.data.sources.labels_file import SPLITS, encode_labels, read_labels
 from experiments.data.splits import check_shares, held_out
 from experiments.errors import UserError
 from experiments.io import local_path
 
 NAMED_IN_NOTES = 5
+UNLABELLED = "unlabelled"  # images for pretraining alone
 
 
 def open_folder(path, config):
@@ -48,14 +51,17 @@ def open_folder(path, config):
         config: a `DataConfig`.
 
     Raises:
-        UserError: if the folder does not exist, holds no image, or its splits and classes do not fit together, or the
-            shares leave none to train on.
+        UserError: if the folder does not exist, holds no image, or its splits and classes or the labels file do not fit
+            together, or the shares leave none to train on.
     """
     root = local_path(path)
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
     good, skipped, system_folders = _readable(root, config.max_pixels)
-    layout = read_layout(root, good)
+    if config.labels_file:
+        layout = read_labelled_layout(root, good, skipped, config.labels_file)
+    else:
+        layout = read_layout(root, good)
     splits = {name: _split(root, *examples) for name, examples in layout.splits.items()}
     shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
     missing = {name: share for name, share in shares.items() if name not in splits}
@@ -63,10 +69,12 @@ def open_folder(path, config):
     too_small = check_shares(train.num_examples, missing, f"folder:{root}")
     parts = held_out(train.num_examples, tuple(missing.values()))
     splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
+    if unlabelled := splits.get(UNLABELLED):
+        splits["pretrain"] = splits["train"].followed_by(unlabelled)
     notes = (
         *_notes(good, layout, skipped, system_folders),
         *too_small,
-        *_notes_on_training(splits["train"], layout.class_names),
+        *_notes_on_training(splits["train"], layout),
     )
     return Source(
         _printable(f"folder:{root}"),
@@ -74,6 +82,7 @@ def open_folder(path, config):
         tuple(map(_printable, layout.class_names)),
         tuple(map(_printable, notes)),
         tuple(tuple(map(_printable, pair)) for pair in _left_out(good, layout, skipped)),
+        layout.label_sets,
     )
 
 
@@ -145,12 +154,12 @@ def _leads_back(root, link):
 
 def _left_out(good, layout, skipped):
     used = {file for files, _ in layout.splits.values() for file in files}
-    beside = [(file, "it lies beside the folders of the splits") for file in good if file not in used]
+    beside = [(file, layout.why_left_out) for file in good if file not in used]
     return sorted([*skipped, *beside])
 
 
 def _notes(good, layout, skipped, system_folders):
-    labelling = f"{len(layout.class_names)} classes from sub-folders" if layout.class_names else "no labels"
+    labelling = f"{len(layout.class_names)} classes from {layout.labels_from}" if layout.class_names else "no labels"
     notes = [f"{len(good):,} images, {labelling}", *layout.notes]
     if system_folders:
         kinds = ", ".join(sorted(set(system_folders)))
@@ -165,20 +174,17 @@ def _notes(good, layout, skipped, system_folders):
     return tuple(notes)
 
 
-def _notes_on_training(train, class_names):
+def _notes_on_training(train, layout):
     seen = set(train.labels.tolist())
-    if unseen := [name for label, name in enumerate(class_names) if label not in seen]:
+    if layout.label_sets is not None:
+        seen = set(np.flatnonzero(layout.label_sets[sorted(seen)].any(axis=0)).tolist())
+    if unseen := [name for label, name in enumerate(layout.class_names) if label not in seen]:
         yield (
             f"{len(unseen):,} classes have no images left to train on, all of theirs are held out: "
             f"{', '.join(unseen[:NAMED_IN_NOTES])}"
         )
 
 
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-    "test": "test",
-}
 # Thumbnails, trash, snapshots and copies of NAS devices, Windows, macOS, Linux and version control, in lower case.
 SYSTEM_FOLDERS = re.compile(
     r"@eadir|@recycle|@recently-snapshot|@sharebin|@transcode|@tmp|#recycle|#snapshot|~snapshot|\$recycle\.bin|recycled|"
@@ -201,11 +207,17 @@ class Layout:
             a folder without splits.
         class_names: names of the classes; empty without labels.
         notes: lines for the user.
+        label_sets: see `Source`.
+        labels_from: what the classes follow from.
+        why_left_out: reason for which images belong to no split.
     """
 
     splits: dict
     class_names: tuple[str, ...]
     notes: tuple[str, ...]
+    label_sets: np.ndarray | None = None
+    labels_from: str = "sub-folders"
+    why_left_out: str = "it lies beside the folders of the splits"
 
 
 def read_layout(root, files):
@@ -234,6 +246,67 @@ def read_layout(root, files):
             notes += _notes_on_classes(root / base, class_names, set(present))
         splits[split] = members[split], np.array([index.get(name, -1) for name in present], np.int64)
     return Layout(splits, class_names, tuple(notes))
+
+
+def read_labelled_layout(root, files, skipped, path):
+    """Returns the `Layout` of readable image files by a labels file, see `read_labels`.
+
+    Its splits are those of the file or, without, of the sub-folders. Training images without a label are for
+    pretraining alone; other splits leave them out.
+
+    Args:
+        root: the folder.
+        files: readable image files, relative to it.
+        skipped: `[(file, problem), ...]` of those that cannot be read; their rows count for nothing.
+        path: of the labels file.
+
+    Raises:
+        UserError: if the file does not fit the folder, see `read_labels`, names fewer than two classes, or leaves a
+            split without images.
+    """
+    rows = read_labels(path, root, {*files, *(file for file, _ in skipped)})
+    several = any(len(row.labels) > 1 for row in rows.values())
+    labelled = [file for file in files if file in rows and (several or rows[file].labels)]
+    labels, class_names, label_sets = encode_labels([rows[file].labels for file in labelled])
+    if len(class_names) < 2:
+        found = f"the class {class_names[0]} alone" if class_names else "no class"
+        raise UserError(f"{path} names {found} of images that can be read; it needs two or more.")
+
+    named = {row.split for row in rows.values()} - {""}
+    folders = {} if named else _split_folders(root, files)
+    bases = folders or {"train": ""}
+    below = {file: split for split, base in bases.items() for file in files if _is_below(base, file)}
+    split_of = {file: row.split for file, row in rows.items()} if named else below
+    label_of = dict(zip(labelled, labels))
+    members = {split: [file for file in labelled if split_of.get(file) == split] for split in named or bases}
+    for split in ("train", *named):
+        if not members.get(split):
+            raise UserError(f"{path} has no row of the split {split} with a label and an image that can be read.")
+    splits = {split: (found, np.array([label_of[file] for file in found])) for split, found in members.items() if found}
+    unlabelled = [
+        file for file in files if file not in label_of and split_of.get(file, "train" if named else "") == "train"
+    ]
+    if unlabelled:
+        splits[UNLABELLED] = unlabelled, np.full(len(unlabelled), -1)
+    return Layout(
+        splits,
+        class_names,
+        tuple(_notes_on_rows(files, skipped, rows, splits, folders)),
+        label_sets,
+        str(path),
+        "it has no label",
+    )
+
+
+def _notes_on_rows(files, skipped, rows, splits, folders):
+    if folders:
+        yield f"splits from the sub-folders {', '.join(folders.values())}"
+    if unreadable := sum(file in rows for file, _ in skipped):
+        yield f"{unreadable:,} rows are of files that cannot be read"
+    if UNLABELLED in splits:
+        yield f"{len(splits[UNLABELLED][0]):,} images without a label are for pretraining alone"
+    if left_out := len(files) - sum(len(found) for found, _ in splits.values()):
+        yield f"left out: {left_out:,} images without a label"
 
 
 def _split_folders(root, files):

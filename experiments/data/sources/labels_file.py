@@ -1,0 +1,157 @@
+"""A table of labels beside a folder of images: `data.labels_file`, a CSV or Parquet file.
+
+Its columns: `path` of an image, relative to the folder; `label`, one or several, separated by `;`; and if wanted
+`split`, one of train, validation (or val, valid) and test. Other columns are ignored.
+"""
+
+import csv
+import dataclasses
+import os
+
+import numpy as np
+
+from experiments.errors import UserError
+from experiments.io import local_path, reason
+
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    "test": "test",
+}
+SEPARATOR = ";"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a labels file says of an image.
+
+    Args:
+        number: for messages: the line in a CSV file, the row in a Parquet file.
+        labels: names of classes, each once; empty where the cell is.
+        split: `train`, `validation` or `test`; empty in a file without splits.
+    """
+
+    number: int
+    labels: tuple[str, ...]
+    split: str
+
+
+def read_labels(path, root, known):
+    """Reads a labels file.
+
+    Args:
+        path: of the file.
+        root: folder of the images.
+        known: paths of all its image files, relative to it.
+
+    Returns:
+        `{path of an image: Row}`, in the order of the file.
+
+    Raises:
+        UserError: if the file cannot be read, lacks a column, or has a row of no image, of one that has another row,
+            or of no known split.
+    """
+    file = local_path(path)
+    has_splits, cells = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
+    rows, unknown = {}, []
+    for number, name, label, split in cells:
+        if not name:
+            raise UserError(f"{file}, row {number} has no path; add it or remove the row.")
+        image = os.path.normpath(os.path.relpath(name, root) if os.path.isabs(name) else name)
+        if image not in known:
+            unknown.append((number, name))
+            continue
+        if image in rows:
+            raise UserError(
+                f"{file}: rows {rows[image].number} and {number} are both of {name}; keep one, with several labels as "
+                f"a{SEPARATOR}b."
+            )
+        if has_splits and split.strip().lower() not in SPLITS:
+            raise UserError(f"{file}, row {number}: split {split!r} is not train, validation or test.")
+        names = (part.strip() for part in label.split(SEPARATOR))
+        labels = tuple(dict.fromkeys(part for part in names if part))
+        rows[image] = Row(number, labels, SPLITS[split.strip().lower()] if has_splits else "")
+    if unknown:
+        number, name = unknown[0]
+        more = f", nor {len(unknown) - 1:,} others" if len(unknown) > 1 else ""
+        raise UserError(
+            f"{file}, row {number}: there is no image {name} in {root}{more}; write paths relative to that folder, "
+            "with suffix, or remove the rows."
+        )
+    if not rows:
+        raise UserError(f"{file} has no rows; add one for each labelled image.")
+    return rows
+
+
+def encode_labels(rows):
+    """Numbers the labels of images, and names the classes in their order; numbers are in order of size.
+
+    Args:
+        rows: names of classes of each image, a tuple.
+
+    Returns:
+        `(labels, class_names, label_sets)`. Where each image has at most one class, `labels` `(N,)` int64 are the
+        classes, -1 for none, and `label_sets` is None. Else they are rows of `label_sets`, see `Source`; none of the
+        classes is a set as well.
+    """
+    names = {name for row in rows for name in row}
+    class_names = tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
+    index = {name: label for label, name in enumerate(class_names)}
+    if all(len(row) < 2 for row in rows):
+        return np.array([index[row[0]] if row else -1 for row in rows], np.int64), class_names, None
+    sets = [tuple(sorted(index[name] for name in row)) for row in rows]
+    number = {one: label for label, one in enumerate(sorted(set(sets)))}
+    label_sets = np.zeros((len(number), len(class_names)), bool)
+    for one, label in number.items():
+        label_sets[label, list(one)] = True
+    return np.array([number[one] for one in sets], np.int64), class_names, label_sets
+
+
+def _read_csv(file):
+    """Returns whether there is a column of splits, and the rows as `[(number, path, label, split), ...]`."""
+    try:
+        # Names of files may be of any bytes, and spreadsheets mark UTF-8 by bytes in front.
+        with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
+            reader = csv.DictReader(opened, restval="")
+            has_splits = _check_columns(file, reader.fieldnames or ())
+            cells = [(reader.line_num, row["path"], row["label"], row.get("split", "")) for row in reader]
+            return has_splits, cells
+    except OSError as error:
+        raise UserError(f"data.labels_file={file} cannot be read: {reason(error)}.") from error
+    except csv.Error as error:
+        raise UserError(f"{file} is no CSV file with commas: {error}.") from error
+
+
+def _read_parquet(file):
+    """Does what `_read_csv` does; a label may also be a number, or a list of several."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"{file}: Parquet files are read by pyarrow: pip install pyarrow, or write CSV.") from error
+    try:
+        table = parquet.ParquetFile(file)
+        has_splits = _check_columns(file, table.schema_arrow.names)
+        columns = table.read(columns=["path", "label", *["split"] * has_splits]).to_pydict()
+    except FileNotFoundError as error:
+        raise UserError(f"data.labels_file={file} cannot be read: {reason(error)}.") from error
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(f"{file} is no Parquet file: {str(error).splitlines()[0]}") from error
+    splits = columns.get("split") or [""] * len(columns["path"])
+    rows = zip(columns["path"], columns["label"], splits)
+    return has_splits, [(number, *map(_text, row)) for number, row in enumerate(rows, 1)]
+
+
+def _text(value):
+    if isinstance(value, list):
+        return SEPARATOR.join(map(_text, value))
+    return "" if value is None else str(value)
+
+
+def _check_columns(file, columns):
+    """Returns whether there is a column of splits."""
+    for needed in ("path", "label"):
+        if list(columns).count(needed) != 1:
+            shown = ", ".join(map(repr, columns)) or "nothing"
+            raise UserError(f"{file} needs a column {needed} in its first line, which has {shown}.")
+    return "split" in columns
