@@ -64,12 +64,13 @@ def define_run_flags(values=flags.FLAGS):
     flags.DEFINE_enum("resume", "auto", list(RESUME), resume, flag_values=values)
 
 
-def define_config_flags(workdir, values=flags.FLAGS):
-    """Defines `--config` and `--workdir`; `workdir` says what the folder is for."""
+def define_config_flags(workdir=None, values=flags.FLAGS):
+    """Defines `--config`, and `--workdir` unless `workdir`, which says what the folder is for, is None."""
     preset = f"Preset: one of {', '.join(PRESETS)}, or the path of a file. --config.FIELD=VALUE changes a field of it."
     config_flags.DEFINE_config_file("config", None, preset, flag_values=values)
     values["config"].parser = PresetParser()
-    flags.DEFINE_string("workdir", None, workdir, flag_values=values)
+    if workdir:
+        flags.DEFINE_string("workdir", None, workdir, flag_values=values)
 
 
 def run_configuration():

@@ -42,7 +42,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs: Tensor) -> Tensor:
         odd = all(side % 2 for side in self.kernel_size)
-        if not is_tensorflow_on_cpu() or not odd or None in inputs.shape[1:3]:
+        if not is_tensorflow_on_cpu("depthwise_gradient") or not odd or None in inputs.shape[1:3]:
             return super().call(inputs)
         outputs = _convolve(inputs, ops.cast(self.kernel, inputs.dtype))
         return ops.add(outputs, self.bias)

@@ -6,27 +6,33 @@ from collections.abc import Iterator
 
 import keras
 
-_portable = contextvars.ContextVar("portable", default=False)
+# What stands in for operations of TensorFlow on a CPU, by the names that `portable` takes.
+REPLACEMENTS = ("depthwise_gradient", "patch_products", "compiled_chains")
+
+_switched_off: contextvars.ContextVar[frozenset] = contextvars.ContextVar("switched_off", default=frozenset())
 
 
-def is_tensorflow_on_cpu() -> bool:
+def is_tensorflow_on_cpu(replacement: str | None = None) -> bool:
     """Whether the backend is TensorFlow and there is no GPU: where some of its operations need help.
 
-    False within `portable`.
+    False within `portable`; for the name of a replacement also where `portable` leaves out that one alone.
     """
-    if _portable.get():
+    if replacement in _switched_off.get():
         return False
     return keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
 
 
 @contextlib.contextmanager
-def portable() -> Iterator[None]:
+def portable(*replacements: str) -> Iterator[None]:
     """Context in which models are called as on every device: for graphs that will run on another machine.
 
     Everything is computed by the framework's own operations, without what stands in for them on a CPU.
+
+    Args:
+        *replacements: those of `REPLACEMENTS` to leave out; without any, all of them.
     """
-    token = _portable.set(True)
+    token = _switched_off.set(frozenset(replacements or (None, *REPLACEMENTS)))
     try:
         yield
     finally:
-        _portable.reset(token)
+        _switched_off.reset(token)

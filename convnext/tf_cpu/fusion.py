@@ -54,7 +54,7 @@ def fused_matmul(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _pays(values: Tensor) -> bool:
-    if not is_tensorflow_on_cpu() or None in values.shape or math.prod(values.shape) < LEAST_VALUES:
+    if not is_tensorflow_on_cpu("compiled_chains") or None in values.shape or math.prod(values.shape) < LEAST_VALUES:
         return False
     import tensorflow as tf
 

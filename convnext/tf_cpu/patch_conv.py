@@ -36,7 +36,7 @@ class PatchConv(keras.layers.Conv2D):
 
     def call(self, inputs: Tensor) -> Tensor:
         inputs = ops.cast(inputs, self.compute_dtype)  # integers are what Keras leaves as they are
-        if not is_tensorflow_on_cpu() or None in inputs.shape[1:3]:
+        if not is_tensorflow_on_cpu("patch_products") or None in inputs.shape[1:3]:
             return super().call(inputs)
         size, channels = self.size, inputs.shape[-1]
         rows, columns = inputs.shape[1] // size, inputs.shape[2] // size

@@ -1,27 +1,131 @@
-"""How many images a second a training step of FCMAE takes, in each execution.
+"""What a training step of FCMAE costs: forward pass, backward pass and AdamW, in time, memory and operations.
 
-A step is forward pass, backward pass and AdamW. For each mask ratio the contenders are made and warmed up, then each
-takes its turn of some steps, round after round, so that a load of the machine meets all of them. Figures are medians
-over the rounds; contenders are compared within rounds.
+For each mask ratio the candidates are made and warmed up, each in a process of its own, then take turns of some steps,
+round after round. Figures are medians over the rounds; candidates are compared within rounds. The process of a
+candidate is `python -m experiments.benchmarks.step`.
 """
 
 import contextlib
 import dataclasses
 import importlib.util
 import math
+import pathlib
+import time
+from collections.abc import Callable
 
-from experiments.benchmarks.flops import Sizes, step_flops
-from experiments.benchmarks.report import NAME_WIDTH, opening_lines, table_lines
-from experiments.benchmarks.settings import PYTORCH
-from experiments.benchmarks.statistics import speed_ratios, summarize
-from experiments.benchmarks.turns import Worker
+import keras
+import numpy as np
+
+from experiments.benchmarks import harness
+from experiments.benchmarks.candidates import ABLATIONS, BACKENDS, POLICIES, PYTORCH, Candidate, candidate_class
+from experiments.benchmarks.flops import step_flops
+from experiments.config import (
+    Config,
+    PretrainConfig,
+    Section,
+    from_mapping,
+    require,
+    require_at_least,
+    require_distinct,
+    require_one_of,
+    size_text,
+)
 from experiments.errors import RunError, UserError
 from experiments.provenance import provenance
+from fcmae.encoder import EXECUTIONS
+from fcmae.masking import num_visible
 
-PACKAGE_OF = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch", PYTORCH: "torch"}
+CANDIDATES = (*EXECUTIONS, PYTORCH)
+# Processes share a GPU, so none may take all of its memory beforehand; nothing here needs more than one process.
+ENVIRONMENT = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",
+}
+# Sides of matrices that are large enough for the best rate of the device, and for how long they are multiplied.
+CPU_MATRIX_SIZE, DEVICE_MATRIX_SIZE, MATRIX_SECONDS = 2048, 8192, 0.3
 
 
-def run(settings, log=print):
+@dataclasses.dataclass(frozen=True)
+class StepSettings(Section):
+    """What is measured.
+
+    Args:
+        config: sizes of model, images and batch; parts of a batch and clipping of gradients are left out.
+        mask_ratio: shares of hidden patches, one table each; 0 stands for a single hidden patch, because without one
+            there is no loss. Empty for that of `config`.
+        candidates: timed in turn: `sparse` and `dense`, the executions of the Keras model, and `pytorch`.
+        ablate: what makes the step fast; for each there is one candidate more, the first of `candidates` without it,
+            on TensorFlow and a CPU.
+        precision: `float32` or `bfloat16`.
+        backend: of Keras: `tensorflow`, `jax` or `torch`.
+        rounds: how often every candidate has its turn.
+        steps: training steps of a turn.
+        warmup: training steps before the first round, the ones that compile among them. At least three: the first
+            allocates the optimizer's moments, and the peak of memory is that of the others.
+    """
+
+    config: Config = Config(pretrain=PretrainConfig(batch_size=8))
+    mask_ratio: tuple[float, ...] = ()
+    candidates: tuple[str, ...] = EXECUTIONS
+    ablate: tuple[str, ...] = ()
+    precision: str = "float32"
+    backend: str = "tensorflow"
+    rounds: int = 10
+    steps: int = 3
+    warmup: int = 3
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_one_of("precision", self.precision, POLICIES)
+        require_one_of("backend", self.backend, BACKENDS)
+        require(self.candidates, f"candidates is empty: name one or more of {', '.join(CANDIDATES)}.")
+        for field, allowed in (("candidates", CANDIDATES), ("ablate", ABLATIONS)):
+            for name in getattr(self, field):
+                require_one_of(field, name, allowed)
+        for field in ("candidates", "ablate", "mask_ratio"):
+            require_distinct(field, getattr(self, field))
+        require_at_least("", self, 1, "rounds", "steps")
+        require_at_least("", self, 3, "warmup")
+        require(
+            not self.ablate or (self.backend == "tensorflow" and self.candidates[0] != PYTORCH),
+            "ablate is for TensorFlow: use backend=tensorflow, and sparse or dense as the first of candidates.",
+        )
+        require(self.config.pretrain.masking == "every_layer", "A step with pretrain.masking=after_stem is not timed.")
+        model = self.config.model
+        require(
+            PYTORCH not in self.candidates
+            or (model.version == 2 and model.response_normalization and model.decoder_depth == 1)
+            and self.config.pretrain.normalize_targets,
+            "The candidate pytorch has model.version=2, model.response_normalization=True, model.decoder_depth=1 and "
+            "pretrain.normalize_targets=True; this configuration has not: leave pytorch out.",
+        )
+        for ratio in self.ratios:
+            self.at(ratio)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """The mask ratios to time."""
+        return self.mask_ratio or (self.config.pretrain.mask_ratio,)
+
+    @property
+    def named(self) -> dict[str, tuple[str, str]]:
+        """All candidates: `{name: (candidate, ablation or an empty text)}`."""
+        whole = {candidate: (candidate, "") for candidate in self.candidates}
+        return whole | {f"without {ablation}": (self.candidates[0], ablation) for ablation in self.ablate}
+
+    def at(self, ratio: float, candidate: str = PYTORCH) -> Config:
+        """Returns the configuration of a candidate at one of the mask ratios."""
+        pretrain = dataclasses.replace(
+            self.config.pretrain,
+            mask_ratio=ratio or 1 / self.config.num_patches,
+            accumulation_steps=1,
+            execution="dense" if candidate == PYTORCH else candidate,
+        )
+        return dataclasses.replace(self.config, pretrain=pretrain)
+
+
+def run(settings: StepSettings, log: Callable = print) -> dict:
     """Measures, and prints a table for each mask ratio.
 
     Args:
@@ -32,97 +136,224 @@ def run(settings, log=print):
         Everything measured, as plain values; what `measure` returns is in the list `tables`.
 
     Raises:
-        UserError: if a package is missing that a contender needs.
-        RunError: if a contender fails.
+        UserError: if a package is missing that a candidate needs.
+        RunError: if a candidate fails.
     """
     _check_packages(settings)
     results = {"what": "step", "settings": dataclasses.asdict(settings), **provenance(), "tables": []}
-    for line in opening_lines(settings, results):
+    config = settings.config
+    facts = {
+        "model": f"{_model(config)}, decoder {config.model.decoder_dim}",
+        "images": f"{config.pretrain.batch_size} of {size_text(config.data.image_size)} a step",
+        "backend": f"{settings.backend}, {settings.precision}",
+        "rounds": f"{settings.rounds} of {settings.steps} steps a candidate, after {settings.warmup} to warm up",
+    }
+    for line in harness.heading_lines("benchmark of training steps: forward, backward, AdamW", facts, results):
         log(line)
-    for ratio in settings.mask_ratio:
+    for ratio in settings.ratios:
         table = measure(settings, ratio, log)
         results["tables"].append(table)
-        for line in table_lines(table):
+        for line in report_lines(table):
             log(line)
     return results
 
 
 def _check_packages(settings):
-    for name in dict.fromkeys(PYTORCH if name == PYTORCH else settings.backend for name in settings.execution):
-        package = PACKAGE_OF[name]
+    for name in settings.candidates:
+        package = "torch" if name == PYTORCH else settings.backend
         if importlib.util.find_spec(package) is None:
-            flag = "--execution=pytorch" if name == PYTORCH else f"--backend={name}"
+            flag = "--candidates=pytorch" if name == PYTORCH else f"--backend={package}"
             raise UserError(f"{flag} needs {package}, which is not installed: pip install {package}")
 
 
-def measure(settings, ratio, log):
-    """Times the contenders at one mask ratio.
+def _model(config):
+    depths, dims = config.model.stages
+    return f"depths {depths}, dims {dims}" if config.model.depths else config.model.variant
 
-    Args:
-        settings: `StepSettings`.
-        ratio: one of their mask ratios.
-        log: function that takes a line for the user.
+
+def measure(settings: StepSettings, ratio: float, log: Callable) -> dict:
+    """Times the candidates at one mask ratio.
 
     Returns:
         A dictionary: `mask_ratio` as it was timed and `requested_mask_ratio`, `num_patches`, `num_visible`,
-        `contenders` with the figures of each, and `ratios` of speed, two by two.
+        `candidates` with the figures of each, and `ratios` of speed, two by two.
+
+    Raises:
+        RunError: if a candidate fails, or its loss is not finite.
     """
     with contextlib.ExitStack() as stack:
         workers = {}
-        for name in settings.contenders:
-            workers[name] = worker = stack.enter_context(Worker(settings, ratio, name))
-            log(f"  {name:<{NAME_WIDTH}} first step after {worker.opening['seconds_until_first_step']:.1f} s")
-        turns = {name: [] for name in workers}
-        products = {name: [] for name in workers}
-        for _ in range(settings.rounds):
-            for name, worker in workers.items():
-                turns[name].append(worker.steps())
-                products[name].append(worker.matrix_product())
-        openings = {name: worker.opening for name, worker in workers.items()}
-    return _table(settings, ratio, openings, turns, products)
-
-
-def _table(settings, ratio, openings, turns, products):
-    """Puts together what `measure` returns."""
-    seconds = {name: [turn["seconds"] / settings.steps for turn in turns[name]] for name in turns}
-    for name in turns:
-        if not all(math.isfinite(turn["loss"]) for turn in turns[name]):
+        for name in settings.named:
+            workers[name] = stack.enter_context(worker(settings, ratio, name))
+            log(f"  {name}: first step after {workers[name].opening['seconds_until_first_step']:.1f} s")
+        turns = harness.take_turns(workers, settings.rounds)
+    config, seconds, candidates = settings.at(ratio), {}, {}
+    products = {name: harness.summarize(turn["flops_per_second"] for turn in own) for name, own in turns.items()}
+    # One measure for all: the best that any candidate's framework makes of the device.
+    best_product = max(rates["median"] for rates in products.values())
+    for name, own in turns.items():
+        if not all(math.isfinite(turn["loss"]) for turn in own):
             raise RunError(f"The loss of {name} is not finite, so its speed means nothing.")
-    # One measure for all: the best that any contender's framework makes of the device.
-    best_product = max(summarize(rates)["median"] for rates in products.values())
-    contenders = {}
-    for name in turns:
-        parts = step_flops(_sizes(settings, ratio), settings.batch_size, *settings.contenders[name])
-        rate = sum(parts.values()) / summarize(seconds[name])["median"]
-        contenders[name] = {
-            **openings[name],
-            "seconds_per_step": {**summarize(seconds[name]), "rounds": seconds[name]},
-            "images_per_second": summarize([settings.batch_size / value for value in seconds[name]]),
-            "last_loss": turns[name][-1]["loss"],
-            "others_cores": [turn["others_cores"] for turn in turns[name]],
+        seconds[name] = [turn["seconds"] / settings.steps for turn in own]
+        parts = step_flops(config, *settings.named[name])
+        rate = sum(parts.values()) / harness.summarize(seconds[name])["median"]
+        candidates[name] = {
+            **workers[name].opening,
+            "seconds_per_step": harness.summarize(seconds[name]),
+            "images_per_second": harness.summarize(config.pretrain.batch_size / value for value in seconds[name]),
+            "last_loss": own[-1]["loss"],
+            "others_cores": [turn["others_cores"] for turn in own],
             "flops_per_step": {"total": sum(parts.values()), **parts},
             "flops_per_second": rate,
-            "matrix_product_flops_per_second": {**summarize(products[name]), "rounds": products[name]},
+            "matrix_product_flops_per_second": products[name],
             "share_of_matrix_product": rate / best_product,
         }
     return {
         "requested_mask_ratio": ratio,
-        "mask_ratio": settings.legal_ratio(ratio),
-        "num_patches": settings.num_patches,
-        "num_visible": settings.num_visible(ratio),
+        "mask_ratio": config.pretrain.mask_ratio,
+        "num_patches": config.num_patches,
+        "num_visible": num_visible(config.num_patches, config.pretrain.mask_ratio),
         "matrix_product_flops_per_second": best_product,
-        "contenders": contenders,
-        "ratios": speed_ratios(seconds),
+        "candidates": candidates,
+        "ratios": harness.speed_ratios(seconds),
     }
 
 
-def _sizes(settings, ratio):
-    model, data = settings.config(ratio).model, settings.config(ratio).data
-    return Sizes(
-        *model.stages,
-        decoder_dim=model.decoder_dim,
-        stem_stride=model.stem_stride,
-        channels=data.channels,
-        num_patches=settings.num_patches,
-        num_visible=settings.num_visible(ratio),
+def report_lines(table: dict) -> list[str]:
+    """Returns the lines that show what `measure` returns."""
+    candidates = table["candidates"]
+    devices = ", ".join(dict.fromkeys(figures["device"] for figures in candidates.values()))
+    hidden = table["num_patches"] - table["num_visible"]
+    single = [] if table["requested_mask_ratio"] else ["  (with no hidden patch there is no loss: one is hidden)"]
+    columns = ("images/s", "(lowest - highest)", "GFLOP/step", "GFLOP/s", "of product", "peak MiB", "above import")
+    ratios = {name: figures for name, figures in table["ratios"].items() if not name.startswith("without")}
+    return [
+        f"mask ratio {table['mask_ratio']:.4g}: {hidden} of {table['num_patches']} patches hidden, on {devices}",
+        *single,
+        *harness.table_lines(columns, {name: _cells(figures) for name, figures in candidates.items()}),
+        *(f"  {name}: {harness.spread(figures, '.2f')} times as fast" for name, figures in ratios.items()),
+        f"  large matrix product: {table['matrix_product_flops_per_second'] / 1e9:,.0f} GFLOP/s",
+        *harness.load_lines(candidates),
+        *(f"  {figures['note']}" for figures in candidates.values() if figures["note"]),
+    ]
+
+
+def _cells(figures):
+    speed, memory = figures["images_per_second"], figures["memory"]
+    peak, above = memory["device_peak"], "(device)"
+    if peak is None:
+        peak = memory["resident_peak"]
+        above = f"{(peak - memory['resident_after_import']) / 2**20:,.0f}"
+    return [
+        f"{speed['median']:,.2f}",
+        f"({speed['smallest']:,.2f} - {speed['largest']:,.2f})",
+        f"{figures['flops_per_step']['total'] / 1e9:,.2f}",
+        f"{figures['flops_per_second'] / 1e9:,.1f}",
+        f"{figures['share_of_matrix_product']:.1%}",
+        f"{peak / 2**20:,.0f}",
+        above,
+    ]
+
+
+def draw_mask_ratios(path: pathlib.Path, results: dict) -> None:
+    """Draws the time of a step over the share of visible patches, a curve for each candidate.
+
+    The band holds the middle half of the rounds.
+
+    Args:
+        path: of the PNG file.
+        results: what `run` returns, for two or more mask ratios.
+    """
+    from matplotlib import figure
+
+    tables = sorted(results["tables"], key=lambda table: table["num_visible"])
+    shares = [table["num_visible"] / table["num_patches"] for table in tables]
+    picture = figure.Figure(figsize=(7, 4.5), layout="constrained")
+    axes = picture.add_subplot()
+    for name in tables[0]["candidates"]:
+        seconds = [table["candidates"][name]["seconds_per_step"] for table in tables]
+        middle, lower, upper = (
+            [1000 * value[bound] for value in seconds] for bound in ("median", "lower_quartile", "upper_quartile")
+        )
+        (line,) = axes.plot(shares, middle, marker="o", label=name)
+        axes.fill_between(shares, lower, upper, color=line.get_color(), alpha=0.2, linewidth=0)
+    config = from_mapping(Config, results["settings"]["config"], "")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0)
+    axes.set_xlabel("share of visible patches")
+    axes.set_ylabel("milliseconds a training step")
+    images = f"{config.pretrain.batch_size} images of {size_text(config.data.image_size)} pixels"
+    axes.set_title(f"{_model(config)}, {images}")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    picture.savefig(path, dpi=120)
+
+
+def worker(settings: StepSettings, ratio: float, name: str) -> harness.Worker:
+    """Starts the process of a candidate, whose turns have the figures of `_start`; `name` is one of `named`."""
+    candidate, ablation = settings.named[name]
+    environment = {"KERAS_BACKEND": "torch" if candidate == PYTORCH else settings.backend, **ENVIRONMENT}
+    if ablation == "onednn":
+        environment["TF_ENABLE_ONEDNN_OPTS"] = "0"
+    task = {"settings": dataclasses.asdict(settings), "ratio": ratio, "name": name}
+    return harness.Worker(name, "experiments.benchmarks.step", task, environment)
+
+
+def _start(task):
+    """Makes and warms up a candidate; see `serve`. A turn has `seconds`, `loss`, `others_cores`, `flops_per_second`."""
+    settings = from_mapping(StepSettings, task["settings"], "")
+    name, ablation = settings.named[task["name"]]
+    cls = candidate_class(settings.backend, name)
+    after_import, started = harness.resident_peak(), time.perf_counter()
+    candidate = cls(settings.at(task["ratio"], name), settings.precision, ablation)
+    before_steps = harness.resident_peak()
+    first_loss = candidate.run(1)
+    first_step = time.perf_counter() - started
+    candidate.run(settings.warmup - 1)
+    memory = {
+        "resident_after_import": after_import,
+        "resident_before_first_step": before_steps,
+        "resident_peak": harness.resident_peak(),
+        "device_peak": candidate.device_peak(),
+    }
+    product_rate = _matrix_product(candidate, settings.precision)
+
+    def turn(_):
+        load, started = harness.OthersLoad(), time.perf_counter()
+        loss = candidate.run(settings.steps)
+        seconds, others = time.perf_counter() - started, load.cores()
+        return {"seconds": seconds, "loss": loss, "others_cores": others, "flops_per_second": product_rate()}
+
+    opening = {
+        "device": candidate.device,
+        "note": candidate.note,
+        "first_loss": first_loss,
+        "seconds_until_first_step": first_step,
+        "memory": memory,
+    }
+    return opening, turn
+
+
+def _matrix_product(candidate: Candidate, precision: str) -> Callable[[], float]:
+    """Returns the function that measures at how many operations a second large matrices are multiplied."""
+    size = CPU_MATRIX_SIZE if candidate.device == "CPU" else DEVICE_MATRIX_SIZE
+    rng = np.random.default_rng(0)
+    # Any times multiplied by the second, the first stays as large; each product is a factor of the next.
+    left, right = (
+        keras.ops.convert_to_tensor(rng.normal(scale=size**-0.5, size=(size, size)), dtype=precision) for _ in range(2)
     )
+
+    def seconds(times):
+        started, product = time.perf_counter(), left
+        for _ in range(times):
+            product = keras.ops.matmul(product, right)
+        float(product[0, 0])  # waits for the device
+        return time.perf_counter() - started
+
+    seconds(1)
+    times = max(1, round(MATRIX_SECONDS / seconds(1)))
+    return lambda: 2 * size**3 * times / seconds(times)
+
+
+if __name__ == "__main__":
+    harness.serve(_start)

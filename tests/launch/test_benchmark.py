@@ -1,5 +1,6 @@
 """The benchmark of training steps, from its flags to its table and its file."""
 
+import dataclasses
 import json
 import math
 import re
@@ -7,11 +8,9 @@ import sys
 
 import pytest
 
-from experiments.benchmarks import turns
-from experiments.benchmarks.flops import Sizes, step_flops
-from experiments.benchmarks.settings import StepSettings
-from experiments.errors import RunError
-from tests.launch.commands import run
+from experiments.benchmarks.flops import step_flops
+from experiments.config import Config
+from tests.launch.commands import PRESET, run
 
 BATCH, ROUNDS, STEPS = 2, 3, 2
 
@@ -23,8 +22,10 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcome(file):
-    """How `launch.benchmark` ended on a model of one block and four patches."""
-    model = ["--depths=1", "--dims=4", "--decoder_dim=4", "--image_size=8", f"--batch_size={BATCH}"]
+    """How `launch.benchmark` ended on a preset with a model of one block, whose images make four patches."""
+    preset = file.with_name("preset.py")
+    preset.write_text(PRESET, encoding="utf-8")
+    model = [f"--config={preset}", "--config.model.decoder_dim=4", "--image_size=16", f"--batch_size={BATCH}"]
     length = [f"--rounds={ROUNDS}", f"--steps={STEPS}"]
     return run("benchmark", "--what=step", *model, *length, "--mask_ratio=0", f"--json={file}")
 
@@ -36,21 +37,25 @@ def table(outcome, file):
     return table
 
 
-def test_the_table_shows_each_contender_and_how_they_compare(outcome, table):
+def test_the_table_shows_each_candidate_and_how_they_compare(outcome, table):
     assert outcome.errors == ""
     assert "mask ratio 0.25: 1 of 4 patches hidden, on CPU" in outcome.lines
-    for name, figures in table["contenders"].items():
+    for name, figures in table["candidates"].items():
         (line,) = [line for line in outcome.lines if re.match(rf"  {name} .*%", line)]
         assert line.split()[1] == f"{figures['images_per_second']['median']:,.2f}"
     ratio = table["ratios"]["sparse/dense"]
-    start = f"sparse/dense {ratio['median']:.2f} ({ratio['smallest']:.2f} - {ratio['largest']:.2f})"
+    start = f"sparse/dense: {ratio['median']:.2f} ({ratio['smallest']:.2f} - {ratio['largest']:.2f})"
     assert any(" ".join(line.split()).startswith(start) for line in outcome.lines)
 
 
 def test_the_file_has_settings_and_circumstances(outcome, file):
     results = json.loads(file.read_text(encoding="utf-8"))
     assert results["what"] == "step"
-    assert results["settings"]["rounds"] == ROUNDS and results["settings"]["depths"] == [1]
+    assert results["settings"]["rounds"] == ROUNDS
+    config = Config.from_dict(results["settings"]["config"])
+    # From the preset, but for what flags say.
+    assert config.model.stages == ((1,), (4,)) and config.model.stem_stride == 8 and config.data.channels == 1
+    assert (config.model.decoder_dim, config.data.image_size, config.pretrain.batch_size) == (4, 16, BATCH)
     assert results["hardware"]["cpu"] and results["hardware"]["cores"] >= 1
     assert results["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"keras", "tensorflow", "numpy"} <= set(results["versions"])
@@ -62,39 +67,34 @@ def test_ratio_zero_is_timed_with_one_hidden_patch(table):
     assert (table["num_patches"], table["num_visible"]) == (4, 3)
 
 
-def test_figures_follow_from_the_rounds(table):
-    sizes = Sizes((1,), (4,), decoder_dim=4, stem_stride=4, channels=3, num_patches=4, num_visible=3)
-    for name, figures in table["contenders"].items():
+def test_figures_follow_from_the_rounds(table, file):
+    config = Config.from_dict(json.loads(file.read_text(encoding="utf-8"))["settings"]["config"])
+    config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, mask_ratio=0.25))
+    for name, figures in table["candidates"].items():
         seconds = figures["seconds_per_step"]
         assert len(seconds["rounds"]) == ROUNDS and sorted(seconds["rounds"])[1] == pytest.approx(seconds["median"])
         assert figures["images_per_second"]["median"] == pytest.approx(BATCH / seconds["median"])
-        flops = sum(step_flops(sizes, BATCH, name).values())
+        flops = sum(step_flops(config, name).values())
         assert figures["flops_per_step"]["total"] == flops
         assert figures["flops_per_second"] == pytest.approx(flops / seconds["median"])
         share = figures["flops_per_second"] / table["matrix_product_flops_per_second"]
         assert figures["share_of_matrix_product"] == pytest.approx(share)
         assert len(figures["others_cores"]) == ROUNDS
-    rounds = {name: figures["seconds_per_step"]["rounds"] for name, figures in table["contenders"].items()}
+    rounds = {name: figures["seconds_per_step"]["rounds"] for name, figures in table["candidates"].items()}
     ratios = [dense / sparse for sparse, dense in zip(rounds["sparse"], rounds["dense"])]
     assert table["ratios"]["sparse/dense"]["rounds"] == pytest.approx(ratios)
 
 
-def test_contenders_compute_the_same(table):
-    sparse, dense = table["contenders"]["sparse"], table["contenders"]["dense"]
+def test_candidates_compute_the_same(table):
+    sparse, dense = table["candidates"]["sparse"], table["candidates"]["dense"]
     assert math.isfinite(sparse["first_loss"])
     assert sparse["first_loss"] == pytest.approx(dense["first_loss"], rel=1e-5)
     assert sparse["last_loss"] == pytest.approx(dense["last_loss"], rel=1e-5)
 
 
-def test_memory_is_that_of_the_contender_alone(table):
-    for figures in table["contenders"].values():
+def test_memory_is_that_of_the_candidate_alone(table):
+    for figures in table["candidates"].values():
         memory = figures["memory"]
         assert memory["device_peak"] is None
         before, peak = memory["resident_before_first_step"], memory["resident_peak"]
         assert 2**24 < memory["resident_after_import"] <= before <= peak < 2**34
-
-
-def test_a_contender_that_ends_before_its_time_ends_the_run(monkeypatch):
-    monkeypatch.setattr(turns.sys, "executable", "false")
-    with pytest.raises(RunError, match="The process of sparse ended with code 1."):
-        turns.Worker(StepSettings(), 0.6, "sparse")

@@ -157,15 +157,15 @@ MISTAKES = {
         ["error: the mix of digits and folder:{pictures} has no labels to fine-tune on."],
     ),
     "nothing to measure": (
-        "benchmark", [], ["error: --what is missing: name what to measure, one of step, input, profile."],
+        "benchmark", [], ["error: --what is missing: name what to measure, one of step, input."],
     ),
     "ratio that is no number": (
         "benchmark", ["--what=step", "--mask_ratio=0.4,half"],
         ["error: --mask_ratio=0.4,half: a list of numbers such as 0.4,0.6 is needed."],
     ),
-    "unknown contender": (
-        "benchmark", ["--what=step", "--execution=sparse,fast"],
-        ["error: execution='fast' is not one of sparse, dense, pytorch."],
+    "unknown candidate": (
+        "benchmark", ["--what=step", "--candidates=sparse,fast"],
+        ["error: candidates='fast' is not one of sparse, dense, pytorch."],
     ),
     "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
     "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for"]),

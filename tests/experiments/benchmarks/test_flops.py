@@ -5,19 +5,19 @@ import math
 import pytest
 import tensorflow as tf
 
-from convnext import ConvNeXtV2
-from experiments.benchmarks.flops import Sizes, forward_flops, step_flops
-from fcmae import FCMAE
-from tests.small_models import random_images, random_visible
-
-BATCH, DEPTHS, DIMS, DECODER_DIM = 2, (1, 2, 1), (4, 6, 8), 10
+from experiments.benchmarks.candidates import example_losses, random_batch
+from experiments.benchmarks.flops import forward_flops, step_flops
+from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
+from experiments.models import make_fcmae
 
 
-def model_and_sizes(execution):
-    """An `FCMAE` of 6 patches, 2 of them visible, and its `Sizes`."""
-    backbone = ConvNeXtV2(DEPTHS, DIMS, input_shape=(32, 48, 3), include_top=False)
-    model = FCMAE(backbone, mask_ratio=0.6, decoder_dim=DECODER_DIM, execution=execution)
-    return model, Sizes(DEPTHS, DIMS, DECODER_DIM, stem_stride=4, channels=3, num_patches=6, num_visible=2)
+def config(execution="sparse", decoder_depth=1):
+    """9 patches, 3 of them visible."""
+    return Config(
+        model=ModelConfig(depths=(1, 2, 1), dims=(4, 6, 8), decoder_dim=10, decoder_depth=decoder_depth),
+        data=DataConfig(image_size=48),
+        pretrain=PretrainConfig(batch_size=2, execution=execution),
+    )
 
 
 def operations_of(function, variables):
@@ -62,38 +62,34 @@ def operations_of_node(node):
     return 0
 
 
-def batch():
-    return tf.constant(random_images(BATCH, 32, 48, 3)), tf.constant(random_visible(BATCH, 6, 2))
-
-
-def test_the_dense_step_takes_the_operations_of_its_graph():
-    model, sizes = model_and_sizes("dense")
-    images, visible = batch()
+@pytest.mark.parametrize(("decoder_depth", "ablation"), [(1, ""), (2, ""), (1, "hidden_only"), (2, "hidden_only")])
+def test_the_dense_step_takes_the_operations_of_its_graph(decoder_depth, ablation):
+    sizes = config("dense", decoder_depth)
+    model, batch = make_fcmae(sizes), [tf.constant(array) for array in random_batch(sizes)]
 
     def loss():
-        return tf.reduce_mean(model.image_losses(images, visible))
+        return tf.reduce_mean(example_losses(model, *batch, ablation))
 
-    parts = step_flops(sizes, BATCH, "dense")
+    parts = step_flops(sizes, "dense", ablation)
     assert sum(parts.values()) == operations_of(loss, model.trainable_variables)
 
 
 @pytest.mark.parametrize("execution", ["dense", "sparse"])
 def test_the_encoder_takes_the_operations_of_its_graph(execution):
-    model, sizes = model_and_sizes(execution)
-    images, visible = batch()
+    sizes = config(execution)
+    model, batch = make_fcmae(sizes), [tf.constant(array) for array in random_batch(sizes)]
 
     def total():
-        return tf.reduce_sum(model.encode(images, visible))
+        return tf.reduce_sum(model.encode(*batch))
 
-    parts = step_flops(sizes, BATCH, execution)
+    parts = step_flops(sizes, execution)
     parts.pop("decoder")
     assert sum(parts.values()) == operations_of(total, model.backbone.trainable_variables)
 
 
 def test_the_sparse_decoder_embeds_visible_and_predicts_hidden_patches():
-    _, sizes = model_and_sizes("sparse")
-    embedding, prediction = 2 * DIMS[-1] * DECODER_DIM, 2 * DECODER_DIM * 16 * 16 * 3
-    sparse, dense, pytorch = (forward_flops(sizes, name)["decoder"] for name in ("sparse", "dense", "pytorch"))
-    assert dense - sparse == 4 * embedding  # 4 of 6 patches are hidden
-    projection = 2 * 4 * DECODER_DIM * DECODER_DIM
-    assert pytorch - dense == 2 * (projection + prediction)
+    embedding, prediction = 2 * 8 * 10, 2 * 10 * 16 * 16 * 3
+    sparse, dense, pytorch = (forward_flops(config(), name)["decoder"] for name in ("sparse", "dense", "pytorch"))
+    assert dense - sparse == 6 * embedding  # 6 of 9 patches are hidden
+    projection = 2 * 4 * 10 * 10
+    assert pytorch - dense == 3 * (projection + prediction)

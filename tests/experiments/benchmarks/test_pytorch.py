@@ -1,4 +1,4 @@
-"""The PyTorch contender is the same function as the dense execution of the Keras model."""
+"""The PyTorch candidate is the same function as the dense execution of the Keras model."""
 
 import math
 
@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from convnext import ConvNeXtV2
-from experiments.benchmarks.flops import Sizes, forward_flops, step_flops
+from experiments.benchmarks.flops import forward_flops, step_flops
+from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
 from fcmae import FCMAE
 from tests.comparison import assert_close, gradients, to_numpy
 from tests.small_models import parts_of, random_images, random_visible, randomize
@@ -17,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch.ops import aten  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from experiments.benchmarks.pytorch_masked_dense import MaskedDenseFCMAE  # noqa: E402
+from experiments.benchmarks.pytorch import MaskedDenseFCMAE  # noqa: E402
 
 DEPTHS, DIMS, DECODER_DIM = (1, 2, 1), (4, 6, 8), 8
 BATCH, PATCHES, KEPT = 2, 6, 2
@@ -62,12 +63,11 @@ def torch_layout(value, shape):
     return np.ascontiguousarray(value)
 
 
-def batch():
-    return random_images(BATCH, 32, 48, 3), random_visible(BATCH, PATCHES, KEPT)
+def batch(height=32, patches=PATCHES):
+    return random_images(BATCH, height, 48, 3), random_visible(BATCH, patches, KEPT)
 
 
-def torch_loss(model):
-    images, visible = batch()
+def torch_loss(model, images, visible):
     return model(torch.tensor(images).permute(0, 3, 1, 2), torch.tensor(visible))
 
 
@@ -79,7 +79,7 @@ def test_loss_and_gradients_are_those_of_the_dense_execution(models):
         return tf.reduce_mean(keras_model.image_losses(images, visible, training=True))
 
     torch_model.zero_grad()
-    loss = torch_loss(torch_model)
+    loss = torch_loss(torch_model, *batch())
     loss.backward()
     assert_close(loss.detach().numpy(), to_numpy(keras_loss()), TOLERANCE)
     variables = parts_of(keras_model)
@@ -97,9 +97,13 @@ def gradient_flops(gradient, _, kernel, *arguments, **__):
 
 def test_its_convolutions_take_the_operations_that_are_counted(models):
     with FlopCounterMode(display=False, custom_mapping={aten.convolution_backward: gradient_flops}) as counter:
-        torch_loss(models[1]).backward()
+        torch_loss(models[1], *batch(height=48, patches=9)).backward()
     counted = counter.get_flop_counts()["Global"]
-    sizes = Sizes(DEPTHS, DIMS, DECODER_DIM, stem_stride=4, channels=3, num_patches=PATCHES, num_visible=KEPT)
-    forward = BATCH * sum(forward_flops(sizes, "pytorch").values())
+    config = Config(
+        model=ModelConfig(depths=DEPTHS, dims=DIMS, decoder_dim=DECODER_DIM),
+        data=DataConfig(image_size=48),
+        pretrain=PretrainConfig(batch_size=BATCH),
+    )
+    forward = BATCH * sum(forward_flops(config, "pytorch").values())
     assert counted[aten.convolution] == forward
-    assert counted[aten.convolution_backward] == sum(step_flops(sizes, BATCH, "pytorch").values()) - forward
+    assert counted[aten.convolution_backward] == sum(step_flops(config, "pytorch").values()) - forward

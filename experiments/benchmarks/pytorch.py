@@ -1,9 +1,9 @@
-"""FCMAE in plain PyTorch, the encoder as a masked dense one: what somebody without sparse kernels would train.
+"""The candidates on PyTorch: FCMAE in plain PyTorch with its training step, and the Keras model on that backend.
 
-The same function as `fcmae.FCMAE` with `execution="dense"`, in a form that is fast on CPUs: images and maps in the
-channels_last memory format, so that LayerNorm reads its channels in one piece; the products over channels as
-convolutions of kernel 1x1; the statistics of GRN over visible positions as a product of matrices.
-`experiments.benchmarks.contenders.pytorch` compiles it.
+`MaskedDenseFCMAE` is what somebody without sparse kernels would train: the same function as `fcmae.FCMAE` with
+`execution="dense"`, in a form that is fast on CPUs. Images and maps have the channels_last memory format, so that
+LayerNorm reads its channels in one piece; products over channels are convolutions of kernel 1x1, and the statistics of
+GRN over visible positions a product of matrices. The candidate compiles it and uses the fused AdamW.
 
 The form was chosen by images/s of a prototype: atto, 8 images of 224 pixels, PyTorch 2.13, 2 cores of an AMD EPYC with
 AVX-512; medians of 25 steps in turn, during which others kept less than 0.06 cores busy:
@@ -15,9 +15,14 @@ AVX-512; medians of 25 steps in turn, during which others kept less than 0.06 co
 With a masked sum in place of the product of matrices, compiled: 30.3.
 """
 
+import contextlib
+
 import torch
+import torch._inductor.compile_fx  # the compiler, so that its memory counts as imported
 from torch import nn
 from torch.nn import functional
+
+from experiments.benchmarks.candidates import Candidate, example_losses, make_model_and_optimizer, random_batch
 
 EPSILON = 1e-6
 
@@ -151,3 +156,89 @@ class MaskedDenseFCMAE(nn.Module):
         patches = patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, size * size * channels)
         variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return (patches - mean) / torch.sqrt(variance + EPSILON)
+
+
+class TorchCandidate(Candidate):
+    """A `Candidate` on the GPU if there is one, else on the CPU."""
+
+    def __init__(self, config, precision, ablation=""):
+        del ablation
+        self._torch_device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._dtype = getattr(torch, precision)
+        if self._torch_device.type == "cuda":
+            self.device = torch.cuda.get_device_name()
+            torch.set_float32_matmul_precision("high")  # as the other frameworks have it from the start
+        self._batch = [torch.tensor(array, device=self._torch_device) for array in random_batch(config)]
+
+    def run(self, steps):
+        for _ in range(steps):
+            loss = self.step()
+        if self._torch_device.type == "cuda":
+            torch.cuda.synchronize()
+        return float(loss.detach())
+
+    def device_peak(self):
+        return torch.cuda.max_memory_allocated() if self._torch_device.type == "cuda" else None
+
+
+class KerasTorchCandidate(TorchCandidate):
+    """The Keras model on PyTorch, not compiled; see `Candidate`."""
+
+    def __init__(self, config, precision, ablation=""):
+        super().__init__(config, precision)
+        self._model, self._optimizer = make_model_and_optimizer(config, precision, ablation)
+
+    def step(self):
+        """Takes a training step and returns its loss, a scalar."""
+        variables = self._model.trainable_variables
+        self._model.zero_grad()
+        loss = example_losses(self._model, *self._batch).mean()
+        loss.backward()
+        with torch.no_grad():
+            self._optimizer.apply([variable.value.grad for variable in variables], variables)
+        return loss
+
+
+class PyTorchCandidate(TorchCandidate):
+    """`MaskedDenseFCMAE`, compiled, with the fused AdamW; see `Candidate`."""
+
+    def __init__(self, config, precision, ablation=""):
+        super().__init__(config, precision)
+        torch.manual_seed(config.seed)
+        model = MaskedDenseFCMAE(
+            *config.model.stages, config.model.decoder_dim, config.model.stem_stride, config.data.channels
+        )
+        self._model = model.to(self._torch_device, memory_format=torch.channels_last)
+        self._optimizer = _make_adamw(self._model, config.pretrain)
+        # From (B, H, W, C) to (B, C, H, W) in the channels_last format: the values stay where they are.
+        self._batch[0] = self._batch[0].permute(0, 3, 1, 2)
+        self._loss = torch.compile(self._model)
+        try:
+            self._forward_and_backward()
+        except Exception as error:  # It raises what the compiler raises, or that there is none.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self.note = f"pytorch ran uncompiled: {reason}"
+            self._loss = self._model
+        self._optimizer.zero_grad()
+
+    def _forward_and_backward(self):
+        mixed = self._dtype != torch.float32
+        with torch.autocast(self._torch_device.type, self._dtype) if mixed else contextlib.nullcontext():
+            loss = self._loss(*self._batch)
+        loss.backward()
+        return loss
+
+    def step(self):
+        """Takes a training step and returns its loss, a scalar."""
+        loss = self._forward_and_backward()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss
+
+
+def _make_adamw(model, training):
+    """Returns AdamW; what has one dimension (biases, normalizations, the mask token) does not decay."""
+    decaying = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    spared = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+    groups = [{"params": decaying, "weight_decay": training.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, training.base_learning_rate, (training.beta_1, training.beta_2), fused=True)

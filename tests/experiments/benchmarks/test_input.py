@@ -7,9 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from experiments.benchmarks.pipeline import contenders, measure, pillow_reference, report
-from experiments.benchmarks.pipeline.photographs import write_photographs
-from experiments.benchmarks.pipeline.settings import PILLOW_CONTENDERS, STAGES, InputSettings
+from experiments.benchmarks import input as pipeline
+from experiments.benchmarks.input import PILLOW, STAGES, InputSettings, crop_and_resize, draw_window, load_with_pillow
 from experiments.data.augmentation import views
 from experiments.data.reading import decode_and_crop
 from experiments.errors import UserError
@@ -19,7 +18,7 @@ WINDOWS = [(0, 0, 500, 375), (37, 21, 201, 260), (133, 5, 360, 300)]  # left, to
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    return write_photographs(tmp_path_factory.mktemp("photographs"), 4, seed=0)
+    return pipeline.write_photographs(tmp_path_factory.mktemp("photographs"), 4, seed=0)
 
 
 def test_files_are_as_large_as_those_of_imagenet(paths):
@@ -31,9 +30,9 @@ def test_files_are_as_large_as_those_of_imagenet(paths):
 
 
 def test_files_follow_from_the_seed(paths, tmp_path):
-    (again,) = write_photographs(tmp_path, 1, seed=0)
+    (again,) = pipeline.write_photographs(tmp_path, 1, seed=0)
     assert again.read_bytes() == paths[0].read_bytes()
-    (other,) = write_photographs(tmp_path, 1, seed=1)
+    (other,) = pipeline.write_photographs(tmp_path, 1, seed=1)
     assert other.read_bytes() != paths[0].read_bytes()
 
 
@@ -44,19 +43,19 @@ def test_pillow_and_the_pipeline_make_the_same_of_a_window(paths, window):
     cut = decode_and_crop(content, lambda _: tf.constant((top, left, height, width)), 3)
     pixels = views.resize(cut, (224, 224)).numpy()
     whole = Image.fromarray(decode_and_crop(content, views.whole_window, 3).numpy())
-    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(whole, window, (224, 224))))
+    difference = np.abs(pixels - np.asarray(crop_and_resize(whole, window, (224, 224))))
     assert (
         difference.mean() < 0.4 and np.quantile(difference, 0.999) < 4
     )  # Pillow rounds twice; colours at the border of a window
     with Image.open(paths[1]) as file:
         image = file.convert("RGB")
-    difference = np.abs(pixels - np.asarray(pillow_reference.crop_and_resize(image, window, (224, 224))))
+    difference = np.abs(pixels - np.asarray(crop_and_resize(image, window, (224, 224))))
     assert difference.mean() < 2.0  # TensorFlow decodes with a faster, rougher transform
 
 
 def test_windows_of_the_reference_have_the_areas_and_aspects_of_pretraining():
     generator = random.Random(0)
-    windows = np.array([pillow_reference.draw_window(500, 375, generator) for _ in range(2000)])
+    windows = np.array([draw_window(500, 375, generator) for _ in range(2000)])
     left, top, width, height = windows.T
     assert (left >= 0).all() and (top >= 0).all()
     assert (left + width <= 500).all() and (top + height <= 375).all()
@@ -68,16 +67,16 @@ def test_windows_of_the_reference_have_the_areas_and_aspects_of_pretraining():
 
 def test_the_reference_flips_and_normalizes(paths):
     mean, std = np.float32((0.4, 0.5, 0.6)), np.float32((0.2, 0.25, 0.3))
-    plain = pillow_reference.load(paths[0], (32, 32), None, random.Random(3))
-    normalized = pillow_reference.load(paths[0], (32, 32), (mean, std), random.Random(3))
+    plain = load_with_pillow(paths[0], (32, 32), None, random.Random(3))
+    normalized = load_with_pillow(paths[0], (32, 32), (mean, std), random.Random(3))
     assert plain.dtype == "uint8" and normalized.dtype == "float32"
     np.testing.assert_allclose(normalized, (plain / 255.0 - mean) / std, atol=1e-5)
     with Image.open(paths[0]) as file:
         image, straight = file.convert("RGB"), 0
     for seed in range(20):
-        window = pillow_reference.draw_window(500, 375, random.Random(seed))
-        expected = np.asarray(pillow_reference.crop_and_resize(image, window, (32, 32)))
-        actual = pillow_reference.load(paths[0], (32, 32), None, random.Random(seed))
+        window = draw_window(500, 375, random.Random(seed))
+        expected = np.asarray(crop_and_resize(image, window, (32, 32)))
+        actual = load_with_pillow(paths[0], (32, 32), None, random.Random(seed))
         unflipped = np.array_equal(actual, expected)
         assert unflipped or np.array_equal(actual, expected[:, ::-1])
         straight += unflipped
@@ -91,8 +90,8 @@ def test_figures_follow_from_the_turns():
         name: [{"seconds": value, "core_seconds": value / 2, "others_cores": 0.1} for value in own]
         for name, own in seconds.items()
     }
-    table = measure.table(settings, turns, cores=2)
-    figures = table["contenders"]["pretraining"]
+    table = pipeline.measured(settings, turns, cores=2)
+    figures = table["candidates"]["pretraining"]
     assert table["cores"] == 2
     assert figures["images_per_second"]["rounds"] == [10.0, 10.0, 8.0]  # 20 images a turn
     assert figures["images_per_second_per_core"]["median"] == 5.0
@@ -100,30 +99,32 @@ def test_figures_follow_from_the_turns():
     ratio = figures["times_as_fast"]["pillow"]
     assert (ratio["smallest"], ratio["median"], ratio["largest"]) == (1.0, 2.0, 3.2)
     assert figures["times_as_fast"]["pillow_normalize"]["median"] == 2.5
-    line = report.table_lines(table)[3].split()
+    line = pipeline.report_lines(table)[3].split()
     assert line[:6] == ["pretraining", "10.0", "(8.0", "-", "10.0)", "5.0"]
     assert line[6] == "50.000"  # a second of work for 20 images
     assert line[7:] == ["2.00", "(1.00", "-", "3.20)", "2.50", "(2.00", "-", "4.00)"]
-    assert any("other processes: 0.10 cores" in line for line in report.table_lines(table))
+    assert any("other processes: 0.10 cores" in line for line in pipeline.report_lines(table))
 
 
-@pytest.mark.parametrize("name", ["crop", "pretraining", "pretraining_stream", "evaluation"])
+@pytest.mark.parametrize("name", STAGES)
 def test_each_stage_is_the_pipelines_own(paths, name):
     settings = InputSettings(image_size=32, batch_size=4, files=4)
-    pipelines = contenders.TensorFlowPipelines(settings, [str(path) for path in paths])
-    (batch,) = pipelines.batches(STAGES[name]).take(1).as_numpy_iterator()
+    pipelines = pipeline.TensorFlowPipelines(settings, [str(path) for path in paths])
+    (batch,) = pipelines.batches(name).take(1).as_numpy_iterator()
     images = batch["images"]
     assert images.shape == (4, 32, 32, 3) and (batch["weights"] == 1.0).all()
-    assert (images.min() >= 0.0) == (name == "crop")  # the others are normalized
+    assert images.min() < 0.0  # they are normalized
+    assert ("targets" in batch) == (name in ("mixing", "finetuning"))
+    assert ("noise" in batch) == (name in ("normalize", "pretraining", "pretraining_stream"))
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
         ({"files": 8, "batch_size": 16}, "files=8 make no batch of batch_size=16"),
-        ({"stages": ("crop", "sleep")}, "stages='sleep' is not one of crop, crop_normalize, "),
+        ({"stages": ("evaluation", "sleep")}, "stages='sleep' is not one of normalize, pretraining, "),
         ({"rounds": 0}, "rounds is at least 1, got 0."),
-        ({"cores": -1}, "cores is at least 0, got -1."),
+        ({"seed": -1}, "seed is at least 0, got -1."),
     ],
 )
 def test_a_wrong_setting_is_named(values, says):
@@ -132,10 +133,5 @@ def test_a_wrong_setting_is_named(values, says):
     assert says in str(error.value)
 
 
-def test_there_are_no_more_cores_than_there_are():
-    with pytest.raises(UserError, match="--cores=100000: there are "):
-        measure.run(InputSettings(cores=100_000))
-
-
-def test_contenders_have_names_of_their_own():
-    assert not set(STAGES) & set(PILLOW_CONTENDERS)
+def test_candidates_have_names_of_their_own():
+    assert not set(STAGES) & set(PILLOW)

@@ -1,1 +1,0 @@
-"""Measuring how fast the input pipeline is, from image files to batches."""
