@@ -32,7 +32,7 @@ lint: $(VENV)/installed-$(EXTRAS)
 
 # The site, in site/
 docs: $(VENV)/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Without TensorFlow, from the installed package: the library alone trains on JAX.
 test-library: .venv-library/installed
