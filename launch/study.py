@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments.config import Config
 from experiments.errors import UserError
-from experiments.studies import run as studies
+from experiments.studies import STUDIES, sweep
 from experiments.studies.report import fill_document
 from launch.command import define_config_flags, run_command
 
@@ -25,28 +25,29 @@ def main(arguments):
     values = flags.FLAGS
     if not values.workdir:
         raise UserError("--workdir is missing: name a folder for the runs of the study, such as --workdir=runs/study.")
-    study = studies.reopen_study(values.workdir) if values.tables_only else _study_of(values)
+    if values.tables_only:
+        study = sweep.open_study(STUDIES, values.workdir)
+    elif not values.name:
+        raise UserError(f"--name is missing: name a study, one of {', '.join(STUDIES)}.")
+    else:
+        config = Config.from_dict(values.config.to_dict())
+        study = sweep.open_study(STUDIES, values.workdir, values.name, config, values.budget, values.seeds)
     if values.plan:
-        studies.plan(study)
+        sweep.plan(study)
         return
-    paths = studies.report(study) if values.tables_only else studies.run(study, values.only)
+    if values.tables_only:
+        sweep.report(study)
+    else:
+        sweep.run(study, values.only)
     if values.document:
-        fill_document(values.document, study, paths)
-
-
-def _study_of(values):
-    """Returns the study that the flags name."""
-    if not values.name:
-        raise UserError(f"--name is missing: name a study, one of {', '.join(studies.STUDIES)}.")
-    config = Config.from_dict(values.config.to_dict())
-    return studies.open_study(values.name, config, values.workdir, values.budget, values.seeds)
+        fill_document(values.document, study)
 
 
 if __name__ == "__main__":
     if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
         sys.argv.insert(1, f"--config={PRESET}")  # as a default of the flag it would be read before errors are caught
     define_config_flags("Folder for all runs of the study; what is complete there is not done again.")
-    flags.DEFINE_enum("name", None, list(studies.STUDIES), "The study.")
+    flags.DEFINE_enum("name", None, list(STUDIES), "The study.")
     flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Lengths of the runs; tiny shows that they run, no more.")
     flags.DEFINE_integer("seeds", 0, "Number of repetitions; by default 3, of ablations 1.", lower_bound=0)
     flags.DEFINE_string("only", "", "Pattern of the names of the runs that are done, such as seed_0/labels_600/*.")

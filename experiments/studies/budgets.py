@@ -1,10 +1,8 @@
-"""How long the runs of a study are, and among which rates they choose."""
+"""How long the runs of a study are, and the learning rates among which they choose."""
 
 import dataclasses
 
-from experiments.training.schedule import REFERENCE_BATCH
-
-WARMUP = 0.1  # share of the steps
+METRIC = "validation_top1"  # by which a rate is chosen
 
 # Peak rates of AdamW, two a decade; a grid is a few neighbours of them, and goes on here where its best is at an edge.
 LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -14,7 +12,7 @@ LOWER_GRID = (3e-4, 1e-3, 3e-3)
 
 @dataclasses.dataclass(frozen=True)
 class Length:
-    """Fine-tuning with so many labels; the same for every arm.
+    """Fine-tuning with so many labels; the same for every start.
 
     Args:
         labels: `finetune.labels`.
@@ -39,7 +37,7 @@ class Budget:
         pretraining_steps: of each pretraining.
         few: `Length`s that come first, for all seeds.
         many: `Length`s that come after those.
-        more_rates: how many rates beyond its grid an arm may try, as long as its best one is at an edge.
+        more_rates: how many rates beyond its grid a start may try, as long as its best one is at an edge.
         subsets: number of choices of labels that each encoder of an ablation is fine-tuned on.
         probe_labels: with how many labels the frozen encoders of an ablation are scored.
     """
@@ -51,10 +49,14 @@ class Budget:
     subsets: int = 1
     probe_labels: str = "all"
 
-    @property
-    def lengths(self):
-        """All `Length`s."""
-        return self.few + self.many
+    @classmethod
+    def of(cls, values):
+        """Returns the budget that `dataclasses.asdict` gave, also where JSON has made lists of its tuples."""
+        few, many = (
+            tuple(Length(**{**length, "rates": tuple(length["rates"])}) for length in values[name])
+            for name in ("few", "many")
+        )
+        return cls(**{**values, "few": few, "many": many})
 
 
 FEWER_LABELS = {
@@ -76,18 +78,41 @@ ABLATIONS = {
 }
 
 
-def with_length(training, steps, batch_size, num_examples, peak_rate=None):
-    """Returns a `TrainingConfig` with another length.
+def try_rates(result_of, run_of, rates, more_rates):
+    """Tries peak rates: those of a grid and, while the best is at the edge of those tried, the ones beyond.
 
     Args:
-        training: the `TrainingConfig`.
-        steps: of the run; a tenth of them are warmup.
-        batch_size: images of a step.
-        num_examples: number of training images, which make an epoch.
-        peak_rate: rate after the warmup; None for that of `training`.
+        result_of: function from a trial to its result, None while it is open.
+        run_of: function from a rate to the trial of fine-tuning with it.
+        rates: the grid.
+        more_rates: largest number of rates beyond it.
+
+    Returns:
+        `{rate: top-1 on the validation images}`, ascending; None while a result is open.
     """
-    values = {"steps": steps, "batch_size": batch_size, "evaluations": 0}
-    values["warmup_epochs"] = WARMUP * steps / (num_examples // batch_size)
-    if peak_rate is not None:
-        values["base_learning_rate"] = peak_rate * REFERENCE_BATCH / batch_size
-    return dataclasses.replace(training, **values)
+    results = {rate: result_of(run_of(rate)) for rate in rates}
+    while None not in results.values():
+        tried = {rate: results[rate][METRIC] for rate in sorted(results)}
+        beyond = rate_beyond(tried)
+        if beyond is None or len(tried) == len(rates) + more_rates:
+            return tried
+        results[beyond] = result_of(run_of(beyond))
+    return None
+
+
+def best_rate(tried):
+    """Returns the rate of `{rate: top-1}` with the highest top-1, the lowest of equals; None while it is open."""
+    return max(tried, key=lambda rate: (tried[rate], -rate)) if tried else None
+
+
+def is_at_edge(tried):
+    """Whether the best rate is the lowest or the highest of those tried, so that one beyond might be better."""
+    return best_rate(tried) in (min(tried), max(tried))
+
+
+def rate_beyond(tried):
+    """Returns the rate of `LADDER` beyond the edge that the best one is at; None if it is at none, or the last."""
+    if not is_at_edge(tried):
+        return None
+    place = LADDER.index(best_rate(tried)) + (1 if best_rate(tried) == max(tried) else -1)
+    return LADDER[place] if 0 <= place < len(LADDER) else None

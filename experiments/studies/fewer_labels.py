@@ -1,14 +1,18 @@
 """Does pretraining pay? The same encoder with few labels and with many, pretrained and from scratch."""
 
-import dataclasses
+import collections
+import functools
 
 from matplotlib.figure import Figure
 
-from experiments.studies.study import Study, difference, markdown_table, shown, summary
+from experiments.studies.budgets import FEWER_LABELS, best_rate, is_at_edge, try_rates
+from experiments.studies.report import difference, markdown_table, shown, summary
+from experiments.studies.sweep import Study
 
 STARTS = ("pretrained", "scratch")
 ENCODERS = ("pretrained", "random")
 PROBES = {"linear": "linear probe", "knn": "k-NN"}
+MEASURES = {"finetuned": STARTS, **dict.fromkeys(PROBES, ENCODERS)}
 # Of Okabe and Ito's palette, which those who are blind to some colours can tell apart; the markers differ too.
 STYLES = {
     ("finetuned", "pretrained"): ("fine-tuned, pretrained", "#0072B2", "o", "-"),
@@ -28,56 +32,97 @@ class FewerLabels(Study):
 
     name = "fewer_labels"
     title = "Top-1 on the test images by number of labels"
+    budgets = FEWER_LABELS
+    num_seeds = 3
 
-    def trials(self):
+    def collect(self, result_of):
         """First all seeds with few labels, then more labels."""
-        for seed in self.seeds:
-            yield self._pretraining(seed)
-            for length in self.budget.few:
-                yield from self._fine_tunings(length, seed)
-            yield from (self._probing(encoder, seed) for encoder in ENCODERS)
-        for length in self.budget.many:
-            for seed in self.seeds:
-                yield from self._fine_tunings(length, seed)
+        budget, tried, found = self.budget, {}, collections.defaultdict(dict)
+        lengths = sorted(budget.few + budget.many, key=self.num_labels)
 
-    def results(self):
+        def fine_tune(length, seed):
+            runs = {start: functools.partial(self._run, length, start, seed) for start in STARTS}
+            if seed == self.seeds[0]:
+                for start, run in runs.items():
+                    choosing = functools.partial(run, choosing=True)
+                    tried[length, start] = try_rates(result_of, choosing, length.rates, budget.more_rates)
+            for start, run in runs.items():
+                final = run(best_rate(tried[length, start]))
+                result_of(final)
+                result = result_of(self.testing(final))
+                found["finetuned", start, length][seed] = result and result["test_top1"]
+
+        for seed in self.seeds:
+            result_of(self._pretraining(seed))
+            for length in budget.few:
+                fine_tune(length, seed)
+            for name in ENCODERS:
+                encoder = self._pretraining(seed) if name == "pretrained" else None
+                labels = tuple(length.labels for length in budget.few + budget.many)
+                trial = self.probing(f"seed_{seed}/probes/{name}", self.config, seed, encoder, labels, "test")
+                result = result_of(trial)
+                for probe in PROBES:
+                    for length in lengths:
+                        found[probe, name, length][seed] = result and result["top1"][length.labels][probe]
+        for length in budget.many:
+            for seed in self.seeds:
+                fine_tune(length, seed)
+
         rows = []
-        for length in sorted(self.budget.lengths, key=self._count):
-            arms = {start: self._arm(start, length) for start in STARTS}
+        for length in lengths:
+            measures = {
+                measure: {name: summary(found[measure, name, length]) for name in names}
+                for measure, names in MEASURES.items()
+            }
             row = {
-                "labels": self._count(length),
+                "labels": self.num_labels(length),
                 "steps": length.steps,
                 "batch_size": length.batch_size,
                 "choice_steps": length.choice_steps or length.steps,
-                "finetuned": {start: self._top1(arm) for start, arm in arms.items()},
-                "rates": {start: _rates(arm) for start, arm in arms.items()},
+                "rates": {start: _rates(tried[length, start]) for start in STARTS},
+                "gain": difference(*measures["finetuned"].values()),
             }
-            for probe in PROBES:
-                row[probe] = {encoder: self._probed(encoder, probe, length.labels) for encoder in ENCODERS}
-            row["gain"] = difference(*row["finetuned"].values())
-            rows.append(row)
-        return {"pretraining_steps": self.budget.pretraining_steps, "rows": rows}
+            rows.append({**row, **measures})
+        return {"pretraining_steps": budget.pretraining_steps, "rows": rows}
+
+    def _pretraining(self, seed):
+        return self.pretraining(f"seed_{seed}/pretraining", self.config, seed)
+
+    def _run(self, length, start, seed, rate, choosing=False):
+        encoder = self._pretraining(seed) if start == "pretrained" else None
+        folder = f"seed_{seed}/labels_{length.labels}/{start}"
+        return self.finetuning(folder, self.config, seed, length, rate, encoder, choosing)
 
     def tables(self, results):
+        """A table of the figures, and one of the rates."""
         header = ["labels", *(f"fine-tuned, {start}" for start in STARTS), "gain"]
         header += [f"{name}, {encoder}" for name in PROBES.values() for encoder in ENCODERS]
-        rows = []
+        header_of_rates = ["labels, start", "peak rate", "top-1 on the validation images by rate"]
+        header_of_rates += ["steps of these runs", "steps of the run"]
+        cells, cells_of_rates = [], []
         for row in results["rows"]:
-            cells = [shown(row["finetuned"][start]) for start in STARTS] + [shown(row["gain"], signed=True)]
-            cells += [shown(row[probe][encoder]) for probe in PROBES for encoder in ENCODERS]
-            rows.append([f"{row['labels']:,}", *cells])
-        return [*markdown_table(header, rows), "", *_rates_table(results["rows"])]
+            labels = f"{row['labels']:,}"
+            finetuned, *probed = ([shown(row[measure][name]) for name in names] for measure, names in MEASURES.items())
+            cells.append([labels, *finetuned, shown(row["gain"], signed=True), *sum(probed, [])])
+            for start, rates in row["rates"].items():
+                if rates:
+                    tried = ", ".join(f"{rate}: {top1:.1f}" for rate, top1 in rates["tried"].items())
+                    edge = " (at the edge of what was tried)" if rates["at_edge"] else ""
+                    steps = [f"{count:,} of {row['batch_size']}" for count in (row["choice_steps"], row["steps"])]
+                    cells_of_rates.append([f"{labels}, {start}", f"{rates['chosen']:g}{edge}", tried, *steps])
+        return [*markdown_table(header, cells), "", *markdown_table(header_of_rates, cells_of_rates)]
 
     def draw(self, results, path):
+        """Draws top-1 over the number of labels."""
         figure = Figure(figsize=(7, 4.8), layout="constrained")
         axis = figure.add_subplot()
-        for (measure, start), (label, color, marker, line) in STYLES.items():
-            points = [(row["labels"], row[measure][start]) for row in results["rows"] if row[measure][start]["values"]]
-            if not points:
-                continue
-            labels, means = [count for count, _ in points], [figures["mean"] for _, figures in points]
-            spreads = [figures["deviation"] or 0.0 for _, figures in points]
-            axis.errorbar(labels, means, spreads, color=color, marker=marker, linestyle=line, capsize=4, label=label)
+        for (measure, name), (label, color, marker, line) in STYLES.items():
+            points = [(row["labels"], row[measure][name]) for row in results["rows"] if row[measure][name]["values"]]
+            if points:
+                labels, figures = zip(*points)
+                means, spreads = ([one[key] or 0.0 for one in figures] for key in ("mean", "std"))
+                style = {"color": color, "marker": marker, "linestyle": line, "capsize": 4}
+                axis.errorbar(labels, means, spreads, label=label, **style)
         axis.set_xscale("log")
         counts = [row["labels"] for row in results["rows"]]
         axis.set_xticks(counts, [f"{count:,}" for count in counts])
@@ -89,62 +134,9 @@ class FewerLabels(Study):
             figure.legend(frameon=False, loc="outside upper center", ncols=2)
         figure.savefig(path, dpi=120, format="png")
 
-    def _count(self, length):
-        return self.num_images if length.labels == "all" else int(length.labels)
 
-    def _seeded(self, seed):
-        return dataclasses.replace(self.config, seed=seed)
-
-    def _pretraining(self, seed):
-        return self.pretraining(f"seed_{seed}/pretraining", self._seeded(seed))
-
-    def _arm(self, start, length):
-        pretraining_of = self._pretraining if start == "pretrained" else None
-        return self.arm(
-            length, lambda seed: f"seed_{seed}/labels_{length.labels}/{start}", self._seeded, pretraining_of
-        )
-
-    def _fine_tunings(self, length, seed):
-        arms = [self._arm(start, length) for start in STARTS]
-        if seed == self.seeds[0]:
-            for arm in arms:
-                yield from arm.searching()
-        for arm in arms:
-            yield arm.final(seed)
-            yield arm.testing(seed)
-
-    def _probing(self, encoder, seed):
-        pretraining = self._pretraining(seed) if encoder == "pretrained" else None
-        labels = tuple(length.labels for length in self.budget.lengths)
-        return self.probing(f"seed_{seed}/probes/{encoder}", self._seeded(seed), labels, "test", pretraining)
-
-    def _top1(self, arm):
-        results = {seed: arm.testing(seed).result for seed in self.seeds}
-        return summary({seed: result and result["test_top1"] for seed, result in results.items()})
-
-    def _probed(self, encoder, probe, labels):
-        results = {seed: self._probing(encoder, seed).result for seed in self.seeds}
-        return summary({seed: result and result["top1"][labels][probe] for seed, result in results.items()})
-
-
-def _rates(arm):
-    choice = arm.choice
-    if choice is None:
+def _rates(tried):
+    if tried is None:
         return None
-    tried = {f"{rate:g}": top1 for rate, top1 in choice.tried.items()}
-    return {"chosen": choice.rate, "at_edge": choice.is_at_edge, "tried": tried}
-
-
-def _rates_table(rows):
-    """Returns the lines of the table of the rates: what was tried, and what the validation images said."""
-    cells = []
-    for row in rows:
-        for start, rates in row["rates"].items():
-            if rates:
-                tried = ", ".join(f"{rate}: {top1:.1f}" for rate, top1 in rates["tried"].items())
-                edge = " (at the edge of what was tried)" if rates["at_edge"] else ""
-                steps = [f"{count:,} of {row['batch_size']}" for count in (row["choice_steps"], row["steps"])]
-                cells.append([f"{row['labels']:,}, {start}", f"{rates['chosen']:g}{edge}", tried, *steps])
-    header = ["labels, start", "peak rate", "top-1 on the validation images by rate", "steps of these runs"]
-    header += ["steps of the run"]
-    return markdown_table(header, cells)
+    named = {f"{rate:g}": top1 for rate, top1 in tried.items()}
+    return {"chosen": best_rate(tried), "at_edge": is_at_edge(tried), "tried": named}

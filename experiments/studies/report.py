@@ -1,7 +1,8 @@
-"""The report of a study: its figures, its tables, its picture; and the place in a document that shows them."""
+"""The report of a study: means and standard deviations, tables, a picture, and the place in a document for them."""
 
 import pathlib
 import shutil
+import statistics
 
 from experiments.errors import UserError
 from experiments.io import replacing
@@ -10,40 +11,66 @@ from experiments.training.workdir import write_json
 RESULTS, TABLES, PICTURE = "results.json", "results.md", "results.png"
 
 
+def summary(values):
+    """Returns `{values, mean, std}` of `{seed: figure}`, without the figures that are None.
+
+    `mean` is None for no figure; `std`, that of a sample, for fewer than two.
+    """
+    known = {str(seed): value for seed, value in values.items() if value is not None}
+    figures = list(known.values())
+    return {
+        "values": known,
+        "mean": statistics.fmean(figures) if figures else None,
+        "std": statistics.stdev(figures) if len(figures) > 1 else None,
+    }
+
+
+def difference(one, other):
+    """Returns the `summary` of the differences of two, seed by seed."""
+    seeds = [seed for seed in one["values"] if seed in other["values"]]
+    return summary({seed: one["values"][seed] - other["values"][seed] for seed in seeds})
+
+
+def shown(figures, signed=False):
+    """Returns a `summary` as text: mean ± standard deviation."""
+    if figures["mean"] is None:
+        return ""
+    mean = f"{figures['mean']:+.1f}" if signed else f"{figures['mean']:.1f}"
+    return mean if figures["std"] is None else f"{mean} ± {figures['std']:.1f}"
+
+
+def markdown_table(header, rows):
+    """Returns the lines of a table, the first column to the left and the others to the right."""
+    line = "| {} |".format
+    rule = "|---|" + "---:|" * (len(header) - 1)
+    return [line(" | ".join(header)), rule, *(line(" | ".join(row)) for row in rows)]
+
+
 def write_report(study, sessions, log=print):
-    """Writes the report of a study into its folder, of the trials that are complete.
+    """Writes `results.json`, `results.md` and `results.png` of the trials that are complete, and logs the tables.
 
     Args:
         study: the `Study`.
         sessions: on what each part of it ran, each as `provenance` returns it.
         log: function that takes a line for the user.
-
-    Returns:
-        The paths of `results.json`, `results.md` and `results.png`.
     """
-    results = study.results()
-    paths = [study.root / name for name in (RESULTS, TABLES, PICTURE)]
-    write_json(paths[0], {"study": study.name, "seeds": list(study.seeds), **results, "sessions": sessions})
-    lines = [*study.tables(results), "", *_origin(study, sessions)]
-    with replacing(paths[1]) as temporary:
+    results = study.collect(lambda trial: trial.result)
+    record = {"study": study.name, "seeds": list(study.seeds), **results, "sessions": sessions}
+    write_json(study.root / RESULTS, record)
+    lines = [*study.tables(results), "", _origin(study, sessions)]
+    with replacing(study.root / TABLES) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with replacing(paths[2]) as temporary:
+    with replacing(study.root / PICTURE) as temporary:
         study.draw(results, temporary)
     for line in lines:
         log(line)
-    return paths
 
 
-def fill_document(document, study, paths):
-    """Puts tables and picture of a report into a document, between the lines that are marked for them.
+def fill_document(document, study):
+    """Puts tables and picture of the report of a study into a document, between the lines that are marked for them.
 
     The lines are `<!-- NAME: begin -->` and `<!-- NAME: end -->`, NAME that of the study. The picture is put beside
     the document as `study_NAME.png`.
-
-    Args:
-        document: path of a Markdown file.
-        study: the `Study`.
-        paths: what `write_report` returned.
 
     Raises:
         UserError: if the document or its marks are missing.
@@ -51,23 +78,22 @@ def fill_document(document, study, paths):
     document = pathlib.Path(document)
     text = document.read_text(encoding="utf-8") if document.is_file() else ""
     begin, end = (f"<!-- {study.name}: {mark} -->" for mark in ("begin", "end"))
-    if begin not in text or end not in text.partition(begin)[2]:
-        raise UserError(f"{document} has no lines {begin} and {end} to put the results between.")
     before, _, rest = text.partition(begin)
-    after = rest.partition(end)[2]
+    if end not in rest:
+        raise UserError(f"{document} has no lines {begin} and {end} to put the results between.")
     picture = f"study_{study.name}.png"
-    shutil.copyfile(paths[2], document.parent / picture)
-    body = f"{paths[1].read_text(encoding='utf-8')}\n![{study.title}]({picture})"
-    document.write_text(f"{before}{begin}\n\n{body}\n\n{end}{after}", encoding="utf-8")
+    shutil.copyfile(study.root / PICTURE, document.parent / picture)
+    body = f"{(study.root / TABLES).read_text(encoding='utf-8')}\n![{study.title}]({picture})"
+    document.write_text(f"{before}{begin}\n\n{body}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 def _origin(study, sessions):
-    """Returns the lines that say by which command, on what and with what code the figures came."""
+    """Returns the line that tells by which command, on what and with what code the figures came."""
     commits = dict.fromkeys((s["commit"] or "unknown")[:7] + "+" * s["uncommitted_changes"] for s in sessions)
     machines = dict.fromkeys(f"{s['hardware']['cores']} cores of {s['hardware']['cpu']}" for s in sessions)
     versions = ", ".join(f"{name} {sessions[-1]['versions'].get(name)}" for name in ("keras", "tensorflow"))
     seeds = f"{len(study.seeds)} seeds, mean ± standard deviation" if len(study.seeds) > 1 else "one seed"
-    return [
+    return (
         f"{study.title}, in percent; {seeds}. `python -m launch.study --name={study.name} --workdir=FOLDER` at commit "
         f"{', '.join(commits)}, on {'; '.join(machines)}, with {versions}."
-    ]
+    )

@@ -14,7 +14,7 @@ from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
-from experiments.studies import run as studies
+from experiments.studies import STUDIES, sweep
 from experiments.studies.budgets import Budget, Length
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, tiny_config
@@ -44,11 +44,11 @@ def open_sealed(config):
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """A study that is complete, and in which nothing that trains could read the test images."""
-    study = studies.open_study("fewer_labels", CONFIG, tmp_path_factory.mktemp("study"), BUDGET, num_seeds=1)
+    study = sweep.open_study(STUDIES, tmp_path_factory.mktemp("study"), "fewer_labels", CONFIG, BUDGET, num_seeds=1)
     with pytest.MonkeyPatch.context() as monkeypatch:
         for module in (pretrain, finetune):
             monkeypatch.setattr(module, "open_source", open_sealed)
-        studies.run(study, log=Lines())
+        sweep.run(study, log=Lines())
     return study
 
 

@@ -1,5 +1,6 @@
 """The order of a study, and how it goes on: with runs that only pretend to train."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -7,8 +8,7 @@ import pytest
 from experiments import finetune, pretrain
 from experiments.errors import Interrupted, RunError, UserError
 from experiments.provenance import provenance
-from experiments.studies import run as studies
-from experiments.studies import trials
+from experiments.studies import STUDIES, sweep
 from experiments.studies.budgets import Budget, Length
 from experiments.training.schedule import Schedule
 from experiments.training.workdir import read_json, write_json
@@ -19,7 +19,7 @@ LENGTH = Length("20", 2, 10, rates=(1e-3, 3e-3))
 BUDGET = Budget(pretraining_steps=2, few=(LENGTH,), more_rates=0)
 FINETUNED = [f"seed_0/labels_20/{start}/rate_{rate:g}" for start in ("pretrained", "scratch") for rate in LENGTH.rates]
 TESTED = [FINETUNED[1], FINETUNED[2]]  # higher rates are better for the pretrained, lower ones from scratch
-CIRCUMSTANCES = provenance()
+PROVENANCE = provenance()
 ALL = ["seed_0/pretraining", *FINETUNED, *TESTED, "seed_0/probes/pretrained", "seed_0/probes/random"]
 
 
@@ -34,15 +34,13 @@ class Pretence:
     def __init__(self, root, monkeypatch, stop_at=0):
         self.runs = []
         self._root, self._stop_at = root, stop_at
-        monkeypatch.setattr(studies, "provenance", lambda: CIRCUMSTANCES)  # asking git takes time
+        monkeypatch.setattr(sweep, "provenance", lambda: PROVENANCE)  # asking git takes time
         monkeypatch.setattr(pretrain, "run", self._train)
         monkeypatch.setattr(finetune, "run", self._train)
-        monkeypatch.setattr(
-            trials.Testing, "run", lambda trial, log: self._write(trial.folder / "test.json", test_top1=80.0)
-        )
+        monkeypatch.setattr(sweep, "_test", lambda trial, log: self._write(trial.folder / "test.json", test_top1=80.0))
         top1 = {"20": {"knn": 70.0, "linear": 75.0}}
         monkeypatch.setattr(
-            trials.Probing, "run", lambda trial, log: self._write(trial.folder / "probes.json", top1=top1)
+            sweep, "_probe", lambda trial, log, **arguments: self._write(trial.folder / "probes.json", top1=top1)
         )
 
     def _train(self, config, workdir, log):
@@ -63,8 +61,8 @@ def root(tmp_path):
     return tmp_path / "study"
 
 
-def opened(root, config=CONFIG, **arguments):
-    return studies.open_study("fewer_labels", config, root, BUDGET, **{"num_seeds": 1, **arguments})
+def opened(root, config=CONFIG, num_seeds=1):
+    return sweep.open_study(STUDIES, root, "fewer_labels", config, BUDGET, num_seeds)
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +71,18 @@ def complete(tmp_path_factory):
     root = tmp_path_factory.mktemp("complete") / "study"
     with pytest.MonkeyPatch.context() as monkeypatch:
         Pretence(root, monkeypatch)
-        studies.run(opened(root), log=Lines())
+        sweep.run(opened(root), log=Lines())
     return root
 
 
 def test_what_is_complete_is_not_repeated_and_what_was_stopped_goes_on(root, monkeypatch):
     before = Pretence(root, monkeypatch, stop_at=3)
     with pytest.raises(Interrupted):
-        studies.run(opened(root), log=Lines())
+        sweep.run(opened(root), log=Lines())
     assert before.runs == ALL[:3]
     assert (root / "results.json").is_file()
     after = Pretence(root, monkeypatch)
-    studies.run(opened(root), log=Lines())
+    sweep.run(opened(root), log=Lines())
     assert after.runs == ALL[2:]
     assert len(read_json(root / "study.json")["sessions"]) == 2
 
@@ -92,9 +90,9 @@ def test_what_is_complete_is_not_repeated_and_what_was_stopped_goes_on(root, mon
 def test_a_complete_study_runs_nothing_and_makes_the_same_report(complete, monkeypatch):
     before = {name: (complete / name).read_bytes() for name in ("results.json", "results.md", "results.png")}
     again = Pretence(complete, monkeypatch)
-    studies.report(studies.reopen_study(complete), log=Lines())
+    sweep.report(sweep.open_study(STUDIES, complete), log=Lines())
     assert {name: (complete / name).read_bytes() for name in before} == before
-    studies.run(opened(complete), log=Lines())
+    sweep.run(opened(complete), log=Lines())
     assert again.runs == []
 
 
@@ -105,21 +103,21 @@ def test_the_test_images_are_read_of_the_chosen_rates_alone(complete):
 
 def test_the_plan_says_what_is_done_and_what_is_left(complete):
     lines = Lines()
-    studies.plan(opened(complete), lines)
+    sweep.plan(opened(complete), lines)
     assert [line.split()[1] for line in lines[:-1]] == ALL and all(line.endswith("complete") for line in lines[:-1])
     assert lines[-1].startswith("9 trials, 9 complete; about 0 minutes left at pretrain ")
     lines = Lines()
-    studies.plan(opened(complete, num_seeds=2), lines)
+    sweep.plan(opened(complete, num_seeds=2), lines)
     left = [line.split()[:2] for line in lines[:-1] if not line.endswith("complete")]
     assert ["pretrain", "seed_1/pretraining"] in left and len(left) == 7
 
 
 def test_only_what_is_asked_for_is_run_and_only_when_its_time_has_come(root, monkeypatch):
     pretence = Pretence(root, monkeypatch)
-    studies.run(opened(root), only="*/pretrained/*", log=Lines())  # waits for the encoder
+    sweep.run(opened(root), only="*/pretrained/*", log=Lines())  # waits for the encoder
     assert pretence.runs == []
-    studies.run(opened(root), only="seed_0/pretraining", log=Lines())
-    studies.run(opened(root), only="*/pretrained/*", log=Lines())
+    sweep.run(opened(root), only="seed_0/pretraining", log=Lines())
+    sweep.run(opened(root), only="*/pretrained/*", log=Lines())
     assert pretence.runs == [ALL[0], *FINETUNED[:2], TESTED[0]]
 
 
@@ -137,10 +135,10 @@ def test_a_run_that_diverges_stops_no_other(root, monkeypatch):
     monkeypatch.setattr(finetune, "run", fail)
     diverges = False
     with pytest.raises(RunError):
-        studies.run(opened(root), log=Lines())
+        sweep.run(opened(root), log=Lines())
     shutil.rmtree(root / FINETUNED[1])
     diverges = True
-    studies.run(opened(root), log=Lines())
+    sweep.run(opened(root), log=Lines())
     rates = read_json(root / "results.json")["rows"][0]["rates"]
     assert rates["pretrained"]["tried"] == {"0.001": 51.0, "0.003": 0.0}
     assert rates["pretrained"]["chosen"] == 1e-3
@@ -151,6 +149,13 @@ def test_a_folder_of_another_study_is_refused(complete):
     with pytest.raises(UserError, match="holds a study of another config: name another --workdir"):
         opened(complete, change(CONFIG, "pretrain", mask_ratio=0.5))
     with pytest.raises(UserError, match="holds a study of another name and budget"):
-        studies.open_study("ablations", CONFIG, complete, "tiny")
+        sweep.open_study(STUDIES, complete, "ablations", CONFIG, "tiny")
     with pytest.raises(UserError, match="holds no study"):
-        studies.reopen_study(complete / "nothing")
+        sweep.open_study(STUDIES, complete / "nothing")
+
+
+def test_a_study_from_before_there_was_a_field_goes_on(complete, tmp_path):
+    record = read_json(complete / "study.json")
+    del record["settings"]["config"]["evaluation_batch_size"]
+    write_json(tmp_path / "study.json", record)
+    assert opened(tmp_path) == dataclasses.replace(opened(complete), root=tmp_path)

@@ -1,4 +1,4 @@
-"""The tables of studies, made of figures that are written by hand."""
+"""The reports of both studies, made of figures that are written by hand."""
 
 import dataclasses
 
@@ -6,11 +6,10 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.models import make_fcmae
-from experiments.studies.ablations import FINDINGS, VARIANTS, Ablations, Finding
+from experiments.studies.ablations import AS_GOOD, FINDINGS, VARIANTS, Ablations, compare
 from experiments.studies.budgets import Budget, Length
 from experiments.studies.fewer_labels import FewerLabels
-from experiments.studies.report import fill_document
-from experiments.studies.study import difference, shown, summary
+from experiments.studies.report import difference, fill_document, shown, summary
 from experiments.training.workdir import write_json
 from fcmae import StemMaskedFCMAE
 from tests.experiments.tiny import tiny_config
@@ -56,11 +55,15 @@ def write(path, **values):
     write_json(path, values)
 
 
-def test_mean_and_deviation_are_those_of_the_sample():
+def results_of(study):
+    return study.collect(lambda trial: trial.result)
+
+
+def test_mean_and_std_are_those_of_the_sample():
     assert summary({0: 82.0, 1: 84.0, 2: None}) == {
         "values": {"0": 82.0, "1": 84.0},
         "mean": 83.0,
-        "deviation": pytest.approx(2**0.5),
+        "std": pytest.approx(2**0.5),
     }
     assert shown(summary({0: 82.0, 1: 84.0})) == "83.0 ± 1.4"
     assert shown(summary({0: 82.04})) == "82.0" and shown(summary({0: None})) == ""
@@ -68,7 +71,7 @@ def test_mean_and_deviation_are_those_of_the_sample():
 
 
 def test_the_table_has_the_figures_of_the_folders(fewer_labels):
-    lines = fewer_labels.tables(fewer_labels.results())
+    lines = fewer_labels.tables(results_of(fewer_labels))
     assert lines[0] == (
         "| labels | fine-tuned, pretrained | fine-tuned, scratch | gain | linear probe, pretrained "
         "| linear probe, random | k-NN, pretrained | k-NN, random |"
@@ -84,16 +87,16 @@ def test_a_choice_at_the_edge_is_told(fewer_labels, tmp_path):
     folder = tmp_path / "seed_0" / "labels_50" / "scratch"
     for rate, top1 in ((3e-3, 66.0), (1e-2, 67.0), (3e-2, 68.0)):
         write(folder / f"rate_{rate:g}" / "summary.json", validation_top1=top1)
-    rates = fewer_labels.results()["rows"][0]["rates"]["scratch"]
+    rates = results_of(fewer_labels)["rows"][0]["rates"]["scratch"]
     assert rates["chosen"] == 3e-2 and rates["at_edge"]
-    table = "\n".join(fewer_labels.tables(fewer_labels.results()))
+    table = "\n".join(fewer_labels.tables(results_of(fewer_labels)))
     assert "| 50, scratch | 0.03 (at the edge of what was tried) | 0.0003: 60.0, " in table
 
 
 def test_pictures_are_drawn_of_what_there_is(fewer_labels, tmp_path):
-    fewer_labels.draw(fewer_labels.results(), tmp_path / "some.png")
+    fewer_labels.draw(results_of(fewer_labels), tmp_path / "some.png")
     empty = dataclasses.replace(fewer_labels, root=tmp_path / "nothing")
-    empty.draw(empty.results(), tmp_path / "none.png")
+    empty.draw(results_of(empty), tmp_path / "none.png")
     assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("some.png", "none.png"))
 
 
@@ -146,12 +149,12 @@ def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
             write(folder / "subset_0" / f"rate_{rate:g}" / "summary.json", validation_top1=figure)
         write(folder / "subset_1" / "rate_0.001" / "summary.json", validation_top1=top1[1])
         write(folder / "probes" / "probes.json", top1={"all": {"knn": 70.0, "linear": 75.0}})
-    lines = study.tables(study.results())
+    lines = study.tables(results_of(study))
     label = "masked after the stem alone, dense convolutions"
     assert f"| {label} | 61.5 ± 0.7 | -4.5 ± 0.7 | 75.0 | 70.0 | 10 | 0.001 |" in lines
     (line,) = [line for line in lines if line.startswith("| sparse convolutions, not masking alone")]
     assert line.endswith("| +4.5 ± 0.7 | as in the paper |")
-    study.draw(study.results(), tmp_path / "ablations.png")
+    study.draw(results_of(study), tmp_path / "ablations.png")
     assert (tmp_path / "ablations.png").stat().st_size > 1000
 
 
@@ -166,29 +169,29 @@ def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
 )
 def test_a_finding_of_the_paper_is_compared_with_ours(better, other, verdict, as_good):
     rows = [{"name": name, "finetuned": summary(dict(enumerate(v)))} for name, v in (("a", better), ("b", other))]
-    assert Finding("text", "a", "b").compare(rows)["verdict"] == verdict
-    assert Finding("text", "a", "b", as_good=True).compare(rows)["verdict"] == as_good
+    assert compare(rows, "a", "b")["verdict"] == verdict
+    assert compare(rows, "a", "b", as_good=True)["verdict"] == as_good
 
 
 def test_findings_name_variants():
     names = {variant.name for variant in VARIANTS}
-    assert all({finding.better, finding.other} <= names for finding in FINDINGS)
+    assert all(set(pair) <= names for pair in FINDINGS.values()) and AS_GOOD in FINDINGS
 
 
 # The document.
 
 
 def test_a_document_is_filled_between_its_marks(fewer_labels, tmp_path):
-    document, tables, picture = tmp_path / "study.md", tmp_path / "results.md", tmp_path / "results.png"
-    tables.write_text("| a |\n")
-    picture.write_bytes(b"picture")
+    document = tmp_path / "study.md"
+    (tmp_path / "results.md").write_text("| a |\n")
+    (tmp_path / "results.png").write_bytes(b"picture")
     document.write_text("before\n<!-- fewer_labels: begin -->\nold\n<!-- fewer_labels: end -->\nafter\n")
     for _ in range(2):  # the second time it finds its own
-        fill_document(document, fewer_labels, (None, tables, picture))
+        fill_document(document, fewer_labels)
         assert document.read_text() == (
             "before\n<!-- fewer_labels: begin -->\n\n| a |\n\n![Top-1 on the test images by number of labels]"
             "(study_fewer_labels.png)\n\n<!-- fewer_labels: end -->\nafter\n"
         )
     assert (tmp_path / "study_fewer_labels.png").read_bytes() == b"picture"
     with pytest.raises(UserError, match="has no lines <!-- fewer_labels: begin -->"):
-        fill_document(tables, fewer_labels, (None, tables, picture))
+        fill_document(tmp_path / "results.md", fewer_labels)
