@@ -1,7 +1,6 @@
 """The demonstration: does pretraining pay on digits with 100 labels?"""
 
 import dataclasses
-import statistics
 import time
 
 from experiments import evaluate, finetune, pretrain
@@ -9,6 +8,7 @@ from experiments.config import Config
 from experiments.data.sources import open_source
 from experiments.io import as_path
 from experiments.presets import digits
+from experiments.studies.report import difference, summary
 
 SEEDS = (0, 1, 2)
 
@@ -38,15 +38,15 @@ def run(workdir, config=None, seeds=SEEDS, log=print):
         "pretrained": dataclasses.replace(config, pretrained=str(pretrained)),
         "scratch": config,
     }
-    top1 = {name: [] for name in arms}
+    top1 = {name: {} for name in arms}
     for seed in seeds:
         for name, arm in arms.items():
-            summary = finetune.run(dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", log=_quiet)
-            top1[name].append(summary["test_top1"])
+            results = finetune.run(dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", log=_quiet)
+            top1[name][seed] = results["test_top1"]
             start = "from the pretrained encoder" if name == "pretrained" else "from scratch"
             log(
-                f"fine-tuned {start:<27} seed {seed}: top-1 {summary['test_top1']:.1f}% after {summary['steps']} "
-                f"steps, {summary['seconds']:.0f} s"
+                f"fine-tuned {start:<27} seed {seed}: top-1 {results['test_top1']:.1f}% after {results['steps']} "
+                f"steps, {results['seconds']:.0f} s"
             )
     probes = evaluate.run(pretrained, log=_quiet)
     seconds = time.perf_counter() - began
@@ -60,12 +60,13 @@ def _table(config, top1, probes, seconds, pretrained):
     """
     source = open_source(config.data)
     train, test = (source.split(name).num_examples for name in ("train", "test"))
-    gains = [pretrained - scratch for pretrained, scratch in zip(top1["pretrained"], top1["scratch"])]
+    finetuned = [summary(top1[name]) for name in ("pretrained", "scratch")]
+    gain = difference(*finetuned)
     rows = {
         f"top-1 on the {test:,} test images, %": ("pretrained", "random start", "gain"),
-        f"fine-tuned with {config.finetune.labels} labels, {len(gains)} seeds (mean +- std)": (
-            *(f"{statistics.mean(values):.1f} +- {_spread(values):.1f}" for values in top1.values()),
-            f"{statistics.mean(gains):+.1f} +- {_spread(gains):.1f}",
+        f"fine-tuned with {config.finetune.labels} labels, {len(gain['values'])} seeds (mean +- std)": (
+            *(f"{figures['mean']:.1f}{_spread(figures)}" for figures in finetuned),
+            f"{gain['mean']:+.1f}{_spread(gain)}",
         ),
         f"k-NN on frozen features, {train:,} labels": _one_decimal(probes["knn"]),
         f"linear probe on frozen features, {train:,} labels": _one_decimal(probes["linear"]),
@@ -85,9 +86,8 @@ def _one_decimal(figures):
     return f"{trained:.1f}", f"{random:.1f}", f"{trained - random:+.1f}"
 
 
-def _spread(values):
-    """Returns the standard deviation of a sample, 0 for one value."""
-    return statistics.stdev(values) if len(values) > 1 else 0.0
+def _spread(figures):
+    return f" +- {figures['std'] or 0.0:.1f}"
 
 
 def _quiet(line):
