@@ -1,5 +1,6 @@
 """What every ConvNeXt shares: stem and stages put together, classification head, features."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -8,7 +9,7 @@ from keras import ops
 
 from convnext.blocks import ConvNextBlock, initializer
 from convnext.composite import Composite
-from convnext.layers import LayerNormalization
+from convnext.layers import EPSILON, LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
 from convnext.types import Shape, Tensor
 from convnext.variants import Variant
@@ -27,10 +28,14 @@ class ConvNeXt(Composite, keras.Model):
         kernel_size: of the depthwise convolutions.
         drop_path_rate: stochastic depth rate of the last block; rates rise linearly from 0 over all blocks.
         dropout_rate: of the pooled features, before the logits.
+        epsilon: of every layer normalization; 1e-5 in some models of timm and OpenCLIP.
+        activation: `gelu`, or `gelu_tanh` for its approximation, which some weights of timm were trained with.
+        output_stride: pixels on the side of a position of the last stage, for dense prediction: from there on stages
+            keep the resolution and dilate their convolutions, as in timm. None for `stem_stride * 2 ** (stages - 1)`.
 
     Raises:
-        ValueError: if the sizes of the stages do not match, or the input is smaller than one position of the
-            last stage.
+        ValueError: if the sizes of the stages do not match, an option is unknown, or the input is smaller than one
+            position of the last stage.
     """
 
     # The published sizes, `{name: Variant}`.
@@ -47,6 +52,9 @@ class ConvNeXt(Composite, keras.Model):
         kernel_size: int = 7,
         drop_path_rate: float = 0.0,
         dropout_rate: float = 0.0,
+        epsilon: float = EPSILON,
+        activation: str = "gelu",
+        output_stride: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -61,12 +69,16 @@ class ConvNeXt(Composite, keras.Model):
         self.kernel_size = kernel_size
         self.drop_path_rate = drop_path_rate
         self.dropout_rate = dropout_rate
-        _check_input_size(self.image_shape, stem_stride, len(depths))
+        self.epsilon = epsilon
+        self.activation = activation
+        self.output_stride = output_stride
+        self.strides, self.dilations = _strides_and_dilations(stem_stride, len(depths), output_stride)
+        _check_input_size(self.image_shape, stem_stride, self.strides)
 
-        self.stem = Stem(dims[0], stem_stride, dtype=self.dtype_policy, name="stem")
+        self.stem = Stem(dims[0], stem_stride, epsilon, dtype=self.dtype_policy, name="stem")
         self.stages = self._make_stages()
         if include_top:
-            self.head_norm = LayerNormalization(dtype=self.dtype_policy, name="head_norm")
+            self.head_norm = LayerNormalization(epsilon, dtype=self.dtype_policy, name="head_norm")
             self.head_dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="head_dropout")
             # Logits are float32 under every policy: a softmax over bfloat16 loses the small classes.
             self.head = keras.layers.Dense(num_classes, kernel_initializer=initializer(), dtype="float32", name="head")
@@ -91,20 +103,36 @@ class ConvNeXt(Composite, keras.Model):
     @property
     def total_stride(self) -> int:
         """Pixels of the image on the side of one position of the last stage: 32 for the published models."""
-        return self.stem_stride * 2 ** (len(self.stages) - 1)
+        return self.stem_stride * math.prod(self.strides)
 
-    def make_block(self, dim: int, drop_path_rate: float, name: str) -> ConvNextBlock:
-        """Returns a new block of `dim` channels."""
+    def make_block(self, **arguments: Any) -> ConvNextBlock:
+        """Returns a new block; the arguments are those of `ConvNextBlock`."""
         raise NotImplementedError
 
     def _make_stages(self) -> list[Stage]:
         num_blocks = sum(self.depths)
         rates = [self.drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
         stages = []
+        common: dict[str, Any] = {"epsilon": self.epsilon, "dtype": self.dtype_policy}
         for i, (depth, dim) in enumerate(zip(self.depths, self.dims)):
-            first = sum(self.depths[:i])
-            blocks = [self.make_block(dim, rates[first + j], name=f"block_{j}") for j in range(depth)]
-            downsampling = Downsampling(dim, dtype=self.dtype_policy, name="downsampling") if i else None
+            first, dilation = sum(self.depths[:i]), self.dilations[i]
+            blocks = [
+                self.make_block(
+                    dim=dim,
+                    kernel_size=self.kernel_size,
+                    drop_path_rate=rates[first + j],
+                    activation=self.activation,
+                    dilation=dilation,
+                    name=f"block_{j}",
+                    **common,
+                )
+                for j in range(depth)
+            ]
+            downsampling = None
+            if i:
+                # timm dilates the convolution between two stages from a dilation of 4 on, and by 2.
+                between = 1 if dilation <= 2 else 2
+                downsampling = Downsampling(dim, self.strides[i], between, name="downsampling", **common)
             stages.append(Stage(downsampling, blocks, dtype=self.dtype_policy, name=f"stage_{i}"))
         return stages
 
@@ -119,7 +147,7 @@ class ConvNeXt(Composite, keras.Model):
         self.built = True
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        _check_input_size(tuple(input_shape[1:]), self.stem_stride, len(self.stages))
+        _check_input_size(tuple(input_shape[1:]), self.stem_stride, self.strides)
         shape = self.stem.compute_output_shape(input_shape)
         for stage in self.stages:
             shape = stage.compute_output_shape(shape)
@@ -153,7 +181,7 @@ class ConvNeXt(Composite, keras.Model):
         Raises:
             ValueError: if the images are smaller than one position of the last stage.
         """
-        _check_input_size(tuple(images.shape[1:]), self.stem_stride, len(self.stages))
+        _check_input_size(tuple(images.shape[1:]), self.stem_stride, self.strides)
         x = self.stem(images)
         features = []
         for stage in self.stages:
@@ -173,6 +201,9 @@ class ConvNeXt(Composite, keras.Model):
             "kernel_size": self.kernel_size,
             "drop_path_rate": self.drop_path_rate,
             "dropout_rate": self.dropout_rate,
+            "epsilon": self.epsilon,
+            "activation": self.activation,
+            "output_stride": self.output_stride,
         }
 
 
@@ -181,12 +212,29 @@ def pool(feature_map: Tensor) -> Tensor:
     return ops.mean(feature_map, axis=(1, 2))
 
 
-def _check_input_size(input_shape: Shape, stem_stride: int, num_stages: int) -> None:
+def _strides_and_dilations(
+    stem_stride: int, num_stages: int, output_stride: int | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the stride of each stage and the dilation of its blocks."""
+    full = stem_stride * 2 ** (num_stages - 1)
+    allowed = [stem_stride * 2**i for i in range(num_stages)]
+    if output_stride not in (None, *allowed):
+        raise ValueError(f"output_stride is one of {', '.join(map(str, allowed))}, or None, got {output_stride}.")
+    total, limit = stem_stride, output_stride or full
+    strides, dilations = [1], [1]
+    for _ in range(1, num_stages):
+        strides.append(2 if total < limit else 1)
+        dilations.append(dilations[-1] * (2 // strides[-1]))
+        total *= strides[-1]
+    return tuple(strides), tuple(dilations)
+
+
+def _check_input_size(input_shape: Shape, stem_stride: int, strides: Sequence[int]) -> None:
     if len(input_shape) != 3 or input_shape[-1] is None:
         raise ValueError(
             f"input_shape is (height, width, channels) with a known number of channels, got {input_shape}."
         )
-    downsampling = 2 ** (num_stages - 1)
+    downsampling = math.prod(strides)
     smallest = min((side for side in input_shape[:2] if side is not None), default=None)
     if smallest is None or smallest >= stem_stride * downsampling:
         return
@@ -194,7 +242,7 @@ def _check_input_size(input_shape: Shape, stem_stride: int, num_stages: int) -> 
     advice = (
         f"use stem_stride={fitting} or less"
         if fitting
-        else f"the smallest size for {num_stages} stages is {downsampling}"
+        else f"the smallest size for {len(strides)} stages is {downsampling}"
     )
     raise ValueError(
         f"An input of {input_shape[0]}x{input_shape[1]} is smaller than the total stride of "

@@ -1,5 +1,7 @@
 """The residual blocks of ConvNeXt, V1 and V2."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -7,6 +9,8 @@ from keras import ops
 
 from convnext.composite import Composite
 from convnext.layers import (
+    ACTIVATIONS,
+    EPSILON,
     GlobalResponseNormalization,
     LayerNormalization,
     LayerScale,
@@ -36,22 +40,39 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         dim: number of channels `C`.
         kernel_size: of the depthwise convolution.
         drop_path_rate: probability to drop the residual branch of an image in training, in [0, 1).
+        epsilon: of the layer normalization.
+        activation: `gelu`, or `gelu_tanh` for its approximation.
+        dilation: of the depthwise convolution.
 
     Input and output: `(B, H, W, C)`.
 
     Raises:
-        ValueError: if it is built for another number of channels.
+        ValueError: if the activation is unknown, or the block is built for another number of channels.
     """
 
-    def __init__(self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int = 7,
+        drop_path_rate: float = 0.0,
+        epsilon: float = EPSILON,
+        activation: str = "gelu",
+        dilation: int = 1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation={activation!r} is not one of {', '.join(ACTIVATIONS)}.")
         self.dim = dim
         self.kernel_size = kernel_size
         self.drop_path_rate = drop_path_rate
+        self.epsilon = epsilon
+        self.activation = activation
+        self.dilation = dilation
         self.depthwise_conv = DepthwiseConv(
-            kernel_size, depthwise_initializer=initializer(), dtype=self.dtype_policy, name="depthwise_conv"
+            kernel_size, dilation, depthwise_initializer=initializer(), dtype=self.dtype_policy, name="depthwise_conv"
         )
-        self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
+        self.norm = LayerNormalization(epsilon, dtype=self.dtype_policy, name="norm")
         self.expansion = keras.layers.Dense(
             4 * dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="expansion"
         )
@@ -104,8 +125,8 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         return self.project(self.expand(x, visible=visible, training=training), training=training)
 
     def expand(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
-        """The first half of `mix_channels`: LayerNorm, expansion, exact GELU, `(B, ..., C)` to `(B, ..., 4 * C)`."""
-        return keras.activations.gelu(self.expansion(self.norm(x)), approximate=False)
+        """The first half of `mix_channels`: LayerNorm, expansion, GELU, `(B, ..., C)` to `(B, ..., 4 * C)`."""
+        return keras.activations.gelu(self.expansion(self.norm(x)), approximate=self.activation == "gelu_tanh")
 
     def project(self, x: Tensor, training: bool | None = None) -> Tensor:
         """The second half of `mix_channels`, in which each position is alone: `(B, ..., 4 * C)` to `(B, ..., C)`."""
@@ -117,6 +138,9 @@ class ConvNextBlock(Composite, keras.layers.Layer):
             "dim": self.dim,
             "kernel_size": self.kernel_size,
             "drop_path_rate": self.drop_path_rate,
+            "epsilon": self.epsilon,
+            "activation": self.activation,
+            "dilation": self.dilation,
         }
 
 
@@ -129,17 +153,14 @@ class ConvNextV1Block(ConvNextBlock):
 
     Args:
         dim: number of channels `C`.
-        kernel_size: of the depthwise convolution.
-        drop_path_rate: probability to drop the residual branch of an image in training, in [0, 1).
+        *arguments, **named_arguments: of `ConvNextBlock`.
         layer_scale_init: initial value of the layer scale.
 
     Input and output: `(B, H, W, C)`.
     """
 
-    def __init__(
-        self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0, layer_scale_init: float = 1e-6, **kwargs: Any
-    ) -> None:
-        super().__init__(dim, kernel_size, drop_path_rate, **kwargs)
+    def __init__(self, dim: int, *arguments: Any, layer_scale_init: float = 1e-6, **named_arguments: Any) -> None:
+        super().__init__(dim, *arguments, **named_arguments)
         self.layer_scale_init = layer_scale_init
         self.layer_scale = LayerScale(layer_scale_init, dtype=self.dtype_policy, name="layer_scale")
 
@@ -164,14 +185,13 @@ class ConvNextV2Block(ConvNextBlock):
 
     Args:
         dim: number of channels `C`.
-        kernel_size: of the depthwise convolution.
-        drop_path_rate: probability to drop the residual branch of an image in training, in [0, 1).
+        *arguments, **named_arguments: of `ConvNextBlock`.
 
     Input and output: `(B, H, W, C)`.
     """
 
-    def __init__(self, dim: int, kernel_size: int = 7, drop_path_rate: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(dim, kernel_size, drop_path_rate, **kwargs)
+    def __init__(self, dim: int, *arguments: Any, **named_arguments: Any) -> None:
+        super().__init__(dim, *arguments, **named_arguments)
         self.grn = GlobalResponseNormalization(dtype=self.dtype_policy, name="grn")
 
     def build(self, input_shape: Shape) -> None:
@@ -185,14 +205,14 @@ class ConvNextV2Block(ConvNextBlock):
         # What stands between the two matrix products in one pass over memory, and none of it kept.
         x = self._expand_linearly(x)
         kernel = ops.cast(self.projection.kernel, x.dtype)
-        x = fused_matmul(_activate_and_normalize)(x, kernel, *self._between_products())
+        x = fused_matmul(_activation_and_grn(self.activation))(x, kernel, *self._between_products())
         return self.drop_path(x + ops.cast(self.projection.bias, x.dtype), training=training)
 
     def expand(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """LayerNorm, expansion, GELU, global response normalization."""
         if not _is_fused(visible, training):
             return self.grn(super().expand(x), visible=visible)
-        return fused(_activate_and_normalize)(self._expand_linearly(x), *self._between_products())
+        return fused(_activation_and_grn(self.activation))(self._expand_linearly(x), *self._between_products())
 
     def _expand_linearly(self, x: Tensor) -> Tensor:
         """LayerNorm, and the expansion without its bias."""
@@ -207,7 +227,11 @@ def _is_fused(visible: Tensor | None, training: bool | None) -> bool:
     return bool(training) and visible is None and is_tensorflow_on_cpu()
 
 
-def _activate_and_normalize(x: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """Bias, GELU and GRN of `(B, ..., C)`."""
-    x = x + ops.cast(bias, x.dtype)
-    return normalize_response(keras.activations.gelu(x, approximate=False), gamma, beta)
+@functools.cache  # one function an activation, which is compiled once
+def _activation_and_grn(activation: str) -> Callable[..., Tensor]:
+    def activate_and_normalize(x: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Bias, GELU and GRN of `(B, ..., C)`."""
+        x = x + ops.cast(bias, x.dtype)
+        return normalize_response(keras.activations.gelu(x, approximate=activation == "gelu_tanh"), gamma, beta)
+
+    return activate_and_normalize

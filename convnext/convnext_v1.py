@@ -30,6 +30,7 @@ class ConvNeXtV1(ConvNeXt):
         kernel_size: of the depthwise convolutions.
         drop_path_rate: stochastic depth rate of the last block; rates rise linearly from 0 over all blocks.
         dropout_rate: of the pooled features, before the logits.
+        epsilon, activation, output_stride: see `ConvNeXt`.
         layer_scale_init: initial value of the layer scale of each block.
 
     Raises:
@@ -50,10 +51,8 @@ class ConvNeXtV1(ConvNeXt):
         self.layer_scale_init = layer_scale_init  # first, for the blocks are made in there
         super().__init__(depths, dims, *arguments, **named_arguments)
 
-    def make_block(self, dim: int, drop_path_rate: float, name: str) -> ConvNextBlock:
-        return ConvNextV1Block(
-            dim, self.kernel_size, drop_path_rate, self.layer_scale_init, dtype=self.dtype_policy, name=name
-        )
+    def make_block(self, **arguments: Any) -> ConvNextBlock:
+        return ConvNextV1Block(layer_scale_init=self.layer_scale_init, **arguments)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "layer_scale_init": self.layer_scale_init}

@@ -1,5 +1,7 @@
 """ConvNeXt V2."""
 
+from typing import Any
+
 import keras
 
 from convnext.backbone import ConvNeXt
@@ -27,6 +29,7 @@ class ConvNeXtV2(ConvNeXt):
         kernel_size: of the depthwise convolutions.
         drop_path_rate: stochastic depth rate of the last block; rates rise linearly from 0 over all blocks.
         dropout_rate: of the pooled features, before the logits.
+        epsilon, activation, output_stride: see `ConvNeXt`.
 
     Raises:
         ValueError: if the sizes of the stages do not match, or the input is smaller than one position of the
@@ -35,5 +38,5 @@ class ConvNeXtV2(ConvNeXt):
 
     MODEL_VARIANTS = CONVNEXT_V2
 
-    def make_block(self, dim: int, drop_path_rate: float, name: str) -> ConvNextBlock:
-        return ConvNextV2Block(dim, self.kernel_size, drop_path_rate, dtype=self.dtype_policy, name=name)
+    def make_block(self, **arguments: Any) -> ConvNextBlock:
+        return ConvNextV2Block(**arguments)

@@ -1,6 +1,7 @@
 """Normalizations, layer scale, stochastic depth."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from convnext.tf_cpu.fusion import fused
 from convnext.types import Shape, Tensor
 
 EPSILON = 1e-6  # of every normalization in the published models
+ACTIVATIONS = ("gelu", "gelu_tanh")  # exact, as in the published models, or approximated by tanh
 
 
 def check_layer_arguments(arguments: Mapping[str, Any]) -> None:
@@ -21,32 +23,37 @@ def check_layer_arguments(arguments: Mapping[str, Any]) -> None:
 
 @keras.saving.register_keras_serializable(package="convnext")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Layer normalization over the channels, `(B, ..., C)`, with the epsilon of the published models.
+    """Layer normalization over the channels, `(B, ..., C)`.
 
     With TensorFlow on a CPU it is `fused`; on other devices and backends it is the framework's.
 
     Args:
+        epsilon: added to the variance; by default that of the published models.
         **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, epsilon: float = EPSILON, **kwargs: Any) -> None:
         check_layer_arguments(kwargs)
-        super().__init__(epsilon=EPSILON, **kwargs)
+        super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, inputs: Tensor) -> Tensor:
         if not is_tensorflow_on_cpu():
             return super().call(inputs)
-        return fused(normalize_channels)(inputs, *in_float32(self.gamma, self.beta))
+        return fused(_channel_normalization(self.epsilon))(inputs, *in_float32(self.gamma, self.beta))
 
     def get_config(self) -> dict[str, Any]:
-        return keras.layers.Layer.get_config(self)
+        return {**keras.layers.Layer.get_config(self), "epsilon": self.epsilon}
 
 
-def normalize_channels(inputs: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """What `LayerNormalization` computes, of `(B, ..., C)`, with `gamma` and `beta` `(C,)` float32."""
-    values = ops.cast(inputs, "float32")
-    mean, variance = ops.moments(values, axes=-1, keepdims=True)
-    return ops.cast((values - mean) * ops.rsqrt(variance + EPSILON) * gamma + beta, inputs.dtype)
+@functools.cache  # one function an epsilon, which is compiled once
+def _channel_normalization(epsilon: float) -> Callable[..., Tensor]:
+    def normalize(inputs: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """What `LayerNormalization` computes, of `(B, ..., C)`, with `gamma` and `beta` `(C,)` float32."""
+        values = ops.cast(inputs, "float32")
+        mean, variance = ops.moments(values, axes=-1, keepdims=True)
+        return ops.cast((values - mean) * ops.rsqrt(variance + epsilon) * gamma + beta, inputs.dtype)
+
+    return normalize
 
 
 def in_float32(*variables: Tensor) -> list[Tensor]:

@@ -7,7 +7,7 @@ import keras
 
 from convnext.blocks import ConvNextBlock, initializer
 from convnext.composite import Composite
-from convnext.layers import LayerNormalization
+from convnext.layers import EPSILON, LayerNormalization
 from convnext.tf_cpu.patch_conv import PatchConv
 from convnext.types import Shape, Tensor
 
@@ -21,14 +21,16 @@ class Stem(Composite, keras.layers.Layer):
     Args:
         dim: number of output channels.
         stride: side of a patch in pixels; the kernel is as large, so patches never overlap.
+        epsilon: of the normalization.
     """
 
-    def __init__(self, dim: int, stride: int = 4, **kwargs: Any) -> None:
+    def __init__(self, dim: int, stride: int = 4, epsilon: float = EPSILON, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
         self.stride = stride
+        self.epsilon = epsilon
         self.conv = PatchConv(dim, stride, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv")
-        self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
+        self.norm = LayerNormalization(epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, input_shape: Shape) -> None:
         self.conv.build(input_shape)
@@ -42,7 +44,7 @@ class Stem(Composite, keras.layers.Layer):
         return self.norm(self.conv(images))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dim": self.dim, "stride": self.stride}
+        return {**super().get_config(), "dim": self.dim, "stride": self.stride, "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -53,13 +55,25 @@ class Downsampling(Composite, keras.layers.Layer):
 
     Args:
         dim: number of output channels.
+        stride: 2, or 1 to keep the resolution, as timm does with `output_stride`; the convolution is padded then.
+        dilation: of the convolution of stride 1.
+        epsilon: of the normalization.
     """
 
-    def __init__(self, dim: int, **kwargs: Any) -> None:
+    def __init__(self, dim: int, stride: int = 2, dilation: int = 1, epsilon: float = EPSILON, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.dim = dim
-        self.norm = LayerNormalization(dtype=self.dtype_policy, name="norm")
-        self.conv = PatchConv(dim, 2, kernel_initializer=initializer(), dtype=self.dtype_policy, name="conv")
+        self.stride = stride
+        self.dilation = dilation
+        self.epsilon = epsilon
+        self.norm = LayerNormalization(epsilon, dtype=self.dtype_policy, name="norm")
+        arguments = {"kernel_initializer": initializer(), "dtype": self.dtype_policy, "name": "conv"}
+        if stride == 2:
+            self.conv = PatchConv(dim, 2, **arguments)
+        else:
+            self.conv = keras.layers.Conv2D(
+                dim, 2, padding="same", dilation_rate=dilation, data_format="channels_last", **arguments
+            )
 
     def build(self, input_shape: Shape) -> None:
         self.norm.build(input_shape)
@@ -73,7 +87,8 @@ class Downsampling(Composite, keras.layers.Layer):
         return self.conv(self.norm(inputs))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "dim": self.dim}
+        own = {"dim": self.dim, "stride": self.stride, "dilation": self.dilation, "epsilon": self.epsilon}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="convnext")

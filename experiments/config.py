@@ -13,6 +13,7 @@ import typing
 
 from ml_collections import config_dict
 
+from convnext.layers import ACTIVATIONS, EPSILON
 from convnext.weights.loader import STEMS, VERSIONS
 from experiments.errors import UserError
 from experiments.optim.param_groups import GROUPS
@@ -103,6 +104,8 @@ class ModelConfig(Section):
         depths: number of blocks of each stage.
         dims: number of channels of each stage.
         stem_stride: side in pixels of the patches of the stem; 4 in the published models.
+        activation: `gelu`, exact as published, or `gelu_tanh`, for pretrained weights that were trained with it.
+        epsilon: of the layer normalizations, 1e-6 as published; some pretrained weights want 1e-5.
         response_normalization: whether the encoder's global response normalization learns. Where it does not, its
             parameters stay at zero, at which it changes nothing: an ablation of version 2.
         decoder_dim: channels of the decoder.
@@ -114,6 +117,8 @@ class ModelConfig(Section):
     depths: tuple[int, ...] = ()
     dims: tuple[int, ...] = ()
     stem_stride: int = 4
+    activation: str = "gelu"
+    epsilon: float = EPSILON
     response_normalization: bool = True
     decoder_dim: int = 512
     decoder_depth: int = 1
@@ -133,6 +138,8 @@ class ModelConfig(Section):
             f"model.depths={self.depths} and model.dims={self.dims} need one number for each stage.",
         )
         require_at_least("model", self, 1, "stem_stride", "decoder_dim", "decoder_depth")
+        require_one_of("model.activation", self.activation, ACTIVATIONS)
+        require(self.epsilon > 0, f"model.epsilon is above 0, got {self.epsilon:g}.")
         require(
             self.response_normalization or self.version == 2,
             "model.response_normalization=False is for version 2; version 1 has none.",

@@ -1,8 +1,10 @@
 """Conversion of weights: from the authors' code, timm and Transformers to Keras, and back."""
 
+import dataclasses
+
 import numpy as np
 
-from convnext.weights import Architecture, PretrainedError, read_weights, write_weights
+from convnext.weights import Architecture, PretrainedError, read_checkpoint, read_weights, write_weights
 from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights, make_model
 from experiments.config import height_and_width, size_text
 from experiments.errors import UserError
@@ -33,12 +35,14 @@ def run(source, output, to="keras", part="all", key=None, image_size=224, log=pr
     try:
         with local_copy(source) as local:
             path = find_weights(local)
-            weights = read_weights(path, key)
-        architecture = Architecture.of(weights, path)
-        weights = _chosen(weights, part, to, log)
+            checkpoint = read_checkpoint(path, key)
+        architecture = Architecture.of(checkpoint.weights, path, checkpoint.options)
+        weights = _chosen(checkpoint.weights, part, to, log)
         log(f"{path}: {describe(weights)}")
+        if checkpoint.left_out:
+            log(f"left out: {', '.join(checkpoint.left_out[:8])}{' ...' if len(checkpoint.left_out) > 8 else ''}")
         with local_output(output) as written:
-            _write(weights, written, to, image_size, path)
+            _write(dataclasses.replace(checkpoint, weights=weights, left_out=()), written, to, image_size, path)
             _check(weights, written, to)
     except PretrainedError as error:
         raise UserError(str(error)) from error
@@ -79,15 +83,15 @@ def _chosen(weights, part, to, log):
     return weights
 
 
-def _write(weights, output, to, image_size, path):
+def _write(checkpoint, output, to, image_size, path):
     if output.is_dir() and to != "huggingface":
         raise UserError(f"--output={output} is a folder: name a file.")
     if to != "keras":
-        write_weights(weights, output, to, image_size)
+        write_weights(checkpoint.weights, output, to, image_size, checkpoint.options)
         return
     if not output.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"--output={output}: name a .keras or .weights.h5 file, or a library with --to.")
-    model = _make_keras_model(weights, image_size, path)
+    model = _make_keras_model(checkpoint, image_size, path)
     output.parent.mkdir(parents=True, exist_ok=True)
     with appearing(output) as temporary:
         if output.suffix == ".keras":
@@ -96,9 +100,10 @@ def _write(weights, output, to, image_size, path):
             model.save_weights(temporary)
 
 
-def _make_keras_model(weights, image_size, path):
+def _make_keras_model(checkpoint, image_size, path):
     """Returns the `ConvNeXt` or `FCMAE` that the weights are all of."""
-    architecture = Architecture.of(weights)
+    weights = checkpoint.weights
+    architecture = Architecture.of(weights, path, checkpoint.options)
     if f"{DECODER}mask_token" not in weights:
         model = make_model(architecture, name="classifier" if architecture.num_classes else "encoder")
     else:
@@ -110,7 +115,7 @@ def _make_keras_model(weights, image_size, path):
             model = FCMAE(backbone, decoder_dim=dim, decoder_depth=depth, name="fcmae")
         except ValueError as error:
             raise UserError(f"--image_size={size_text(image_size)}: {error}") from error
-    assign_weights(model, weights, path)
+    assign_weights(model, checkpoint, path)
     return model
 
 

@@ -35,6 +35,8 @@ def make_encoder(config, **overrides):
         "input_shape": (*config.data.size, config.data.channels),
         "include_top": False,
         "stem_stride": config.model.stem_stride,
+        "activation": config.model.activation,
+        "epsilon": config.model.epsilon,
         "name": "encoder",
     }
     encoder = VERSIONS[config.model.version](depths, dims, **{**arguments, **overrides})

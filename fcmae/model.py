@@ -61,6 +61,8 @@ class FCMAE(Composite, keras.Model):
         height, width, channels = backbone.image_shape
         if backbone.include_top or height is None or width is None:
             raise ValueError("FCMAE needs a backbone with include_top=False and a known height and width.")
+        if max(backbone.dilations) > 1:
+            raise ValueError("FCMAE needs a backbone without output_stride: dilated convolutions cross patches.")
         self.backbone = backbone
         self.mask_ratio = mask_ratio
         self.decoder_dim = decoder_dim

@@ -28,7 +28,7 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("source", None, "Workdir of a run, or a .keras, .weights.h5, .safetensors, .pt or .pth file.")
+    flags.DEFINE_string("source", None, "Workdir of a run, or weights of Keras, safetensors or PyTorch.")
     flags.DEFINE_string("output", None, "File to write; with --to=huggingface a folder.")
     flags.DEFINE_enum("to", "keras", list(convert.FORMATS), "What reads the output.")
     flags.DEFINE_enum("part", "all", list(convert.PARTS), "Whether head and decoder come along.")

@@ -21,6 +21,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     Args:
         kernel_size: side of the kernel, or two sides.
+        dilation: distance of the positions that the kernel sees; above 1 the gradient is that of the framework.
         depthwise_initializer: of the kernel.
         **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
@@ -28,6 +29,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     def __init__(
         self,
         kernel_size: int | tuple[int, int],
+        dilation: int = 1,
         depthwise_initializer: str | keras.Initializer = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
@@ -36,13 +38,15 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
             kernel_size,
             padding="same",
             data_format="channels_last",
+            dilation_rate=dilation,
             depthwise_initializer=depthwise_initializer,
             **kwargs,
         )
 
     def call(self, inputs: Tensor) -> Tensor:
         odd = all(side % 2 for side in self.kernel_size)
-        if not is_tensorflow_on_cpu("depthwise_gradient") or not odd or None in inputs.shape[1:3]:
+        dilated = max(self.dilation_rate) > 1
+        if not is_tensorflow_on_cpu("depthwise_gradient") or not odd or dilated or None in inputs.shape[1:3]:
             return super().call(inputs)
         outputs = _convolve(inputs, ops.cast(self.kernel, inputs.dtype))
         return ops.add(outputs, self.bias)
@@ -51,6 +55,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         return {
             **keras.layers.Layer.get_config(self),
             "kernel_size": self.kernel_size,
+            "dilation": self.dilation_rate[0],
             "depthwise_initializer": keras.initializers.serialize(self.depthwise_initializer),
         }
 

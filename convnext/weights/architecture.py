@@ -1,14 +1,72 @@
 """Which model a set of weights belongs to, read from their names and shapes."""
 
 import dataclasses
+import json
 import os
+import pathlib
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
+
+from convnext.layers import EPSILON
 
 
 class PretrainedError(ValueError):
     """Pretrained weights that cannot be found, cannot be read, or do not fit the model."""
+
+
+OPTIONS = ("epsilon", "activation", "output_stride")
+# What other libraries call the activations: timm's `act_layer`, Transformers' `hidden_act`.
+ACTIVATION_NAMES = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+}
+
+
+def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those arguments of a saved model's configuration that weights do not show."""
+    return {name: config[name] for name in OPTIONS if name in config}
+
+
+def read_options(path: pathlib.Path) -> dict[str, Any]:
+    """Returns what the `config.json` beside some weights, of Transformers or timm, tells that weights do not show.
+
+    Empty where there is none, or one of something else.
+
+    Raises:
+        PretrainedError: if it asks for what `ConvNeXt` does not have.
+    """
+    file = path.with_name("config.json")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(config, dict) or not isinstance(config.get("model_args") or {}, dict):
+        return {}
+    options: dict[str, Any] = {}
+    if "convnext" in str(config.get("architecture", "")):  # timm
+        arguments = config.get("model_args") or {}
+        activation = arguments.get("act_layer", "gelu")
+        options = {
+            ours: arguments[theirs]
+            for theirs, ours in (("norm_eps", "epsilon"), ("output_stride", "output_stride"))
+            if arguments.get(theirs) is not None
+        }
+    elif "convnext" in str(config.get("model_type", "")):  # Transformers
+        activation = config.get("hidden_act", "gelu")
+        if config["model_type"] == "dinov3_convnext" and "layer_norm_eps" in config:
+            options["epsilon"] = config["layer_norm_eps"]
+    else:
+        return {}
+    if activation not in ACTIVATION_NAMES:
+        raise PretrainedError(f"{file}: the activation {activation!r} is not one of {', '.join(ACTIVATION_NAMES)}.")
+    for name, kinds in (("epsilon", (int, float)), ("output_stride", int)):
+        if not isinstance(options.get(name, 1), kinds) or not options.get(name, 1) > 0:
+            raise PretrainedError(f"{file}: {name} is a number above 0, got {options[name]!r}.")
+    return {**options, "activation": ACTIVATION_NAMES[activation]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +81,9 @@ class Architecture:
         stem_stride: side in pixels of the patches of the stem.
         kernel_size: of the depthwise convolutions.
         num_classes: number of logits; 0 for an encoder without head.
+        epsilon: of the layer normalizations; weights do not show it.
+        activation: `gelu` or `gelu_tanh`; weights do not show it.
+        output_stride: see `ConvNeXt`; weights do not show it.
     """
 
     version: int
@@ -32,10 +93,23 @@ class Architecture:
     stem_stride: int
     kernel_size: int
     num_classes: int
+    epsilon: float = EPSILON
+    activation: str = "gelu"
+    output_stride: int | None = None
 
     @classmethod
-    def of(cls, weights: Mapping[str, np.ndarray], path: str | os.PathLike = "the weights") -> "Architecture":
-        """Reads the architecture of `{our name: array}`; `path` is what a message calls them.
+    def of(
+        cls,
+        weights: Mapping[str, np.ndarray],
+        path: str | os.PathLike = "the weights",
+        options: Mapping[str, Any] | None = None,
+    ) -> "Architecture":
+        """Reads the architecture of `{our name: array}`.
+
+        Args:
+            weights: of the encoder, with or without head and decoder.
+            path: what a message calls them.
+            options: what weights do not show, as `read_options` returns it.
 
         Raises:
             PretrainedError: if a weight is missing that tells a size, or has another shape than that size gives it.
@@ -57,6 +131,7 @@ class Architecture:
                 stem_stride=stem.shape[0],
                 kernel_size=kernels[0].shape[0],
                 num_classes=weights["head/bias"].size if "head/bias" in weights else 0,
+                **(options or {}),
             )
             for name, shape in architecture._large_shapes():  # a few small weights stand for no large model
                 if weights[name].shape != shape:

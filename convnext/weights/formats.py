@@ -3,6 +3,8 @@
 No reader runs code from a file. PyTorch is needed for `.pt` and `.pth` alone.
 """
 
+import argparse
+import dataclasses
 import io
 import json
 import os
@@ -21,14 +23,14 @@ import safetensors
 import safetensors.numpy
 
 from convnext.layers import EPSILON
-from convnext.weights.architecture import Architecture, PretrainedError
-from convnext.weights.names import to_ours, to_theirs, weights_of
+from convnext.weights.architecture import Architecture, PretrainedError, options_of, read_options
+from convnext.weights.names import to_theirs, weights_of
+from convnext.weights.recognition import Checkpoint, find_convnext
 
-KERAS, SAFETENSORS, PYTORCH = (".keras", ".weights.h5"), ".safetensors", (".pt", ".pth")
-KINDS = ".keras, .weights.h5, .safetensors, .pt or .pth"
+KERAS, SAFETENSORS, PYTORCH = (".keras", ".weights.h5"), ".safetensors", (".pt", ".pth", ".bin", ".ckpt", ".tar")
+WRITTEN = (SAFETENSORS, ".pt", ".pth")
+KINDS = "Keras, safetensors or PyTorch"
 SHARD = re.compile(r"-\d+-of-\d+\.")
-# Where a training script keeps the weights in what it saves.
-CHECKPOINT_KEYS = ("model", "model_ema", "state_dict")
 # What PyTorch says where a pickle names a class that is not let through.
 REFUSED_CLASS = re.compile(r"GLOBAL (\S+)")
 # What damage to an archive or to a Keras file leads to.
@@ -37,43 +39,74 @@ MOST_COMPRESSED = 100  # times that weights may be smaller in a file; a bomb is 
 
 
 def read_weights(path: str | os.PathLike, key: str | None = None) -> dict[str, np.ndarray]:
+    """Returns the `weights` of `read_checkpoint`: `{name: array}`, float32, as `loader.named_variables` has them."""
+    return read_checkpoint(path, key).weights
+
+
+def read_checkpoint(path: str | os.PathLike, key: str | None = None) -> Checkpoint:
     """Reads the weights of a ConvNeXt, or of an autoencoder around one, whatever library they come from.
 
-    Args:
-        path: a `.keras`, `.weights.h5`, `.safetensors`, `.pt` or `.pth` file. Names and layouts of the last three may
-            be those of the authors' code (dense or sparse), of timm or of Transformers.
-        key: entry of a PyTorch checkpoint that holds the weights; by default `model`, `model_ema` or `state_dict`,
-            the first that is there, or the checkpoint itself.
+    The content tells the kind of the file, not its name. Names and layouts in files of safetensors and PyTorch may be
+    those of the authors' code (dense or sparse), of timm or of Transformers, in any entry and behind any prefix.
 
-    Returns:
-        `{name: array}`, float32, names and layouts as `convnext.weights.loader.named_variables` has them.
+    Args:
+        path: of a file of Keras (`.keras`, `.weights.h5`), safetensors or PyTorch.
+        key: what to take of a file that holds several ConvNeXts: an entry, such as `model_ema`, or a prefix, such as
+            `teacher.backbone`.
 
     Raises:
-        PretrainedError: if the file cannot be read, would have to run code, or is no ConvNeXt.
+        PretrainedError: if the file cannot be read, would have to run code, or holds no ConvNeXt or several.
     """
     path = pathlib.Path(path)
-    if key is not None and path.suffix not in PYTORCH:
-        raise PretrainedError(f"{path} has no entries to choose {key!r} from; .pt and .pth files have.")
-    is_keras = path.name.endswith(KERAS)
-    if SHARD.search(path.name) and not is_keras:
+    if SHARD.search(path.name):
         raise PretrainedError(f"{path} is one part of several: save the model in one file.")
-    if path.suffix not in (SAFETENSORS, *PYTORCH) and not is_keras:
-        raise PretrainedError(f"{path} is not a kind of weights that can be read: it should be a {KINDS} file.")
+    kind = _kind(path)
+    if kind == KERAS:
+        if key is not None:
+            raise PretrainedError(f"{path} has no entries to choose {key!r} from; files of PyTorch have.")
+        return Checkpoint(_read_keras(path), _read_keras_options(path))
+    states = {"": _read_safetensors(path)} if kind == SAFETENSORS else _read_pytorch(path)
     try:
-        if is_keras:
-            return _read_keras(path)
-        tensors = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_pytorch(path, key)
-    except PretrainedError:
-        _check_download(path)
-        raise
-    try:
-        return to_ours(tensors)
+        checkpoint = find_convnext(states, key)
     except PretrainedError as error:
         raise PretrainedError(f"{path}: {error}.") from error
+    return dataclasses.replace(checkpoint, options=read_options(path))
+
+
+def _kind(path: pathlib.Path) -> Any:
+    """Returns `KERAS`, `SAFETENSORS` or `PYTORCH`, by the content of a file; by its name where that tells nothing."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(64)
+        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+    except OSError as error:
+        raise PretrainedError(f"{path} cannot be read: {error.strerror}.") from error
+    except DAMAGE as error:
+        raise PretrainedError(f"{path} is damaged, or it is cut short: {_first_line(error)}.") from error
+    if "model.weights.h5" in names or begin.startswith(b"\x89HDF\r\n\x1a\n"):
+        return KERAS
+    if any(name.endswith("data.pkl") for name in names):
+        return PYTORCH
+    if begin[8:9] == b"{":
+        return SAFETENSORS
+    text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text[:1] == b"<":
+        shown = text.decode("utf-8", "replace").splitlines()[0]
+        raise PretrainedError(f"{path} is a web page ({shown[:40]}), not weights: download it again.")
+    for kind in (KERAS, SAFETENSORS, PYTORCH):
+        if path.name.endswith(kind):
+            return kind
+    if begin.startswith(b"\x80"):  # a pickle, as PyTorch wrote before version 1.6
+        return PYTORCH
+    raise PretrainedError(f"{path} is not a kind of weights that can be read: it should be a {KINDS} file.")
 
 
 def write_weights(
-    weights: Mapping[str, np.ndarray], path: str | os.PathLike, library: str, image_size: int = 224
+    weights: Mapping[str, np.ndarray],
+    path: str | os.PathLike,
+    library: str,
+    image_size: int = 224,
+    options: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes weights for another library.
 
@@ -84,15 +117,16 @@ def write_weights(
             and `config.json`.
         library: one of `convnext.weights.LIBRARIES`.
         image_size: side in pixels of the images, for Transformers' configuration.
+        options: of the model, see `Checkpoint`.
 
     Raises:
         PretrainedError: if the library has no place for a weight, or the file has another kind of name.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    architecture = Architecture.of(weights)
+    architecture = Architecture.of(weights, options=options)
     tensors = to_theirs(weights, library, architecture)
-    is_file = path.suffix in (SAFETENSORS, *PYTORCH)
+    is_file = path.suffix in WRITTEN
     if library == "huggingface":
         if is_file or path.is_file():
             raise PretrainedError(f"{path}: name a folder for Transformers.")
@@ -115,7 +149,7 @@ def _read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     try:
         content: pathlib.Path | io.BytesIO = path
-        if path.suffix == ".keras":
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if archive.getinfo("model.weights.h5").file_size > MOST_COMPRESSED * path.stat().st_size:
                     raise ValueError("it declares more weights than fit into a file of its size")
@@ -168,45 +202,71 @@ def _write_safetensors(tensors: Mapping[str, np.ndarray], path: pathlib.Path) ->
     _replace(path, lambda temporary: safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"}))
 
 
-def _read_pytorch(path: pathlib.Path, key: str | None) -> dict[str, np.ndarray]:
+def _read_keras_options(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the options of the encoder in the configuration of a `.keras` file; `.weights.h5` has none."""
+    if not zipfile.is_zipfile(path):
+        return {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))["config"]
+        config = config["backbone"]["config"] if "backbone" in config else config
+        return options_of(config)
+    except (*DAMAGE, AttributeError) as error:
+        raise PretrainedError(f"{path} is no Keras file, or it is damaged: {_first_line(error)}.") from error
+
+
+def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
+    """Returns `{entry: {name: array}}` of all that a checkpoint holds at any depth."""
     torch = _import_torch(f"{path} can be read where PyTorch is: pip install torch, or convert it there.")
     _check_archive(path)
     try:
-        with warnings.catch_warnings():
+        with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_data_types()):
             warnings.simplefilter("ignore")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the damage leads to, or a class that is not let through
-        refused = REFUSED_CLASS.search(str(error))
-        because = f" It names {refused[1]}." if refused else ""
+        if refused := REFUSED_CLASS.search(str(error)):
+            raise PretrainedError(
+                f"{path} would have to run code, which is refused: it names {refused[1]}. Load it where you trust it, "
+                "and save its state_dict alone."
+            ) from error
         raise PretrainedError(
-            f"{path} cannot be read as tensors alone: it is no PyTorch file, it is cut short, or it would have to run "
-            f"code, which is refused.{because} Download it again, or save its state_dict alone."
+            f"{path} cannot be read: it is not a PyTorch file, or it is damaged or cut short ({_first_line(error)})."
         ) from error
-    state = _state_dict(checkpoint, key, path)
-    wrong = [name for name, value in state.items() if not isinstance(name, str) or not _is_array(value, torch)]
-    if wrong:
-        raise PretrainedError(f"{path} holds things that are no arrays of weights: {', '.join(map(str, wrong[:4]))}.")
-    return {name.removeprefix("module."): value.detach().float().numpy() for name, value in state.items()}
-
-
-def _state_dict(checkpoint: Any, key: str | None, path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict):
-        raise PretrainedError(f"{path} holds no state_dict but a {type(checkpoint).__name__}.")
-    if key is not None and key not in checkpoint:
-        raise PretrainedError(f"{path} has no entry {key!r}; it has {', '.join(map(str, list(checkpoint)[:8]))}.")
-    found = [key] if key is not None else [name for name in CHECKPOINT_KEYS if isinstance(checkpoint.get(name), dict)]
-    state = checkpoint[found[0]] if found else checkpoint
-    if not isinstance(state, dict):
-        raise PretrainedError(f"{path}: the entry {key!r} holds no weights.")
-    return state
+        raise PretrainedError(f"{path} holds a {type(checkpoint).__name__}, not a state_dict.")
+    states: dict[str, dict[str, np.ndarray]] = {}
+
+    def collect(place: str, content: dict) -> None:
+        named = {name: value for name, value in content.items() if isinstance(name, str)}
+        arrays = {name: value for name, value in named.items() if _is_floating(value, torch)}
+        if odd := [name for name, value in arrays.items() if not _is_dense(value, torch)]:
+            raise PretrainedError(f"{path} holds tensors that are not arrays in memory: {', '.join(odd[:4])}.")
+        if arrays:
+            states[place] = {name: value.detach().float().numpy() for name, value in arrays.items()}
+        for name, value in named.items():
+            if isinstance(value, dict):
+                collect(f"{place}.{name}" if place else name, value)
+
+    collect("", checkpoint)
+    return states
 
 
-def _is_array(value: Any, torch: Any) -> bool:
+def _data_types() -> list[Any]:
+    """The types that hold data alone and that training scripts save beside weights: they run nothing when read."""
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}
+    older = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    return [argparse.Namespace, np.dtype, *dtypes, *older]
+
+
+def _is_floating(value: Any, torch: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _is_dense(value: Any, torch: Any) -> bool:
     return (
-        isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
+        value.layout == torch.strided
         and not value.is_meta
-        and value.is_floating_point()
         and value.numel() * value.element_size() <= value.untyped_storage().nbytes()  # a view can declare any size
     )
 
@@ -243,6 +303,8 @@ def _transformers_config(architecture: Architecture, image_size: int) -> dict[st
     """Returns the content of the `config.json` that Transformers reads beside the weights."""
     if architecture.kernel_size != 7:
         raise PretrainedError(f"Transformers has depthwise kernels of 7, not of {architecture.kernel_size}.")
+    if architecture.epsilon != EPSILON:
+        raise PretrainedError(f"Transformers has an epsilon of {EPSILON}, not of {architecture.epsilon}.")
     kind = "ConvNext" if architecture.version == 1 else "ConvNextV2"
     return {
         "architectures": [f"{kind}ForImageClassification" if architecture.num_classes else f"{kind}Model"],
@@ -253,7 +315,7 @@ def _transformers_config(architecture: Architecture, image_size: int) -> dict[st
         "num_channels": architecture.channels,
         "patch_size": architecture.stem_stride,
         "image_size": image_size,
-        "hidden_act": "gelu",
+        "hidden_act": {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}[architecture.activation],
         "layer_norm_eps": EPSILON,  # of the last normalization; Transformers' own default is 1e-12
         **({"num_labels": architecture.num_classes} if architecture.num_classes else {}),
     }
@@ -267,18 +329,6 @@ def _replace(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _check_download(path: pathlib.Path) -> None:
-    """Raises a PretrainedError of its own for a file that cannot be opened, or is a web page."""
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    except OSError as error:
-        raise PretrainedError(f"{path} cannot be read: {error.strerror}.") from error
-    if begin[:1] == b"<":
-        shown = begin.decode("utf-8", "replace").splitlines()[0]
-        raise PretrainedError(f"{path} is a web page ({shown[:40]}), not weights: download it again.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,8 @@ from convnext.backbone import ConvNeXt
 from convnext.convnext_v1 import ConvNeXtV1
 from convnext.convnext_v2 import ConvNeXtV2
 from convnext.weights.architecture import Architecture, PretrainedError
-from convnext.weights.formats import KINDS, read_weights
+from convnext.weights.formats import KINDS, read_checkpoint
+from convnext.weights.recognition import Checkpoint
 
 VERSIONS = {1: ConvNeXtV1, 2: ConvNeXtV2}
 HEAD_NORM = ("head_norm/gamma", "head_norm/beta")
@@ -28,8 +29,8 @@ DECODER = "decoder/"
 STEM_KERNEL = "stem/conv/kernel"
 # What is done with the stem of a source: load it; average it over its input channels; leave it out.
 STEMS = ("load", "average", "leave_out")
-# What a folder may hold: a run's results, or a model of Transformers.
-IN_FOLDER = ("classifier.keras", "encoder.keras", "model.safetensors")
+# What a folder may hold: a run's results, or a model of Transformers or timm.
+IN_FOLDER = ("classifier.keras", "encoder.keras", "model.safetensors", "pytorch_model.bin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class LoadReport:
         left_out: variables of the source that were left out on purpose (another classifier, a decoder, a stem).
         missing: variables of the model that keep their initial values (a classifier, a decoder, a stem).
         averaged: those of `loaded` that were averaged over the input channels.
+        prefix: what stood before all names of the encoder in the source, and was removed.
     """
 
     source: str
@@ -49,13 +51,16 @@ class LoadReport:
     left_out: tuple[str, ...]
     missing: tuple[str, ...]
     averaged: tuple[str, ...] = ()
+    prefix: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.source}: {len(self.loaded)} variables loaded"]
+        if self.prefix:
+            parts.append(f"the prefix {self.prefix!r} of the names removed")
         if self.averaged:
             parts.append(f"averaged over the input channels: {', '.join(self.averaged)}")
         if self.left_out:
-            parts.append(f"left out on purpose: {', '.join(self.left_out)}")
+            parts.append(f"left out on purpose: {_some(self.left_out)}")
         if self.missing:
             parts.append(f"newly initialised: {', '.join(self.missing)}")
         return "; ".join(parts)
@@ -66,7 +71,9 @@ class LoadReport:
         logging.getLogger("convnext").log(level, "%s", self)
 
 
-def load_pretrained(model: keras.Model, source: str | os.PathLike, pretrained_stem: str = "load") -> LoadReport:
+def load_pretrained(
+    model: keras.Model, source: str | os.PathLike, pretrained_stem: str = "load", key: str | None = None
+) -> LoadReport:
     """Loads the weights of `source` into `model`, strictly.
 
     The encoder's variables must match one by one, in name and shape. The last normalization and the classifier are
@@ -76,12 +83,13 @@ def load_pretrained(model: keras.Model, source: str | os.PathLike, pretrained_st
 
     Args:
         model: a `ConvNeXt`, or an `FCMAE` around one.
-        source: a run's workdir (its `classifier.keras` or `encoder.keras`), or a file that
-            `convnext.weights.read_weights` reads: of Keras, of the authors' code, of timm or of Transformers.
+        source: a run's workdir (its `classifier.keras` or `encoder.keras`), a folder of Transformers or timm, or a file
+            that `convnext.weights.read_checkpoint` reads: of Keras, of the authors' code, of timm or of Transformers.
         pretrained_stem: what to do with the stem's kernel where the model has another number of input channels than the
             source: `load` raises; `average` gives every channel the mean over the source's, scaled so that an image
             with equal channels has the same features; `leave_out` keeps the model's own. Where the numbers are equal it
             is loaded.
+        key: what to take of a file that holds several ConvNeXts (see `convnext.weights.read_checkpoint`).
 
     Returns:
         A `LoadReport`.
@@ -91,13 +99,16 @@ def load_pretrained(model: keras.Model, source: str | os.PathLike, pretrained_st
         ValueError: if `pretrained_stem` is none of these.
     """
     path = find_weights(source)
-    return assign_weights(model, read_weights(path), path, pretrained_stem)
+    checkpoint = read_checkpoint(path, key)
+    _check_options(model, checkpoint.options, path)
+    return assign_weights(model, checkpoint, path, pretrained_stem)
 
 
 def assign_weights(
-    model: keras.Model, values: Mapping[str, np.ndarray], path: str | os.PathLike, pretrained_stem: str = "load"
+    model: keras.Model, checkpoint: Checkpoint, path: str | os.PathLike, pretrained_stem: str = "load"
 ) -> LoadReport:
-    """Does what `load_pretrained` does with weights that were read from `path`: `{name: array}`."""
+    """Does what `load_pretrained` does with a checkpoint that was read from `path`."""
+    values: Mapping[str, np.ndarray] = checkpoint.weights
     if pretrained_stem not in STEMS:
         raise ValueError(f"pretrained_stem={pretrained_stem!r} is not one of {', '.join(STEMS)}.")
     targets = named_variables(model)
@@ -111,11 +122,27 @@ def assign_weights(
             optional.add(STEM_KERNEL)
     loaded = [name for name in targets if name in values and name not in optional]
     missing = [name for name in targets if name not in loaded]
-    left_out = [name for name in values if name not in loaded]
+    left_out = [*(name for name in values if name not in loaded), *checkpoint.left_out]
     _check(path, targets, values, optional)
     for name in loaded:
         targets[name].assign(values[name])
-    return LoadReport(str(path), tuple(loaded), tuple(left_out), tuple(missing), averaged)
+    return LoadReport(str(path), tuple(loaded), tuple(left_out), tuple(missing), averaged, checkpoint.prefix)
+
+
+def _check_options(model: keras.Model, options: Mapping[str, Any], path: pathlib.Path) -> None:
+    """Raises PretrainedError if the source tells that it is computed otherwise than the model."""
+    backbone = getattr(model, "backbone", model)
+    for name, value in options.items():
+        if getattr(backbone, name) != value:
+            raise PretrainedError(
+                f"{path} belongs to a model with {name}={value}, and this one has {name}={getattr(backbone, name)}: "
+                f"make it with {name}={value!r}."
+            )
+
+
+def _some(names: Sequence[str], shown: int = 12) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def find_weights(source: str | os.PathLike) -> pathlib.Path:
@@ -226,7 +253,7 @@ def create_from_weights(
 
     Args:
         source: a run's workdir or a file, as `load_pretrained` takes it.
-        key: entry of a PyTorch checkpoint that holds the weights (see `convnext.weights.read_weights`).
+        key: what to take of a file that holds several ConvNeXts (see `convnext.weights.read_checkpoint`).
         pretrained_stem: as `load_pretrained` takes it, for an `input_shape` with another number of channels.
         **overrides: arguments of the model, such as `num_classes`, `include_top`, `input_shape` or `drop_path_rate`.
 
@@ -238,9 +265,9 @@ def create_from_weights(
         PretrainedError: if the source cannot be read, or is not a ConvNeXt.
     """
     path = find_weights(source)
-    weights = read_weights(path, key)
-    model = make_model(Architecture.of(weights, path), **overrides)
-    assign_weights(model, weights, path, pretrained_stem).log()
+    checkpoint = read_checkpoint(path, key)
+    model = make_model(Architecture.of(checkpoint.weights, path, checkpoint.options), **overrides)
+    assign_weights(model, checkpoint, path, pretrained_stem).log()
     return model
 
 
@@ -254,6 +281,9 @@ def make_model(architecture: Architecture, **overrides: Any) -> ConvNeXt:
         "num_classes": architecture.num_classes or 1000,
         "stem_stride": architecture.stem_stride,
         "kernel_size": architecture.kernel_size,
+        "epsilon": architecture.epsilon,
+        "activation": architecture.activation,
+        "output_stride": architecture.output_stride,
     }
     return VERSIONS[architecture.version](**{**arguments, **overrides})
 

@@ -6,7 +6,7 @@ the number of a stage and `{b}` that of a block. All names and layouts read in b
 - https://github.com/facebookresearch/ConvNeXt and .../ConvNeXt-V2: classifiers in PyTorch's layouts, and pretrained
   autoencoders whose encoder is in the layouts of sparse convolutions.
 - https://github.com/huggingface/pytorch-image-models: `convnext_*` and `convnextv2_*`.
-- https://github.com/huggingface/transformers: `ConvNext*` and `ConvNextV2*`.
+- https://github.com/huggingface/transformers: `ConvNext*`, `ConvNextV2*` and `DINOv3ConvNext*`.
 """
 
 import functools
@@ -23,7 +23,6 @@ from convnext.weights.architecture import Architecture, PretrainedError
 Rules = list[tuple[str, str, list[str]]]
 
 LIBRARIES = ("fair", "timm", "huggingface")
-NAMES_SHOWN = 4
 
 # Our layers. The weights of a layer by the last part of its name, in the order in which Keras stores them.
 BLOCK = ("depthwise_conv", "norm", "expansion", "grn", "projection", "layer_scale")
@@ -55,11 +54,11 @@ AUTHORS = {
     "head": "head",
 }
 SPARSE_ENCODER = {
-    "stem/conv": "encoder.downsample_layers.0.0",
-    "stem/norm": "encoder.downsample_layers.0.1",
-    "stage_{s}/downsampling/norm": "encoder.downsample_layers.{s}.0.ln",
-    "stage_{s}/downsampling/conv": "encoder.downsample_layers.{s}.1",
-    **_block("encoder.stages.{s}.{b}", "dwconv norm.ln pwconv1.linear grn pwconv2.linear"),
+    "stem/conv": "downsample_layers.0.0",
+    "stem/norm": "downsample_layers.0.1",
+    "stage_{s}/downsampling/norm": "downsample_layers.{s}.0.ln",
+    "stage_{s}/downsampling/conv": "downsample_layers.{s}.1",
+    **_block("stages.{s}.{b}", "dwconv norm.ln pwconv1.linear grn pwconv2.linear"),
 }
 DECODER = {
     "decoder": "mask_token",
@@ -76,6 +75,10 @@ TIMM = {
     "head_norm": "head.norm",
     "head": "head.fc",
 }
+# What `features_only=True` makes of it.
+TIMM_FEATURES = {
+    layer: re.sub(r"^(stem|stages)\.", r"\1_", theirs) for layer, theirs in TIMM.items() if not layer.startswith("head")
+}
 TRANSFORMERS = {
     "stem/conv": "embeddings.patch_embeddings",
     "stem/norm": "embeddings.layernorm",
@@ -84,11 +87,19 @@ TRANSFORMERS = {
     **_block("encoder.stages.{s}.layers.{b}", "dwconv layernorm pwconv1 grn pwconv2 layer_scale_parameter"),
     "head_norm": "layernorm",
 }
+DINOV3 = {
+    "stem/conv": "stages.0.downsample_layers.0",
+    "stem/norm": "stages.0.downsample_layers.1",
+    "stage_{s}/downsampling/norm": "stages.{s}.downsample_layers.0",
+    "stage_{s}/downsampling/conv": "stages.{s}.downsample_layers.1",
+    **_block("stages.{s}.layers.{b}", "depthwise_conv layer_norm pointwise_conv1 - pointwise_conv2 gamma"),
+    "head_norm": "layer_norm",
+}
 
 # Layouts there, a letter an axis, and here: out, in, rows (height), columns (width), channels; k is the one axis of
 # the offsets of a sparse kernel, of which the row runs fastest.
 LAYOUTS = {"oihw": "hwio", "kio": "hwio", "c1hw": "hwc1", "kc": "hwc1", "oi": "io", "oi11": "io"}
-LAYOUTS |= dict.fromkeys(("c", "1c", "111c", "1c11"), "c")
+LAYOUTS |= dict.fromkeys(("c", "1c", "111c", "11111c", "1c11"), "c")
 AXES = {"o": "out", "i": "in", "h": "rows", "w": "columns", "c": "channels", "k": "side * side", "1": "1"}
 
 # How names of ours end, what theirs end in instead, and the layout there, or more that are read. The first fit counts.
@@ -105,6 +116,8 @@ PYTORCH = {
     "/beta": (".bias", "c"),
 }
 OF_AUTHORS = {"/grn/gamma": (".gamma", "111c"), "/grn/beta": (".beta", "111c")}
+# The authors' script that makes a sparse autoencoder dense adds two axes to the decoder's too.
+OF_DECODER = {"/grn/gamma": (".gamma", "111c", "11111c"), "/grn/beta": (".beta", "111c", "11111c")}
 OF_SPARSE = {
     "/grn/gamma": (".gamma", "1c"),
     "/grn/beta": (".beta", "1c"),
@@ -132,35 +145,82 @@ def _rules(layers: Mapping[str, str], endings: Mapping[str, tuple[str, ...]]) ->
     return rules
 
 
-def _transformers(prefix: str) -> Rules:
+def _prefixed(prefix: str, layers: Mapping[str, str]) -> dict[str, str]:
+    return {layer: prefix + theirs for layer, theirs in layers.items()}
+
+
+def _transformers(prefix: str = "") -> Rules:
     """Classifiers have a prefix before the names of their backbone; bare models have none."""
-    layers = {layer: prefix + theirs for layer, theirs in TRANSFORMERS.items()}
-    return _rules({**layers, "head": "classifier"}, OF_TRANSFORMERS)
+    return _rules({**_prefixed(prefix, TRANSFORMERS), "head": "classifier"}, OF_TRANSFORMERS)
 
 
-DENSE, SPARSE = _rules(AUTHORS, OF_AUTHORS), _rules(SPARSE_ENCODER, OF_SPARSE) + _rules(DECODER, OF_AUTHORS)
+DENSE = _rules(AUTHORS, OF_AUTHORS)
+SPARSE = _rules(_prefixed("encoder.", SPARSE_ENCODER), OF_SPARSE) + _rules(DECODER, OF_AUTHORS)
 TIMM_DENSE, TIMM_POINTWISE = _rules(TIMM, DENSE_OR_POINTWISE), _rules(TIMM, POINTWISE)
-READ = (
-    ("the authors' code", DENSE),
-    ("the authors' sparse code", SPARSE),
-    ("timm", TIMM_DENSE),
-    *(("Transformers", _transformers(prefix)) for prefix in ("convnextv2.", "convnext.", "")),
+
+
+class Form:
+    """How a library names the weights of a ConvNeXt, whatever stands before all of the encoder's names.
+
+    Args:
+        library: as a person would call it.
+        rules: `(our name, their name, layouts there)`. Rules of head and decoder hold at every level above the
+            encoder too, as Transformers has `classifier` beside `convnextv2.encoder`.
+    """
+
+    def __init__(self, library: str, rules: Rules) -> None:
+        self.library = library
+        self._encoder = [rule for rule in rules if rule[0].startswith(("stem/", "stage_"))]
+        self._others = [rule for rule in rules if rule not in self._encoder]
+        self.stem = next(theirs for ours, theirs, _ in self._encoder if ours == "stem/conv/kernel")
+        self._roots = {theirs.partition(".")[0] for _, theirs, _ in self._encoder}
+        self._head_roots = {theirs.partition(".")[0] for ours, theirs, _ in self._others if ours.startswith("head")}
+
+    def translate(self, name: str, prefix: str) -> tuple[str, list[str]] | None:
+        """Returns our name and the layouts there; None for a name that has none here."""
+        if name.startswith(prefix) and (found := _translate(name.removeprefix(prefix), self._encoder, to_ours=True)):
+            return found
+        levels = prefix.split(".")[:-1]
+        for i in range(len(levels), -1, -1):
+            above = "".join(f"{level}." for level in levels[:i])
+            if name.startswith(above) and (found := _translate(name.removeprefix(above), self._others, to_ours=True)):
+                return found
+        return None
+
+    def is_of_encoder(self, name: str, prefix: str) -> bool:
+        """Whether a name that has no translation is of a part that the encoder consists of."""
+        root = name.removeprefix(prefix).partition(".")[0]
+        return name.startswith(prefix) and any(_pattern(template).fullmatch(root) for template in self._roots)
+
+    def is_of_head(self, name: str, prefix: str) -> bool:
+        """Whether a name that has no translation is of a head."""
+        return name.startswith(prefix) and name.removeprefix(prefix).partition(".")[0] in self._head_roots
+
+
+FORMS = (
+    Form("the authors' code", DENSE + _rules(DECODER, OF_DECODER)),
+    Form("the authors' sparse code", _rules(SPARSE_ENCODER, OF_SPARSE) + _rules(DECODER, OF_AUTHORS)),
+    Form("timm", TIMM_DENSE),
+    Form("timm", _rules(TIMM_FEATURES, DENSE_OR_POINTWISE)),
+    Form("Transformers", _transformers()),
+    Form("Transformers", _rules(DINOV3, {})),
 )
 
 
-def to_ours(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns `{our name: array}`, float32 in Keras's layouts, of `{their name: array}` of any library.
+def to_ours(tensors: Mapping[str, np.ndarray], names: Mapping[str, tuple[str, list[str]]]) -> dict[str, np.ndarray]:
+    """Returns `{our name: array}`, float32 in Keras's layouts.
+
+    Args:
+        tensors: `{their name: array}`.
+        names: `{their name: (our name, layouts there)}` of the tensors to take.
 
     Raises:
-        PretrainedError: if no library covers all names, or an array has another shape than its name asks for.
+        PretrainedError: if an array has another shape than its name asks for.
     """
-    rules, weights = _recognise(list(tensors)), {}
-    for key, tensor in tensors.items():
-        found = _translate(key, rules, to_ours=True)
-        assert found is not None  # the rules cover all names
-        name, layouts = found
-        layout = _layout_of(key, tensor, layouts)
-        weights[name] = np.ascontiguousarray(_rearrange(tensor, layout, LAYOUTS[layout]), dtype="float32")
+    weights = {}
+    for key, (name, layouts) in names.items():
+        layout = _layout_of(key, tensors[key], layouts)
+        weights[name] = np.ascontiguousarray(_rearrange(tensors[key], layout, LAYOUTS[layout]), dtype="float32")
     return weights
 
 
@@ -192,23 +252,6 @@ def to_theirs(weights: Mapping[str, np.ndarray], library: str, architecture: Arc
         key, (layout, *_) = found
         tensors[key] = _rearrange(value, _layout_of(ours, value, [LAYOUTS[layout]]), layout)
     return tensors
-
-
-def _recognise(keys: Sequence[str]) -> Rules:
-    """Returns the rules that cover all names; an error shows those that the best rules do not cover."""
-    unknown, library, rules = min(
-        (([key for key in keys if _translate(key, rules, to_ours=True) is None], name, rules) for name, rules in READ),
-        key=lambda found: len(found[0]),
-    )
-    if keys and not unknown:
-        return rules
-    shown = ", ".join(unknown[:NAMES_SHOWN]) or "nothing"
-    more = f" and {len(unknown) - NAMES_SHOWN} more" if len(unknown) > NAMES_SHOWN else ""
-    if not keys or len(unknown) > len(keys) / 2:
-        raise PretrainedError(
-            f"its names are not those of a ConvNeXt of the authors, of timm or of Transformers: it has {shown}{more}"
-        )
-    raise PretrainedError(f"it has names that {library} does not give a ConvNeXt: {shown}{more}")
 
 
 def _translate(name: str, rules: Rules, to_ours: bool) -> tuple[str, list[str]] | None:

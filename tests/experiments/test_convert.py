@@ -118,7 +118,7 @@ def assert_weights_equal(one, other):
         ({"output": "x.bin"}, "x.bin: name a .keras or .weights.h5 file, or a library with --to"),
         ({"output": "x.keras", "to": "timm"}, "x.keras: name a .safetensors, .pt or .pth file for timm"),
         ({"output": "x.safetensors", "to": "huggingface"}, "x.safetensors: name a folder for Transformers"),
-        ({"output": "x.keras", "key": "model_ema"}, "authors.safetensors has no entries to choose 'model_ema' from"),
+        ({"output": "x.keras", "key": "model_ema"}, "authors.safetensors: it has no ConvNeXt in an entry 'model_ema'"),
         ({"output": "x.keras", "image_size": (96, 100)}, "--image_size=96x100: .*nearest .* are 96x96 and 96x128"),
         (
             {"output": "x.keras", "image_size": 100},
@@ -165,7 +165,7 @@ def test_the_command_converts_and_answers_mistakes_in_one_line(fcmae, tmp_path):
     expected = {
         "no source": "error: --source is missing",
         "no output": "error: --output is missing",
-        "missing": f"error: There is no {tmp_path}/nothing.pt: pretrained weights are a run's workdir, or a .keras,",
+        "missing": f"error: There is no {tmp_path}/nothing.pt: pretrained weights are a run's workdir, or a Keras,",
         "page": f"error: {tmp_path}/page.safetensors is a web page (<!DOCTYPE html><html></html>), not weights",
         "unknown library": "error: flag --to=caffe",
     }

