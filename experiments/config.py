@@ -593,7 +593,8 @@ class Config(Section):
         checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. What comes of
             a run does not depend on it.
         keep_checkpoints: number of newest checkpoints that are kept.
-        wandb: tracking.
+        tensorboard: write metrics and pictures for TensorBoard to `tensorboard/` in the workdir.
+        wandb: log them to Weights & Biases as well.
     """
 
     seed: int = 0
@@ -611,6 +612,7 @@ class Config(Section):
     checkpoint_every: int = 500
     checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 3
+    tensorboard: bool = True
     wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
 
     def __post_init__(self):

@@ -119,4 +119,4 @@ class Finetuning(Task):
         with best_effort(path):
             with replacing(path) as temporary:
                 draw_augmentation(temporary, examples, run.preprocessing, self.mixing, self.source.class_names, seed)
-            run.tracker.picture(0, "augmentation", path)
+            run.loggers.pictures(0, {"augmentation": path})

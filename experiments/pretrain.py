@@ -55,14 +55,14 @@ class Pretraining(Task):
             run.evaluation_batch_size,
             self.config.data,
             run.workdir,
-            run.tracker,
+            run.loggers,
             evenly_spaced(training.pictures, run.schedule),
         )
         self._measures = []  # of which the summary holds the last figures
         if held_out:
             loss = ReconstructionLoss(model, held_out, run.preprocessing, run.evaluation_batch_size, self.config.seed)
             at_steps = evenly_spaced(training.evaluations, run.schedule)
-            self._measures.append(Measure(lambda: {"validation_loss": float(loss())}, run.tracker, at_steps))
+            self._measures.append(Measure(lambda: {"validation_loss": float(loss())}, run.loggers, at_steps))
         if training.probe_every:
             self._measures += probing_callbacks(run, model.backbone)
         return [pictures, *self._measures]

@@ -11,7 +11,7 @@ from experiments.io import FAULTS, as_path, reason, replacing
 from experiments.provenance import command_line, provenance
 from experiments.report.data import Run, clock, differing_fields, parsed, read_runs, resolved, seconds_between
 from experiments.report.figures import COLORS, METRICS, RANDOM_ENCODER, Curve, draw_svg
-from experiments.training.tracking import is_number
+from experiments.training.loggers import is_number
 
 MAX_DIFFERING_FIELDS = 5  # up to which each has a column in the table of runs
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))

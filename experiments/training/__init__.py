@@ -1,1 +1,1 @@
-"""The training loop, distribution, checkpoints, tracking and callbacks."""
+"""The training loop, distribution, checkpoints, loggers and callbacks."""

@@ -6,7 +6,28 @@ import time
 import keras
 from tqdm import tqdm
 
+from experiments.training.loggers import read_metrics
+
 SECONDS_BETWEEN_LINES = 15
+
+
+class LogMetrics(keras.callbacks.Callback):
+    """Hands the metrics of the loop to the loggers, with the learning rate.
+
+    Args:
+        loggers: the `Loggers`.
+        schedule: learning rate schedule, a function of the step.
+    """
+
+    def __init__(self, loggers, schedule):
+        super().__init__()
+        self._loggers = loggers
+        self._schedule = schedule
+
+    def on_train_batch_end(self, batch, logs=None):
+        if logs:
+            # The step before this one used the rate at its own index.
+            self._loggers.scalars(batch, {**logs, "learning_rate": float(self._schedule(batch - 1))})
 
 
 class Measure(keras.callbacks.Callback):
@@ -14,21 +35,21 @@ class Measure(keras.callbacks.Callback):
 
     Args:
         measure: function without arguments that returns metrics, `{name: number}`.
-        tracker: the `Tracker`.
+        loggers: the `Loggers`.
         at_steps: the steps.
     """
 
-    def __init__(self, measure, tracker, at_steps):
+    def __init__(self, measure, loggers, at_steps):
         super().__init__()
         self._latest = None
         self._measure = measure
-        self._tracker = tracker
+        self._loggers = loggers
         self.at_steps = set(at_steps)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch in self.at_steps:
             self._latest = self._measure()
-            self._tracker.log(batch, self._latest)
+            self._loggers.scalars(batch, self._latest)
 
     def final(self):
         """Returns the metrics at the end of the run."""
@@ -43,23 +64,24 @@ class LogOnce(keras.callbacks.Callback):
     Args:
         names: of the metrics.
         measure: function without arguments that returns the metrics, `{name: number}`.
-        tracker: the `Tracker`.
+        run: the `Run`.
     """
 
-    def __init__(self, names, measure, tracker):
+    def __init__(self, names, measure, run):
         super().__init__()
         self._names = names
         self._measure = measure
-        self._tracker = tracker
+        self._run = run
 
     def on_train_begin(self, logs=None):
         if len(self.final()) < len(self._names):
-            self._tracker.log(self._tracker.step, self._measure())
-            self._tracker.flush()
+            self._run.loggers.scalars(self._run.start_step, self._measure())
+            self._run.loggers.flush()
 
     def final(self):
         """Returns the metrics as they were logged."""
-        return self._tracker.recorded(self._names)
+        lines = read_metrics(self._run.workdir)
+        return {name: line[name] for line in lines for name in self._names if name in line}
 
 
 class ProgressBar(keras.callbacks.Callback):

@@ -69,6 +69,7 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
         if save:
             divergence.check_weights(window.losses[-1], step, last_good)
         callbacks.on_train_batch_end(step, {"epoch": step / steps_per_epoch, **metrics} if log else None)
+        run.loggers.flush()  # before the checkpoint: what comes after it is dropped when the run is resumed
         if log:
             window.clear()
         if save:  # last: what a kill before it leaves undone is done again

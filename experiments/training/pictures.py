@@ -9,7 +9,7 @@ import numpy as np
 from experiments.io import replacing
 from experiments.report.figures import draw_run
 from experiments.training.guards import best_effort
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from experiments.training.workdir import PICTURES
 from fcmae.visualize import reconstruction_panels
 
@@ -87,18 +87,18 @@ class Reconstructions(keras.callbacks.Callback):
         batch_size: images that the model works on at a time.
         data: the `DataConfig`.
         workdir: of the run; pictures go to `reconstructions/`.
-        tracker: the `Tracker`.
+        loggers: the `Loggers`.
         at_steps: steps after which a picture is drawn.
     """
 
-    def __init__(self, model, batch, batch_size, data, workdir, tracker, at_steps):
+    def __init__(self, model, batch, batch_size, data, workdir, loggers, at_steps):
         super().__init__()
         self._fcmae = model
         self._batch = batch
         self._batch_size = batch_size
         self._data = data
         self._folder = workdir / PICTURES
-        self._tracker = tracker
+        self._loggers = loggers
         self.at_steps = set(at_steps)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -109,7 +109,7 @@ class Reconstructions(keras.callbacks.Callback):
         with best_effort(path):
             self._folder.mkdir(exist_ok=True)
             draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
-            self._tracker.picture(batch, "reconstructions", path)
+            self._loggers.pictures(batch, {"reconstructions": path})
 
     def _panels(self):
         size, (images, visible) = self._batch_size, self._batch

@@ -57,8 +57,8 @@ def probing_callbacks(run, encoder):
         f"{probes.target.num_examples:,} validation images, {when}"
     )
     return [
-        LogOnce(tuple(RANDOM_METRICS.values()), probe_random_encoder, run.tracker),
-        Measure(probe_encoder, run.tracker, probing_steps(training.probe_every, schedule)),
+        LogOnce(tuple(RANDOM_METRICS.values()), probe_random_encoder, run),
+        Measure(probe_encoder, run.loggers, probing_steps(training.probe_every, schedule)),
     ]
 
 

@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.param_groups import rule_table
-from experiments.training.callbacks import ProgressBar
+from experiments.training.callbacks import LogMetrics, ProgressBar
 from experiments.training.checkpoint import Checkpoints, FollowedCheckpoints, check_pretrained, choose_start
 from experiments.training.distributed.strategy import (
     check_batch,
@@ -24,13 +24,13 @@ from experiments.training.distributed.strategy import (
 from experiments.training.distributed.workers import connected_workers
 from experiments.training.ema import AveragedWeights
 from experiments.training.guards import Divergence, Interruption, ignoring_broken_pipe, only_run_in, stopping_at_once
+from experiments.training.loggers import Loggers
 from experiments.training.loop import train
 from experiments.training.pictures import Curves
 from experiments.training.schedule import Schedule
 from experiments.training.segments import RecordSegment
 from experiments.training.step import make_training_step
-from experiments.training.tracking import FlushMetrics, LogMetrics, Tracker
-from experiments.training.wandb_run import check_wandb
+from experiments.training.wandb_logger import check_wandb
 from experiments.training.workdir import (
     CONFIG,
     SUMMARY,
@@ -141,7 +141,7 @@ def _finished(workdir, config, task_name, resume, workers, log):
             log(f"The run in {workdir} is complete.")
             return summary
         check_pretrained(config.pretrained, workdir)
-        if workers.is_chief and not (workdir / CONFIG).exists():  # what has begun is not stopped by wandb
+        if workers.is_chief and not (workdir / CONFIG).exists():  # wandb never stops a run that has begun
             check_wandb(config.wandb.mode)
     except FAULTS as error:
         raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
@@ -163,7 +163,7 @@ class Run:
         optimizer: its optimizer.
         averages: the `AveragedWeights`, or None.
         preprocessing: how images are prepared.
-        tracker: takes metrics and pictures.
+        loggers: the `Loggers` that take metrics and pictures.
         start_step: number of steps that were done when the run was restored.
         seconds: of training, since it was restored.
 
@@ -184,7 +184,7 @@ class Run:
             self.optimizer = make_adamw(variables, self.training, self.schedule, task.layer_decay)
             self.averages = AveragedWeights(variables, task.ema_decay) if task.ema_decay else None
         self.preprocessing = Preprocessing.of(self.config.data, self.training)
-        self.tracker = Tracker(workdir, self.config, log)
+        self.loggers = Loggers(workdir, self.config)
         self._rules = rule_table(variables, layer_decay=task.layer_decay)
         self._describe(precision)
         self._callbacks = task.callbacks(self) if workers.is_chief else []
@@ -275,18 +275,17 @@ class Run:
         if not self.workers.is_chief:
             yield []
             return
-        self.tracker.begin(self.start_step)
+        self.loggers.begin(self.start_step)
         try:
             yield [
                 RecordSegment(self),
-                LogMetrics(self.tracker, learning_rate_schedule(self.training, self.schedule)),
+                LogMetrics(self.loggers, learning_rate_schedule(self.training, self.schedule)),
                 *self._callbacks,
-                FlushMetrics(self.tracker),
                 Curves(self.workdir),
                 ProgressBar(self),
             ]
         finally:
-            self.tracker.close()
+            self.loggers.close()
 
     def _describe(self, precision):
         training, schedule, data, source, log = self.training, self.schedule, self.config.data, self.source, self.log

@@ -95,12 +95,12 @@ class Validation(keras.callbacks.Callback):
         _ = self.best.record  # one that is damaged ends the run now rather than later
 
     def on_train_begin(self, logs=None):
-        self.best.drop_after(self._run.tracker.step)
+        self.best.drop_after(self._run.start_step)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch in self.at_steps:
             self._latest = self._evaluate(batch)
-            self._run.tracker.log(batch, self._latest)
+            self._run.loggers.scalars(batch, self._latest)
 
     def final(self):
         """Returns the figures at the end of the run: `validation_top1` and, with an average, `validation_top1_ema`."""

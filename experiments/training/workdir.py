@@ -18,6 +18,7 @@ FREE_FIELDS = (
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
+    "tensorboard",
     "wandb",
 )
 RESUME = ("auto", "never", "anyway")

@@ -13,7 +13,7 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.training import validation
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from tests.experiments.tiny import Lines, change, tiny_config
 
 MODEL = {"depths": (1,), "dims": (4,), "stem_stride": 8}

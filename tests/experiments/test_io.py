@@ -24,7 +24,7 @@ from experiments.io import (
     remove,
     replacing,
 )
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from experiments.training.workdir import check_writable, read_json, write_json
 from tests.experiments.file_systems import ram_urls
 from tests.experiments.tiny import Lines, picture_config

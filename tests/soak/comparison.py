@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from experiments.training.checkpoint import CheckpointFiles
+from experiments.training.loggers import METRICS, TENSORBOARD
 from experiments.training.segments import ENVIRONMENT
-from experiments.training.tracking import METRICS
 
 TIMES = ("images_per_second", "seconds")  # differ between any two runs
 # How much the size of a file may differ, as a share and in bytes: times are written with more or fewer digits.
@@ -87,7 +87,7 @@ def _files(workdir):
     """Which files there are and how large they are, whichever steps the checkpoints are of."""
     sizes = collections.defaultdict(list)
     for path in sorted(workdir.rglob("*")):
-        if path.name != ENVIRONMENT:
+        if path.name != ENVIRONMENT and path.parent.name != TENSORBOARD:  # of which each start adds to both
             name = str(path.relative_to(workdir).with_name(re.sub(r"(?<=^ckpt-)\d+", "STEP", path.name)))
             sizes[name].append(path.stat().st_size if path.is_file() else 0)
     return sizes

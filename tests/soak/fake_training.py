@@ -6,7 +6,7 @@ import sys
 import time
 
 from experiments.training.checkpoint import FOLDER, CheckpointFiles
-from experiments.training.tracking import METRICS
+from experiments.training.loggers import METRICS
 
 STEPS, EVERY, KEEP = 80, 5, 3
 SECONDS_OF_A_STEP, SECONDS_OF_A_FILE = 0.004, 0.05

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-from experiments.training.tracking import METRICS
+from experiments.training.loggers import METRICS
 from tests.launch.forked import run_as_main
 
 POLL, DEADLINE = 0.002, 600  # seconds

@@ -15,7 +15,7 @@ from experiments.data.source import MemorySplit, Source, StreamSplit
 from experiments.data.sources.mix import mix
 from experiments.errors import RunError
 from experiments.training.guards import Divergence
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from tests.experiments.images import encode, gradient, write
 from tests.experiments.tiny import Lines, change, picture_config
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments import finetune, pretrain
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from tests.experiments.tiny import Lines, change, picture_config
 
 STEPS, CLIP_NORM = 10, 0.02

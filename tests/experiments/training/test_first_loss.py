@@ -10,7 +10,7 @@ from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.models import make_classifier, make_fcmae
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from tests import references
 from tests.experiments.tiny import Lines, picture_config
 from tests.small_models import parts_of, variables_of

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from experiments.config import Config
 from experiments.errors import UserError
+from experiments.training.loggers import Loggers, parse_metrics, read_metrics
 from experiments.training.pictures import draw_curves
-from experiments.training.tracking import Tracker, parse_metrics, read_metrics
 from experiments.training.validation import Best
 from experiments.training.workdir import check_recorded, finished_summary, record_config
-from tests.experiments.tiny import Lines
 from tests.fuzz import damaged, fuzzed
 
 LINES = [{"step": step, "loss": 1.0 / step, "learning_rate": 1e-4} for step in range(1, 6)]
@@ -37,10 +36,10 @@ def test_metrics_are_read_as_far_as_their_lines_are_whole(workdir, content):
     whole = [line for line in LINES if json.dumps(line).encode() in content.splitlines()]
     read = read_metrics(workdir)
     assert [line for line in read if line in whole] == whole or len(read) > len(whole)
-    tracker = Tracker(workdir, Config(), Lines())
-    tracker.begin(3)
-    tracker.log(4, {"loss": 2.0})
-    tracker.close()
+    loggers = Loggers(workdir, Config())
+    loggers.begin(3)
+    loggers.scalars(4, {"loss": 2.0})
+    loggers.close()
     for line in (workdir / "metrics.jsonl").read_text().splitlines():
         assert isinstance(json.loads(line)["step"], int)
     assert read_metrics(workdir)[-1] == {"step": 4, "loss": 2.0}

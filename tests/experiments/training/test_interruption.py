@@ -18,7 +18,7 @@ from experiments.io import replacing
 from experiments.training.distributed import workers
 from experiments.training.distributed.rendezvous import meet
 from experiments.training.guards import Interruption, stopping_at_once
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.ports import free_ports
 from tests.experiments.tiny import Lines, change, picture_config

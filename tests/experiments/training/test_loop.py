@@ -9,9 +9,9 @@ from experiments import finetune, pretrain
 from experiments.config import Config
 from experiments.training import loop, pictures, run
 from experiments.training.checkpoint import Checkpoints
+from experiments.training.loggers import read_metrics
 from experiments.training.loop import train
 from experiments.training.schedule import Schedule
-from experiments.training.tracking import read_metrics
 from tests.experiments.tiny import Lines, tiny_config
 
 
@@ -68,6 +68,7 @@ def fake_run(checkpoint_every, checkpoint_minutes=0.0):
         training=types.SimpleNamespace(batch_size=2),
         config=Config(log_every=3, checkpoint_every=checkpoint_every, checkpoint_minutes=checkpoint_minutes),
         workers=types.SimpleNamespace(is_chief=True),
+        loggers=types.SimpleNamespace(flush=lambda: None),
     )
 
 

@@ -15,7 +15,7 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from experiments.training.workdir import read_json
 from tests import references
 from tests.experiments.tiny import Lines, change, tiny_config
@@ -174,6 +174,7 @@ def test_another_configuration_is_refused_and_the_difference_named(run, config, 
         ("checkpoint_every", 9),
         ("checkpoint_minutes", 2.5),
         ("keep_checkpoints", 1),
+        ("tensorboard", False),
         ("logical_cpus", 2),
         ("evaluation_batch_size", 7),
         ("distribution", "none"),

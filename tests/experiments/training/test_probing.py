@@ -3,12 +3,14 @@
 import dataclasses
 import os
 import signal
+import types
 
 import keras
 import numpy as np
 import pytest
 
 from experiments import pretrain
+from experiments.config import WandbConfig
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.data.sources.digits import open_digits
@@ -16,13 +18,13 @@ from experiments.errors import Interrupted, UserError
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_encoder
+from experiments.training import loggers, run
 from experiments.training import pictures as drawing
-from experiments.training import run, tracking
 from experiments.training.callbacks import LogOnce
+from experiments.training.loggers import Loggers, read_metrics
 from experiments.training.probing import probing_steps
 from experiments.training.run import Run
 from experiments.training.schedule import Schedule
-from experiments.training.tracking import Tracker, read_metrics
 from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 
 # 5 steps of 2 an epoch; 12 images a batch are few enough to be quick.
@@ -164,28 +166,28 @@ def test_the_steps_of_the_probes(every, epochs, expected):
 
 
 class Recorder:
-    """Takes the place of a run of Weights & Biases."""
+    """Takes the place of the logger for Weights & Biases."""
 
     def __init__(self):
         self.logged = []
 
-    def log(self, metrics, step):
-        self.logged.append((step, metrics))
+    def scalars(self, step, values):
+        self.logged.append((step, values))
 
-    def finish(self):
-        pass
+    def close(self): ...
 
 
 def begin(workdir, start_step, values, monkeypatch):
-    """A run that begins or goes on, logs `values` once and takes a step; what Weights & Biases gets of it."""
+    """A run that begins or is resumed, logs `values` once and takes a step; what a logger gets of it."""
     recorder = Recorder()
-    monkeypatch.setattr(tracking, "start_wandb", lambda *arguments: recorder)
-    tracker = Tracker(workdir, PROBED)
-    tracker.begin(start_step)
-    callback = LogOnce(CONTROL, lambda: dict(zip(CONTROL, values)), tracker)
+    monkeypatch.setattr(loggers, "Wandb", lambda *arguments: recorder)
+    config = dataclasses.replace(PROBED, wandb=WandbConfig(mode="offline"))
+    run = types.SimpleNamespace(workdir=workdir, start_step=start_step, loggers=Loggers(workdir, config))
+    run.loggers.begin(start_step)
+    callback = LogOnce(CONTROL, lambda: dict(zip(CONTROL, values)), run)
     callback.on_train_begin()
-    tracker.log(start_step + 1, {"loss": 1.0})
-    tracker.close()
+    run.loggers.scalars(start_step + 1, {"loss": 1.0})
+    run.loggers.close()
     return callback, recorder.logged
 
 

@@ -11,7 +11,7 @@ import pytest
 from experiments import pretrain
 from experiments.errors import RunError, UserError
 from experiments.io import append
-from experiments.training.tracking import Tracker, read_metrics
+from experiments.training.loggers import Loggers, read_metrics
 from experiments.training.workdir import check_recorded, check_writable, read_json, record_config, write_json
 from tests.experiments.disks import full_disk, mounted
 from tests.experiments.tiny import Lines, change, picture_config, tiny_config
@@ -96,17 +96,17 @@ def test_a_run_goes_on_without_pictures_but_not_without_checkpoints(pictures, di
 
 
 def test_lines_that_could_not_be_written_follow_when_there_is_room(disk):
-    tracker = Tracker(disk.folder, tiny_config())
-    tracker.begin(0)
+    loggers = Loggers(disk.folder, tiny_config())
+    loggers.begin(0)
     for step in (1, 2, 3, 4):
         if step == 2:
             disk.fill()
         elif step == 4:
             disk.free()
-        tracker.log(step, {f"metric_{i}": 1.0 for i in range(300)})  # a line that needs room of its own
-        tracker.flush()
+        loggers.scalars(step, {f"metric_{i}": 1.0 for i in range(300)})  # a line that needs room of its own
+        loggers.flush()
         assert [line["step"] for line in read_metrics(disk.folder)] == {1: [1], 2: [1], 3: [1], 4: [1, 2, 3, 4]}[step]
-    tracker.close()
+    loggers.close()
 
 
 def test_a_workdir_that_vanishes_ends_the_run_and_is_not_made_anew(pictures, tmp_path, at_step):
@@ -243,11 +243,11 @@ def test_metrics_that_cannot_be_read_end_the_run_with_one_line(pictures, tmp_pat
 
 
 def test_lines_held_back_are_written_at_the_end(disk):
-    tracker = Tracker(disk.folder, tiny_config(), Lines())
-    tracker.begin(0)
+    loggers = Loggers(disk.folder, tiny_config())
+    loggers.begin(0)
     disk.fill()
-    tracker.log(1, {"loss": 1.0})
-    tracker.flush()
+    loggers.scalars(1, {"loss": 1.0})
+    loggers.flush()
     disk.free()
-    tracker.close()
+    loggers.close()
     assert read_metrics(disk.folder) == [{"step": 1, "loss": 1.0}]

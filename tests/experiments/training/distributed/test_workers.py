@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from experiments.training.distributed.workers import DELAY
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.ports import free_ports
 from tests.launch.commands import ROOT

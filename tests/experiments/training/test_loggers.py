@@ -1,37 +1,93 @@
-"""Lines of metrics, and what a run does when its loss is no longer finite."""
+"""Where metrics and pictures go, and what a run does when its loss is no longer finite."""
 
+import dataclasses
+import io
 import math
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
+from PIL import Image
 
 from experiments import finetune, pretrain
-from experiments.config import Config
+from experiments.config import Config, WandbConfig
 from experiments.errors import RunError, UserError
+from experiments.training.loggers import Loggers, read_metrics
 from experiments.training.loop import Window
-from experiments.training.tracking import Tracker, read_metrics
 from tests.experiments.images import broken_inside, gradient, write
 from tests.experiments.tiny import Lines, picture_config
 
 
 def begin(workdir, start_step):
-    tracker = Tracker(workdir, Config())
-    tracker.begin(start_step)
-    return tracker
+    loggers = Loggers(workdir, Config())
+    loggers.begin(start_step)
+    return loggers
 
 
 def test_all_metrics_of_a_step_make_one_line_that_is_readable_at_once(tmp_path):
-    tracker = begin(tmp_path, 0)
-    tracker.log(3, {"loss": 0.5})
-    tracker.log(3, {"validation_loss": 0.25})
-    tracker.flush()
+    loggers = begin(tmp_path, 0)
+    loggers.scalars(3, {"loss": 0.5})
+    loggers.scalars(3, {"validation_loss": 0.25})
+    loggers.flush()
     assert read_metrics(tmp_path) == [{"step": 3, "loss": 0.5, "validation_loss": 0.25}]
-    tracker.flush()
-    tracker.log(5, {"loss": 0.4})
-    tracker.log(6, {"loss": 0.3})
+    loggers.flush()
+    loggers.scalars(5, {"loss": 0.4})
+    loggers.scalars(6, {"loss": 0.3})
     assert [line["step"] for line in read_metrics(tmp_path)] == [3, 5]
-    tracker.close()
+    loggers.close()
     assert [line["step"] for line in read_metrics(tmp_path)] == [3, 5, 6]
+
+
+def events(workdir):
+    """What TensorBoard finds: `{name: [(step, value)]}`, of a picture its pixels."""
+    found = {}
+    for path in sorted((workdir / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                number = value.simple_value
+                if value.HasField("image"):
+                    number = np.asarray(Image.open(io.BytesIO(value.image.encoded_image_string))).tolist()
+                    assert (value.image.height, value.image.width) == np.shape(number)[:2]
+                found.setdefault(value.tag, []).append((event.step, number))
+    return found
+
+
+def test_tensorboard_gets_metrics_and_pictures(tmp_path):
+    Image.fromarray(np.arange(6, dtype="uint8").reshape(2, 3)).save(tmp_path / "one.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    loggers = begin(tmp_path, 0)
+    loggers.pictures(3, {"gone": tmp_path / "gone.png", "broken": tmp_path / "broken.png", "one": tmp_path / "one.png"})
+    loggers.scalars(3, {"loss": 0.5})
+    loggers.scalars(3, {"validation_loss": 0.25})
+    loggers.close()
+    assert events(tmp_path) == {
+        "one": [(3, [[0, 1, 2], [3, 4, 5]])],
+        "loss": [(3, 0.5)],
+        "validation_loss": [(3, 0.25)],
+    }
+    loggers = begin(tmp_path, 2)  # resumed before step 3
+    loggers.scalars(3, {"loss": 0.5})
+    loggers.close()
+    assert events(tmp_path)["loss"] == [(3, 0.5), (3, 0.5)]
+    begin(tmp_path, 0).close()
+    assert events(tmp_path) == {}
+
+
+def test_the_loggers_leave_the_training_alone(pictures, tmp_path):
+    training = {"steps": 4, "drop_path_rate": 0.5, "mixup_alpha": 0.8}
+    config = picture_config(pictures, finetune=training, seed=1)
+    settings = {"none": (False, "disabled"), "all": (True, "offline")}
+    weights = {}
+    for name, (tensorboard, mode) in settings.items():
+        own = dataclasses.replace(config, tensorboard=tensorboard, wandb=WandbConfig(mode=mode))
+        finetune.run(own, tmp_path / name, log=Lines())
+        model = keras.saving.load_model(tmp_path / name / "classifier.keras", compile=False)
+        weights[name] = [np.asarray(variable.value) for variable in model.weights]
+    assert len(events(tmp_path / "all")["loss"]) == 4 and "augmentation" in events(tmp_path / "all")
+    assert not (tmp_path / "none" / "tensorboard").exists()
+    for one, other in zip(weights["none"], weights["all"], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_window_goes_on_from_its_text():
@@ -48,20 +104,20 @@ def test_a_window_goes_on_from_its_text():
 
 
 def test_a_run_that_goes_on_drops_what_came_after_its_checkpoint(tmp_path):
-    tracker = begin(tmp_path, 0)
+    loggers = begin(tmp_path, 0)
     for step in range(1, 6):
-        tracker.log(step, {"loss": float(step)})
-    tracker.close()
+        loggers.scalars(step, {"loss": float(step)})
+    loggers.close()
     with open(tmp_path / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 6, "lo')  # it was killed while it wrote
-    tracker = begin(tmp_path, 3)
-    tracker.log(4, {"loss": 40.0})
-    tracker.close()
+    loggers = begin(tmp_path, 3)
+    loggers.scalars(4, {"loss": 40.0})
+    loggers.close()
     assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1), (2, 2), (3, 3), (4, 40)]
 
 
 def test_a_new_run_in_a_folder_of_old_lines_begins_anew(tmp_path):
-    begin(tmp_path, 0).log(1, {"loss": 1.0})
+    begin(tmp_path, 0).scalars(1, {"loss": 1.0})
     begin(tmp_path, 0).close()
     assert read_metrics(tmp_path) == []
 
