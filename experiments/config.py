@@ -593,6 +593,7 @@ class Config(Section):
         checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. What comes of
             a run does not depend on it.
         keep_checkpoints: number of newest checkpoints that are kept.
+        profile_steps: first and last step of a profile by TensorFlow, in `profile/` of the workdir; empty for none.
         tensorboard: write metrics and pictures for TensorBoard to `tensorboard/` in the workdir.
         wandb: log them to Weights & Biases as well.
     """
@@ -612,6 +613,7 @@ class Config(Section):
     checkpoint_every: int = 500
     checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 3
+    profile_steps: tuple[int, ...] = ()
     tensorboard: bool = True
     wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
 
@@ -632,6 +634,11 @@ class Config(Section):
             "checkpoint_every or checkpoint_minutes is above 0: a run without checkpoints cannot go on.",
         )
         require_at_least("", self, 1, "log_every", "keep_checkpoints")
+        steps = self.profile_steps
+        require(
+            not steps or (len(steps) == 2 and 0 < steps[0] < steps[1]),
+            f"profile_steps is the first step and a later last one, such as 10,20, got {steps}.",
+        )
         try:
             patch_grid(*self.data.size, self.model.total_stride)
         except ValueError as error:

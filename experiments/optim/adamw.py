@@ -3,8 +3,6 @@
 import keras
 from keras import ops
 
-from experiments.optim.param_groups import rule_table
-
 
 def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0):
     """Returns the schedule of the paper: a linear rise from 0, then half a cosine, step by step.
@@ -70,31 +68,30 @@ def learning_rate_schedule(training, schedule):
     )
 
 
-def make_adamw(variables, training, schedule, layer_decay=None):
+def make_adamw(variables, training, schedule, rules):
     """Returns the optimizer of a run, built for its variables.
 
     Args:
         variables: trainable variables of the model.
         training: a `TrainingConfig`.
         schedule: the `Schedule` of the run.
-        layer_decay: a `LayerDecay`; None for one rate for all.
+        rules: how each variable is optimised, the `rule_table` of the variables.
 
     Returns:
         AdamW (on TensorFlow a `FusedAdamW`) with the rates and the decay that the rules give each variable. It does
         not clip: the training step clips the gradient of the whole batch.
     """
-    rows = rule_table(variables, layer_decay=layer_decay)
     rate = learning_rate_schedule(training, schedule)
     moments = {"beta_1": training.beta_1, "beta_2": training.beta_2, "epsilon": 1e-8}
     on_tensorflow = keras.backend.backend() == "tensorflow"
-    if on_tensorflow or any(row.rate_factor != 1.0 for row in rows):
-        decays = [training.weight_decay if row.decays else 0.0 for row in rows]
-        factors = [row.rate_factor for row in rows]
+    if on_tensorflow or any(rule.rate_factor != 1.0 for rule in rules):
+        decays = [training.weight_decay if rule.decays else 0.0 for rule in rules]
+        factors = [rule.rate_factor for rule in rules]
         optimizer = _layerwise_class(on_tensorflow)(rate, factors, decays, **moments)
     else:
         # What Keras makes of it on PyTorch updates all variables at once.
         optimizer = keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, **moments)
-        spared = [variable for variable, row in zip(variables, rows) if not row.decays]
+        spared = [variable for variable, rule in zip(variables, rules) if not rule.decays]
         optimizer.exclude_from_weight_decay(var_list=spared)
     optimizer.build(variables)
     return optimizer

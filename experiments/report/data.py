@@ -12,8 +12,8 @@ import statistics
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, is_url, reason
 from experiments.report.figures import Picture
+from experiments.training.callbacks import ENVIRONMENT
 from experiments.training.loggers import METRICS, is_number, parse_metrics
-from experiments.training.segments import ENVIRONMENT
 from experiments.training.validation import BEST_RECORD
 from experiments.training.workdir import CONFIG, PICTURES, SUMMARY, flatten
 

@@ -1,14 +1,22 @@
-"""What happens beside the steps of a run: measurements, pictures, progress on the terminal."""
+"""What happens beside the steps of a run: metrics, measurements, provenance, profiling, progress on the terminal."""
 
 import sys
 import time
 
 import keras
+import tensorflow as tf
 from tqdm import tqdm
 
+from experiments.errors import UserError
+from experiments.provenance import command_line, now, provenance
+from experiments.training.distributed.strategy import describe_devices
+from experiments.training.guards import best_effort
 from experiments.training.loggers import read_metrics
+from experiments.training.workdir import read_json, write_json
 
-SECONDS_BETWEEN_LINES = 15
+ENVIRONMENT, PROFILE = "environment.json", "profile"
+SECONDS_BETWEEN_LINES = 15  # of progress where there is no terminal
+SECONDS_BETWEEN_RECORDS = 60
 
 
 class LogMetrics(keras.callbacks.Callback):
@@ -57,9 +65,9 @@ class Measure(keras.callbacks.Callback):
 
 
 class LogOnce(keras.callbacks.Callback):
-    """Logs metrics that belong to a whole run once, however often it stops and goes on.
+    """Logs metrics of the whole run once, however often it is resumed, at the step at which it starts.
 
-    They stand at the step at which the run begins. If it goes on and they are not on record, they are logged then.
+    A resumed run without them in its metrics logs them then.
 
     Args:
         names: of the metrics.
@@ -84,10 +92,113 @@ class LogOnce(keras.callbacks.Callback):
         return {name: line[name] for line in lines for name in self._names if name in line}
 
 
-class ProgressBar(keras.callbacks.Callback):
-    """Shows images done, time left, images/s and the loss: a bar on a terminal, now and then a line elsewhere.
+class RecordProvenance(keras.callbacks.Callback):
+    """Records in `environment.json` what a run was started by and ran on, an entry of `segments` for each start.
 
-    The images/s are those of the metrics; the time left counts evaluation and checkpoints in.
+    An entry has `command`; `from_step`, `to_step` and `total_steps`; the number of training `images`; `started`,
+    `last_seen` (at most a minute old, or the time between two lines of metrics) and `ended`, None until it has;
+    `devices` and `gpus`, the names of the latter; `precision`; `hardware`, `versions`, `commit` and
+    `uncommitted_changes`, see `provenance`.
+
+    Args:
+        run: the `Run`, restored.
+    """
+
+    def __init__(self, run):
+        super().__init__()
+        self._path = run.workdir / ENVIRONMENT
+        self._earlier = _recorded(self._path)
+        facts = provenance()
+        started = facts.pop("time")
+        self._entry = {
+            "command": command_line(),
+            "from_step": run.start_step,
+            "to_step": run.start_step,
+            "total_steps": run.schedule.total_steps,
+            "images": run.split.num_examples,
+            "started": started,
+            "last_seen": started,
+            "ended": None,
+            "devices": describe_devices(run.workers.strategy, run.workers.count),
+            "gpus": _gpu_names(),
+            "precision": run.model.dtype_policy.name,
+            **facts,
+        }
+
+    def on_train_begin(self, logs=None):
+        self._write()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._entry["to_step"] = batch
+        if logs and time.monotonic() - self._written_at >= SECONDS_BETWEEN_RECORDS:
+            self._write()
+
+    def on_train_end(self, logs=None):
+        self._entry["ended"] = now()
+        self._write()
+
+    def _write(self):
+        self._entry["last_seen"] = now()
+        self._written_at = time.monotonic()
+        with best_effort(self._path):
+            write_json(self._path, {"segments": [*self._earlier, self._entry]})
+
+
+class Profile(keras.callbacks.Callback):
+    """Profiles some steps with TensorFlow's profiler, for TensorBoard; a failure is a warning.
+
+    A run that is resumed between them profiles the rest; one that is resumed after them, nothing.
+
+    Args:
+        run: the `Run`, restored, whose `config.profile_steps` are the first and the last of these steps.
+
+    Raises:
+        UserError: if the run ends before the first of them.
+
+    Attributes:
+        at_steps: steps after which the profiler starts and stops.
+    """
+
+    def __init__(self, run):
+        super().__init__()
+        self._first, self._last = run.config.profile_steps
+        total = run.schedule.total_steps
+        if self._first > total:
+            raise UserError(f"profile_steps={self._first},{self._last} is beyond the end of the run at step {total:,}.")
+        self._folder, self._start_step, self._log = run.workdir / PROFILE, run.start_step, run.log
+        self._is_running = False
+        self.at_steps = {self._first - 1, self._last}
+
+    def on_train_begin(self, logs=None):
+        self._begin_after(self._start_step)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == self._last:
+            self._stop()
+        else:
+            self._begin_after(batch)
+
+    def on_train_end(self, logs=None):
+        self._stop()
+
+    def _begin_after(self, step):
+        if not self._is_running and self._first <= step + 1 <= self._last:
+            with best_effort(self._folder):
+                tf.profiler.experimental.start(str(self._folder))
+                self._is_running = True
+
+    def _stop(self):
+        if self._is_running:
+            self._is_running = False
+            with best_effort(self._folder):
+                tf.profiler.experimental.stop()
+                self._log(f"profile written to {self._folder}: view it with tensorboard --logdir={self._folder}")
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """Shows images done, time left, images/s and the loss: a bar on a terminal, elsewhere a line every 15 seconds.
+
+    The images/s are those of the metrics; the time left includes evaluation and checkpoints.
 
     Args:
         run: the `Run`.
@@ -153,3 +264,16 @@ def evenly_spaced(count, schedule):
     """
     count = min(count, max(1, schedule.total_steps // schedule.steps_per_epoch))
     return [round(schedule.total_steps * (i + 1) / count) for i in range(count)]
+
+
+def _recorded(path):
+    """Returns the entries of the record; none where the file is missing or damaged."""
+    try:
+        return list(read_json(path)["segments"])
+    except (UserError, LookupError, TypeError):
+        return []
+
+
+def _gpu_names():
+    gpus = tf.config.list_physical_devices("GPU")
+    return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]

@@ -1,8 +1,8 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped, and the files they are kept in.
+"""Checkpoints: the state from which a run resumes exactly, and the files that hold it.
 
-Beside what TensorFlow writes of a checkpoint, `ckpt-STEP.index` and its shards `ckpt-STEP.data-00000-of-00001`, lies
-`ckpt-STEP.sha256` with a checksum of each, as `sha256sum --check` reads it. It is written last and in one piece, so a
-checkpoint with it is complete, and one without was cut off by the end of its process.
+TensorFlow writes a checkpoint as `ckpt-STEP.index` and shards `ckpt-STEP.data-00000-of-00001`. Beside them
+`ckpt-STEP.sha256` has the checksum of each, as `sha256sum --check` reads it. It is written last and atomically: a
+checkpoint with it is complete, one without was cut off by the end of its process.
 """
 
 import contextlib
@@ -47,7 +47,7 @@ class CheckpointFiles:
 
     @property
     def last_good(self):
-        """What there is to go on from, as a part of a sentence."""
+        """Which checkpoint to resume from, as part of a sentence."""
         try:
             latest = self.latest
         except StorageError as error:
@@ -82,7 +82,7 @@ class CheckpointFiles:
         self._flush("")
 
     def damage(self, step):
-        """Returns what is wrong with a complete checkpoint, in a few words; an empty text if nothing is."""
+        """Returns what is wrong with a complete checkpoint, in a few words; an empty text if it is intact."""
         try:
             lines = (self.folder / f"ckpt-{step}{CHECKSUMS}").read_text(encoding="utf-8").splitlines()
         except (*FAULTS, UnicodeDecodeError):
@@ -96,7 +96,7 @@ class CheckpointFiles:
                 if not path.exists():
                     return f"{name} is missing"
                 if _sha256(path) != checksum:
-                    return f"{name} is not what was written"
+                    return f"{name} does not match its checksum"
             except FAULTS as error:
                 return f"{name} cannot be read: {reason(error)}"
         return ""
@@ -115,11 +115,11 @@ class CheckpointFiles:
         """Removes the files of a checkpoint, the checksums first; those that cannot be removed stay."""
         with contextlib.suppress(StorageError):
             for name in sorted(self._found().get(step, ()), key=lambda name: not name.endswith(CHECKSUMS)):
-                with contextlib.suppress(*FAULTS):  # what stays is in nobody's way, and the next time tries again
+                with contextlib.suppress(*FAULTS):  # removed the next time
                     remove(self.folder / name)
 
     def _flush(self, *names):
-        """Waits until files, or the folder itself, are on the disk: what was there before may go then."""
+        """Waits until files, or the folder itself, are on the disk, before older checkpoints are removed."""
         if is_url(self.folder):
             return
         for name in names:
@@ -132,7 +132,7 @@ class CheckpointFiles:
         """Returns `{step: names of files}`.
 
         Raises:
-            StorageError: if the folder is there and cannot be looked at, which is not the same as no checkpoint.
+            StorageError: if the folder is there and cannot be read, which is not the same as no checkpoint.
         """
         found = {}
         try:
@@ -140,7 +140,7 @@ class CheckpointFiles:
         except MISSING:  # there is no folder yet
             return found
         except FAULTS as error:
-            raise StorageError(f"{self.folder} cannot be looked at: {reason(error)}.") from error
+            raise StorageError(f"{self.folder} cannot be read: {reason(error)}.") from error
         for name in names:
             if match := NAME.match(name):
                 found.setdefault(int(match[1]), []).append(name)
@@ -180,9 +180,10 @@ class Checkpoints:
         optimizer: built optimizer.
         keep: number of newest checkpoints that are kept.
         averages: the `AveragedWeights`, for a run that has them.
+        is_writer: whether this process saves checkpoints; of several workers, which all have the same state, the chief.
     """
 
-    def __init__(self, workdir, model, optimizer, keep, averages=None):
+    def __init__(self, workdir, model, optimizer, keep, averages=None, is_writer=True):
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         self._averages = averages
@@ -194,15 +195,11 @@ class Checkpoints:
         self._workdir = workdir
         self._files = CheckpointFiles.of(workdir)
         self._keep = keep
-
-    @property
-    def latest(self):
-        """Path of the newest complete checkpoint, or None."""
-        return self._files.latest
+        self._is_writer = is_writer
 
     @property
     def last_good(self):
-        """What there is to go on from, as a part of a sentence."""
+        """Which checkpoint to resume from, as part of a sentence."""
         return self._files.last_good
 
     @property
@@ -216,11 +213,13 @@ class Checkpoints:
         Raises:
             RunError: if it cannot be written; nothing of it is left, and the checkpoints before it stay.
         """
+        if not self._is_writer:
+            return
         self._step.assign(step)
         self._window.assign(window)
         problem = f"The checkpoint of step {step:,} cannot be written"
         try:
-            if not self._workdir.exists():  # TensorFlow would make it anew, without the run that it belongs to
+            if not self._workdir.exists():  # TensorFlow would create it again
                 raise RunError(f"{self._workdir} is gone")
             self._files.folder.mkdir(exist_ok=True)
             self._files.remove(step)  # a damaged one, that the run began before
@@ -236,23 +235,23 @@ class Checkpoints:
         """Restores the newest checkpoint that is complete and undamaged.
 
         Returns:
-            `(step, notes)`: the step it was saved at, 0 if there is none, and lines on those that were passed over.
+            `(step, notes)`: the step it was saved at, 0 if there is none, and a line for each that was skipped.
 
         Raises:
             RunError: if there are complete checkpoints and all are damaged.
             UserError: if it does not fit the model.
         """
-        notes = [f"checkpoint {self._files.prefix(step)} is unfinished: left out" for step in self._files.unfinished()]
+        notes = [f"checkpoint {self._files.prefix(step)} is incomplete: ignored" for step in self._files.unfinished()]
         steps = self._files.complete()
         for step in reversed(steps):
             damage = self._files.damage(step)
             if not damage:
                 self._read(step, notes)
                 return step, notes
-            notes.append(f"checkpoint {self._files.prefix(step)} is damaged ({damage}): falling back to the one before")
+            notes.append(f"checkpoint {self._files.prefix(step)} is damaged ({damage}): using the previous one")
         if steps:
             paths = ", ".join(self._files.prefix(step) for step in reversed(steps))
-            raise RunError(f"No checkpoint can be read: {paths} ({damage}). Name another --workdir to start anew.")
+            raise RunError(f"No checkpoint can be read: {paths} ({damage}). Use another --workdir to start over.")
         return 0, notes
 
     def _read(self, step, notes):
@@ -265,13 +264,13 @@ class Checkpoints:
         except MISMATCH as error:
             what = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{prefix} does not fit the model and its optimizer ({what}): name another --workdir; its weights "
-                "can be started from with --config.pretrained where the run is complete."
+                f"{prefix} does not fit the model and its optimizer ({what}): use another --workdir; if the "
+                "run is complete, --config.pretrained starts from its weights."
             ) from error
         except FAULTS as error:
             raise StorageError(f"{prefix} cannot be read: {reason(error)}.") from error
         if lacks_averages:
-            notes.append("the average of the weights begins with those of the checkpoint, which has none")
+            notes.append("the checkpoint has no average of the weights: it starts from the weights")
             self._averages.begin()
 
 
@@ -297,16 +296,6 @@ def _without_pattern(prefix):
 def has_checkpoint(workdir):
     """Whether there is a complete checkpoint in a workdir."""
     return bool(CheckpointFiles.of(workdir).complete())
-
-
-class FollowedCheckpoints(Checkpoints):
-    """The same checkpoints for a worker that is not the chief: it goes on from them, and writes none.
-
-    Every worker has all of the state, so the chief needs nobody to save it.
-    """
-
-    def save(self, step, window=""):
-        """Leaves it to the chief."""
 
 
 def check_pretrained(pretrained, workdir):

@@ -1,4 +1,4 @@
-"""What protects a run: signals, the lock of its workdir, the check for non-finite values, best-effort output."""
+"""Guards of a run: signals, the lock of its workdir, the check for non-finite values, best-effort output."""
 
 import contextlib
 import datetime
@@ -21,14 +21,14 @@ from experiments.training.workdir import write_json
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STDOUT = 1
-TOO_LATE = "Stopped after the last step; the same command goes on from there."
+TOO_LATE = "Stopped after the last step; run the same command to resume."
 
 
 class Interruption:
     """Context in which SIGTERM and SIGINT (Ctrl-C) ask the run to stop after the current step.
 
-    A second signal ends the process at once, with exit code 143 or 130. The context ends with Interrupted if a signal
-    came that nothing in it took note of.
+    A second signal ends the process at once, with exit code 143 or 130. If a signal came too late for the steps, the
+    context raises Interrupted at its end.
 
     Attributes:
         requested: whether a signal came.
@@ -48,39 +48,37 @@ class Interruption:
             raise Interrupted(TOO_LATE)
 
     def release(self):
-        """Called when a step was read after which the run stops: what follows needs no other worker."""
+        """Called before the run stops; see `Agreement`, which takes the place of this class with several workers."""
 
     def question(self):
-        """Returns what goes into the next training step: nothing, as there is no other worker to agree with."""
+        """Returns None: there is no other worker to ask."""
 
     def take_answer(self, answer):
-        """Takes the answer of the other workers, of which there are none."""
+        """Ignores the answer: there is no other worker."""
 
     def _request(self, number, _):
         self.requested = True
         name = signal.Signals(number).name
-        # Not `print`, which may be what the signal came into.
-        with contextlib.suppress(OSError):  # who reads it may have left at the same Ctrl-C
-            os.write(
-                STDOUT, f"{name}: the run stops and saves after this step; another signal ends it at once\n".encode()
-            )
+        # Not `print`, which the signal may have interrupted.
+        with contextlib.suppress(OSError):  # the reader of a pipe may have exited at the same Ctrl-C
+            os.write(STDOUT, f"{name}: stopping after this step and saving; a second signal exits at once\n".encode())
 
 
 def stopping_at_once():
-    """Returns a context in which SIGTERM and SIGINT raise Interrupted: outside of the steps there is nothing to save.
+    """Returns a context in which SIGTERM and SIGINT raise Interrupted: outside of training there is nothing to save.
 
-    What is being written then is left out whole. A second signal ends the process at once.
+    A file that is being written is not left half-written. A second signal ends the process at once.
     """
     return _handler(_stop)
 
 
 def _stop(number, _):
-    raise Interrupted(f"Stopped by {signal.Signals(number).name} outside of the steps; the same command goes on.")
+    raise Interrupted(f"Stopped by {signal.Signals(number).name} outside of training; run the same command to resume.")
 
 
 @contextlib.contextmanager
 def _handler(handle):
-    """Context in which a function takes the signals, if this is the main thread, which alone can."""
+    """Context in which a function handles the signals; does nothing outside of the main thread, where none can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -97,24 +95,24 @@ def _handler(handle):
 def _ending_at_second_signal():
     """Context in which a second signal ends the process, even while a step hangs.
 
-    Handlers wait for the main thread to come back to Python. The numbers of the signals do not: they go to a socket at
-    once, which a thread reads.
+    Python runs handlers only when the main thread returns from native code. The numbers of the signals go to a socket
+    at once, which a thread reads.
     """
-    heard, told = socket.socketpair()
-    told.setblocking(False)
-    previous = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end_at_second, args=(heard,), daemon=True).start()
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_end_at_second, args=(receiver,), daemon=True).start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(previous)
-        told.close()  # which ends the thread
+        sender.close()  # which ends the thread
 
 
-def _end_at_second(heard):
+def _end_at_second(receiver):
     count = 0
-    with heard:
-        while number := heard.recv(1):
+    with receiver:
+        while number := receiver.recv(1):
             count += number[0] in SIGNALS
             if count == 2:
                 os._exit(128 + number[0])
@@ -128,19 +126,19 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 def only_run_in(workdir, log):
     """Context in which no other run can use a workdir; makes the folder if it is missing.
 
-    The operating system lets go of the lock when its process ends, however it ends. A file system without locks, and a
-    URL, are used without one, and a line says so. A folder that this made, and that still holds nothing, is removed.
+    The operating system releases the lock when the process ends, however it ends. File systems without locks and URLs
+    are used without one, which is logged. A folder that was created here and is still empty is removed.
 
     Args:
         workdir: of the run.
         log: function that takes a line for the user.
 
     Raises:
-        UserError: if another run uses the folder; it says which one.
+        UserError: if another run uses the folder; it names the process.
         StorageError: if the folder cannot be written to.
     """
     if is_url(workdir):
-        log(f"{workdir} has no lock: let no other run use it")
+        log(f"{workdir} cannot be locked: make sure that no other run uses it")
         yield
         return
     made = _make_folders(workdir)
@@ -148,13 +146,13 @@ def only_run_in(workdir, log):
         with _locked(workdir / LOCK, log):
             yield
     finally:
-        with contextlib.suppress(OSError):  # they hold something, as they should
+        with contextlib.suppress(OSError):  # not empty, as they should be
             for folder in reversed(made):
                 folder.rmdir()
 
 
 def _make_folders(workdir):
-    """Makes the folder and those above it; returns those that were missing, the uppermost first."""
+    """Makes the folder and its missing parents; returns what was made, the topmost first."""
     missing = [folder for folder in (workdir, *workdir.absolute().parents) if not folder.exists()][::-1]
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -177,27 +175,27 @@ def _locked(path, log):
             yield
         finally:
             with contextlib.suppress(OSError):
-                if _is_same_file(file, path):  # not that of a run in a folder that was made anew
+                if _is_same_file(file, path):  # the folder may have been replaced, and be in use by another run
                     path.unlink()
     finally:
         os.close(file)
 
 
 def _lock(file, path, log):
-    """Returns whether the file is locked now; False where there are no locks."""
+    """Locks the file; returns False where the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
-            f"{path.parent} is in use by {_holder(file)}: wait for it, or name another --workdir."
+            f"{path.parent} is in use by {_holder(file)}: wait for it, or use another --workdir."
         ) from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise StorageError(f"{path} cannot be locked: {reason(error)}.") from error
-        log(f"{path.parent} has no lock ({reason(error)}): let no other run use it")
+        log(f"{path.parent} cannot be locked ({reason(error)}): make sure that no other run uses it")
         return False
-    if not _is_same_file(file, path):  # the run that held the lock has ended just now, and removed its file
-        raise UserError(f"{path.parent} was in use until just now: start again.")
+    if not _is_same_file(file, path):  # removed by the run that held the lock
+        raise UserError(f"{path.parent} was in use by a run that has just ended: run the command again.")
     return True
 
 
@@ -209,7 +207,7 @@ def _is_same_file(file, path):
 
 
 def _sign(file, path):
-    """Writes down who holds the lock."""
+    """Writes host, process and time into the lock file."""
     since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
     text = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": since})
     try:
@@ -220,7 +218,7 @@ def _sign(file, path):
 
 
 def _holder(file):
-    """Returns who holds the lock, as far as it is written down."""
+    """Returns the process that holds the lock, as its file names it."""
     try:
         record = json.loads(os.pread(file, 4096, 0))
         return f"process {record['process']} on {record['host']}, since {record['since']}"
@@ -234,10 +232,10 @@ ADVICE = "A lower base_learning_rate, a longer warmup or clip_norm may help."
 
 
 class Divergence:
-    """Watches over the numbers of a run.
+    """Ends a run whose loss or weights are not finite.
 
-    What is not finite at a step came of its own batch, or of the step before: of a gradient that was not finite while
-    the loss still was. So `nonfinite.json` in the workdir names the images of both.
+    The cause is the batch of that step, or the one before, whose gradient was not finite although its loss was. So
+    `nonfinite.json` in the workdir lists the images of both.
 
     Args:
         run: the `Run`; a record of an earlier attempt in its workdir is removed.
@@ -255,12 +253,12 @@ class Divergence:
             remove(self._path)
 
     def check_losses(self, losses, step, last_good):
-        """Looks at losses that have been read from the device.
+        """Checks losses that have been read from the device.
 
         Args:
             losses: of consecutive steps, a list of numbers.
             step: the last of these steps.
-            last_good: function without arguments that returns what there is to go on from, as a part of a sentence.
+            last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
 
         Raises:
             RunError: if one of them is not finite. It names the first of them.
@@ -270,12 +268,12 @@ class Divergence:
                 self._stop(f"The loss is {loss} at step {at:,}", at, loss, last_good)
 
     def check_weights(self, loss, step, last_good):
-        """Looks at the weights, before they are saved as good ones.
+        """Checks the weights before they are saved.
 
         Args:
             loss: of the step that has been taken.
             step: its number.
-            last_good: function without arguments that returns what there is to go on from, as a part of a sentence.
+            last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
 
         Raises:
             RunError: if a weight is not finite.
@@ -290,7 +288,7 @@ class Divergence:
         raise RunError(f"{what}; {last_good()}{found}. {ADVICE}")
 
     def _record(self, step, loss):
-        """Writes the images down; returns what to say of it."""
+        """Writes `nonfinite.json`; returns the part of the message about it."""
         batches = [self._batch(at) for at in range(max(1, step - 1), step + 1)]
         try:
             write_json(self._path, {"step": step, "loss": str(loss), "batches": batches})  # JSON has no nan
@@ -298,7 +296,7 @@ class Divergence:
             return str(error).rstrip(".")
         names = [os.path.basename(example["name"]) for example in batches[-1]["examples"] if "name" in example]
         shown = f" ({', '.join(names[:SHOWN])}, ...)" if names else ""
-        return f"{self._path} names the images of that step{shown} and of the one before"
+        return f"{self._path} lists the images of that step{shown} and of the one before"
 
     def _batch(self, step):
         epoch, batch = divmod(step - 1, self._steps_per_epoch)
@@ -314,9 +312,9 @@ class Divergence:
 
 @contextlib.contextmanager
 def best_effort(path):
-    """Context in which a file that cannot be written is a warning: days of training are worth more than it.
+    """Best-effort output: in this context a file that cannot be written is a warning, and training continues.
 
-    Checkpoints and models are not written in it: without them the run ends.
+    Not for checkpoints and models, without which a run has to end.
 
     Args:
         path: of the file.
@@ -325,13 +323,11 @@ def best_effort(path):
         yield
     except (*FAULTS, StorageError) as error:
         why = str(error) if isinstance(error, StorageError) else f"{path} cannot be written: {reason(error)}."
-        logging.getLogger("experiments").warning("%s The run goes on.", why)
+        logging.getLogger("experiments").warning("%s Training continues.", why)
 
 
 def ignoring_broken_pipe(log):
-    """Returns a function that takes a line for the user, and goes on where it cannot be written.
-
-    That is so where the reader of a pipe has left, or the disk of a log file is full.
+    """Returns `log` without its errors: the reader of a pipe may have exited, or the disk of a log file be full.
 
     Args:
         log: function that takes a line, and may raise OSError.

@@ -5,6 +5,7 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from experiments.errors import Interrupted, RunError
 
@@ -12,8 +13,8 @@ from experiments.errors import Interrupted, RunError
 def train(run, training_step, batches, callbacks, checkpoints, stop, divergence):
     """Takes the steps that are left.
 
-    Nothing is read from the device but where metrics are logged, a checkpoint is written or a callback evaluates the
-    model. There the clock of `images_per_second` stands until the next step begins.
+    Values are read from the device only where metrics are logged, a checkpoint is written or a callback evaluates the
+    model. There the clock of `images_per_second` stops until the next step begins.
 
     Args:
         run: the `Run`, restored.
@@ -29,8 +30,8 @@ def train(run, training_step, batches, callbacks, checkpoints, stop, divergence)
 
     Raises:
         Interrupted: if the run was asked to stop; its state is saved.
-        RunError: if the loss or a weight is no longer finite; the newest checkpoint is from before. If a checkpoint
-            cannot be written; those before it stay.
+        RunError: if the loss or a weight is not finite (the newest checkpoint is from before), or a checkpoint cannot
+            be written (those before it stay).
     """
     callbacks = keras.callbacks.CallbackList(callbacks)
     callbacks.on_train_begin()
@@ -43,7 +44,7 @@ def train(run, training_step, batches, callbacks, checkpoints, stop, divergence)
 def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, divergence):
     total_steps, steps_per_epoch = run.schedule.total_steps, run.schedule.steps_per_epoch
     window = Window(run.training.batch_size, checkpoints.window)
-    # Workers other than the chief save nothing.
+    # Time differs between workers, and only the chief saves.
     minutes = run.config.checkpoint_minutes if run.workers.is_chief else 0.0
     due = SaveSchedule(run.config.checkpoint_every, minutes)
     at_steps = set().union(*(getattr(callback, "at_steps", ()) for callback in callbacks.callbacks))
@@ -52,7 +53,8 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
         return checkpoints.last_good
 
     for step, batch in zip(range(run.start_step + 1, total_steps + 1), batches):
-        metrics = dict(training_step(batch, stop.question()))
+        with tf.profiler.experimental.Trace("train", step_num=step, _r=1):  # marks the step in a profile
+            metrics = dict(training_step(batch, stop.question()))
         stop.take_answer(metrics.pop("requests", None))
         window.add(metrics)
         last, is_stopping = step == total_steps, stop.requested
@@ -72,11 +74,11 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
         run.loggers.flush()  # before the checkpoint: what comes after it is dropped when the run is resumed
         if log:
             window.clear()
-        if save:  # last: what a kill before it leaves undone is done again
+        if save:  # last: if the run is killed before, the resumed run repeats all of the above
             checkpoints.save(step, window.to_text())
             due.saved()
         if is_stopping:
-            raise Interrupted(f"Stopped at step {step:,} of {total_steps:,}; the same command goes on from there.")
+            raise Interrupted(f"Stopped at step {step:,} of {total_steps:,}; run the same command to resume.")
         window.start()
 
 
@@ -99,7 +101,7 @@ class SaveSchedule:
         return bool(by_steps or (self._seconds and time.monotonic() - self._saved_at >= self._seconds))
 
     def saved(self):
-        """Notes that there is one now."""
+        """Called when a checkpoint was written."""
         self._saved_at = time.monotonic()
 
 
@@ -110,18 +112,18 @@ class Window:
 
     Args:
         batch_size: images of a step.
-        text: what `to_text` gave, to go on from; empty to begin anew.
+        text: what `to_text` returned, to continue from; empty for an empty window.
     """
 
     def __init__(self, batch_size, text=""):
         self._batch_size = batch_size
-        self._began = time.perf_counter()  # None while the clock stands
+        self._began = time.perf_counter()  # None while the clock is stopped
         self.clear()
         if text:
             self._steps = json.loads(text)
 
     def clear(self):
-        """Begins anew; a clock that stands goes on standing."""
+        """Empties the window; a stopped clock stays stopped."""
         self._steps = []
         self._timed_steps = 0
         self._seconds = 0.0
@@ -134,7 +136,7 @@ class Window:
             self._began = None
 
     def start(self):
-        """Lets the clock go on, if it stands."""
+        """Starts the clock, if it is stopped."""
         if self._began is None:
             self._began = time.perf_counter()
 
@@ -164,12 +166,12 @@ class Window:
         return json.dumps(self._steps)
 
     def _read(self):
-        """Brings the values from the device."""
+        """Reads the values from the device."""
         self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
 
 
 def _check_readable(metrics, step, batch_size, checkpoints):
-    """Raises RunError if there was nothing to learn from."""
+    """Raises RunError if no image of the last steps could be used."""
     if metrics["loss"] == 0.0 and metrics["unreadable"] >= batch_size:
-        wanting = "can be read (or has a label, where one is needed)"
-        raise RunError(f"None of the images up to step {step:,} {wanting}; {checkpoints.last_good}.")
+        missing = "can be read, or has a label where one is needed"
+        raise RunError(f"None of the images up to step {step:,} {missing}; {checkpoints.last_good}.")

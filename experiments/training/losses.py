@@ -56,7 +56,7 @@ def balanced_class_weights(labels, class_names):
     if empty:
         shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         raise UserError(
-            f"finetune.class_weights=balanced needs images of every class to train on, and there are none of {shown}: "
+            f"finetune.class_weights=balanced needs training images of every class, and there are none of {shown}: "
             "add --config.finetune.class_weights=none."
         )
     return (len(labels) / (len(counts) * counts)).astype("float32")

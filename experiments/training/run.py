@@ -12,8 +12,8 @@ from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.param_groups import rule_table
-from experiments.training.callbacks import LogMetrics, ProgressBar
-from experiments.training.checkpoint import Checkpoints, FollowedCheckpoints, check_pretrained, choose_start
+from experiments.training.callbacks import LogMetrics, Profile, ProgressBar, RecordProvenance
+from experiments.training.checkpoint import Checkpoints, check_pretrained, choose_start
 from experiments.training.distributed.strategy import (
     check_batch,
     choose_precision,
@@ -28,7 +28,6 @@ from experiments.training.loggers import Loggers
 from experiments.training.loop import train
 from experiments.training.pictures import Curves
 from experiments.training.schedule import Schedule
-from experiments.training.segments import RecordSegment
 from experiments.training.step import make_training_step
 from experiments.training.wandb_logger import check_wandb
 from experiments.training.workdir import (
@@ -99,14 +98,14 @@ class Task:
 
 
 def run_task(task_type, config, workdir, resume="auto", log=print):
-    """Carries out a run, or this process's part in it: begins it, goes on with it, or returns what it came to.
+    """Starts a run or resumes it, as one of its workers; returns the summary of one that is complete.
 
     Args:
         task_type: subclass of `Task`.
         config: the `Config`.
         workdir: path or URL of the folder that the run leaves its results in.
-        resume: `auto` goes on with a run that is in the workdir, `never` refuses one, `anyway` goes on with one even of
-            another configuration.
+        resume: `auto` resumes a run that is in the workdir, `never` refuses one, `anyway` resumes one even with a
+            different configuration.
         log: function that takes a line for the user.
 
     Returns:
@@ -135,7 +134,7 @@ def _finished(workdir, config, task_name, resume, workers, log):
     try:
         differences = check_recorded(workdir, config, task_name, resume)
         for difference in differences:
-            log(f"goes on with another configuration: {difference}")
+            log(f"resuming with a changed configuration: {difference}")
         summary = None if differences else finished_summary(workdir)
         if summary:
             log(f"The run in {workdir} is complete.")
@@ -181,11 +180,11 @@ class Run:
         with workers.strategy.scope():
             self.model = task.make_model(precision)
             variables = self.model.trainable_variables
-            self.optimizer = make_adamw(variables, self.training, self.schedule, task.layer_decay)
+            self._rules = rule_table(variables, layer_decay=task.layer_decay)
+            self.optimizer = make_adamw(variables, self.training, self.schedule, self._rules)
             self.averages = AveragedWeights(variables, task.ema_decay) if task.ema_decay else None
         self.preprocessing = Preprocessing.of(self.config.data, self.training)
         self.loggers = Loggers(workdir, self.config)
-        self._rules = rule_table(variables, layer_decay=task.layer_decay)
         self._describe(precision)
         self._callbacks = task.callbacks(self) if workers.is_chief else []
 
@@ -195,15 +194,16 @@ class Run:
         return self.config.evaluation_batch(self.training, self.workers.strategy.num_replicas_in_sync)
 
     def restore(self):
-        """Brings the run to where it stands: its own checkpoint, else pretrained weights, else random ones.
+        """Restores the run's own checkpoint, else pretrained weights, else keeps the random ones.
 
         Raises:
             UserError: if the checkpoint or the pretrained weights do not fit the model.
             RunError: if there are checkpoints and none can be read.
         """
         config, workers = self.config, self.workers
-        kind = Checkpoints if workers.is_chief else FollowedCheckpoints
-        self._checkpoints = kind(self.workdir, self.model, self.optimizer, config.keep_checkpoints, self.averages)
+        self._checkpoints = Checkpoints(
+            self.workdir, self.model, self.optimizer, config.keep_checkpoints, self.averages, workers.is_chief
+        )
         with workers.strategy.scope():
             encoder = self.task.encoder(self.model)
             stem = config.pretrained_stem
@@ -225,7 +225,7 @@ class Run:
 
         Raises:
             Interrupted: if the run was asked to stop; its state is saved.
-            UserError, RunError: if it cannot begin or go on.
+            UserError, RunError: if it cannot start or continue.
         """
         training, task, workers, model = self.training, self.task, self.workers, self.model
         batches = distribute_batches(
@@ -271,16 +271,18 @@ class Run:
 
     @contextlib.contextmanager
     def _recorded(self):
-        """Context in which the steps are on record, with the callbacks that keep it; the chief alone has any."""
+        """Context with open loggers, which yields the callbacks; only the chief has any."""
         if not self.workers.is_chief:
             yield []
             return
         self.loggers.begin(self.start_step)
         try:
+            profile = [Profile(self)] if self.config.profile_steps else []
             yield [
-                RecordSegment(self),
+                RecordProvenance(self),
                 LogMetrics(self.loggers, learning_rate_schedule(self.training, self.schedule)),
                 *self._callbacks,
+                *profile,
                 Curves(self.workdir),
                 ProgressBar(self),
             ]
@@ -321,4 +323,4 @@ class Run:
 
 
 def _discard(line):
-    """Takes a line of a worker whose chief prints the same."""
+    """Drops a line that the chief prints."""

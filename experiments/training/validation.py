@@ -16,8 +16,8 @@ BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"
 class Best:
     """The weights with the highest top-1 on the validation images so far; the earliest of equals.
 
-    They lie in the workdir, `classifier_best.keras`, with what is known of them in `best.json`, so a run that goes on
-    knows them. The model is written first: after a kill between the two, the run comes to the same step once more.
+    They are in the workdir, `classifier_best.keras`, described by `best.json`, so a resumed run knows them. The model
+    is written first: if the run is killed between the two, it repeats that step.
 
     Args:
         model: the classifier.
@@ -43,7 +43,7 @@ class Best:
         path = self._workdir / BEST_RECORD
         if not path.exists() or not self.path.exists():
             return None
-        remedy = "delete it, and the best is chosen from the evaluations that follow"
+        remedy = "delete it, and the best of the evaluations that follow is kept"
         record = read_json(path, remedy, "step", "epoch", "weights", "validation_top1")
         top1 = record["validation_top1"]
         is_top1 = isinstance(top1, (int, float)) and 0 <= top1 <= 100
@@ -52,13 +52,13 @@ class Best:
         return record
 
     def drop_after(self, step):
-        """Forgets a best of a later step than the run begins at: it will come again, or it was another run's."""
+        """Drops a best of a step after the start of the run, which comes again or is of another configuration."""
         record = self.record
         if record and record["step"] > step:
             remove(self._workdir / BEST_RECORD)
 
     def consider(self, step, epoch, weights, top1):
-        """Keeps what the model holds now, if it is better than all before.
+        """Saves the current weights, if they are better than all before.
 
         Args:
             step: number of steps that are done.
@@ -92,7 +92,7 @@ class Validation(keras.callbacks.Callback):
         self.at_steps = set(at_steps)
         self._latest = None
         self.best = Best(run.model, run.workdir)
-        _ = self.best.record  # one that is damaged ends the run now rather than later
+        _ = self.best.record  # a damaged one ends the run at its start
 
     def on_train_begin(self, logs=None):
         self.best.drop_after(self._run.start_step)
@@ -103,7 +103,7 @@ class Validation(keras.callbacks.Callback):
             self._run.loggers.scalars(batch, self._latest)
 
     def final(self):
-        """Returns the figures at the end of the run: `validation_top1` and, with an average, `validation_top1_ema`."""
+        """Returns the metrics at the end of the run: `validation_top1` and, with an average, `validation_top1_ema`."""
         return self._latest or self._evaluate(self._run.schedule.total_steps)
 
     def _evaluate(self, step):

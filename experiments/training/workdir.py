@@ -1,4 +1,4 @@
-"""The folder of a run: which configuration it belongs to, and the files that others read."""
+"""The folder of a run: its recorded configuration, and reading and writing its files."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ from experiments.errors import UserError
 from experiments.io import FAULTS, TEMPORARY, StorageError, as_path, is_url, reason, remove, replacing
 
 CONFIG, SUMMARY, PICTURES = "config.json", "summary.json", "reconstructions"
-# Fields that change how a run is carried out, but not what comes of it.
+# Fields that do not change the results of a run.
 FREE_FIELDS = (
     "distribution",
     "logical_cpus",
@@ -18,6 +18,7 @@ FREE_FIELDS = (
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
+    "profile_steps",
     "tensorboard",
     "wandb",
 )
@@ -43,40 +44,40 @@ def check_writable(workdir):
     if not above.is_dir():
         raise UserError(f"--workdir={workdir}: {above} is a file, not a folder.")
     if above != workdir and workdir.is_symlink():
-        raise UserError(f"--workdir={workdir} is a link that leads nowhere.")
+        raise UserError(f"--workdir={workdir} is a broken link.")
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
 
 
 def check_recorded(workdir, config, task, resume="auto"):
-    """Checks that a run may go on with what a folder holds.
+    """Checks that a run may start or resume in a folder.
 
     Args:
         workdir: path of the folder.
         config: the `Config` of the run.
         task: `pretrain` or `finetune`.
-        resume: `auto` goes on with a run of the same configuration; `never` refuses a folder that holds a run;
-            `anyway` goes on whatever the configuration was.
+        resume: `auto` resumes a run of the same configuration; `never` refuses a folder that holds a run; `anyway`
+            resumes whatever the configuration was.
 
     Returns:
-        The differences in configuration that the run goes on with in spite of, texts; empty without `anyway`.
+        The differences in configuration, texts, in spite of which the run resumes; empty without `anyway`.
 
     Raises:
-        UserError: if the folder holds a run that must not go on, or one of another configuration.
+        UserError: if the folder holds a run that must not be resumed, or one with a different configuration.
     """
     if not (workdir / CONFIG).exists():
         return []
     if resume == "never":
-        raise UserError(f"{workdir} holds a run already and --resume=never: name another --workdir.")
+        raise UserError(f"{workdir} holds a run already and --resume=never: use another --workdir.")
     before, old_config = _recorded(workdir)
     if before != task:
-        raise UserError(f"{workdir} holds a {before} run: name another --workdir to {task}.")
+        raise UserError(f"{workdir} holds a {before} run: use another --workdir to {task}.")
     differences = _differences(old_config, config, task)
     if differences and resume != "anyway":
         more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise UserError(
-            f"{workdir} holds a run of another configuration ({'; '.join(differences[:5])}{more}): name another "
-            "--workdir, or go on with the new configuration by --resume=anyway."
+            f"{workdir} holds a run with a different configuration ({'; '.join(differences[:5])}{more}): name another "
+            "--workdir, or resume with the new configuration by --resume=anyway."
         )
     return differences
 
@@ -84,17 +85,17 @@ def check_recorded(workdir, config, task, resume="auto"):
 def finished_summary(workdir):
     """Returns the summary of a run that is complete, or None."""
     path = workdir / SUMMARY
-    return read_json(path, "delete it, and the run is finished once more") if path.exists() else None
+    return read_json(path, "delete it and run the same command to write it again") if path.exists() else None
 
 
 def record_config(workdir, config, task):
-    """Makes the folder of a run, if it is missing, and writes down what runs in it."""
+    """Makes the folder of a run, if it is missing, and writes `config.json`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         folders = (folder for folder in (workdir, workdir / PICTURES) if folder.exists())
         for stale in [path for folder in folders for path in folder.iterdir() if path.name.startswith(TEMPORARY)]:
             remove(stale)  # of a run that was killed
-        remove(workdir / SUMMARY)  # of a run that was complete, and goes on with another configuration
+        remove(workdir / SUMMARY)  # of a complete run that is resumed with a changed configuration
     except FAULTS as error:
         raise StorageError(f"{workdir} cannot be written to: {reason(error)}.") from error
     record = {"task": task, "config": json.loads(json.dumps(config.to_dict()))}  # tuples become lists
@@ -103,7 +104,7 @@ def record_config(workdir, config, task):
 
 
 def save_model(model, path):
-    """Saves a model as a `.keras` file, in one piece."""
+    """Saves a model as a `.keras` file, atomically."""
     with replacing(path) as temporary:
         model.save(temporary)
 
@@ -113,7 +114,7 @@ def read_json(path, remedy="restore it from a copy, or delete it", *needed):
 
     Args:
         path: of the file.
-        remedy: what a person can do if it is damaged.
+        remedy: what the user can do if it is damaged.
         *needed: keys that it has.
 
     Raises:
@@ -129,13 +130,13 @@ def read_json(path, remedy="restore it from a copy, or delete it", *needed):
 
 
 def write_json(path, value):
-    """Writes a JSON file in one piece: a reader sees the old content or the new."""
+    """Writes a JSON file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _recorded(workdir):
-    path, remedy = workdir / CONFIG, "name another --workdir"
+    path, remedy = workdir / CONFIG, "use another --workdir"
     recorded = read_json(path, remedy, "task", "config")
     if not isinstance(recorded["config"], dict):
         raise UserError(f"{path} is damaged: {remedy}.")
@@ -143,7 +144,7 @@ def _recorded(workdir):
 
 
 def _differences(old_config, config, task):
-    with contextlib.suppress(UserError):  # what is wrong with it shows below
+    with contextlib.suppress(UserError):  # its fields are compared as they are
         old_config = Config.from_dict(old_config).to_dict()  # a field that is newer than the run had its default
     plain = (json.loads(json.dumps(one)) for one in (old_config, config.to_dict()))  # tuples become lists
     old, new = (_relevant(one, task) for one in plain)
@@ -152,7 +153,7 @@ def _differences(old_config, config, task):
 
 
 def _relevant(config, task):
-    """Returns `{dotted name: value}` of the fields that decide what comes of a run of this task."""
+    """Returns `{dotted name: value}` of the fields that change the results of this task."""
     other = "finetune" if task == "pretrain" else "pretrain"
     return flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, other)})
 

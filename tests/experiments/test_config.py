@@ -112,6 +112,10 @@ ERRORS = [
         {"color_jitter": (0.4, 0.4, 0.4, 0.1), "randaugment_magnitude": 9.0},
         "finetune.color_jitter and finetune.randaugment_magnitude do not go together: set one of them to 0.",
     ),
+    *[
+        (Config, {"profile_steps": steps}, "profile_steps is the first step and a later last one, such as 10,20, got (")
+        for steps in ((10,), (20, 10), (10, 10), (0, 10), (1, 2, 3))
+    ],
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
     (Config, {"precision": "float64"}, "precision='float64' is not one of auto, float32, mixed_bfloat16."),
     (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored, multiworker."),

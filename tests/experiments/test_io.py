@@ -208,7 +208,7 @@ def test_runs_whose_paths_are_urls_or_odd_ones(pictures, ram, tmp_path, at_step)
         pretrain.run(config, str(ram), log=lines)
     at_step(0, None)
     assert pretrain.run(config, str(ram), log=lines)["steps"] == 3
-    assert f"{ram} has no lock: let no other run use it" in lines
+    assert f"{ram} cannot be locked: make sure that no other run uses it" in lines
     assert "  starts from   its own checkpoint of step 2" in lines
     assert [line["step"] for line in read_metrics(ram)] == [1, 2, 3]
     assert (ram / "reconstructions" / "step_00000003.png").exists() and (ram / "curves.png").exists()

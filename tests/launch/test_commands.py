@@ -182,7 +182,7 @@ def test_sigterm_saves_and_ends_with_code_0_and_a_message(outcomes):
     outcome = outcomes["stopped"]
     assert outcome.code == 0, outcome.errors
     (line,) = outcome.errors.splitlines()
-    assert re.fullmatch(r"Stopped at step [\d,]+ of 400; the same command goes on from there\.", line)
+    assert re.fullmatch(r"Stopped at step [\d,]+ of 400; run the same command to resume\.", line)
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(outcomes, root):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments.training.callbacks import ENVIRONMENT
 from experiments.training.checkpoint import CheckpointFiles
 from experiments.training.loggers import METRICS, TENSORBOARD
-from experiments.training.segments import ENVIRONMENT
 
 TIMES = ("images_per_second", "seconds")  # differ between any two runs
 # How much the size of a file may differ, as a share and in bytes: times are written with more or fewer digits.

@@ -1,4 +1,4 @@
-"""The workers of a run that spreads over several hosts: who they are, and which of them this process is."""
+"""The workers of a run on several hosts: their addresses, and which of them this process is."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from experiments.errors import UserError
 
 # The name or the number of a host, in brackets if it has colons, and a port.
 ADDRESS = r"(\[[\w.:%]+\]|[\w.-]+):(?P<port>\d{1,5})"
-# Ports of Slurm's workers: a job has some of its own on every host, below those that systems give to connections.
+# Ports of Slurm's workers: each job has its own, below the range of ephemeral ports.
 FIRST_PORT, NUM_PORTS, PORTS_OF_JOB = 12000, 20000, 16
 
 
@@ -33,7 +33,7 @@ class Cluster:
         return self.index == 0
 
     def name(self, index):
-        """Returns what a person calls a worker."""
+        """Returns the name of a worker in messages."""
         return f"worker {index} ({self.addresses[index]})"
 
     def endpoint(self, index):
@@ -57,7 +57,7 @@ def find_cluster(environment=os.environ):
         environment: mapping of environment variables; Slurm's are always those of the process.
 
     Raises:
-        UserError: if neither is there, or what is there is wrong.
+        UserError: if neither is set, or the one that is set is wrong.
     """
     if environment.get("TF_CONFIG"):
         return _from_tf_config(environment["TF_CONFIG"])
@@ -83,8 +83,8 @@ def _from_tf_config(text):
         addresses = tuple(address for *_, address in workers)
         wrong = [address for address in addresses if not _is_address(address)]
         if wrong or len(set(addresses)) < len(addresses):
-            raise ValueError(f"{wrong[0]!r} is no HOST:PORT" if wrong else "it has one address twice")
-        index = int(task["index"])  # which scripts often give as a text
+            raise ValueError(f"expected HOST:PORT, got {wrong[0]!r}" if wrong else "an address appears twice")
+        index = int(task["index"])  # often a string
         own = [i for i, (kind, number, _) in enumerate(workers) if (kind, number) == (task["type"], index)]
         if not own:
             raise ValueError(f"its task, {task['type']} {task['index']}, is not in its cluster")

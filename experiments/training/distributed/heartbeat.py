@@ -1,8 +1,8 @@
 """The loss of a worker ends the others within a minute, with a message.
 
-TensorFlow notices after a while, in one of several ways, and sometimes not at all. So each worker checks every few
-seconds whether the ports of the others, which TensorFlow holds open, still answer. A worker that hangs answers; for
-that TensorFlow has heartbeats of its own.
+TensorFlow notices it late, with various errors, or not at all. So each worker connects every few seconds to the ports
+of the others, which TensorFlow holds open. A worker that hangs still accepts connections; TensorFlow's own heartbeats
+are for that.
 """
 
 import concurrent.futures
@@ -21,7 +21,7 @@ from experiments.errors import Interrupted, RunError
 BETWEEN_PROBES, PROBE_TIMEOUT = 2.0, 5.0  # seconds
 LOST_AFTER = 8.0  # seconds without an answer
 GRACE = 5.0  # seconds in which the main thread may end by itself
-STOPPED = "Stopped with the other workers; the same command goes on from the last checkpoint."
+STOPPED = "Stopped with the other workers; run the same command to resume from the last checkpoint."
 # What TensorFlow raises where a collective operation cannot be completed.
 COLLECTIVE_ERRORS = (
     tf.errors.UnavailableError,
@@ -34,16 +34,17 @@ COLLECTIVE_ERRORS = (
 
 
 class Heartbeat:
-    """Context in which the loss of another worker ends this one, with a `RunError` or, where the main thread is caught
-    in an operation that never ends, by ending the process with exit code 1.
+    """Context in which the loss of another worker ends this one: with a `RunError` or, where the main thread hangs in a
+    collective operation, by exiting with code 1.
 
     Args:
         cluster: the `Cluster`.
-        latest_checkpoint: function without arguments that returns words on what there is to go on from.
+        latest_checkpoint: function without arguments that returns which checkpoint to resume from, as part of a
+            sentence.
     """
 
     def __init__(self, cluster, latest_checkpoint):
-        self._watched = [index for index in range(len(cluster.addresses)) if index != cluster.index]
+        self._others = [index for index in range(len(cluster.addresses)) if index != cluster.index]
         self._cluster = cluster
         self._latest_checkpoint = latest_checkpoint
         self._addresses = {}
@@ -56,7 +57,7 @@ class Heartbeat:
 
     def __enter__(self):
         now = time.monotonic()
-        self._answered = dict.fromkeys(self._watched, now)
+        self._answered = dict.fromkeys(self._others, now)
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
@@ -71,16 +72,16 @@ class Heartbeat:
         self.end()
 
     def end(self):
-        """Stops watching: from here on the workers may leave when they like."""
+        """Stops: from here on the other workers may exit."""
         self._over.set()
 
     def only_chief(self):
-        """Watches the chief alone from here on, and leaves it to `check` to end this worker."""
-        self._watched = [index for index in self._watched if index == 0]
+        """Checks only the chief from here on; its loss no longer ends the process, but makes `check` raise."""
+        self._others = [index for index in self._others if index == 0]
         self._ends_process = False
 
     def let_chief_leave(self):
-        """From here on, when all have agreed to stop, a chief that is gone has done so, and this worker does."""
+        """Called when all have agreed to stop: a chief that exits has stopped, and this worker stops too."""
         self._is_stopping = True
 
     @property
@@ -95,7 +96,7 @@ class Heartbeat:
 
     def _run(self):
         while not self._over.wait(BETWEEN_PROBES):
-            self._lost = self._probe(list(self._watched))
+            self._lost = self._probe(list(self._others))
             if self._lost:
                 self._found.set()
                 if not self._over.wait(GRACE) and self._ends_process:
@@ -104,7 +105,7 @@ class Heartbeat:
                 return
 
     def _probe(self, indices):
-        """Asks workers, all at the same time, and returns those that have not answered for too long."""
+        """Connects to workers in parallel; returns those that have not answered for `LOST_AFTER` seconds."""
         with concurrent.futures.ThreadPoolExecutor(max(1, len(indices))) as pool:
             answers = dict(zip(indices, pool.map(self._answers, indices)))
         now = time.monotonic()
@@ -113,7 +114,7 @@ class Heartbeat:
 
     def _answers(self, index):
         with contextlib.suppress(OSError):
-            if index not in self._addresses:  # looked up once: a host whose name is not found any more is not lost
+            if index not in self._addresses:  # looked up once: a failing name server is not a lost worker
                 host, port = self._cluster.endpoint(index)
                 self._addresses[index] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             for family, kind, _, _, address in self._addresses[index]:
@@ -124,10 +125,10 @@ class Heartbeat:
         return False
 
     def _message(self, failure=""):
-        """Names the workers that do not answer; if all do, those that TensorFlow's words name."""
-        named = {int(number) for number in re.findall(r"/task:(\d+)", failure)} & set(self._watched)
+        """Names the workers that do not answer; if all do, those in TensorFlow's message."""
+        named = {int(number) for number in re.findall(r"/task:(\d+)", failure)} & set(self._others)
         names = " and ".join(self._cluster.name(index) for index in self._lost or sorted(named)) or "another worker"
         return (
-            f"The connection to {names} is lost; {self._latest_checkpoint()}. See what that worker said last, and "
-            "start all workers again with the same command."
+            f"Lost the connection to {names}; {self._latest_checkpoint()}. See the log of that worker, and "
+            "restart all workers with the same command."
         )

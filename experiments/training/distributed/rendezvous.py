@@ -1,7 +1,7 @@
-"""Workers wait for each other before TensorFlow does, which would wait for an hour without a message.
+"""Workers meet before TensorFlow connects them, which would wait for an hour without a message.
 
-The chief listens at its own address until every other worker has connected and sent what it is about to run; then all
-go on, and TensorFlow takes over the port. After a timeout, the error names the workers that are missing.
+The chief listens on its own address until every other worker has connected and sent what it is about to run; then all
+start, and TensorFlow takes over the port. After a timeout, the error names the missing workers.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 
 from experiments.errors import RunError, UserError
 
-SECONDS = 60  # for which a worker waits for the others to come up
+SECONDS = 60  # for which a worker waits for the others
 BETWEEN_TRIES = 0.2
 ANSWER_SECONDS = 5.0
 LONGEST_LINE = 2**20  # bytes
@@ -19,7 +19,7 @@ GO, STOP = "go", "stop"
 
 
 def meet(cluster, greeting, seconds=SECONDS):
-    """Waits until all workers of a cluster are there, and makes sure that they run the same.
+    """Waits until all workers of a cluster are connected, and checks that they run the same.
 
     Args:
         cluster: a `Cluster` of two workers or more.
@@ -27,8 +27,8 @@ def meet(cluster, greeting, seconds=SECONDS):
         seconds: for which it waits.
 
     Raises:
-        RunError: if a worker does not come up in time.
-        UserError: if a worker runs something else, or the port of this one is taken.
+        RunError: if a worker does not connect in time.
+        UserError: if a worker runs something else, or the port of this one is in use.
     """
     deadline = time.monotonic() + seconds
     greeting = {**greeting, "list of workers": list(cluster.addresses)}
@@ -39,7 +39,7 @@ def meet(cluster, greeting, seconds=SECONDS):
 
 
 def _receive(cluster, greeting, seconds, deadline):
-    """What the chief does."""
+    """The chief's part."""
     others = range(1, len(cluster.addresses))
     present = {}
     with _listen(cluster) as server:
@@ -49,13 +49,13 @@ def _receive(cluster, greeting, seconds, deadline):
                 present = {index: connection for index, connection in present.items() if not _has_left(connection)}
         except TimeoutError:
             missing = ", ".join(cluster.name(index) for index in others if index not in present)
-            message = f"These workers did not come up within {seconds:g} s: {missing}."
-            _say_to(present, STOP, message)
+            message = f"These workers did not connect within {seconds:g} s: {missing}."
+            _send(present, STOP, message)
             raise RunError(message) from None
         except UserError as error:
-            _say_to(present, STOP, str(error))
+            _send(present, STOP, str(error))
             raise
-        _say_to(present, GO)
+        _send(present, GO)
 
 
 def _listen(cluster):
@@ -66,18 +66,18 @@ def _listen(cluster):
         return socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual)
     except OSError as error:
         raise UserError(
-            f"{cluster.name(cluster.index)} cannot listen at its port: {os.strerror(error.errno)}."
+            f"{cluster.name(cluster.index)} cannot listen on its port: {os.strerror(error.errno)}."
         ) from error
 
 
 def _accept(server, present, greeting, cluster, deadline):
-    """Adds the worker that comes next to those who are present."""
+    """Adds the next worker that connects to those present."""
     server.settimeout(max(deadline - time.monotonic(), 1e-3))
     connection, _ = server.accept()
     try:
         found = json.loads(_read_line(connection, time.monotonic() + ANSWER_SECONDS))
         index = int(found.pop("worker"))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # a stranger
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):  # not a worker
         connection.close()
         return
     present[index] = connection
@@ -85,7 +85,7 @@ def _accept(server, present, greeting, cluster, deadline):
     if different:
         name = cluster.name(index) if index in range(len(cluster.addresses)) else f"worker {index}"
         raise UserError(
-            f"{name} has another {' and '.join(different)} than {cluster.name(0)}: start all workers "
+            f"{name} has a different {' and '.join(different)} than {cluster.name(0)}: start all workers "
             "with the same command, on hosts with the same devices."
         )
 
@@ -102,20 +102,20 @@ def _has_left(connection):
         connection.settimeout(ANSWER_SECONDS)
 
 
-def _say_to(present, *words):
-    """Says the same to all who are present, and waits until they have hung up: the port is free then."""
+def _send(present, *words):
+    """Sends the same to all present, and waits until they have closed the connection: the port is free then."""
     for connection in present.values():
         try:
             connection.sendall(" ".join(words).encode() + b"\n")
             connection.recv(1)
-        except OSError:  # it has left, which will be noticed
+        except OSError:  # the heartbeat will notice
             pass
         finally:
             connection.close()
 
 
 def _announce(cluster, greeting, seconds, deadline):
-    """What all others do."""
+    """The part of all other workers."""
     _listen(cluster).close()
     why = ""
     while (left := deadline - time.monotonic()) > 0:
@@ -125,18 +125,18 @@ def _announce(cluster, greeting, seconds, deadline):
                 word, _, message = _read_line(connection, deadline).partition(" ")
         except socket.gaierror as error:
             word, message, why = "", "", f" ({error.strerror})"
-        except (OSError, ValueError):  # nobody is there, or a stranger
+        except (OSError, ValueError):  # nothing listens there yet, or something else does
             word = message = ""
         if word == GO:
             return
         if word == STOP:
             raise RunError(message)
         time.sleep(BETWEEN_TRIES)
-    raise RunError(f"{cluster.name(0)}, or one that it waits for, did not come up within {seconds:g} s{why}.")
+    raise RunError(f"{cluster.name(0)}, or one that it waits for, did not connect within {seconds:g} s{why}.")
 
 
 def _read_line(connection, deadline):
-    """Reads up to the end of a line; empty if the other hangs up, or does not come to an end."""
+    """Reads a line; empty if the connection closes before its end, or it is too long."""
     text = b""
     while not text.endswith(b"\n"):
         connection.settimeout(max(deadline - time.monotonic(), 1e-3))

@@ -1,4 +1,4 @@
-"""Devices: which there are, how a run and its batches are spread over them, and in which precision they compute."""
+"""Devices: the strategy over them, the batches of each, and their precision."""
 
 import faulthandler
 import functools
@@ -13,7 +13,7 @@ from experiments.data.pipeline import training_batches
 from experiments.errors import RunError, UserError
 from experiments.io import reason
 
-SECONDS_TO_CONNECT = 120  # in which workers that have met find their GPUs and connect to each other
+SECONDS_TO_CONNECT = 120  # in which TensorFlow finds the GPUs and connects the workers
 
 
 def make_strategy(config):
@@ -34,7 +34,7 @@ def make_strategy(config):
 def local_devices(config):
     """Returns the names of the devices of this process that a run uses: all GPUs, or else what the CPU is split into.
 
-    With several workers TensorFlow has to find the others before it touches a device, so they are called otherwise.
+    With several workers TensorFlow has to connect them before it uses a device, so these are names of physical devices.
     """
     if config.distribution == "multiworker":
         return tuple(device.name for device in tf.config.list_physical_devices("GPU")) or ("CPU",)
@@ -53,11 +53,11 @@ def multiworker_strategy(cluster):
         cluster: a `Cluster`, all of whose workers call this now.
 
     Raises:
-        UserError: if TensorFlow has touched a device before.
+        UserError: if TensorFlow has used a device before.
         RunError: if the workers cannot connect to each other.
     """
     try:
-        # TensorFlow holds the interpreter meanwhile: nothing else can end the process, and nothing be said then.
+        # TensorFlow holds the interpreter lock meanwhile: only faulthandler can end the process, without a message.
         faulthandler.dump_traceback_later(SECONDS_TO_CONNECT, exit=True, file=_nowhere())
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=cluster.resolver())
     except RuntimeError as error:
@@ -67,7 +67,7 @@ def multiworker_strategy(cluster):
     finally:
         faulthandler.cancel_dump_traceback_later()
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has put its own in its place
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # TensorFlow has replaced it
 
 
 @functools.cache
@@ -77,7 +77,7 @@ def _nowhere():
 
 @functools.cache
 def _mirrored(names):
-    """Returns the one strategy of a process over these devices: two would mix up their collective operations."""
+    """Returns the one strategy of a process over these devices: two would mix their collective operations."""
     return tf.distribute.MirroredStrategy(list(names))
 
 
@@ -87,7 +87,7 @@ def _split_cpu(count):
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     except RuntimeError as error:
         if len(tf.config.list_logical_devices("CPU")) != count:
-            raise UserError(f"logical_cpus={count} comes too late: this process uses its CPU already.") from error
+            raise UserError(f"logical_cpus={count} cannot be set: this process already uses its CPU.") from error
 
 
 def check_batch(training, num_replicas, num_workers=1):
@@ -123,7 +123,7 @@ def choose_precision(precision):
 
 
 def describe_devices(strategy, num_workers=1):
-    """Returns the devices of a strategy in words."""
+    """Returns a description of a strategy's devices, such as `2 x GPU, mirrored`."""
     names = [tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices]
     workers = f"{num_workers} workers x " if num_workers > 1 else ""
     return f"{workers}{len(names)} x {names[0]}" + (", mirrored" if num_workers * len(names) > 1 else "")
@@ -152,7 +152,7 @@ def distribute_batches(strategy, split, preprocessing, batch_size, *arguments):
         devices = strategy.num_replicas_in_sync // num_shards
         if devices > 1:
             batches = batches.rebatch(size, drop_remainder=True).prefetch(devices)
-        # Workers would ask each other in every step whether one is at its end.
+        # Otherwise the workers ask each other in every step whether one has run out of batches.
         return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     return strategy.distribute_datasets_from_function(of_worker)

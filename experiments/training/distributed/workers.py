@@ -1,4 +1,4 @@
-"""The part of one process in a run: alone, or as one worker of several."""
+"""One process of a run: alone, or one worker of several."""
 
 import collections
 import contextlib
@@ -26,7 +26,7 @@ from experiments.training.guards import TOO_LATE
 from experiments.training.workdir import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 1.0
-SUMMARY_SECONDS = 40.0  # that a file system of a network may take to show what another host has written
+SUMMARY_SECONDS = 40.0  # in which a network file system shows what another host has written
 PIECES = (0, 16, 32)  # a number in pieces of 16 bits, which float32 holds
 
 
@@ -55,19 +55,19 @@ class Workers:
         return len(self.cluster.addresses) if self.cluster else 1
 
     def stop_request(self, interruption):
-        """Returns what tells the steps to stop: the signals of this process, or what all workers agree on.
+        """Returns what stops the steps: the signals of this process, or the agreement of all workers.
 
         Args:
             interruption: the `Interruption` of this process.
         """
         if not self.cluster:
             return interruption
-        # The others leave at once, while the chief still saves. One that is slow may find the chief gone by then.
+        # The other workers exit at once while the chief still saves; for a slow one, the chief may exit first.
         calls = (_nothing, self.heartbeat.end) if self.is_chief else (self.heartbeat.let_chief_leave, _nothing)
         return Agreement(interruption, *calls)
 
     def check_same(self, **numbers):
-        """Makes sure that all workers have come to the same numbers.
+        """Checks that all workers have the same numbers.
 
         Args:
             **numbers: whole numbers below 2**48, by what they count.
@@ -82,24 +82,24 @@ class Workers:
             if len(set(of_workers)) > 1:
                 seen = ", ".join(f"{number} for worker {i}" for i, number in enumerate(of_workers))
                 raise UserError(
-                    f"The workers do not see the same: {name.replace('_', ' ')} is {seen}. All of them need the same "
-                    "images, and a --workdir that lies on storage they share."
+                    f"The workers disagree: {name.replace('_', ' ')} is {seen}. All of them need the same "
+                    "images and a --workdir on shared storage."
                 )
 
     @contextlib.contextmanager
     def training(self, interruption):
-        """Context of the steps. After it, the chief needs nobody, and the others the chief alone.
+        """Context of the steps. After it, the chief depends on no worker, and the others only on the chief.
 
         Args:
             interruption: the `Interruption` of this process.
 
         Raises:
-            Interrupted: on all workers, if one was asked to stop too late for the steps to take note.
+            Interrupted: on all workers, if one was asked to stop after the last step.
         """
         try:
             yield
             is_asked = self.cluster and self._gathered([int(interruption.requested)]).any()
-        except RunError:  # which all have come upon, or the others will notice
+        except RunError:  # raised on all workers, or noticed by the heartbeat of the others
             self._part()
             raise
         self._part()
@@ -113,10 +113,10 @@ class Workers:
             self.heartbeat.only_chief()
 
     def wait_for_summary(self, workdir):
-        """Waits until the chief has finished the run, which evaluates and writes alone.
+        """Waits until the chief, which evaluates and writes alone, has finished the run.
 
         Raises:
-            RunError: if the chief is gone, and the summary of the run does not show up either.
+            RunError: if the chief is lost and the run has no summary.
         """
         gone_since = None
         while not _exists(workdir / SUMMARY):
@@ -127,7 +127,7 @@ class Workers:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _gathered(self, numbers):
-        """Returns what each worker gives, `(workers, numbers)`: a sum in which each has a row of its own."""
+        """Gathers the numbers of all workers, `(workers, numbers)`, as a sum in which each fills its own row."""
         local = self.strategy.num_replicas_in_sync // self.count
         own = np.zeros((self.count, len(numbers), len(PIECES)), "float32")
         own[self.cluster.index] = [[number >> shift & 0xFFFF for shift in PIECES] for number in numbers]
@@ -160,8 +160,8 @@ def connected_workers(config, task, workdir, log):
         The `Workers`.
 
     Raises:
-        RunError: if another worker does not come up or is lost.
-        UserError: if the workers do not fit together.
+        RunError: if another worker does not connect or is lost.
+        UserError: if the workers differ in configuration or devices.
     """
     cluster = find_cluster() if config.distribution == "multiworker" else None
     if cluster is None or len(cluster.addresses) == 1:
@@ -172,14 +172,14 @@ def connected_workers(config, task, workdir, log):
     meet(cluster, {"configuration": zlib.crc32(settings.encode()), "number of devices": len(local_devices(config))})
     if cluster.is_chief:
         others = len(cluster.addresses) - 1
-        log(f"connects to {others} more workers; ends after {SECONDS_TO_CONNECT} s if one is gone by now")
+        log(f"connecting to {others} more workers; exits after {SECONDS_TO_CONNECT} s if one has died")
     strategy = multiworker_strategy(cluster)
     with Heartbeat(cluster, lambda: CheckpointFiles.of(as_path(workdir)).last_good) as heartbeat:
         yield Workers(strategy, cluster, heartbeat)
 
 
 def _exists(path):
-    """Whether a file is there; on storage that fails for a moment, not yet."""
+    """Whether a file exists; False while the storage fails."""
     try:
         return path.exists()
     except FAULTS:
@@ -189,15 +189,15 @@ def _exists(path):
 def _nothing(): ...
 
 
-# Steps after which an answer is read: it is there by then, so no device has to be waited for.
+# Steps after which an answer is read: it has been computed by then, so reading it does not wait for the device.
 DELAY = 4
 
 
 class Agreement:
-    """What an `Interruption` is to one process, for several workers.
+    """The `Interruption` of several workers, which stop after the same step.
 
-    With each step goes the question whether any worker was asked to stop. Its answer is a sum over all workers, and all
-    read it the same number of steps later; so they agree on the step without waiting for the step at work.
+    Each step sums over all workers whether they were asked to stop. All read the sum the same number of steps later, so
+    they agree on a step without waiting for the device.
 
     Args:
         interruption: the `Interruption` of this worker.
@@ -216,15 +216,15 @@ class Agreement:
         self.requested = False
 
     def release(self):
-        """Called when the last step was read: what follows needs no other worker."""
+        """Called when the last step was read, after which this worker needs no other."""
         self._when_released()
 
     def question(self):
-        """Returns what goes into the next training step: whether this worker was asked to stop, 0 or 1."""
+        """Returns the input of the next step: whether this worker was asked to stop, 0 or 1."""
         return tf.constant(float(self._interruption.requested))
 
     def take_answer(self, answer):
-        """Takes the sum of all workers' questions, a scalar tensor that is read `DELAY` steps later."""
+        """Takes the sum over all workers, a scalar tensor that is read `DELAY` steps later."""
         self._answers.append(answer)
         if len(self._answers) > DELAY and float(self._answers.popleft()) > 0.0 and not self.requested:
             self.requested = True

@@ -126,7 +126,8 @@ def test_steps_move_every_variable_by_its_own_rate_and_decay(backend, monkeypatc
     variables = [Variable(value) for value in values]
     for variable, path in zip(variables, PATHS):
         variable._path = path
-    optimizer = make_adamw(variables, training, plan, LayerDecay((2, 2), 0.5))
+    rules = rule_table(variables, layer_decay=LayerDecay((2, 2), 0.5))
+    optimizer = make_adamw(variables, training, plan, rules)
     assert isinstance(optimizer, LayerwiseAdamW)
     assert (type(optimizer) is LayerwiseAdamW) == (backend == "jax")
     for row in gradients:

@@ -80,12 +80,12 @@ def damage(workdir, step, how):
 # What is done to a checkpoint, and what is said of it.
 DATA = "ckpt-{step}.data-00000-of-00001"
 HOW = {
-    "cut short": f"{DATA} is not what was written",
-    "empty": f"{DATA} is not what was written",
-    "flipped bytes": f"{DATA} is not what was written",
-    "one bit": f"{DATA} is not what was written",
+    "cut short": f"{DATA} does not match its checksum",
+    "empty": f"{DATA} does not match its checksum",
+    "flipped bytes": f"{DATA} does not match its checksum",
+    "one bit": f"{DATA} does not match its checksum",
     "gone": f"{DATA} is missing",
-    "index": "ckpt-{step}.index is not what was written",
+    "index": "ckpt-{step}.index does not match its checksum",
     "checksums": "its checksums are damaged",
 }
 
@@ -101,7 +101,7 @@ def test_all_of_the_state_comes_back(tmp_path, states):
 def test_without_checkpoints_nothing_changes(tmp_path):
     model, optimizer, checkpoints = make_state(tmp_path, seed=9)
     before = state_of(model, optimizer)
-    assert checkpoints.restore() == (0, []) and checkpoints.latest is None
+    assert checkpoints.restore() == (0, []) and CheckpointFiles.of(tmp_path).latest is None
     assert_same(state_of(model, optimizer), before)
 
 
@@ -113,8 +113,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
     assert choose_start(checkpoints, model, "", lines) == 4
     assert_same(state_of(model, optimizer), states[4])
     assert lines == [
-        f"checkpoint {tmp_path / 'checkpoints' / 'ckpt-6'} is damaged ({HOW[how].format(step=6)}): falling back to the "
-        "one before",
+        f"checkpoint {tmp_path / 'checkpoints' / 'ckpt-6'} is damaged ({HOW[how].format(step=6)}): "
+        "using the previous one",
         "  starts from   its own checkpoint of step 4",
     ]
 
@@ -136,9 +136,7 @@ def test_if_all_are_damaged_the_run_fails(tmp_path, states, how):
         damage(tmp_path, step, how)
     _, _, checkpoints = make_state(tmp_path)
     why = re.escape(HOW[how].format(step=2))
-    message = (
-        rf"No checkpoint can be read: .*ckpt-6, .*ckpt-4, .*ckpt-2 \({why}\). Name another --workdir to start anew"
-    )
+    message = rf"No checkpoint can be read: .*ckpt-6, .*ckpt-4, .*ckpt-2 \({why}\). Use another --workdir to start over"
     with pytest.raises(RunError, match=message):
         checkpoints.restore()
 
@@ -150,7 +148,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path, keep):
         checkpoints.save(step)
     found = sorted(path.stem for path in (tmp_path / "checkpoints").glob("*.index"))
     assert found == [f"ckpt-{step}" for step in (1, 2, 3)][-keep:]
-    assert checkpoints.latest.endswith("ckpt-3")
+    assert CheckpointFiles.of(tmp_path).latest.endswith("ckpt-3")
 
 
 def names(workdir):
@@ -201,9 +199,9 @@ def test_an_unfinished_checkpoint_is_left_out_and_goes_with_the_next(tmp_path, s
     folder = tmp_path / "checkpoints"
     step, notes = checkpoints.restore()
     assert step == 6
-    assert notes == [f"checkpoint {folder / f'ckpt-{number}'} is unfinished: left out" for number in (8, 9)]
+    assert notes == [f"checkpoint {folder / f'ckpt-{number}'} is incomplete: ignored" for number in (8, 9)]
     assert_same(state_of(model, optimizer), states[6])
-    assert checkpoints.latest == str(folder / "ckpt-6")
+    assert CheckpointFiles.of(tmp_path).latest == str(folder / "ckpt-6")
     checkpoints.save(7)
     assert names(tmp_path) == files_of(4, 6, 7)
 
@@ -235,7 +233,7 @@ def test_a_checkpoint_of_another_model_is_no_damage(tmp_path, states):
     optimizer = keras.optimizers.AdamW(0.1)
     optimizer.build(model.trainable_variables)
     path = tmp_path / "checkpoints" / "ckpt-6"
-    message = rf"{path} does not fit the model and its optimizer \(.*\): name another --workdir"
+    message = rf"{path} does not fit the model and its optimizer \(.*\): use another --workdir"
     with pytest.raises(UserError, match=message):
         Checkpoints(tmp_path, model, optimizer, 3).restore()
 
@@ -244,7 +242,10 @@ def test_an_average_that_a_checkpoint_lacks_begins_with_its_weights(tmp_path, st
     model, optimizer, _ = make_state(tmp_path, seed=9)
     averages = AveragedWeights(model.trainable_variables, 0.9)
     step, (note,) = Checkpoints(tmp_path, model, optimizer, 3, averages).restore()
-    assert (step, note) == (6, "the average of the weights begins with those of the checkpoint, which has none")
+    assert (step, note) == (
+        6,
+        "the checkpoint has no average of the weights: it starts from the weights",
+    )
     for average, expected in zip(averages.averages, states[6]):
         np.testing.assert_array_equal(average, expected)
 
@@ -312,7 +313,7 @@ def test_checkpoints_that_cannot_be_looked_at_are_not_the_same_as_none(tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(type(tmp_path), "iterdir", refuse)
-        message = f"{tmp_path / 'checkpoints'} cannot be looked at: Input/output error"
+        message = f"{tmp_path / 'checkpoints'} cannot be read: Input/output error"
         with pytest.raises(RunError, match=re.escape(message)):
             choose_start(checkpoints, model, "", Lines())
         assert checkpoints.last_good == message

@@ -81,7 +81,7 @@ def test_a_damaged_configuration_never_lets_another_run_go_on(workdir, data):
     if found == []:
         assert json.loads(content) == json.loads(good) or json.loads(content)["task"] == "pretrain"
     else:
-        assert found.startswith((f"{path} is damaged: name another --workdir.", f"{workdir} holds a "))
+        assert found.startswith((f"{path} is damaged: use another --workdir.", f"{workdir} holds a "))
     assert check_recorded(workdir, Config(), "pretrain") == []
 
 

@@ -101,7 +101,7 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on(pictures, tmp_path, at_ste
     run, config = TASKS[task][0].run, make_config(pictures, task)
     before = signal.getsignal(number)
     at_step(step, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(Interrupted, match=f"Stopped at step {step} of {STEPS}; the same command goes on from there."):
+    with pytest.raises(Interrupted, match=f"Stopped at step {step} of {STEPS}; run the same command to resume."):
         run(config, tmp_path, log=Lines())
     assert signal.getsignal(number) is before
     assert not (tmp_path / "summary.json").exists() and not (tmp_path / TASKS[task][1]).exists()
@@ -145,14 +145,14 @@ def test_signals_outside_of_the_steps_stop_at_once_and_leave_nothing_half_writte
             path.write_bytes(b"half")
             stop()
 
-    message = "Stopped by SIGINT outside of the steps; the same command goes on."
+    message = "Stopped by SIGINT outside of training; run the same command to resume."
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
         patch.setattr(finetune, "open_source", stop)
         finetune.run(config, workdir, log=Lines())
     assert not workdir.exists()
 
     at_step(STEPS, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(Interrupted, match=f"Stopped at step {STEPS} of {STEPS}; the same command goes on from there."):
+    with pytest.raises(Interrupted, match=f"Stopped at step {STEPS} of {STEPS}; run the same command to resume."):
         finetune.run(config, workdir, log=Lines())
     at_step(0, stop)
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match=message):
@@ -205,7 +205,7 @@ def test_a_second_signal_ends_even_a_step_that_never_comes_back_to_python(contex
 
 def test_a_signal_that_nothing_took_note_of_ends_the_context():
     """It came after the last step had asked."""
-    message = "Stopped after the last step; the same command goes on from there."
+    message = "Stopped after the last step; run the same command to resume."
     with pytest.raises(Interrupted, match=message), Interruption() as interruption:
         os.kill(os.getpid(), signal.SIGINT)
         assert interruption.requested
@@ -222,6 +222,6 @@ def test_a_signal_while_it_waits_for_other_workers_stops_at_once(pictures, tmp_p
 
     monkeypatch.setattr(workers, "meet", stopped_meeting)
     config = dataclasses.replace(make_config(pictures, "pretrain"), distribution="multiworker")
-    with pytest.raises(Interrupted, match="Stopped by SIGTERM outside of the steps; the same command goes on."):
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM outside of training; run the same command to resume."):
         pretrain.run(config, tmp_path / "run", log=Lines())
     assert not (tmp_path / "run").exists()

@@ -23,7 +23,7 @@ def test_the_second_run_is_told_who_holds_the_workdir(tmp_path):
             pass
         since = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}"
         holder = f"process {os.getpid()} on {re.escape(socket.gethostname())}, since {since}"
-        pattern = f"{workdir} is in use by {holder}: wait for it, or name another --workdir."
+        pattern = f"{workdir} is in use by {holder}: wait for it, or use another --workdir."
         assert re.fullmatch(pattern, str(error.value))
     with only_run_in(workdir, Lines()):
         (workdir / "result").touch()
@@ -70,14 +70,14 @@ def test_a_file_system_without_locks_is_used_without_one_and_a_line_says_so(tmp_
     lines = Lines()
     with only_run_in(tmp_path, lines):
         pass
-    assert lines == [f"{tmp_path} has no lock (No locks available): let no other run use it"]
+    assert lines == [f"{tmp_path} cannot be locked (No locks available): make sure that no other run uses it"]
 
 
 def test_a_url_has_no_lock_and_a_line_says_so():
     lines = Lines()
     with only_run_in("gs://bucket/run", lines):
         pass
-    assert lines == ["gs://bucket/run has no lock: let no other run use it"]
+    assert lines == ["gs://bucket/run cannot be locked: make sure that no other run uses it"]
 
 
 def test_the_lock_of_a_run_in_a_folder_that_was_made_anew_stays(tmp_path):

@@ -150,7 +150,7 @@ def test_a_finished_run_returns_its_summary_at_once(run, monkeypatch):
 
 
 def test_resume_never_refuses_the_folder(run):
-    with pytest.raises(UserError, match=f"{run[0]} holds a run already and --resume=never: name another --workdir."):
+    with pytest.raises(UserError, match=f"{run[0]} holds a run already and --resume=never: use another --workdir."):
         pretrain.run(CONFIG, run[0], resume="never", log=Lines())
 
 
@@ -163,7 +163,7 @@ def test_resume_never_refuses_the_folder(run):
     ],
 )
 def test_another_configuration_is_refused_and_the_difference_named(run, config, difference):
-    with pytest.raises(UserError, match=f"{run[0]} holds a run of another configuration .*{difference}"):
+    with pytest.raises(UserError, match=f"{run[0]} holds a run with a different configuration .*{difference}"):
         pretrain.run(config, run[0], log=Lines())
 
 
@@ -175,6 +175,7 @@ def test_another_configuration_is_refused_and_the_difference_named(run, config, 
         ("checkpoint_minutes", 2.5),
         ("keep_checkpoints", 1),
         ("tensorboard", False),
+        ("profile_steps", (1, 2)),
         ("logical_cpus", 2),
         ("evaluation_batch_size", 7),
         ("distribution", "none"),
@@ -189,5 +190,5 @@ def test_how_a_run_is_carried_out_may_change(run, field, value):
 
 def test_the_other_task_may_be_configured_otherwise_but_needs_its_own_folder(run):
     assert pretrain.run(change(CONFIG, "finetune", epochs=3), run[0], log=Lines()) == run[1]
-    with pytest.raises(UserError, match=f"{run[0]} holds a pretrain run: name another --workdir to finetune."):
+    with pytest.raises(UserError, match=f"{run[0]} holds a pretrain run: use another --workdir to finetune."):
         finetune.run(CONFIG, run[0], log=Lines())

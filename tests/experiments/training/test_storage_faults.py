@@ -82,7 +82,7 @@ def test_a_run_goes_on_without_pictures_but_not_without_checkpoints(pictures, di
     with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {disk.reason}; .*ckpt-2"):
         pretrain.run(config, workdir, log=Lines())
     for name in ("reconstructions/step_00000003.png", "curves.png"):
-        assert f"{workdir / name} cannot be written: {disk.reason}. The run goes on." in caplog.messages
+        assert f"{workdir / name} cannot be written: {disk.reason}. Training continues." in caplog.messages
     disk.free()
     assert names(workdir) == files_of(2)
     assert [path for path in workdir.rglob(".*")] == []
@@ -138,7 +138,7 @@ def test_a_file_in_place_of_the_workdir_is_refused(pictures, tmp_path):
 def test_a_link_to_nothing_in_place_of_the_workdir_is_refused(tmp_path):
     workdir = tmp_path / "run"
     workdir.symlink_to(tmp_path / "gone")
-    with pytest.raises(UserError, match=f"--workdir={workdir} is a link that leads nowhere."):
+    with pytest.raises(UserError, match=f"--workdir={workdir} is a broken link."):
         check_writable(workdir)
     (tmp_path / "gone").mkdir()
     check_writable(workdir)
@@ -148,7 +148,7 @@ def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pi
     config = picture_config(pictures, **CONFIG)
     pretrain.run(config, tmp_path, log=Lines())
     longer = change(config, "pretrain", steps=7, mask_ratio=0.5)
-    hint = re.escape("name another --workdir, or go on with the new configuration by --resume=anyway.")
+    hint = re.escape("use another --workdir, or resume with the new configuration by --resume=anyway.")
     with pytest.raises(
         UserError, match=rf"\(pretrain.mask_ratio was 0.6, now 0.5; pretrain.steps was 6, now 7\): {hint}"
     ):
@@ -156,8 +156,8 @@ def test_another_configuration_goes_on_when_told_and_its_differences_are_said(pi
     lines = Lines()
     assert pretrain.run(longer, tmp_path, resume="anyway", log=lines)["steps"] == 7
     assert lines[:2] == [
-        "goes on with another configuration: pretrain.mask_ratio was 0.6, now 0.5",
-        "goes on with another configuration: pretrain.steps was 6, now 7",
+        "resuming with a changed configuration: pretrain.mask_ratio was 0.6, now 0.5",
+        "resuming with a changed configuration: pretrain.steps was 6, now 7",
     ]
     assert "  starts from   its own checkpoint of step 6" in lines
     assert read_json(tmp_path / "config.json")["config"]["pretrain"]["steps"] == 7

@@ -42,7 +42,7 @@ def test_a_worker_that_answers_is_not_lost(port):
 )
 def test_what_tensorflow_raises_becomes_one_line_that_names_the_worker(port, failure):
     guard, name = watching(port)
-    message = f"The connection to {name} is lost; the last checkpoint is X. See what that worker said last, and start"
+    message = f"Lost the connection to {name}; the last checkpoint is X. See the log of that worker, and restart"
     with pytest.raises(RunError, match=re.escape(message)), guard:
         port.close()
         raise failure
@@ -119,7 +119,7 @@ def test_a_process_that_is_stuck_is_ended_with_code_1(port, monkeypatch, tmp_pat
     monkeypatch.setattr(heartbeat, "GRACE", 0.1)
     assert end_of_a_stuck_process(guard, tmp_path / "errors") == 1
     (line,) = (tmp_path / "errors").read_text().splitlines()
-    assert line.startswith(f"error: The connection to {name} is lost; the last checkpoint is X.")
+    assert line.startswith(f"error: Lost the connection to {name}; the last checkpoint is X.")
 
 
 def test_when_all_stop_a_chief_that_is_gone_is_no_error(port, monkeypatch, tmp_path):

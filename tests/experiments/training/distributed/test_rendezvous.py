@@ -46,16 +46,16 @@ def test_a_worker_that_does_not_come_up_is_named_to_all_others(addresses):
     results = run(addresses, (0, 2), seconds=1.0)
     for error in results.values():
         assert isinstance(error, RunError)
-    assert str(results[0]) == f"These workers did not come up within 1 s: worker 1 ({addresses[1]})."
+    assert str(results[0]) == f"These workers did not connect within 1 s: worker 1 ({addresses[1]})."
     assert str(results[2]) in (
         str(results[0]),
-        f"{Cluster(addresses, 0).name(0)}, or one that it waits for, did not come up within 1 s.",
+        f"{Cluster(addresses, 0).name(0)}, or one that it waits for, did not connect within 1 s.",
     )
 
 
 def test_without_the_chief_nobody_waits_for_ever(addresses):
     (error,) = run(addresses, (1,), seconds=0.5).values()
-    message = f"worker 0 ({addresses[0]}), or one that it waits for, did not come up within 0.5 s."
+    message = f"worker 0 ({addresses[0]}), or one that it waits for, did not connect within 0.5 s."
     assert isinstance(error, RunError) and str(error) == message
 
 
@@ -63,7 +63,7 @@ def test_without_the_chief_nobody_waits_for_ever(addresses):
 def test_a_worker_that_runs_something_else_ends_all(addresses, name):
     results = run(addresses, (0, 1, 2), {2: {**GREETING, name: 9}})
     pattern = re.escape(
-        f"worker 2 ({addresses[2]}) has another {name} than worker 0 ({addresses[0]}): start all workers"
+        f"worker 2 ({addresses[2]}) has a different {name} than worker 0 ({addresses[0]}): start all workers"
     )
     assert isinstance(results[0], UserError)
     for error in results.values():
@@ -94,14 +94,14 @@ def test_a_port_that_is_taken_is_said(addresses):
     with socket.create_server(("", Cluster(addresses, 0).endpoint(0)[1])):
         (error,) = run(addresses, (0,)).values()
     assert isinstance(error, UserError)
-    assert str(error) == f"worker 0 ({addresses[0]}) cannot listen at its port: Address already in use."
+    assert str(error) == f"worker 0 ({addresses[0]}) cannot listen on its port: Address already in use."
 
 
 def test_a_worker_whose_port_is_taken_says_so_before_it_waits(addresses):
     with socket.create_server(("", Cluster(addresses, 2).endpoint(2)[1])):
         (error,) = run(addresses, (2,)).values()
     assert isinstance(error, UserError)
-    assert str(error) == f"worker 2 ({addresses[2]}) cannot listen at its port: Address already in use."
+    assert str(error) == f"worker 2 ({addresses[2]}) cannot listen on its port: Address already in use."
 
 
 @pytest.mark.parametrize("words", [b"\xff\xfe\n", b"x" * 4096])
@@ -125,4 +125,4 @@ def test_something_else_at_the_address_of_the_chief_is_no_chief(addresses, words
         executor.submit(speak, server)
         (error,) = run(addresses, (1,), seconds=0.5).values()
         over.set()
-    assert isinstance(error, RunError) and "did not come up within 0.5 s." in str(error)
+    assert isinstance(error, RunError) and "did not connect within 0.5 s." in str(error)

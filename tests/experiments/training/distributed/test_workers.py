@@ -190,7 +190,7 @@ def test_a_killed_worker_ends_the_others_with_a_message(outcomes, root):
 
 def test_a_signal_to_one_worker_stops_all_after_the_same_step(outcomes, root):
     step = STOPPED_AT + 2 + DELAY  # it comes into the next step, which has asked already, and the one after that asks
-    stopped = f"Stopped at step {step} of {STEPS}; the same command goes on from there."
+    stopped = f"Stopped at step {step} of {STEPS}; run the same command to resume."
     chief, other = outcomes["pretrain stopped"]
     assert chief["code"] == other["code"] == 0, chief["errors"] + other["errors"]
     assert stopped in chief["errors"]

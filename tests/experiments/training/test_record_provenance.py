@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 
 from experiments.provenance import command_line, provenance
-from experiments.training import segments
-from experiments.training.segments import RecordSegment
+from experiments.training import callbacks
+from experiments.training.callbacks import RecordProvenance
 from experiments.training.workdir import read_json
 
 
 @pytest.fixture
 def run(tmp_path):
-    """What a segment needs of a `Run`."""
+    """What the record needs of a `Run`."""
     return types.SimpleNamespace(
         workdir=tmp_path,
         start_step=0,
@@ -28,21 +28,21 @@ def run(tmp_path):
 
 @pytest.fixture(autouse=True)
 def devices(monkeypatch):
-    monkeypatch.setattr(segments, "describe_devices", lambda strategy, num_workers: "1 x CPU")
+    monkeypatch.setattr(callbacks, "describe_devices", lambda strategy, num_workers: "1 x CPU")
 
 
 def recorded(run):
     return read_json(run.workdir / "environment.json")["segments"]
 
 
-def test_each_start_adds_a_segment(run):
-    first = RecordSegment(run)
+def test_each_start_adds_an_entry(run):
+    first = RecordProvenance(run)
     first.on_train_begin()
     assert recorded(run)[0]["ended"] is None
     first.on_train_batch_end(12)
     first.on_train_end()
     run.start_step = 12
-    second = RecordSegment(run)
+    second = RecordProvenance(run)
     second.on_train_begin()
     assert [(one["from_step"], one["to_step"]) for one in recorded(run)] == [(0, 12), (12, 12)]
     assert recorded(run)[0]["ended"] >= recorded(run)[0]["started"] and recorded(run)[1]["ended"] is None
@@ -53,14 +53,14 @@ def test_each_start_adds_a_segment(run):
 
 
 def test_a_run_is_seen_now_and_then(run, monkeypatch):
-    segment = RecordSegment(run)
-    segment.on_train_begin()
-    segment.on_train_batch_end(5, {"loss": 1.0})
+    record = RecordProvenance(run)
+    record.on_train_begin()
+    record.on_train_batch_end(5, {"loss": 1.0})
     assert recorded(run)[0]["to_step"] == 0
-    monkeypatch.setattr(segments, "SECONDS_BETWEEN_WRITES", 0)
-    segment.on_train_batch_end(6)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_RECORDS", 0)
+    record.on_train_batch_end(6)
     assert recorded(run)[0]["to_step"] == 0  # metrics are logged at other steps
-    segment.on_train_batch_end(10, {"loss": 1.0})
+    record.on_train_batch_end(10, {"loss": 1.0})
     assert recorded(run)[0]["to_step"] == 10
 
 
@@ -68,7 +68,7 @@ def test_a_run_is_seen_now_and_then(run, monkeypatch):
 def test_a_damaged_record_is_begun_anew(run, content):
     (run.workdir / "environment.json").write_text(content)
     run.start_step = 3
-    RecordSegment(run).on_train_begin()
+    RecordProvenance(run).on_train_begin()
     assert [one["from_step"] for one in recorded(run)] == [3]
 
 
