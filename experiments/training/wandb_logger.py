@@ -36,7 +36,11 @@ def check_wandb(mode):
             f"wandb.mode={mode} needs the package wandb, which is not installed: pip install wandb, or leave "
             "--config.wandb.mode=disabled."
         )
-    if mode == "online" and not _has_credentials():
+    if mode == "offline":
+        return
+    has_credentials = _has_credentials()
+    _end_service()  # which the look for credentials has started
+    if not has_credentials:
         raise UserError(
             "wandb.mode=online needs an API key: run `wandb login` or set WANDB_API_KEY, or record the run with "
             "--config.wandb.mode=offline."
@@ -111,8 +115,7 @@ class Wandb:
             if not self._is_over:
                 _warn(f"{problem} ({_reason(error)}): training continues without it; metrics.jsonl has all metrics")
         self._is_over = True
-        with contextlib.suppress(Exception, SystemExit):  # Python's exit would do it, unprotected
-            wandb.teardown()
+        _end_service()
 
     def _kill_service(self):
         """Kills the processes that the thread started, and lets the thread take note of it."""
@@ -158,6 +161,14 @@ def _has_credentials():
         return bool(wandb.login(prompt=False, verify=False))
     except Exception:
         return True
+
+
+def _end_service():
+    """Does what Weights & Biases does when Python exits, where a lost service makes it hang or print a traceback."""
+    with contextlib.suppress(Exception, SystemExit):
+        import wandb
+
+        wandb.teardown()
 
 
 def _check_room(folder):

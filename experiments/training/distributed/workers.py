@@ -27,7 +27,6 @@ from experiments.training.workdir import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SUMMARY_SECONDS = 40.0  # in which a network file system shows what another host has written
-PIECES = (0, 16, 32)  # a number in pieces of 16 bits, which float32 holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Workers:
         """Checks that all workers have the same numbers.
 
         Args:
-            **numbers: whole numbers below 2**48, by what they count.
+            **numbers: whole numbers below 2**53, by what they count.
 
         Raises:
             UserError: on all workers, if a number differs.
@@ -129,8 +128,8 @@ class Workers:
     def _gathered(self, numbers):
         """Gathers the numbers of all workers, `(workers, numbers)`, as a sum in which each fills its own row."""
         local = self.strategy.num_replicas_in_sync // self.count
-        own = np.zeros((self.count, len(numbers), len(PIECES)), "float32")
-        own[self.cluster.index] = [[number >> shift & 0xFFFF for shift in PIECES] for number in numbers]
+        own = np.zeros((self.count, len(numbers)), "float64")
+        own[self.cluster.index] = numbers
 
         @tf.function
         def total():
@@ -139,8 +138,7 @@ class Workers:
 
             return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0]
 
-        pieces = np.rint(total().numpy()).astype(np.int64)
-        return sum(pieces[..., i] << shift for i, shift in enumerate(PIECES))
+        return np.rint(total().numpy()).astype(np.int64)
 
 
 @contextlib.contextmanager

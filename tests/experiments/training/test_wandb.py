@@ -146,6 +146,9 @@ def test_a_missing_key_is_a_mistake_for_an_online_run_alone(no_account, monkeypa
         check_wandb("online")
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     check_wandb("online")
+    children = [path.read_text().split() for path in pathlib.Path("/proc/self/task").glob("*/children")]
+    names = [pathlib.Path("/proc", process, "comm").read_text() for process in sum(children, [])]
+    assert not [name for name in names if "wandb" in name]
 
 
 @pytest.mark.parametrize("key", ["", "0" * 40], ids=["not logged in", "server gone"])
