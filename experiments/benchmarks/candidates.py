@@ -14,6 +14,7 @@ from convnext.tf_cpu.devices import REPLACEMENTS, portable
 from experiments.config import Config
 from experiments.models import make_fcmae
 from experiments.optim.adamw import LayerwiseAdamW, make_adamw
+from experiments.optim.param_groups import rule_table
 from experiments.training.schedule import Schedule
 from fcmae.layout import gather_patches, split_patches
 from fcmae.loss import reconstruction_loss, reconstruction_targets
@@ -84,7 +85,8 @@ def make_model_and_optimizer(config: Config, precision: str, ablation: str = "")
     model = make_fcmae(config, POLICIES[precision])
     # Lengths are of no matter: a step takes as long at any rate.
     schedule = Schedule(100, 10_000, 500, config.pretrain.base_learning_rate)
-    optimizer = make_adamw(model.trainable_variables, config.pretrain, schedule)
+    variables = model.trainable_variables
+    optimizer = make_adamw(variables, config.pretrain, schedule, rule_table(variables))
     if ablation == "fused_adamw":
         optimizer = LayerwiseAdamW.from_config(optimizer.get_config())
         optimizer.build(model.trainable_variables)

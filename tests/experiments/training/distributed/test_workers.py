@@ -182,8 +182,8 @@ def test_a_killed_worker_ends_the_others_with_a_message(outcomes, root):
     assert chief["seconds"] - killed["seconds"] < 60
     (line,) = [line for line in chief["errors"].splitlines() if line.startswith("error: ")]
     assert re.fullmatch(
-        r"error: The connection to worker 1 \(127.0.0.1:\d+\) is lost; the last good checkpoint is "
-        f"{root}/finetune killed/checkpoints/ckpt-10. See what that worker said last, .*",
+        r"error: Lost the connection to worker 1 \(127.0.0.1:\d+\); the last good checkpoint is "
+        f"{root}/finetune killed/checkpoints/ckpt-10. See the log of that worker, and restart all .*",
         line,
     )
 
