@@ -31,8 +31,8 @@ from experiments.studies.budgets import METRIC, Budget
 from experiments.studies.report import write_report
 from experiments.training.guards import RECORD as DIVERGED
 from experiments.training.guards import ignoring_broken_pipe, stopping_at_once
-from experiments.training.schedule import REFERENCE_BATCH
 from experiments.training.loggers import read_metrics
+from experiments.training.schedule import REFERENCE_BATCH
 from experiments.training.workdir import SUMMARY, check_writable, read_json, write_json
 
 RECORD = "study.json"
