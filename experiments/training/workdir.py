@@ -76,7 +76,7 @@ def check_recorded(workdir, config, task, resume="auto"):
     if differences and resume != "anyway":
         more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise UserError(
-            f"{workdir} holds a run with a different configuration ({'; '.join(differences[:5])}{more}): name another "
+            f"{workdir} holds a run with a different configuration ({'; '.join(differences[:5])}{more}): use another "
             "--workdir, or resume with the new configuration by --resume=anyway."
         )
     return differences
@@ -85,7 +85,7 @@ def check_recorded(workdir, config, task, resume="auto"):
 def finished_summary(workdir):
     """Returns the summary of a run that is complete, or None."""
     path = workdir / SUMMARY
-    return read_json(path, "delete it and run the same command to write it again") if path.exists() else None
+    return read_json(path, "delete it, and the same command writes it again") if path.exists() else None
 
 
 def record_config(workdir, config, task):
