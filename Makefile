@@ -10,7 +10,10 @@ EXTRAS ?= test
 CORE := tests/convnext tests/fcmae tests/experiments/optim tests/experiments/training/test_step.py \
 	tests/experiments/training/test_checkpoints.py tests/experiments/data/test_reading.py \
 	tests/experiments/inference tests/experiments/evaluation/test_evaluate.py tests/experiments/test_finetune.py
-PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
+PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=)
+# With COVERAGE=1: the share of each package's lines that the tests run; what the commands run as processes is not counted.
+SHOW_COVERAGE = $(if $(COVERAGE),$(foreach package,convnext fcmae experiments,&& \
+	echo "coverage of $(package): $$($(1)/coverage report --format=total --include='$(package)/*')%"))
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo test test-core test-library test-oldest test-wheel soak lint docs clean
@@ -19,7 +22,7 @@ demo: $(VENV)/installed-train
 	$(BIN)/python -m launch.demo --workdir=runs/demo
 
 test: $(VENV)/installed-$(EXTRAS) lint
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) $(call SHOW_COVERAGE,$(BIN))
 
 # SOAK_SEED=N draws other kills
 soak: $(VENV)/installed-$(EXTRAS)
@@ -48,11 +51,11 @@ test-wheel:
 
 # For another Python: make test-core PYTHON=python3.13 VENV=.venv-3.13
 test-core: $(VENV)/installed-$(EXTRAS)
-	$(BIN)/python $(PYTEST) $(CORE)
+	$(BIN)/python $(PYTEST) $(CORE) $(call SHOW_COVERAGE,$(BIN))
 
 # With the oldest versions that setup.cfg allows
 test-oldest: .venv-oldest/installed
-	.venv-oldest/bin/python $(PYTEST) $(CORE)
+	.venv-oldest/bin/python $(PYTEST) $(CORE) $(call SHOW_COVERAGE,.venv-oldest/bin)
 
 $(VENV)/installed-%: setup.cfg
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
