@@ -4,45 +4,49 @@ import dataclasses
 
 import numpy as np
 
-from convnext.weights import Architecture, PretrainedError, read_checkpoint, read_weights, write_weights
+from convnext.weights import Architecture, ImageSettings, PretrainedError, read_checkpoint, read_weights, write_weights
 from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights, make_model
 from experiments.config import height_and_width, size_text
 from experiments.errors import UserError
+from experiments.finished_run import recorded_classes, recorded_config
 from experiments.io import appearing, local_copy, local_output
+from experiments.training.workdir import CONFIG, SUMMARY
 from fcmae.model import FCMAE
 
 FORMATS = ("keras", "fair", "timm", "huggingface")
 PARTS = ("all", "encoder")
 
 
-def run(source, output, to="keras", part="all", key=None, image_size=224, log=print):
+def run(source, output, to="keras", part="all", key=None, image_size=None, log=print):
     """Converts weights.
 
     Args:
         source: path or URL of a run's workdir, or of a file that `convnext.weights.read_weights` reads.
-        output: path or URL of the file to write; for Transformers of a folder.
+        output: path or URL of the file to write; for Transformers of a folder, for timm of either.
         to: one of `FORMATS`: `keras` writes a model (`.keras`, `.weights.h5`), the others the weights by the names of
-            that library (`.safetensors`, `.pt`; for Transformers a folder).
+            that library (`.safetensors`, `.pt`, or a folder with configuration, preprocessing and model card).
         part: `all` of what the source holds (an autoencoder's decoder has a place in Keras and in the authors' format
             alone), or the `encoder`, without head and decoder.
         key: entry of a PyTorch checkpoint that holds the weights: `model`, `model_ema`.
-        image_size: in pixels, one number or `(height, width)`, for an autoencoder and for Transformers' configuration.
+        image_size: in pixels, one number or `(height, width)`, for an autoencoder and for the configuration in a
+            folder; None for that of the run, or 224.
         log: function that takes a line for the user.
 
     Raises:
         UserError: if the source cannot be read, or has no place in the format.
     """
     try:
-        with local_copy(source) as local:
+        with local_copy(source, beside=(CONFIG, SUMMARY)) as local:
             path = find_weights(local)
             checkpoint = read_checkpoint(path, key)
+            images = _image_settings(path, checkpoint, image_size)
         architecture = Architecture.of(checkpoint.weights, path, checkpoint.options)
         weights = _chosen(checkpoint.weights, part, to, log)
         log(f"{path}: {describe(weights)}")
         if checkpoint.left_out:
             log(f"left out: {', '.join(checkpoint.left_out[:8])}{' ...' if len(checkpoint.left_out) > 8 else ''}")
         with local_output(output) as written:
-            _write(dataclasses.replace(checkpoint, weights=weights, left_out=()), written, to, image_size, path)
+            _write(dataclasses.replace(checkpoint, weights=weights, left_out=()), written, to, images, path)
             _check(weights, written, to)
     except PretrainedError as error:
         raise UserError(str(error)) from error
@@ -83,15 +87,28 @@ def _chosen(weights, part, to, log):
     return weights
 
 
-def _write(checkpoint, output, to, image_size, path):
-    if output.is_dir() and to != "huggingface":
+def _image_settings(path, checkpoint, image_size):
+    """Returns the `ImageSettings` of the run that the weights are of, or those of ImageNet."""
+    config, settings = recorded_config(path), ImageSettings()
+    if config is not None:
+        data = config.data
+        settings = ImageSettings(height_and_width(data.image_size), data.mean, data.std, data.evaluation_crop)
+        if "head/bias" in checkpoint.weights:
+            settings = dataclasses.replace(settings, classes=tuple(recorded_classes(path) or ()))
+    elif (channels := checkpoint.weights["stem/conv/kernel"].shape[2]) != len(settings.mean):
+        settings = dataclasses.replace(settings, mean=(0.5,) * channels, std=(0.25,) * channels)
+    return settings if image_size is None else dataclasses.replace(settings, size=height_and_width(image_size))
+
+
+def _write(checkpoint, output, to, images, path):
+    if output.is_dir() and to in ("keras", "fair"):
         raise UserError(f"--output={output} is a folder: name a file.")
     if to != "keras":
-        write_weights(checkpoint.weights, output, to, image_size, checkpoint.options)
+        write_weights(checkpoint.weights, output, to, images, checkpoint.options)
         return
     if not output.name.endswith((".keras", ".weights.h5")):
         raise UserError(f"--output={output}: name a .keras or .weights.h5 file, or a library with --to.")
-    model = _make_keras_model(checkpoint, image_size, path)
+    model = _make_keras_model(checkpoint, images.size, path)
     output.parent.mkdir(parents=True, exist_ok=True)
     with appearing(output) as temporary:
         if output.suffix == ".keras":
@@ -100,28 +117,28 @@ def _write(checkpoint, output, to, image_size, path):
             model.save_weights(temporary)
 
 
-def _make_keras_model(checkpoint, image_size, path):
+def _make_keras_model(checkpoint, size, path):
     """Returns the `ConvNeXt` or `FCMAE` that the weights are all of."""
     weights = checkpoint.weights
     architecture = Architecture.of(weights, path, checkpoint.options)
     if f"{DECODER}mask_token" not in weights:
         model = make_model(architecture, name="classifier" if architecture.num_classes else "encoder")
     else:
-        shape = (*height_and_width(image_size), architecture.channels)
+        shape = (*size, architecture.channels)
         backbone = make_model(architecture, include_top=False, input_shape=shape, name="encoder")
         depth = sum(name.startswith(DECODER) and name.endswith("norm/gamma") for name in weights)
         dim = weights[f"{DECODER}mask_token"].size
         try:
             model = FCMAE(backbone, decoder_dim=dim, decoder_depth=depth, name="fcmae")
         except ValueError as error:
-            raise UserError(f"--image_size={size_text(image_size)}: {error}") from error
+            raise UserError(f"--image_size={size_text(size)}: {error}") from error
     assign_weights(model, checkpoint, path)
     return model
 
 
 def _check(weights, output, to):
     """Raises RuntimeError if what was written does not read back as the same weights."""
-    written = read_weights(output / "model.safetensors" if to == "huggingface" else output)
+    written = read_weights(output / "model.safetensors" if output.is_dir() else output)
     different = [name for name in weights if not _equal(written.get(name), weights[name])]
     if different or written.keys() != weights.keys():
         raise RuntimeError(f"{output} does not hold the weights that were to be written: {different[:4]}.")

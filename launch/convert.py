@@ -23,15 +23,15 @@ def main(arguments):
         raise UserError("--source is missing: name a file of weights, or the workdir of a finished run.")
     if not values.output:
         raise UserError("--output is missing: name the file to write; for Transformers a folder.")
-    size = parse_size(values.image_size, "--image_size")
+    size = parse_size(values.image_size, "--image_size") if values.image_size else None
     convert.run(values.source, values.output, values.to, values.part, values.key, size)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("source", None, "Workdir of a run, or weights of Keras, safetensors or PyTorch.")
-    flags.DEFINE_string("output", None, "File to write; with --to=huggingface a folder.")
+    flags.DEFINE_string("output", None, "File to write; with --to=huggingface a folder, with --to=timm either.")
     flags.DEFINE_enum("to", "keras", list(convert.FORMATS), "What reads the output.")
     flags.DEFINE_enum("part", "all", list(convert.PARTS), "Whether head and decoder come along.")
-    flags.DEFINE_string("key", None, "Entry of a .pt file that holds the weights, such as model_ema.")
-    flags.DEFINE_string("image_size", "224", "Of the images, for an autoencoder, in pixels: 224, or 96,160.")
+    flags.DEFINE_string("key", None, "Which of several models in a file: an entry, such as model_ema, or a prefix.")
+    flags.DEFINE_string("image_size", "", "Of the images: 224, or 96,160; by default that of the run, or 224.")
     run_command(main)

@@ -13,7 +13,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import h5py
@@ -22,8 +22,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from convnext.layers import EPSILON
 from convnext.weights.architecture import Architecture, PretrainedError, options_of, read_options
+from convnext.weights.folders import ImageSettings, replace, write_folder, write_safetensors
 from convnext.weights.names import to_theirs, weights_of
 from convnext.weights.recognition import Checkpoint, find_convnext
 
@@ -105,7 +105,7 @@ def write_weights(
     weights: Mapping[str, np.ndarray],
     path: str | os.PathLike,
     library: str,
-    image_size: int = 224,
+    images: ImageSettings | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes weights for another library.
@@ -113,10 +113,9 @@ def write_weights(
     Args:
         weights: `{our name: array}`, of a backbone with or without head; `fair` takes an autoencoder's as well, and
             writes it in the layout of their sparse convolutions.
-        path: of a `.safetensors`, `.pt` or `.pth` file; for `huggingface` of a folder, which takes `model.safetensors`
-            and `config.json`.
+        path: of a `.safetensors`, `.pt` or `.pth` file; for `huggingface` of a folder, for `timm` of either.
         library: one of `convnext.weights.LIBRARIES`.
-        image_size: side in pixels of the images, for Transformers' configuration.
+        images: how images are prepared, for the configuration in a folder; by default as those of ImageNet.
         options: of the model, see `Checkpoint`.
 
     Raises:
@@ -126,20 +125,16 @@ def write_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     architecture = Architecture.of(weights, options=options)
     tensors = to_theirs(weights, library, architecture)
-    is_file = path.suffix in WRITTEN
-    if library == "huggingface":
-        if is_file or path.is_file():
-            raise PretrainedError(f"{path}: name a folder for Transformers.")
-        config = json.dumps(_transformers_config(architecture, image_size), indent=2) + "\n"
-        path.mkdir(parents=True, exist_ok=True)
-        _write_safetensors(tensors, path / "model.safetensors")
-        _replace(path / "config.json", lambda temporary: temporary.write_text(config, encoding="utf-8"))
-    elif not is_file:
+    if path.suffix in WRITTEN and library != "huggingface":
+        write = write_safetensors if path.suffix == SAFETENSORS else _write_pytorch
+        write(tensors, path)
+    elif library == "fair":
         raise PretrainedError(f"{path}: name a .safetensors, .pt or .pth file for {library}.")
-    elif path.suffix == SAFETENSORS:
-        _write_safetensors(tensors, path)
+    elif path.suffix or path.is_file():
+        files = " or a .safetensors, .pt or .pth file" if library == "timm" else ""
+        raise PretrainedError(f"{path}: name a folder{files} for {library}.")
     else:
-        _write_pytorch(tensors, path)
+        write_folder(tensors, path, library, architecture, images or ImageSettings())
 
 
 def _read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -195,11 +190,6 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise PretrainedError(f"{path} is no safetensors file, or it is cut short: {_first_line(error)}.") from error
-
-
-def _write_safetensors(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
-    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    _replace(path, lambda temporary: safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"}))
 
 
 def _read_keras_options(path: pathlib.Path) -> dict[str, Any]:
@@ -288,7 +278,7 @@ def _write_pytorch(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> Non
     """Writes tensors as the authors' scripts save them: `{"model": tensors}`."""
     torch = _import_torch(f"{path} can be written where PyTorch is; .safetensors needs none.")
     state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
-    _replace(path, lambda temporary: torch.save({"model": state}, temporary))
+    replace(path, lambda temporary: torch.save({"model": state}, temporary))
 
 
 def _import_torch(advice: str) -> Any:
@@ -297,38 +287,6 @@ def _import_torch(advice: str) -> Any:
     except ImportError as error:
         raise PretrainedError(advice) from error
     return torch
-
-
-def _transformers_config(architecture: Architecture, image_size: int) -> dict[str, Any]:
-    """Returns the content of the `config.json` that Transformers reads beside the weights."""
-    if architecture.kernel_size != 7:
-        raise PretrainedError(f"Transformers has depthwise kernels of 7, not of {architecture.kernel_size}.")
-    if architecture.epsilon != EPSILON:
-        raise PretrainedError(f"Transformers has an epsilon of {EPSILON}, not of {architecture.epsilon}.")
-    kind = "ConvNext" if architecture.version == 1 else "ConvNextV2"
-    return {
-        "architectures": [f"{kind}ForImageClassification" if architecture.num_classes else f"{kind}Model"],
-        "model_type": kind.lower(),
-        "depths": list(architecture.depths),
-        "hidden_sizes": list(architecture.dims),
-        "num_stages": len(architecture.depths),
-        "num_channels": architecture.channels,
-        "patch_size": architecture.stem_stride,
-        "image_size": image_size,
-        "hidden_act": {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh"}[architecture.activation],
-        "layer_norm_eps": EPSILON,  # of the last normalization; Transformers' own default is 1e-12
-        **({"num_labels": architecture.num_classes} if architecture.num_classes else {}),
-    }
-
-
-def _replace(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
-    """Calls `save` with a temporary path beside `path`, and puts the file in its place once it is whole."""
-    temporary = path.with_name(f".unfinished-{path.name}")
-    try:
-        save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _first_line(error: BaseException) -> str:

@@ -116,8 +116,8 @@ def assert_weights_equal(one, other):
     ("arguments", "message"),
     [
         ({"output": "x.bin"}, "x.bin: name a .keras or .weights.h5 file, or a library with --to"),
-        ({"output": "x.keras", "to": "timm"}, "x.keras: name a .safetensors, .pt or .pth file for timm"),
-        ({"output": "x.safetensors", "to": "huggingface"}, "x.safetensors: name a folder for Transformers"),
+        ({"output": "x.keras", "to": "timm"}, "x.keras: name a folder or a .safetensors, .pt or .pth file for timm"),
+        ({"output": "x.safetensors", "to": "huggingface"}, "x.safetensors: name a folder for huggingface"),
         ({"output": "x.keras", "key": "model_ema"}, "authors.safetensors: it has no ConvNeXt in an entry 'model_ema'"),
         ({"output": "x.keras", "image_size": (96, 100)}, "--image_size=96x100: .*nearest .* are 96x96 and 96x128"),
         (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV1, ConvNeXtV2, create_from_weights
-from convnext.weights import write_weights
+from convnext.weights import ImageSettings, write_weights
 from convnext.weights.loader import named_variables
 from tests.comparison import assert_close, to_numpy
 from tests.torchvision_operators import declare_missing_operators
@@ -98,6 +98,11 @@ def test_what_is_trained_here_goes_on_in_transformers(weights, small_outputs, tm
     write_weights(classifier, tmp_path, "huggingface")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     assert_same_logits(lambda images: theirs(images).logits, small_outputs)
+    backbone = transformers.AutoBackbone.from_pretrained(str(tmp_path), out_features=["stage1", "stage4"]).eval()
+    with torch.no_grad():
+        maps = backbone(torch.from_numpy(random_images(*SMALL)), output_hidden_states=True).hidden_states
+    for one, other in zip(maps[1:], small_outputs[1], strict=True):
+        assert_close(other, one.numpy(), TOLERANCE)
 
     write_weights(encoder, tmp_path / "encoder", "huggingface")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "encoder", num_labels=3)
@@ -114,6 +119,17 @@ def test_what_is_trained_here_goes_on_in_timm(request, weights, small_outputs, t
     path = str(tmp_path / "classifier.safetensors")
     theirs = timm.create_model(name, num_classes=CLASSES, checkpoint_path=path).eval()
     assert_same_logits(theirs, small_outputs)
+
+    write_weights(classifier, tmp_path / "folder", "timm", ImageSettings((96, 160), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)))
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    assert_same_logits(theirs, small_outputs)
+    settings = timm.data.resolve_model_data_config(theirs)
+    assert tuple(settings["mean"]) == (0.1, 0.2, 0.3) and tuple(settings["input_size"]) == (3, 96, 160)
+    pyramid = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True, features_only=True).eval()
+    with torch.no_grad():
+        maps = pyramid(torch.from_numpy(random_images(*SMALL)))
+    for one, other in zip(maps, small_outputs[1], strict=True):
+        assert_close(other, one.numpy(), TOLERANCE)
 
     write_weights(encoder, tmp_path / "encoder.safetensors", "timm")
     overlay = {"file": str(tmp_path / "encoder.safetensors"), "num_classes": 0}

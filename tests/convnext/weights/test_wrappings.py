@@ -8,10 +8,11 @@ import pytest
 import safetensors.torch as safetensors_torch
 
 from convnext import ConvNeXtV2, PretrainedError, create_from_weights, load_pretrained
-from convnext.weights import read_checkpoint, read_weights
+from convnext.weights import ImageSettings, read_checkpoint, read_weights, write_weights
 from tests.comparison import assert_close, to_numpy
 from tests.convnext.weights.test_libraries import draw
 from tests.golden_weights import read
+from tests.small_models import randomize
 from tests.torchvision_operators import declare_missing_operators
 
 declare_missing_operators()
@@ -271,3 +272,38 @@ def test_other_architectures_are_refused_and_the_model_stays(tmp_path, kind, pre
         load_pretrained(model, tmp_path / "x.pt")
     for one, other in zip(before, model.weights, strict=True):
         np.testing.assert_array_equal(one, np.array(other))
+
+
+def test_a_folder_of_a_grey_model_of_own_sizes_says_how_its_images_are_prepared(tmp_path):
+    sizes = {"depths": (1, 2, 1), "dims": (8, 12, 16), "stem_stride": 2, "activation": "gelu_tanh"}
+    ours = ConvNeXtV2(**sizes, num_classes=3, input_shape=(32, 32, 1))
+    randomize({variable.path: variable for variable in ours.weights})
+    ours.save(tmp_path / "ours.keras")
+    checkpoint = read_checkpoint(tmp_path / "ours.keras")
+    settings = ImageSettings((32, 32), (0.3,), (0.2,), 1.0, ("cat", "dog", "owl"))
+    folder = tmp_path / "folder"
+    write_weights(checkpoint.weights, folder, "huggingface", settings, checkpoint.options)
+    images = np.random.default_rng(0).normal(size=(2, 1, 32, 32)).astype("float32")
+    theirs = transformers.AutoModelForImageClassification.from_pretrained(folder).eval()
+    assert theirs.config.id2label == {0: "cat", 1: "dog", 2: "owl"}
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(images)).logits.numpy()
+    assert_close(to_numpy(ours(images.transpose(0, 2, 3, 1))), expected, TOLERANCE)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    picture = np.full((40, 40, 1), 255, np.uint8)
+    pixels = processor(picture, input_data_format="channels_last", return_tensors="np")["pixel_values"]
+    np.testing.assert_allclose(pixels, np.full((1, 1, 32, 32), (1 - 0.3) / 0.2), rtol=1e-5)
+    assert "cat, dog, owl" in (folder / "README.md").read_text()
+
+
+def test_a_folder_of_timm_has_what_its_weights_do_not_show(tmp_path):
+    model = timm_model(in_chans=1, act_layer="gelu_tanh", norm_eps=1e-3)
+    safetensors_torch.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    options = {"activation": "gelu_tanh", "epsilon": 1e-3}
+    weights = read_weights(tmp_path / "model.safetensors")
+    write_weights(weights, tmp_path / "folder", "timm", ImageSettings((64, 64), (0.5,), (0.25,)), options)
+    again = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    images = torch.randn((2, 1, 64, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        np.testing.assert_array_equal(again(images).numpy(), model(images).numpy())
+    assert read_checkpoint(tmp_path / "folder" / "model.safetensors").options == options
