@@ -86,7 +86,7 @@ def folder(tmp_path_factory):
     (folder / "runs" / "own").mkdir(parents=True)
     encoder = ConvNeXtV2.from_variant("atto", input_shape=(96, 96, 3), include_top=False)
     encoder.save(folder / "runs" / "own" / "encoder.keras")
-    assert len(CONVERSIONS) == 4
+    assert len(CONVERSIONS) == 5
     for flags, outcome in run_forked({flags: ("convert", flags) for flags in CONVERSIONS}, folder).items():
         assert outcome.code == 0, (flags, outcome.errors)
     return folder

@@ -14,6 +14,7 @@ PORTABLE_IMPORTS = {"keras", "numpy", *sys.stdlib_module_names}
 # The one file that reads and writes files of weights, and the one that knows of TensorFlow's compiler.
 EXCEPTIONS = {
     "convnext/weights/formats.py": {"h5py", "ml_dtypes", "safetensors", "torch"},
+    "convnext/weights/folders.py": {"safetensors"},
     "convnext/tf_cpu/fusion.py": {"tensorflow"},
 }
 
