@@ -9,8 +9,8 @@ The case that self-supervision is for: pretraining sees the unlabelled pictures 
 training pictures with labels, of which a tenth is held out for validation.
 
 Expected: not run here. https://github.com/BSP36/fcmae publishes 63.9% top-1 from scratch and 83.1% after pretraining
-with this encoder, and 60.5% and 77.8% with one of 1.07 M parameters, with other settings (300 epochs of fine-tuning) and
-the test images as validation images.
+with this encoder, and 60.5% and 77.8% with one of 1.07 M parameters; its settings differ (300 epochs of fine-tuning),
+and its test images were the validation images too.
 
 Numbers: mask ratio, rates, decays and crops of pretraining, and augmentation, peak rate (8e-4), decays, crops and
 stochastic depth of fine-tuning are those of the paper (ConvNeXt V2, appendix A) for atto. Batches and lengths are a
