@@ -16,16 +16,17 @@ from experiments.training.workdir import CONFIG, SUMMARY
 PROBES = ("top1", *FROZEN_PROBES)
 
 
-def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, log=print):
-    """Evaluates the model of a run.
+def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, images=None, log=print):
+    """Evaluates the model of a run, or other weights.
 
     Args:
-        model: path or URL of the workdir of a run, or of a `.keras` file in one.
+        model: path or URL of the workdir of a run, or of a file that `convnext.create_from_weights` reads.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model.
         split: on which the figures are taken: `test` or `validation`.
         batch_size: images at a time; 0 for as many as the configuration of the run says.
+        images: how images are prepared for weights without a run, see `finished_run.config_of`.
         log: function that takes a line for the user.
 
     Returns:
@@ -36,11 +37,11 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, log=
         UserError: if the model cannot be found or does not fit the request.
     """
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
-        return _evaluate(find_model(path), data, data_dir, probes, split, batch_size, log)
+        return _evaluate(find_model(path), data, data_dir, probes, split, batch_size, images, log)
 
 
-def _evaluate(path, data, data_dir, probes, split, batch_size, log):
-    config = config_of(path, data, data_dir)
+def _evaluate(path, data, data_dir, probes, split, batch_size, images, log):
+    config = config_of(path, data, data_dir, images, log)
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to evaluate with.")

@@ -1,9 +1,10 @@
-"""What a finished run left for those who use its model: the file, the configuration, the names of the classes."""
+"""What is known of a model: its file, its configuration, the names of its classes; of a run, or of weights alone."""
 
 import dataclasses
 
+from convnext.weights import Architecture, read_checkpoint
 from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
-from experiments.config import SPLIT_FIELDS, Config
+from experiments.config import IMAGENET_MEAN, IMAGENET_STD, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
 from experiments.errors import UserError
 from experiments.training.workdir import CONFIG, finished_summary, read_json
 
@@ -32,29 +33,71 @@ def recorded_config(path):
     return Config.from_dict(record["config"])
 
 
-def config_of(path, data="", data_dir=""):
+# How images are prepared for published weights, as fields of `DataConfig`.
+IMAGE_SETTINGS = {
+    "imagenet": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 0.875},
+    "dinov3": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 1.0},
+    "clip": {
+        "image_size": 224,
+        "mean": (0.48145466, 0.4578275, 0.40821073),
+        "std": (0.26862954, 0.26130258, 0.27577711),
+        "evaluation_crop": 1.0,
+    },
+}
+
+
+def config_of(path, data="", data_dir="", images=None, log=print):
     """Returns the `Config` of the run that a model's file lies in, for the images of the run or for others.
+
+    Of weights without a run the sizes are read from them, and how images are prepared has to be told.
 
     Args:
         path: of the model.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
+        images: fields of `DataConfig` that say how images are prepared, in place of those on record.
+        log: function that takes a line for the user.
 
     Raises:
-        UserError: if the configuration is not there.
+        UserError: if nothing says how images are prepared, or which.
     """
     config = recorded_config(path)
+    changes = dict(images or {})
     if config is None:
-        raise UserError(f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared.")
-    changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
+        if not changes:
+            raise UserError(
+                f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared: give "
+                f"--image_preset={'|'.join(IMAGE_SETTINGS)}, or --image_size, --mean, --std and --crop."
+            )
+        if not data:
+            raise UserError(f"--data is missing: {path} is not of a run, whose images would be taken.")
+        config = _config_of_weights(path, changes)
+        size = size_text(config.data.image_size)
+        log(f"images: {size}, mean {config.data.mean}, std {config.data.std}, crop {config.data.evaluation_crop:g}")
+    changes |= {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
     if data:  # the names of splits and the labels file are those of the run's own data set
         changes |= dict.fromkeys((*SPLIT_FIELDS, "labels_file"), "")
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 
+def _config_of_weights(path, images):
+    """Returns the `Config` of weights without a run."""
+    try:
+        checkpoint = read_checkpoint(path)
+        sizes = Architecture.of(checkpoint.weights, path, checkpoint.options)
+    except PretrainedError as error:
+        raise UserError(str(error)) from error
+    fields = ("version", "depths", "dims", "stem_stride", "activation", "epsilon")
+    model = ModelConfig(**{name: getattr(sizes, name) for name in fields})
+    settings = {"channels": sizes.channels, "evaluation_view": "centre", **images}
+    if sizes.channels != 3 and not {"mean", "std"} <= images.keys():
+        raise UserError(f"{path} takes images of {sizes.channels} channels: give --mean and --std, a number for each.")
+    return Config(model=model, data=DataConfig(**settings))
+
+
 def is_classifier(path):
     """Whether a file of a run is a classifier: that of its end, the average, or the best."""
-    return path.name.startswith("classifier")
+    return path.name.startswith("classifier") and path.suffix == ".keras"
 
 
 def recorded_classes(path):

@@ -15,8 +15,9 @@ from absl import app, flags
 from ml_collections import config_dict, config_flags
 
 from experiments import presets
-from experiments.config import Config
+from experiments.config import Config, parse_size
 from experiments.errors import Interrupted, RunError, UserError
+from experiments.finished_run import IMAGE_SETTINGS
 from experiments.training.workdir import RESUME
 
 PRESETS = {path.stem: path for path in sorted(pathlib.Path(presets.__file__).parent.glob("[!_]*.py"))}
@@ -80,6 +81,32 @@ def run_configuration():
     if not flags.FLAGS.workdir:
         raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
     return Config.from_dict(flags.FLAGS.config.to_dict())
+
+
+def define_image_flags(values=flags.FLAGS):
+    """Defines the flags that say how images are prepared for weights without a run."""
+    settings = "How images are prepared, for weights that are not of a run: as for published ones of this name."
+    flags.DEFINE_enum("image_preset", None, list(IMAGE_SETTINGS), settings, flag_values=values)
+    flags.DEFINE_string("image_size", "", "Size of the images in pixels: 224, or 96,160.", flag_values=values)
+    flags.DEFINE_list("mean", [], "Mean of each channel, in [0, 1].", flag_values=values)
+    flags.DEFINE_list("std", [], "Standard deviation of each channel.", flag_values=values)
+    flags.DEFINE_float("crop", None, "Share of the image that the centre crop keeps.", flag_values=values)
+
+
+def image_settings(values=flags.FLAGS):
+    """Returns what the flags of `define_image_flags` say, as fields of `DataConfig`."""
+    settings = dict(IMAGE_SETTINGS[values.image_preset]) if values.image_preset else {}
+    if values.image_size:
+        settings["image_size"] = parse_size(values.image_size, "--image_size")
+    for name in ("mean", "std"):
+        if numbers := getattr(values, name):
+            try:
+                settings[name] = tuple(map(float, numbers))
+            except ValueError as error:
+                raise UserError(f"--{name}={','.join(numbers)}: give a number for each channel.") from error
+    if values.crop is not None:
+        settings["evaluation_crop"] = values.crop
+    return settings
 
 
 def writable_file(flag):

@@ -9,7 +9,7 @@ from absl import flags
 
 from experiments import evaluate
 from experiments.errors import UserError
-from launch.command import run_command
+from launch.command import define_image_flags, image_settings, run_command
 
 
 def main(arguments):
@@ -17,9 +17,15 @@ def main(arguments):
     del arguments
     if not flags.FLAGS.model:
         raise UserError("--model is missing: name the workdir of a finished run.")
-    values = flags.FLAGS
+    values, images = flags.FLAGS, image_settings()
     results = evaluate.run(
-        values.model, values.data, values.data_dir, tuple(values.probe), values.split, values.batch_size
+        values.model,
+        values.data,
+        values.data_dir,
+        tuple(values.probe),
+        values.split,
+        values.batch_size,
+        images,
     )
     print(f"{'top-1 (%)':<10} {'model':>8} {'random':>8}")
     for name, figures in results.items():
@@ -27,10 +33,11 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "Workdir of a finished run, or a .keras file in one.")
+    flags.DEFINE_string("model", None, "Workdir of a finished run, or weights.")
     flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH; by default the images of the run.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
     flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default all that applies.")
     flags.DEFINE_enum("split", "test", ["test", "validation"], "Images on which the figures are taken.")
     flags.DEFINE_integer("batch_size", 0, "Images at a time; 0 for as many as in the run.", lower_bound=0)
+    define_image_flags()
     run_command(main)

@@ -17,20 +17,29 @@ from experiments.errors import UserError
 from experiments.inference import export
 from experiments.inference.formats import FORMATS
 from experiments.inference.formats import INPUT_DTYPES, OUTPUTS
-from launch.command import run_command
+from launch.command import define_image_flags, image_settings, run_command
 
 
 def main(arguments):
     """Exports what the flags name."""
     del arguments
-    values = flags.FLAGS
+    values, images = flags.FLAGS, image_settings()
     for name, example in (("model", "runs/own"), ("format", "onnx"), ("output", "model.onnx")):
         if not getattr(values, name):
             raise UserError(f"--{name} is missing, as in --{name}={example}.")
     request = export.Request(
         values.format, values.outputs or "", values.input_size, values.preprocessing, values.input_dtype
     )
-    export.run(values.model, values.output, request, values.data, values.data_dir, values.images, values.tolerance)
+    export.run(
+        values.model,
+        values.output,
+        request,
+        values.data,
+        values.data_dir,
+        values.images,
+        values.tolerance,
+        images,
+    )
 
 
 if __name__ == "__main__":
@@ -47,4 +56,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets.")
     flags.DEFINE_integer("images", export.NUM_IMAGES, "Number of images to compare on.", lower_bound=1)
     flags.DEFINE_float("tolerance", export.TOLERANCE, "Largest difference.", lower_bound=0.0)
+    define_image_flags()
     run_command(main)

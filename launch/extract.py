@@ -13,25 +13,26 @@ from absl import flags
 
 from experiments.errors import UserError
 from experiments.inference import extract
-from launch.command import run_command
+from launch.command import define_image_flags, image_settings, run_command
 
 
 def main(arguments):
     """Extracts what the flags name."""
     del arguments
-    values = flags.FLAGS
+    values, images = flags.FLAGS, image_settings()
     if not values.model:
         raise UserError("--model is missing: name the workdir of a finished run.")
     if not values.output:
         raise UserError("--output is missing: name the .npz or .parquet file to write.")
-    extract.run(values.model, values.output, values.data, values.data_dir, values.split, values.batch_size)
+    extract.run(values.model, values.output, values.data, values.data_dir, values.split, values.batch_size, images)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("model", None, "Workdir of a finished run, or a .keras file in one.")
+    flags.DEFINE_string("model", None, "Workdir of a finished run, or weights.")
     flags.DEFINE_string("output", None, "New .npz or .parquet file.")
     flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH; by default the images of the run.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
     flags.DEFINE_enum("split", extract.ALL, [extract.ALL, *extract.SPLITS], "Which of the images.")
     flags.DEFINE_integer("batch_size", extract.BATCH_SIZE, "Images at a time.", lower_bound=1)
+    define_image_flags()
     run_command(main)

@@ -16,7 +16,7 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import RunError, UserError
-from experiments.finished_run import find_model, read_model, recorded_classes, recorded_config
+from experiments.finished_run import config_of, find_model, read_model, recorded_classes, recorded_config
 from experiments.inference.formats import FORMATS, IMAGES, Serving
 from experiments.io import appearing, new_output
 from experiments.training.workdir import CONFIG, write_json
@@ -192,7 +192,9 @@ class Request:
     input_dtype: str = "uint8"
 
 
-def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tolerance=TOLERANCE, log=print):
+def run(
+    model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tolerance=TOLERANCE, images=None, log=print
+):
     """Exports a model, if the exported one computes what the Keras model does.
 
     Args:
@@ -204,6 +206,7 @@ def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tol
         data_dir: where TensorFlow Datasets keeps its data; empty for its own default.
         num_images: number of images to compare on.
         tolerance: largest absolute difference.
+        images: how images are prepared for weights without a run, see `finished_run.config_of`.
         log: function that takes a line for the user.
 
     Returns:
@@ -214,7 +217,7 @@ def run(model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tol
         RunError: if the exported model differs from the Keras model by more; nothing is left of it.
     """
     path = find_model(model)
-    config = recorded_config(path)
+    config = config_of(path, data or "digits", data_dir, images, log) if images else recorded_config(path)
     recorded = config and config.data
     keras_model = read_model(path)
     serving = make_serving(keras_model, request, recorded, path)

@@ -117,16 +117,18 @@ SHOWN = 5  # skipped files that are named on the screen
 UNREADABLE = "it cannot be decoded"
 
 
-def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, log=print):
+def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, images=None, log=print):
     """Writes the pooled features of all images of a source that can be read, in its order, each once.
 
     Args:
-        model: workdir of a run, or a `.keras` file in one; its configuration says how images are prepared.
+        model: workdir of a run, whose configuration says how images are prepared, or a file that
+            `convnext.create_from_weights` reads.
         output: path of the new `.npz` or `.parquet` file, see `feature_files`.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         split: `train`, `validation` or `test`, as a run with these images has them; `all` for all images.
         batch_size: images at a time.
+        images: how images are prepared for weights without a run, see `finished_run.config_of`.
         log: function that takes a line for the user.
 
     Returns:
@@ -137,7 +139,7 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, l
     """
     path = find_model(model)
     output = new_output(output, SUFFIXES)
-    images = images_to_extract(config_of(path, data, data_dir).data, split)
+    images = images_to_extract(config_of(path, data, data_dir, images, log).data, split)
     source = open_source(images)
     names = (split,) if split != ALL else [name for name in SPLITS if source.get(name)]
     splits = {name: source.split(name) for name in names}

@@ -88,7 +88,7 @@ MISTAKES = {
     ),
     "missing pretrained": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={nowhere}"],
-        ["error: pretrained={nowhere}: There is no {nowhere}: pretrained weights are a run's workdir, or a .keras"],
+        ["error: pretrained={nowhere}: There is no {nowhere}: pretrained weights are a run's workdir, or a Keras"],
     ),
     "pretrained that does not fit": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={foreign}"],
