@@ -9,12 +9,12 @@ python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size
 process of its own: `sparse` and `dense` are the executions of the Keras model on --backend, `pytorch` is the same
 masked dense model in plain PyTorch, compiled. All get the same images and masks. They take turns of --steps steps,
 --rounds times, so that what else the machine does meets all of them; the table shows medians over the rounds and, in
-brackets, the lowest and the highest. Comparisons (sparse/dense 2.1: sparse is 2.1 times as fast) are made within each
-round, then summarised in the same way. --config takes model, images, batch and mask ratio from a preset. The columns:
+brackets, the lowest and the highest. Comparisons are made within each round, then summarised in the same way. --config
+takes model, images, batch and mask ratio from a preset. The columns:
 
   GFLOP/step    operations of all convolutions and matrix products of a step, computed from the sizes of the model
   GFLOP/s       the same, by the median time of a step
-  of product    share of the rate of a large matrix product of the same precision on the same device, measured after
+  of matmul     share of the rate of a large matrix product of the same precision on the same device, measured after
                 each turn; of the fastest framework, if the candidates use two
   peak MiB      on a CPU the largest resident memory of the candidate's process, from its start to the end of the
                 warmup; on a GPU the most that the framework has allocated there

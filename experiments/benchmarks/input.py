@@ -1,8 +1,8 @@
 """How many images a second the input pipeline makes, with and without some of its stages, beside Pillow.
 
-Candidates take turns, round after round. Each may use all cores that the command may. Figures are
-medians over the rounds; candidates are compared within rounds. `python -m experiments.benchmarks.input` is the process
-of this project's candidates, or of Pillow's.
+Candidates take turns, round after round, on all cores that the command may use. Figures are medians over the rounds;
+candidates are compared within rounds. `python -m experiments.benchmarks.input` is the process of this project's
+candidates, or of Pillow's.
 """
 
 import dataclasses
@@ -34,6 +34,7 @@ from experiments.config import (
 )
 from experiments.provenance import provenance
 
+SEED = 0  # of files, order and augmentation
 NUM_CLASSES = 1000
 MASK_PATCHES = 49  # for which pretraining draws noise
 CROP_SCALE = (0.2, 1.0)  # of the windows in training
@@ -67,7 +68,6 @@ class InputSettings(Section):
         rounds: how often every candidate has its turn.
         steps: batches of a turn.
         warmup: batches before each turn.
-        seed: of files, order and augmentation.
     """
 
     stages: tuple[str, ...] = STAGES
@@ -77,13 +77,11 @@ class InputSettings(Section):
     rounds: int = 5
     steps: int = 8
     warmup: int = 2
-    seed: int = 0
 
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "image_size", kept_size(self.image_size, "image_size"))
         require_at_least("", self, 1, "batch_size", "files", "rounds", "steps", "warmup")
-        require_at_least("", self, 0, "seed")
         require(self.stages, f"stages is empty: name one or more of {', '.join(STAGES)}.")
         for name in self.stages:
             require_one_of("stages", name, STAGES)
@@ -109,13 +107,13 @@ def run(settings: InputSettings, log: Callable = print) -> dict:
     """
     results = {"what": "input", "settings": dataclasses.asdict(settings), **provenance()}
     with tempfile.TemporaryDirectory() as folder:
-        paths = [str(path) for path in write_photographs(folder, settings.files, settings.seed)]
+        paths = [str(path) for path in write_photographs(folder, settings.files, SEED)]
         results["mean_file_bytes"] = sum(map(os.path.getsize, paths)) / len(paths)
         kilobytes = results["mean_file_bytes"] / 1e3
         facts = {
             "files": f"{settings.files} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.1f} kB on average",
             "images": f"{size_text(settings.image_size)}, batches of {settings.batch_size}",
-            "rounds": f"{settings.rounds} of {settings.steps} batches a candidate, after {settings.warmup} to warm up",
+            "rounds": f"{settings.rounds} of {settings.steps} batches each, after {settings.warmup} warmup batches",
         }
         for line in harness.heading_lines("benchmark of the input pipeline", facts, results):
             log(line)
@@ -224,7 +222,7 @@ class TensorFlowPipelines:
         patches = 0 if name in FINETUNING else MASK_PATCHES
         mixing = Mixing.of(training, NUM_CLASSES) if training.mixup_alpha else None
         preprocessing = Preprocessing.of(data, training)
-        return training_batches(split, preprocessing, settings.batch_size, settings.seed, 0, patches, mixing)
+        return training_batches(split, preprocessing, settings.batch_size, SEED, 0, patches, mixing)
 
     def _split(self, is_stream):
         import tensorflow as tf
@@ -266,7 +264,7 @@ class PillowPipelines:
                 [self._paths[i % len(self._paths)] for i in range(part, images, self._cores)],
                 data.size,
                 (np.array(data.mean, np.float32), np.array(data.std, np.float32)) if PILLOW[name] else None,
-                (settings.seed, self._turns, part),
+                (SEED, self._turns, part),
             )
             for part in range(self._cores)
         ]

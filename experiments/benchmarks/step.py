@@ -112,7 +112,8 @@ class StepSettings(Section):
     def named(self) -> dict[str, tuple[str, str]]:
         """All candidates: `{name: (candidate, ablation or an empty text)}`."""
         whole = {candidate: (candidate, "") for candidate in self.candidates}
-        return whole | {f"without {ablation}": (self.candidates[0], ablation) for ablation in self.ablate}
+        first = self.candidates[0]
+        return whole | {f"{first} without {ablation}": (first, ablation) for ablation in self.ablate}
 
     def at(self, ratio: float, candidate: str = PYTORCH) -> Config:
         """Returns the configuration of a candidate at one of the mask ratios."""
@@ -142,11 +143,12 @@ def run(settings: StepSettings, log: Callable = print) -> dict:
     _check_packages(settings)
     results = {"what": "step", "settings": dataclasses.asdict(settings), **provenance(), "tables": []}
     config = settings.config
+    size = f"{size_text(config.data.image_size)}x{config.data.channels}"
     facts = {
         "model": f"{_model(config)}, decoder {config.model.decoder_dim}",
-        "images": f"{config.pretrain.batch_size} of {size_text(config.data.image_size)} a step",
+        "images": f"{config.pretrain.batch_size} of {size} a step",
         "backend": f"{settings.backend}, {settings.precision}",
-        "rounds": f"{settings.rounds} of {settings.steps} steps a candidate, after {settings.warmup} to warm up",
+        "rounds": f"{settings.rounds} of {settings.steps} steps each, after {settings.warmup} warmup steps",
     }
     for line in harness.heading_lines("benchmark of training steps: forward, backward, AdamW", facts, results):
         log(line)
@@ -225,14 +227,17 @@ def report_lines(table: dict) -> list[str]:
     devices = ", ".join(dict.fromkeys(figures["device"] for figures in candidates.values()))
     hidden = table["num_patches"] - table["num_visible"]
     single = [] if table["requested_mask_ratio"] else ["  (with no hidden patch there is no loss: one is hidden)"]
-    columns = ("images/s", "(lowest - highest)", "GFLOP/step", "GFLOP/s", "of product", "peak MiB", "above import")
-    ratios = {name: figures for name, figures in table["ratios"].items() if not name.startswith("without")}
+    columns = ("images/s", "(lowest - highest)", "GFLOP/step", "GFLOP/s", "of matmul", "peak MiB", "above import")
     return [
         f"mask ratio {table['mask_ratio']:.4g}: {hidden} of {table['num_patches']} patches hidden, on {devices}",
         *single,
         *harness.table_lines(columns, {name: _cells(figures) for name, figures in candidates.items()}),
-        *(f"  {name}: {harness.spread(figures, '.2f')} times as fast" for name, figures in ratios.items()),
-        f"  large matrix product: {table['matrix_product_flops_per_second'] / 1e9:,.0f} GFLOP/s",
+        *(
+            f"  {first} is {harness.spread(figures, '.2f')} times as fast as {second}"
+            for (first, second), figures in ((name.split("/"), figures) for name, figures in table["ratios"].items())
+            if "without" not in first
+        ),
+        f"  large matmul: {table['matrix_product_flops_per_second'] / 1e9:,.0f} GFLOP/s",
         *harness.load_lines(candidates),
         *(f"  {figures['note']}" for figures in candidates.values() if figures["note"]),
     ]

@@ -80,7 +80,11 @@ def test_pytorch_is_refused_where_it_would_be_another_model(changes):
 
 def test_there_is_a_candidate_for_each_ablation():
     settings = StepSettings(candidates=("dense", "sparse"), ablate=("onednn",))
-    assert settings.named == {"dense": ("dense", ""), "sparse": ("sparse", ""), "without onednn": ("dense", "onednn")}
+    assert settings.named == {
+        "dense": ("dense", ""),
+        "sparse": ("sparse", ""),
+        "dense without onednn": ("dense", "onednn"),
+    }
     for changes in ({"backend": "jax"}, {"candidates": (PYTORCH, "sparse")}):
         with pytest.raises(UserError, match="ablate is for TensorFlow"):
             dataclasses.replace(settings, **changes)
@@ -144,7 +148,7 @@ def test_onednn_is_switched_off_in_the_process_alone(monkeypatch):
     monkeypatch.setattr(step.harness, "Worker", lambda name, module, task, environment: environment)
     settings = StepSettings(ablate=("onednn", "hidden_only"))
     switches = {name: step.worker(settings, 0.6, name).get("TF_ENABLE_ONEDNN_OPTS") for name in settings.named}
-    assert switches == {"sparse": None, "dense": None, "without onednn": "0", "without hidden_only": None}
+    assert switches == {"sparse": None, "dense": None, "sparse without onednn": "0", "sparse without hidden_only": None}
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
