@@ -97,8 +97,8 @@ class StepSettings(Section):
             PYTORCH not in self.candidates
             or (model.version == 2 and model.response_normalization and model.decoder_depth == 1)
             and self.config.pretrain.normalize_targets,
-            "The candidate pytorch has model.version=2, model.response_normalization=True, model.decoder_depth=1 and "
-            "pretrain.normalize_targets=True; this configuration has not: leave pytorch out.",
+            "The PyTorch model has model.version=2, model.response_normalization, model.decoder_depth=1 and "
+            "pretrain.normalize_targets, unlike this configuration: leave pytorch out of candidates.",
         )
         for ratio in self.ratios:
             self.at(ratio)
@@ -183,13 +183,17 @@ def measure(settings: StepSettings, ratio: float, log: Callable) -> dict:
     Raises:
         RunError: if a candidate fails, or its loss is not finite.
     """
+    config, seconds, candidates = settings.at(ratio), {}, {}
+    patches, visible = config.num_patches, num_visible(config.num_patches, config.pretrain.mask_ratio)
+    why = "" if ratio else " (without a hidden patch there is no loss)"
+    log(f"mask ratio {config.pretrain.mask_ratio:.4g}: {patches - visible} of {patches} patches hidden{why}")
     with contextlib.ExitStack() as stack:
         workers = {}
         for name in settings.named:
             workers[name] = stack.enter_context(worker(settings, ratio, name))
-            log(f"  {name}: first step after {workers[name].opening['seconds_until_first_step']:.1f} s")
+            opening = workers[name].opening
+            log(f"  {name}: first step after {opening['seconds_until_first_step']:.1f} s, on {opening['device']}")
         turns = harness.take_turns(workers, settings.rounds)
-    config, seconds, candidates = settings.at(ratio), {}, {}
     products = {name: harness.summarize(turn["flops_per_second"] for turn in own) for name, own in turns.items()}
     # One measure for all: the best that any candidate's framework makes of the device.
     best_product = max(rates["median"] for rates in products.values())
@@ -213,8 +217,8 @@ def measure(settings: StepSettings, ratio: float, log: Callable) -> dict:
     return {
         "requested_mask_ratio": ratio,
         "mask_ratio": config.pretrain.mask_ratio,
-        "num_patches": config.num_patches,
-        "num_visible": num_visible(config.num_patches, config.pretrain.mask_ratio),
+        "num_patches": patches,
+        "num_visible": visible,
         "matrix_product_flops_per_second": best_product,
         "candidates": candidates,
         "ratios": harness.speed_ratios(seconds),
@@ -224,13 +228,8 @@ def measure(settings: StepSettings, ratio: float, log: Callable) -> dict:
 def report_lines(table: dict) -> list[str]:
     """Returns the lines that show what `measure` returns."""
     candidates = table["candidates"]
-    devices = ", ".join(dict.fromkeys(figures["device"] for figures in candidates.values()))
-    hidden = table["num_patches"] - table["num_visible"]
-    single = [] if table["requested_mask_ratio"] else ["  (with no hidden patch there is no loss: one is hidden)"]
     columns = ("images/s", "(lowest - highest)", "GFLOP/step", "GFLOP/s", "of matmul", "peak MiB", "above import")
     return [
-        f"mask ratio {table['mask_ratio']:.4g}: {hidden} of {table['num_patches']} patches hidden, on {devices}",
-        *single,
         *harness.table_lines(columns, {name: _cells(figures) for name, figures in candidates.items()}),
         *(
             f"  {first} is {harness.spread(figures, '.2f')} times as fast as {second}"
