@@ -1,14 +1,34 @@
 """The features that an encoder gives to images."""
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from convnext.backbone import pool
 from experiments.data.pipeline import evaluation_batches
 
 
+@dataclasses.dataclass(frozen=True)
+class FeatureBatch:
+    """The features of some images that follow each other in a split.
+
+    Args:
+        positions: `(N,)` positions in the split of those that have features.
+        features: `(N, C)` float32.
+        labels: `(N,)` int64, -1 without label.
+        left_out: positions of those that cannot be read or lack the label that is needed.
+    """
+
+    positions: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+    left_out: np.ndarray
+
+
 class PooledFeatures:
-    """What the probes work on: the last feature map of an encoder, averaged over its positions.
+    """The last feature map of an encoder, averaged over its positions. Images are seen as evaluation sees them.
 
     Args:
         encoder: a `ConvNeXt`, with or without head.
@@ -17,7 +37,7 @@ class PooledFeatures:
     """
 
     def __init__(self, encoder, preprocessing, batch_size):
-        self._preparation = preprocessing
+        self._preprocessing = preprocessing
         self._batch_size = batch_size
         self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
 
@@ -27,9 +47,22 @@ class PooledFeatures:
         Returns:
             `(features, labels)`, NumPy `(N, C)` float32 and `(N,)` int64.
         """
-        features, labels = [], []
-        for batch in evaluation_batches(split, self._preparation, self._batch_size, labelled=True):
-            readable = batch["weights"].numpy() > 0
-            features.append(self._features_of(batch["images"]).numpy()[readable].astype("float32"))
-            labels.append(batch["labels"].numpy()[readable])
-        return np.concatenate(features), np.concatenate(labels)
+        parts = list(self.batches(split, labelled=True))
+        return np.concatenate([part.features for part in parts]), np.concatenate([part.labels for part in parts])
+
+    def batches(self, split, labelled=False, description=""):
+        """Yields a `FeatureBatch` for each batch of a split, in its order.
+
+        Args:
+            split: the examples.
+            labelled: whether images without a label are left out.
+            description: shown in front of a bar of progress, where there is a terminal; empty for no bar.
+        """
+        batch_size = self._batch_size  # also for fewer images: splits of all sizes share one compiled function
+        batches = evaluation_batches(split, self._preprocessing, batch_size, labelled)
+        total, hidden = -(-split.num_examples // batch_size), None if description else True
+        for i, batch in enumerate(tqdm(batches, description, total, leave=False, disable=hidden)):
+            positions = np.arange(i * batch_size, min((i + 1) * batch_size, split.num_examples))
+            values = batch["weights"] > 0, self._features_of(batch["images"]), batch["labels"]
+            kept, features, labels = (value.numpy()[: len(positions)] for value in values)
+            yield FeatureBatch(positions[kept], features[kept].astype(np.float32), labels[kept], positions[~kept])

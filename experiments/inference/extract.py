@@ -7,70 +7,16 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from convnext.backbone import pool
 from experiments.data.augmentation import views
-from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import decode_and_crop
 from experiments.data.sources import open_source
 from experiments.errors import UserError
+from experiments.evaluation.features import PooledFeatures
 from experiments.finished_run import config_of, find_model, read_model
 from experiments.inference.feature_files import SUFFIXES, feature_writer
 from experiments.io import appearing, local_path, new_output
-
-
-@dataclasses.dataclass(frozen=True)
-class Embedded:
-    """What became of some images that follow each other in a split.
-
-    Args:
-        positions: `(N,)` positions in the split of those that could be read.
-        features: `(N, C)` float32, their features.
-        labels: `(N,)` int64, -1 without label.
-        unreadable: positions of the others.
-    """
-
-    positions: np.ndarray
-    features: np.ndarray
-    labels: np.ndarray
-    unreadable: np.ndarray
-
-
-class Embedding:
-    """Gives images the last feature map of an encoder, averaged over its positions.
-
-    Args:
-        encoder: a `ConvNeXt`, with or without head.
-        preprocessing: the `Preprocessing` of the images, which are seen as evaluation sees them.
-        batch_size: images at a time.
-    """
-
-    def __init__(self, encoder, preprocessing, batch_size):
-        self._preparation = preprocessing
-        self._batch_size = batch_size
-        self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
-
-    def __call__(self, split, description=""):
-        """Yields an `Embedded` for each batch of a split, in its order.
-
-        Args:
-            split: the examples.
-            description: shown in front of the bar of progress, where there is a terminal.
-        """
-        batch_size = min(self._batch_size, split.num_examples)
-        batches = evaluation_batches(split, self._preparation, batch_size)
-        total = -(-split.num_examples // batch_size)
-        for i, batch in enumerate(tqdm(batches, description, total, leave=False, disable=None)):
-            readable = batch["weights"].numpy() > 0
-            positions = i * batch_size + np.arange(batch_size)
-            readable, positions = (values[positions < split.num_examples] for values in (readable, positions))
-            features, labels = (values.numpy()[: len(readable)][readable] for values in self._of(batch))
-            yield Embedded(positions[readable], features.astype(np.float32), labels, positions[~readable])
-
-    def _of(self, batch):
-        return self._features_of(batch["images"]), batch["labels"]
 
 
 def pictures_of(images, names):
@@ -146,16 +92,17 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, i
     encoder = read_model(path)
     log(f"{path} on {sum(part.num_examples for part in splits.values()):,} images of {source.name}")
 
-    embedding = Embedding(encoder, Preprocessing.of(images), batch_size)
+    batch_size = min(batch_size, max(part.num_examples for part in splits.values()))
+    features = PooledFeatures(encoder, Preprocessing.of(images), batch_size)
     skipped, count = list(source.skipped) if split == ALL else [], 0
     with appearing(output) as temporary:
         writer = feature_writer(temporary, encoder.dims[-1], source.label_names)
         for name, part in splits.items():
             name_of = naming(part, name, folder_of(images))
-            for some in embedding(part, name):
-                writer.add([name_of(i) for i in some.positions], name, some.labels, some.features)
-                skipped += [(name_of(i), UNREADABLE) for i in some.unreadable]
-                count += len(some.positions)
+            for batch in features.batches(part, description=name):
+                writer.add([name_of(i) for i in batch.positions], name, batch.labels, batch.features)
+                skipped += [(name_of(i), UNREADABLE) for i in batch.left_out]
+                count += len(batch.positions)
         if not count:
             raise UserError(f"{source.name} has no image that can be read.")
         writer.close(skipped, record_of(path, images, split))

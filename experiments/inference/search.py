@@ -12,8 +12,9 @@ from experiments.config import DataConfig, from_mapping
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.errors import UserError
+from experiments.evaluation.features import PooledFeatures
 from experiments.finished_run import find_model, read_model
-from experiments.inference.extract import Embedding, checksum, folder_of, images_to_extract, pictures_of, read_picture
+from experiments.inference.extract import checksum, folder_of, images_to_extract, pictures_of, read_picture
 from experiments.inference.feature_files import Features, read_features
 from experiments.io import appearing, local_path, new_output
 
@@ -233,10 +234,10 @@ def _embed(files, table, images, path, model):
         raise UserError(f"{weights} is not the model that made {path}: extract again, or name that one with --model.")
     contents = np.array([str(file).encode() for file in files], object)
     split = MemorySplit(contents, np.full(len(files), -1), are_paths=True)
-    (embedded,) = Embedding(read_model(weights), Preprocessing.of(images), len(files))(split)
-    if len(embedded.unreadable):
-        raise UserError(f"--query={files[embedded.unreadable[0]]} cannot be read as an image.")
-    return embedded.features
+    (batch,) = PooledFeatures(read_model(weights), Preprocessing.of(images), len(files)).batches(split)
+    if len(batch.left_out):
+        raise UserError(f"--query={files[batch.left_out[0]]} cannot be read as an image.")
+    return batch.features
 
 
 def _captions(table):
