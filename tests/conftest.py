@@ -22,7 +22,7 @@ tf.config.set_logical_device_configuration(
 )
 
 # Files that take longest for their number of tests.
-LONG = ("test_workers.py", "test_backends.py", "studies/test_trials.py", "studies/test_sweep.py", "tests/launch/")
+LONG = ("test_workers.py", "test_backends.py", "studies/test_sweep.py", "tests/launch/")
 
 
 def pytest_collection_modifyitems(items):

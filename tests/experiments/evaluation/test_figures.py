@@ -91,6 +91,21 @@ def test_features_leave_unreadable_images_out(classifier, split_with_broken_file
     np.testing.assert_array_equal(labels, np.delete(LABELS, 5))
 
 
+@pytest.mark.parametrize(("labelled", "left_out"), [(False, [5]), (True, [5, 9])])
+def test_batches_of_features_name_the_images_that_are_left_out(classifier, split_with_broken_file, labelled, left_out):
+    labels = np.where(np.arange(COUNT) == 9, -1, LABELS)
+    split = MemorySplit(split_with_broken_file.contents, labels, are_paths=True)
+    parts = list(PooledFeatures(classifier, PREPROCESSING, 8).batches(split, labelled))
+    assert [len(part.positions) + len(part.left_out) for part in parts] == [8, 8, 7]
+    kept = np.delete(np.arange(COUNT), left_out)
+    np.testing.assert_array_equal(np.concatenate([part.positions for part in parts]), kept)
+    np.testing.assert_array_equal(np.concatenate([part.left_out for part in parts]), left_out)
+    np.testing.assert_array_equal(np.concatenate([part.labels for part in parts]), labels[kept])
+    expected, _ = PooledFeatures(classifier, PREPROCESSING, 8)(SPLIT)
+    features = np.concatenate([part.features for part in parts])
+    np.testing.assert_allclose(features, expected[kept], rtol=1e-4, atol=1e-5)
+
+
 def blobs(count, spread, seed, classes=4, channels=6):
     """Noisy features around a centre for each class."""
     centres = np.random.default_rng(0).normal(size=(classes, channels))
