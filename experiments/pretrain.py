@@ -62,7 +62,7 @@ class Pretraining(Task):
         if held_out:
             loss = ReconstructionLoss(model, held_out, run.preprocessing, run.evaluation_batch_size, self.config.seed)
             at_steps = evenly_spaced(training.evaluations, run.schedule)
-            self._measures.append(Measure(lambda: {"validation_loss": float(loss())}, run.loggers, at_steps))
+            self._measures.append(Measure(lambda step: {"validation_loss": float(loss())}, run, at_steps))
         if training.probe_every:
             self._measures += probing_callbacks(run, model.backbone)
         return [pictures, *self._measures]

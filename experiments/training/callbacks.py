@@ -39,29 +39,27 @@ class LogMetrics(keras.callbacks.Callback):
 
 
 class Measure(keras.callbacks.Callback):
-    """Takes measurements of the model after some steps.
+    """Logs measurements of the model after some steps.
 
     Args:
-        measure: function without arguments that returns metrics, `{name: number}`.
-        loggers: the `Loggers`.
+        measure: function of the step that returns metrics, `{name: number}`.
+        run: the `Run`.
         at_steps: the steps.
     """
 
-    def __init__(self, measure, loggers, at_steps):
+    def __init__(self, measure, run, at_steps):
         super().__init__()
+        self._measure, self._run, self.at_steps = measure, run, set(at_steps)
         self._latest = None
-        self._measure = measure
-        self._loggers = loggers
-        self.at_steps = set(at_steps)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch in self.at_steps:
-            self._latest = self._measure()
-            self._loggers.scalars(batch, self._latest)
+            self._latest = self._measure(batch)
+            self._run.loggers.scalars(batch, self._latest)
 
     def final(self):
         """Returns the metrics at the end of the run."""
-        return self._measure() if self._latest is None else self._latest
+        return self._latest or self._measure(self._run.schedule.total_steps)
 
 
 class LogOnce(keras.callbacks.Callback):
@@ -77,9 +75,7 @@ class LogOnce(keras.callbacks.Callback):
 
     def __init__(self, names, measure, run):
         super().__init__()
-        self._names = names
-        self._measure = measure
-        self._run = run
+        self._names, self._measure, self._run = names, measure, run
 
     def on_train_begin(self, logs=None):
         if len(self.final()) < len(self._names):

@@ -43,7 +43,7 @@ def probing_callbacks(run, encoder):
     probes = FrozenProbes(run.source, "validation", max_images=training.probe_images, seed=run.config.seed)
     features_of = PooledFeatures(encoder, run.preprocessing, run.evaluation_batch_size)
 
-    def probe_encoder():
+    def probe_encoder(step):
         return {METRICS[probe]: float(figure) for probe, figure in probes(features_of).items()}
 
     def probe_random_encoder():
@@ -58,7 +58,7 @@ def probing_callbacks(run, encoder):
     )
     return [
         LogOnce(tuple(RANDOM_METRICS.values()), probe_random_encoder, run),
-        Measure(probe_encoder, run.loggers, probing_steps(training.probe_every, schedule)),
+        Measure(probe_encoder, run, probing_steps(training.probe_every, schedule)),
     ]
 
 

@@ -2,10 +2,9 @@
 
 import contextlib
 
-import keras
-
 from experiments.errors import UserError
 from experiments.io import remove
+from experiments.training.callbacks import Measure
 from experiments.training.workdir import read_json, save_model, write_json
 
 PLAIN, AVERAGED = "validation_top1", "validation_top1_ema"
@@ -73,8 +72,8 @@ class Best:
             write_json(self._workdir / BEST_RECORD, record)
 
 
-class Validation(keras.callbacks.Callback):
-    """Evaluates a classifier after some steps, and keeps the best.
+class Validation(Measure):
+    """Measures `validation_top1` and, with an average, `validation_top1_ema` of a classifier, and keeps the best.
 
     Args:
         run: the `Run`.
@@ -86,25 +85,13 @@ class Validation(keras.callbacks.Callback):
     """
 
     def __init__(self, run, top_one, at_steps):
-        super().__init__()
-        self._run = run
+        super().__init__(self._evaluate, run, at_steps)
         self._top_one = top_one
-        self.at_steps = set(at_steps)
-        self._latest = None
         self.best = Best(run.model, run.workdir)
         _ = self.best.record  # a damaged one ends the run at its start
 
     def on_train_begin(self, logs=None):
         self.best.drop_after(self._run.start_step)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if batch in self.at_steps:
-            self._latest = self._evaluate(batch)
-            self._run.loggers.scalars(batch, self._latest)
-
-    def final(self):
-        """Returns the metrics at the end of the run: `validation_top1` and, with an average, `validation_top1_ema`."""
-        return self._latest or self._evaluate(self._run.schedule.total_steps)
 
     def _evaluate(self, step):
         averages = self._run.averages
