@@ -472,7 +472,10 @@ class FinetuneConfig(TrainingConfig):
             learned: a linear probe. The normalization before them stays too; MAE's probe has one without parameters.
         report_test: whether the summary has the figures of the test images. False where settings are compared, so that
             nobody chooses by them; `launch.evaluate` gives them for the run that was chosen.
-        class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images it has.
+        class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images it has; in
+            multi-label fine-tuning, of each class the images with and without it.
+        multi_label: whether each class has a sigmoid of its own, for images of several classes or none; always where
+            labels name several, see `data.labels_file`.
     """
 
     labels: str = "all"
@@ -494,6 +497,7 @@ class FinetuneConfig(TrainingConfig):
     frozen_encoder: bool = False
     report_test: bool = True
     class_weights: str = "none"
+    multi_label: bool = False
 
     section: typing.ClassVar[str] = "finetune"
 

@@ -1,62 +1,77 @@
-"""Evaluation of a finished run: top-1; k-NN and linear probe, beside those of a randomly initialised encoder."""
+"""Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
 from convnext.weights.loader import PretrainedError, load_pretrained
 from experiments.data.damage import naming_damage
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
-from experiments.evaluation.classification import TopOne
+from experiments.evaluation.classification import Predictions, figures
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
-from experiments.finished_run import config_of, find_model, is_classifier, recorded_classes
+from experiments.finished_run import (
+    config_of,
+    find_model,
+    is_classifier,
+    is_multi_label_classifier,
+    recorded_classes,
+)
 from experiments.io import local_copy
 from experiments.models import initial_weights, make_classifier, make_encoder
 from experiments.training.workdir import CONFIG, SUMMARY
 
-PROBES = ("top1", *FROZEN_PROBES)
+CLASSIFIER_PROBES = {False: ("top1",), True: ("map", "f1")}  # by whether it is a multi-label one
+PROBES = ("top1", "map", "f1", *FROZEN_PROBES)
 
 
-def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, images=None, log=print):
+def run(
+    model, data="", data_dir="", probes=(), split="test", batch_size=0, labels_file="", images=None, log=print
+):
     """Evaluates the model of a run, or other weights.
 
     Args:
         model: path or URL of the workdir of a run, or of a file that `convnext.create_from_weights` reads.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
-        probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model.
+        probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model, `map` and `f1` a
+            multi-label one; `knn` and `linear` need images of one class each.
         split: on which the figures are taken: `test` or `validation`.
         batch_size: images at a time; 0 for as many as the configuration of the run says.
+        labels_file: of the images that `data` names, see `DataConfig`.
         images: how images are prepared for weights without a run, see `finished_run.config_of`.
         log: function that takes a line for the user.
 
     Returns:
         `{probe: {"model": percent, "random": percent}}`; `random` is the same for a randomly initialised encoder, and
-        missing for `top1`: what an untrained classifier answers says nothing.
+        missing for those of the classifier: what an untrained one answers says nothing.
 
     Raises:
         UserError: if the model cannot be found or does not fit the request.
     """
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
-        return _evaluate(find_model(path), data, data_dir, probes, split, batch_size, images, log)
+        path = find_model(path)
+        config = config_of(path, data, data_dir, labels_file, images, log)
+        return _evaluate(path, config, probes, split, batch_size, log)
 
 
-def _evaluate(path, data, data_dir, probes, split, batch_size, images, log):
-    config = config_of(path, data, data_dir, images, log)
+def _evaluate(path, config, probes, split, batch_size, log):
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to evaluate with.")
+    is_multi_label = is_classifier(path) and is_multi_label_classifier(path)
+    source = source.as_multi_label() if is_multi_label else source
     target = source.split(split)
-    probes = _applicable(probes, path)
-    if "top1" in probes:
-        _check_classes(path, source)
+    probes = _applicable(probes, path, is_multi_label, source)
+    if of_classifier := [name for name in probes if name not in FROZEN_PROBES]:
+        _check_classes(path, source, is_multi_label)
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
     batch_size = batch_size or config.evaluation_batch(config.finetune if is_classifier(path) else config.pretrain)
     trained = _trained_model(path, config, source.num_classes)
     with naming_damage(config.data):
         preprocessing, results = Preprocessing.of(config.data), {}
-        if "top1" in probes:
-            results["top1"] = {"model": TopOne(trained, target, preprocessing, batch_size)()}
+        if of_classifier:
+            found = figures(*Predictions(trained, target, preprocessing, batch_size, source.label_sets)())
+            results |= {name: {"model": found[name]} for name in of_classifier}
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
             of_trained = frozen_probes(PooledFeatures(trained, preprocessing, batch_size))
@@ -66,15 +81,28 @@ def _evaluate(path, data, data_dir, probes, split, batch_size, images, log):
     return results
 
 
-def _applicable(probes, path):
-    classifies = is_classifier(path)
-    if "top1" in probes and not classifies:
-        raise UserError(f"{path} is an encoder: top1 needs a fine-tuned run. Use --probe=knn or --probe=linear.")
-    return probes or (PROBES if classifies else PROBES[1:])
+def _applicable(probes, path, is_multi_label, source):
+    """Returns the probes, or all that can be taken; raises UserError for others."""
+    of_classifier = CLASSIFIER_PROBES[is_multi_label] if is_classifier(path) else ()
+    frozen = FROZEN_PROBES if source.label_sets is None else ()
+    for name in probes:
+        if name in FROZEN_PROBES and not frozen:
+            raise UserError(f"{source.name} has images of several classes: --probe={name} is for one class an image.")
+        if name not in (*of_classifier, *FROZEN_PROBES):
+            if not of_classifier:
+                raise UserError(
+                    f"{path} is an encoder: {name} needs a fine-tuned run. Use --probe=knn or --probe=linear."
+                )
+            raise UserError(f"{path} has no {name}; it has {' and '.join(of_classifier)}.")
+    if not (of_classifier or frozen):
+        raise UserError(f"{source.name} has images of several classes: the probes of an encoder are for one an image.")
+    return probes or (*of_classifier, *frozen)
 
 
-def _check_classes(path, source):
-    """Raises UserError if a classifier was fine-tuned on other classes than the source has."""
+def _check_classes(path, source, is_multi_label):
+    """Raises UserError if a classifier was fine-tuned on other classes than the source has, or on one an image."""
+    if source.label_sets is not None and not is_multi_label:
+        raise UserError(f"{path} was fine-tuned on images of one class each; {source.name} has images of several.")
     if recorded_classes(path) != list(source.class_names):
         raise UserError(
             f"{path} was fine-tuned on other classes than those of {source.name}; it can be probed with --probe=knn."

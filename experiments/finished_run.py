@@ -46,7 +46,7 @@ IMAGE_SETTINGS = {
 }
 
 
-def config_of(path, data="", data_dir="", images=None, log=print):
+def config_of(path, data="", data_dir="", labels_file="", images=None, log=print):
     """Returns the `Config` of the run that a model's file lies in, for the images of the run or for others.
 
     Of weights without a run the sizes are read from them, and how images are prepared has to be told.
@@ -55,6 +55,7 @@ def config_of(path, data="", data_dir="", images=None, log=print):
         path: of the model.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
+        labels_file: of a folder; empty for that of the run, or none for other images.
         images: fields of `DataConfig` that say how images are prepared, in place of those on record.
         log: function that takes a line for the user.
 
@@ -77,6 +78,8 @@ def config_of(path, data="", data_dir="", images=None, log=print):
     changes |= {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
     if data:  # the names of splits and the labels file are those of the run's own data set
         changes |= dict.fromkeys((*SPLIT_FIELDS, "labels_file"), "")
+    if labels_file:
+        changes["labels_file"] = labels_file
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 
@@ -103,6 +106,11 @@ def is_classifier(path):
 def recorded_classes(path):
     """Returns the names of the classes that a classifier was fine-tuned on, or None if there is no record of them."""
     return (finished_summary(path.parent) or {}).get("classes")
+
+
+def is_multi_label_classifier(path):
+    """Whether a classifier has a sigmoid for each class, by the record of its run."""
+    return (finished_summary(path.parent) or {}).get("multi_label", False)
 
 
 def read_model(path):

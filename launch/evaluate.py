@@ -1,6 +1,6 @@
 """Evaluates the model of a finished run; frozen features beside those of a randomly initialised one.
 
-python -m launch.evaluate --model=runs/digits_finetuned [--data=digits] [--probe=top1|knn|linear]
+python -m launch.evaluate --model=runs/digits_finetuned [--data=digits] [--probe=top1|map|f1|knn|linear]
 """
 
 import launch.environment  # noqa: F401, I001  (first)
@@ -25,9 +25,11 @@ def main(arguments):
         tuple(values.probe),
         values.split,
         values.batch_size,
+        values.labels_file,
         images,
     )
-    print(f"{'top-1 (%)':<10} {'model':>8} {'random':>8}")
+    unit = "%" if "map" in results else "top-1 (%)"
+    print(f"{unit:<10} {'model':>8} {'random':>8}")
     for name, figures in results.items():
         print(f"{name:<10}", *(f"{figure:8.2f}" for figure in figures.values()))
 
@@ -36,6 +38,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Workdir of a finished run, or weights.")
     flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH; by default the images of the run.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
+    flags.DEFINE_string("labels_file", "", "Labels of the folder that --data names, as data.labels_file has them.")
     flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default all that applies.")
     flags.DEFINE_enum("split", "test", ["test", "validation"], "Images on which the figures are taken.")
     flags.DEFINE_integer("batch_size", 0, "Images at a time; 0 for as many as in the run.", lower_bound=0)

@@ -35,7 +35,8 @@ def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed):
     """
     originals, versions, labels = examples
     hard = dataclasses.replace(mixing, label_smoothing=0.0)
-    columns, captions = [originals], [[_caption(target, class_names) for target in np.eye(len(class_names))[labels]]]
+    sets = np.eye(len(class_names)) if mixing.label_sets is None else mixing.label_sets
+    columns, captions = [originals], [[_caption(target, class_names) for target in sets[labels]]]
     for i in range(VERSIONS):
         batch = {"images": versions[:, i], "labels": labels, "weights": np.ones(len(labels), np.float32)}
         mixed = hard(tf.nest.map_structure(tf.constant, batch), batch_seed(seed, i, 0))
@@ -75,10 +76,13 @@ def augmented_examples(split, preprocessing, seed):
 
 def _caption(target, class_names):
     """Names the classes of a target `(num_classes,)`, with their shares where there are more."""
+    target = np.asarray(target, np.float32)
     order = np.argsort(-target, kind="stable")
     present = [i for i in order if round(100 * target[i])]
     if len(present) == 1:
         return class_names[present[0]][:NAME_LENGTH]
+    if not present:
+        return "no class"
     return " + ".join(f"{100 * target[i]:.0f}% {class_names[i][: NAME_LENGTH // 3]}" for i in present)
 
 

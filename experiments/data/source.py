@@ -233,6 +233,12 @@ class Source:
     skipped: tuple[tuple[str, str], ...] = ()
     label_sets: np.ndarray | None = None
 
+    def as_multi_label(self):
+        """Returns the source with `label_sets`: where a label is a class, the set of that class alone."""
+        if self.label_sets is not None:
+            return self
+        return dataclasses.replace(self, label_sets=np.eye(self.num_classes, dtype=bool))
+
     @property
     def label_names(self):
         """Texts that name the labels: the classes, or of a set of them all, as `cat;dog`."""

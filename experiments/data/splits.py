@@ -49,7 +49,7 @@ def check_shares(num_examples, shares, name):
     ]
 
 
-def label_subset(split, spec, num_classes, seed):
+def label_subset(split, spec, num_classes, seed, label_sets=None):
     """Returns the part of a split that fine-tuning may see.
 
     Args:
@@ -57,6 +57,7 @@ def label_subset(split, spec, num_classes, seed):
         spec: `all`, a number of examples (`100`), a share (`1%`), or `10 per class`.
         num_classes: number of classes.
         seed: integer; the choice is a function of it.
+        label_sets: of the `Source`; not None for images of several classes, which are drawn without balancing them.
 
     Returns:
         The split itself for `all`, else a `MemorySplit`. The classes have the same number of examples, one more
@@ -73,6 +74,13 @@ def label_subset(split, spec, num_classes, seed):
     count = _count(spec, len(labels), num_classes)
     if not 0 < count <= len(labels):
         raise UserError(f"finetune.labels={spec!r} asks for {count} of {len(labels)} labelled images.")
+    if label_sets is not None:
+        if "per class" in str(spec):
+            raise UserError(
+                f"finetune.labels={spec!r} is for images of one class each; give a number (100) or a share (1%)."
+            )
+        (labelled,) = np.nonzero(all_labels >= 0)
+        return split.take(np.sort(np.random.default_rng(seed).permutation(labelled)[:count]))
     sizes = np.bincount(labels, minlength=num_classes)
     if count < (present := np.count_nonzero(sizes)):
         raise UserError(

@@ -1,9 +1,12 @@
-"""What a classifier says about images, and how often it is right."""
+"""What a classifier says about images, and how good that is: top-1, or of several classes an image precision and F1."""
 
 import numpy as np
 import tensorflow as tf
+from sklearn import metrics
 
 from experiments.data.pipeline import evaluation_batches
+
+THRESHOLD = 0.5  # share from which a class of a multi-label classifier counts as predicted
 
 
 class Predictions:
@@ -18,34 +21,50 @@ class Predictions:
         split: labelled examples.
         preprocessing: the `Preprocessing` of the images.
         batch_size: images at a time.
+        label_sets: see `Source`; None where a label is a class.
     """
 
-    def __init__(self, classifier, split, preprocessing, batch_size):
+    def __init__(self, classifier, split, preprocessing, batch_size, label_sets=None):
         self._batches = evaluation_batches(split, preprocessing, min(batch_size, split.num_examples), labelled=True)
-        self._largest = tf.function(lambda images: tf.argmax(classifier(images, training=False), axis=-1))
+        self._label_sets = label_sets
+
+        @tf.function
+        def answer(images):
+            logits = classifier(images, training=False)
+            return tf.argmax(logits, axis=-1) if label_sets is None else tf.sigmoid(tf.cast(logits, tf.float32))
+
+        self._answer = answer
 
     def __call__(self):
-        """Returns `(labels, predicted)`, two arrays `(N,)` of integers."""
-        labels, predicted = [], []
+        """Returns `(labels, predicted)`, two arrays `(N,)` of integers; with `label_sets` `(targets, scores)`.
+
+        Targets are booleans and scores the shares of the sigmoids, both `(N, num_classes)`.
+        """
+        labels, answers = [], []
         for batch in self._batches:
             readable = batch["weights"].numpy() > 0
             labels.append(batch["labels"].numpy()[readable])
-            predicted.append(self._largest(batch["images"]).numpy()[readable])
-        return np.concatenate(labels), np.concatenate(predicted)
+            answers.append(self._answer(batch["images"]).numpy()[readable])
+        labels, answers = np.concatenate(labels), np.concatenate(answers)
+        return (labels if self._label_sets is None else self._label_sets[labels]), answers
 
 
-class TopOne:
-    """The share of the images of a split, in percent, whose largest logit is that of their class.
+def figures(labels, answers):
+    """Returns the figures of `Predictions` in percent, the one that chooses between classifiers first.
 
-    Args:
-        *arguments: of `Predictions`.
+    Those are `{"top1": ...}`, or of several classes an image `map`, the mean over the classes of the average precision,
+    and `f1`, the mean of their F1 at a share of 0.5. Classes of which there is no image count in neither; figures of no
+    image, or of shares that are not finite, are 0.
     """
-
-    def __init__(self, *arguments):
-        self._predictions = Predictions(*arguments)
-
-    def __call__(self):
-        return top_one(*self._predictions())
+    if labels.ndim == 1:
+        return {"top1": top_one(labels, answers)}
+    present = labels.any(axis=0)
+    if not present.any() or not np.isfinite(answers).all():  # scikit-learn would raise
+        return {"map": 0.0, "f1": 0.0}
+    labels, answers = labels[:, present], answers[:, present]
+    precision = metrics.average_precision_score(labels, answers, average="macro")
+    f1 = metrics.f1_score(labels, answers > THRESHOLD, average="macro", zero_division=0.0)
+    return {"map": 100.0 * float(precision), "f1": 100.0 * float(f1)}
 
 
 def top_one(labels, predicted):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from sklearn import metrics
 
-from experiments.evaluation.classification import top_one
+from experiments.evaluation.classification import THRESHOLD, top_one
 
 MOST_NAMED = 25  # classes up to which the picture names all of them
 MOST_CELLS = 250  # rows and columns of the picture of more classes, which share cells
@@ -39,7 +39,44 @@ def write_report(path, labels, predicted, class_names):
         writer = csv.writer(file)
         writer.writerow(("class", "images", "correct", "predicted", "top1", "precision", "f1"))
         for row in zip(class_names, images, correct, taken, recall, precision, f1):
-            writer.writerow((*row[:4], *("" if np.isnan(share) else f"{100 * share:.6g}" for share in row[4:])))
+            writer.writerow((*row[:4], *map(_percent, row[4:])))
+
+
+def write_multi_label_report(path, targets, scores, class_names):
+    """Writes a CSV file with a row for each class of a multi-label classifier.
+
+    Its columns: `class`; `images` of it; how many of them are `correct`, which is predicted with a share above 0.5; how
+    many images are `predicted` to be of it; `average_precision`, `recall`, `precision` and `f1` in percent, empty where
+    there is nothing to take them of. The mean of `average_precision` is the `map` of the whole.
+
+    Args:
+        path: of the file.
+        targets: `(N, num_classes)` booleans.
+        scores: the same shape, the shares that a classifier gives.
+        class_names: names of the classes.
+    """
+    predicted = scores > THRESHOLD
+    images, taken, correct = (np.count_nonzero(values, axis=0) for values in (targets, predicted, targets & predicted))
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "images", "correct", "predicted", "average_precision", "recall", "precision", "f1"))
+        for i, name in enumerate(class_names):
+            finite = images[i] and np.isfinite(scores[:, i]).all()
+            shares = (
+                metrics.average_precision_score(targets[:, i], scores[:, i]) if finite else np.nan,
+                _share(correct[i], images[i]),
+                _share(correct[i], taken[i]),
+                _share(2 * correct[i], images[i] + taken[i]),
+            )
+            writer.writerow((name, images[i], correct[i], taken[i], *map(_percent, shares)))
+
+
+def _share(part, whole):
+    return part / whole if whole else np.nan
+
+
+def _percent(share):
+    return "" if np.isnan(share) else f"{100 * share:.6g}"
 
 
 @matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold

@@ -16,7 +16,14 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import RunError, UserError
-from experiments.finished_run import config_of, find_model, read_model, recorded_classes, recorded_config
+from experiments.finished_run import (
+    config_of,
+    find_model,
+    is_multi_label_classifier,
+    read_model,
+    recorded_classes,
+    recorded_config,
+)
 from experiments.inference.formats import FORMATS, IMAGES, Serving
 from experiments.io import appearing, new_output
 from experiments.training.workdir import CONFIG, write_json
@@ -217,7 +224,7 @@ def run(
         RunError: if the exported model differs from the Keras model by more; nothing is left of it.
     """
     path = find_model(model)
-    config = config_of(path, data or "digits", data_dir, images, log) if images else recorded_config(path)
+    config = config_of(path, data or "digits", data_dir, images=images, log=log) if images else recorded_config(path)
     recorded = config and config.data
     keras_model = read_model(path)
     serving = make_serving(keras_model, request, recorded, path)
@@ -270,6 +277,7 @@ def make_serving(model, request, data, path):
         _size(model, request.input_size, data, path),
         normalization=(data.mean, data.std) if inside else None,
         input_dtype=request.input_dtype if inside else "float32",
+        multi_label=model.include_top and is_multi_label_classifier(path),
     )
 
 

@@ -85,7 +85,7 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, i
     """
     path = find_model(model)
     output = new_output(output, SUFFIXES)
-    images = images_to_extract(config_of(path, data, data_dir, images, log).data, split)
+    images = images_to_extract(config_of(path, data, data_dir, images=images, log=log).data, split)
     source = open_source(images)
     names = (split,) if split != ALL else [name for name in SPLITS if source.get(name)]
     splits = {name: source.split(name) for name in names}

@@ -34,6 +34,7 @@ class Serving:
         size: `(height, width)` of the images; None for free sizes.
         normalization: `(mean, std)` of the channels, of images in [0, 255]; None for images that come normalized.
         input_dtype: of the images.
+        multi_label: whether the model is a multi-label classifier, whose probabilities are of a sigmoid for each class.
     """
 
     model: keras.Model
@@ -41,6 +42,7 @@ class Serving:
     size: tuple[int | None, int | None]
     normalization: tuple | None = None
     input_dtype: str = "float32"
+    multi_label: bool = False
 
     @property
     def shape(self):
@@ -72,7 +74,9 @@ class Serving:
         if self.outputs == "features":
             return pool(self.model.extract_features(images, training=False)[-1])
         logits = self.model(images, training=False)
-        return ops.softmax(logits) if self.outputs == "probabilities" else logits
+        if self.outputs == "logits":
+            return logits
+        return ops.sigmoid(logits) if self.multi_label else ops.softmax(logits)
 
 
 OPSET = 17  # of ONNX: read by every onnxruntime since 1.12

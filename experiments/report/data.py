@@ -19,7 +19,8 @@ from experiments.training.workdir import CONFIG, PICTURES, SUMMARY, flatten
 
 RUN_FILES = (CONFIG, METRICS, SUMMARY)  # a folder that has none of these is not a workdir
 TASKS = ("pretrain", "finetune")
-CLASS_COLUMNS = ("class", "images", "correct", "predicted", "top1", "precision", "f1")
+CLASS_COLUMNS = ("class", "images", "correct", "predicted", "precision", "f1")
+CLASS_FIGURES = {"top1": "top-1", "average_precision": "average precision"}  # a table of classes has one of them
 MAX_RECONSTRUCTIONS = 6
 MAX_DEPTH = 50  # of nested JSON: a run writes four levels
 
@@ -47,6 +48,11 @@ class Run:
     def latest(self, metric):
         """Returns the newest value of a metric, or None."""
         return next((line[metric] for line in reversed(self.metrics) if metric in line), None)
+
+    @property
+    def class_figure(self):
+        """Name of the column of `classes` that says how well each is recognised; empty without classes."""
+        return next((name for name in CLASS_FIGURES if self.classes and name in self.classes[0]), "")
 
     def figure(self, name):
         """Returns a number from the summary, or the newest such metric of a run that has none; None without either."""
@@ -197,7 +203,8 @@ def _read_run(workdir):
     task = next((task for task in (recorded.get("task"), summary.get("task")) if task in TASKS), "")
     config, starts = recorded.get("config"), reader.read(ENVIRONMENT, _parse_mapping, {}, expected=True).get("segments")
     evaluated_on = "validation" if (workdir / "report_validation.csv").exists() else "test"
-    evaluated = task == "finetune" and any(f"{name}_top1" in summary for name in ("test", "validation"))
+    figures = [metric for metric in ("top1", "map") for name in ("test", "validation") if f"{name}_{metric}" in summary]
+    evaluated = task == "finetune" and bool(figures)
     return Run(
         workdir=workdir,
         task=task,
@@ -208,7 +215,9 @@ def _read_run(workdir):
         provenance=[one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else [],
         evaluated_on=evaluated_on,
         classes=reader.read_lines(f"report_{evaluated_on}.csv", _parse_classes, expected=evaluated),
-        confusion=reader.read(f"confusion_{evaluated_on}.png", Picture.decode, expected=evaluated),
+        confusion=reader.read(
+            f"confusion_{evaluated_on}.png", Picture.decode, expected=evaluated and "top1" in figures
+        ),
         augmentation=reader.read("augmentation.png", Picture.decode, expected=evaluated),
         reconstructions=reader.read_reconstructions(expected=task == "pretrain" and bool(summary)),
         problems=reader.problems,
@@ -288,7 +297,8 @@ def _parse_mapping(content):
 
 def _parse_classes(content):
     rows = list(csv.DictReader(content.decode().splitlines()))
-    whole = [row for row in rows if None not in row.values() and set(CLASS_COLUMNS) <= row.keys()]
+    needed = {*CLASS_COLUMNS, next((name for name in CLASS_FIGURES if name in rows[0]), "top1")} if rows else set()
+    whole = [row for row in rows if None not in row.values() and needed <= row.keys()]
     if not rows:
         raise ValueError("it holds no rows")
     return whole, len(rows) - len(whole)

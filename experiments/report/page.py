@@ -9,7 +9,16 @@ from markupsafe import Markup
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
 from experiments.provenance import command_line, provenance
-from experiments.report.data import Run, clock, differing_fields, parsed, read_runs, resolved, seconds_between
+from experiments.report.data import (
+    CLASS_FIGURES,
+    Run,
+    clock,
+    differing_fields,
+    parsed,
+    read_runs,
+    resolved,
+    seconds_between,
+)
 from experiments.report.figures import COLORS, METRICS, RANDOM_ENCODER, Curve, draw_svg
 from experiments.training.loggers import is_number
 
@@ -81,6 +90,7 @@ def render(runs, title):
         panels={task: panels for task, chosen in groups.items() if (panels := _panels(task, chosen))},
         has_random=any(name in line for run in runs for line in run.metrics for name in RANDOM_ENCODER.values()),
         class_tables=_class_tables(runs),
+        class_figures=CLASS_FIGURES,
         differing=differing_fields(runs),
         num_colors=len(COLORS),
         provenance=provenance(),
@@ -142,6 +152,11 @@ def _results(run, runs):
             "best: test top-1": _format("{:.2f}", run.figure("best_test_top1")),
             "best: validation top-1": _join(_format("{:.2f}", best[0]), _format(", epoch {:g}", best[1])),
             "validation top-1": _format("{:.2f}", run.figure("validation_top1")),
+            "test mAP": _format("{:.2f}", run.figure("test_map")),
+            "test F1": _format("{:.2f}", run.figure("test_f1")),
+            "averaged: test mAP": _format("{:.2f}", run.figure("test_map_ema")),
+            "best: test mAP": _format("{:.2f}", run.figure("best_test_map")),
+            "validation mAP": _format("{:.2f}", run.figure("validation_map")),
         }
     else:
         return {}
@@ -199,14 +214,15 @@ def _panels(task, runs):
 
 
 def _class_tables(runs):
-    """Returns `[(images, head, rows), ...]` of the top-1 of each class; runs with the same classes share a table."""
+    """Returns `[(figure, images, head, rows), ...]` of each class; runs with the same classes share a table."""
     groups = {}
     for run in runs:
         names = tuple(row["class"] for row in run.classes)
-        groups.setdefault((names, run.evaluated_on), []).append(run)
+        groups.setdefault((names, run.evaluated_on, run.class_figure), []).append(run)
     tables = []
-    for (names, evaluated_on), chosen in groups.items():
+    for (names, evaluated_on, figure), chosen in groups.items():
         columns = [[row["images"] for row in chosen[0].classes]]
-        columns += [[_format("{:.2f}", parsed(row["top1"])) for row in run.classes] for run in chosen]
-        tables.append((evaluated_on, ["class", "images", *chosen], list(zip(names, zip(*columns)))))
-    return [table for table in tables if table[2]]
+        columns += [[_format("{:.2f}", parsed(row[figure])) for row in run.classes] for run in chosen]
+        head = ["class", "images", *chosen]
+        tables.append((CLASS_FIGURES.get(figure), evaluated_on, head, list(zip(names, zip(*columns)))))
+    return [table for table in tables if table[3]]

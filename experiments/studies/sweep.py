@@ -21,7 +21,7 @@ from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import Interrupted, RunError, UserError
-from experiments.evaluation.classification import TopOne
+from experiments.evaluation.classification import Predictions, top_one
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.io import is_url, local_path
@@ -208,7 +208,7 @@ def _test(trial, log):
     classifier = keras.saving.load_model(trial.folder / "classifier.keras", safe_mode=True)
     data, batch_size = trial.config.data, trial.config.evaluation_batch(trial.config.finetune)
     split = open_source(data).split("test")
-    top1 = TopOne(classifier, split, Preprocessing.of(data), batch_size)()
+    top1 = top_one(*Predictions(classifier, split, Preprocessing.of(data), batch_size)())
     write_json(trial.folder / RESULT_FILES[trial.task], {"test_top1": top1, "images": split.num_examples})
     log(f"  top-1 {top1:.2f}% on {split.num_examples:,} test images")
 

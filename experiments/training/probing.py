@@ -22,6 +22,8 @@ def check_probing(training, source):
     asked, off = f"pretrain.probe_every={training.probe_every}", "use --config.pretrain.probe_every=0"
     if not source.num_classes:
         raise UserError(f"{asked}: {source.name} has no labels to probe with; {off}.")
+    if source.label_sets is not None:
+        raise UserError(f"{asked}: {source.name} has images of several classes, and probes are for one each; {off}.")
     if not source.get("validation"):
         raise UserError(f"{asked}: {source.name} has no validation images: set data.validation_share, or {off}.")
 

@@ -1,4 +1,4 @@
-"""Validation during fine-tuning: top-1 of the weights and of their moving average; the best are kept."""
+"""Validation during fine-tuning: figures of the weights and of their moving average; the best are kept."""
 
 import contextlib
 
@@ -7,13 +7,13 @@ from experiments.io import remove
 from experiments.training.callbacks import Measure
 from experiments.training.workdir import read_json, save_model, write_json
 
-PLAIN, AVERAGED = "validation_top1", "validation_top1_ema"
+PLAIN, AVERAGED = "", "_ema"  # what names of figures end with
 WEIGHTS = {PLAIN: "plain", AVERAGED: "ema"}
 BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"
 
 
 class Best:
-    """The weights with the highest top-1 on the validation images so far; the earliest of equals.
+    """The weights with the highest figure on the validation images so far; the earliest of equals.
 
     They are in the workdir, `classifier_best.keras`, described by `best.json`, so a resumed run knows them. The model
     is written first: if the run is killed between the two, it repeats that step.
@@ -21,11 +21,13 @@ class Best:
     Args:
         model: the classifier.
         workdir: of the run.
+        metric: name of the figure, `validation_top1` or `validation_map`; in percent.
     """
 
-    def __init__(self, model, workdir):
+    def __init__(self, model, workdir, metric="validation_top1"):
         self._model = model
         self._workdir = workdir
+        self._metric = metric
 
     @property
     def path(self):
@@ -34,7 +36,7 @@ class Best:
 
     @property
     def record(self):
-        """`{"step", "epoch", "weights": "plain" or "ema", "validation_top1"}`, or None before the first evaluation.
+        """`{"step", "epoch", "weights": "plain" or "ema", metric: figure}`, or None before the first evaluation.
 
         Raises:
             UserError: if it is damaged.
@@ -43,10 +45,10 @@ class Best:
         if not path.exists() or not self.path.exists():
             return None
         remedy = "delete it, and the best of the evaluations that follow is kept"
-        record = read_json(path, remedy, "step", "epoch", "weights", "validation_top1")
-        top1 = record["validation_top1"]
-        is_top1 = isinstance(top1, (int, float)) and 0 <= top1 <= 100
-        if not is_top1 or not isinstance(record["step"], int):
+        record = read_json(path, remedy, "step", "epoch", "weights", self._metric)
+        figure = record[self._metric]
+        is_percent = isinstance(figure, (int, float)) and 0 <= figure <= 100
+        if not is_percent or not isinstance(record["step"], int):
             raise UserError(f"{path} is damaged: {remedy}.")
         return record
 
@@ -56,19 +58,19 @@ class Best:
         if record and record["step"] > step:
             remove(self._workdir / BEST_RECORD)
 
-    def consider(self, step, epoch, weights, top1):
+    def consider(self, step, epoch, weights, figure):
         """Saves the current weights, if they are better than all before.
 
         Args:
             step: number of steps that are done.
             epoch: number of epochs that are done.
             weights: `plain` or `ema`.
-            top1: on the validation images.
+            figure: on the validation images.
         """
         before = self.record
-        if before is None or top1 > before["validation_top1"]:
+        if before is None or figure > before[self._metric]:
             save_model(self._model, self.path)
-            record = {"step": step, "epoch": round(epoch, 4), "weights": weights, "validation_top1": top1}
+            record = {"step": step, "epoch": round(epoch, 4), "weights": weights, self._metric: figure}
             write_json(self._workdir / BEST_RECORD, record)
 
 
@@ -77,17 +79,19 @@ class Validation(Measure):
 
     Args:
         run: the `Run`.
-        top_one: function without arguments that returns the top-1 of the classifier as it is.
+        evaluate: function without arguments that returns the figures of the classifier as it is, `{name: percent}`.
+        metric: the name of the one by which the best are chosen.
         at_steps: the steps.
 
     Attributes:
         best: the `Best`.
     """
 
-    def __init__(self, run, top_one, at_steps):
+    def __init__(self, run, evaluate, metric, at_steps):
         super().__init__(self._evaluate, run, at_steps)
-        self._top_one = top_one
-        self.best = Best(run.model, run.workdir)
+        self._figures = evaluate
+        self._metric = f"validation_{metric}"
+        self.best = Best(run.model, run.workdir, self._metric)
         _ = self.best.record  # a damaged one ends the run at its start
 
     def on_train_begin(self, logs=None):
@@ -97,8 +101,9 @@ class Validation(Measure):
         averages = self._run.averages
         held = {PLAIN: contextlib.nullcontext, **({AVERAGED: averages.in_place} if averages else {})}
         figures = {}
-        for name, in_place in held.items():
+        for suffix, in_place in held.items():
             with in_place():
-                figures[name] = self._top_one()
-                self.best.consider(step, step / self._run.schedule.steps_per_epoch, WEIGHTS[name], figures[name])
+                figures |= {f"validation_{name}{suffix}": figure for name, figure in self._figures().items()}
+                chosen = figures[self._metric + suffix]
+                self.best.consider(step, step / self._run.schedule.steps_per_epoch, WEIGHTS[suffix], chosen)
         return figures

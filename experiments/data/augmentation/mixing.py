@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -18,7 +19,9 @@ class Mixing:
         cutmix_alpha: the same for CutMix.
         mix_probability: with which a batch is mixed.
         switch_probability: with which it is CutMix, where there are both.
-        label_smoothing: share of the target that is spread over all classes.
+        label_smoothing: share of the target that is spread over all classes; with `label_sets` half of it is, to each
+            class: 0 and 1 become `label_smoothing / 2` and `1 - label_smoothing / 2`.
+        label_sets: see `Source`; None where a label is a class.
     """
 
     num_classes: int
@@ -27,12 +30,13 @@ class Mixing:
     mix_probability: float = 1.0
     switch_probability: float = 0.5
     label_smoothing: float = 0.0
+    label_sets: np.ndarray | None = None
 
     @classmethod
-    def of(cls, finetune, num_classes):
+    def of(cls, finetune, num_classes, label_sets=None):
         """Returns the mixing that a `FinetuneConfig` describes."""
-        names = [field.name for field in dataclasses.fields(cls) if field.name != "num_classes"]
-        return cls(num_classes, **{name: getattr(finetune, name) for name in names})
+        names = {field.name for field in dataclasses.fields(cls)} - {"num_classes", "label_sets"}
+        return cls(num_classes, label_sets=label_sets, **{name: getattr(finetune, name) for name in names})
 
     def __call__(self, batch, seed):
         """Mixes a batch.
@@ -43,10 +47,10 @@ class Mixing:
             seed: stateless seed.
 
         Returns:
-            The dictionary with mixed images, and `targets` `(B, num_classes)` float32, which sum to 1.
+            The dictionary with mixed images, and `targets` `(B, num_classes)` float32, which without `label_sets` sum
+            to 1.
         """
-        targets = tf.one_hot(batch["labels"], self.num_classes)
-        targets = targets * (1.0 - self.label_smoothing) + self.label_smoothing / self.num_classes
+        targets = self._targets(batch["labels"])
         if not (self.mix_probability and (self.mixup_alpha or self.cutmix_alpha)):
             return {**batch, "targets": targets}
         images = batch["images"]
@@ -58,6 +62,15 @@ class Mixing:
             "images": own * images + (1.0 - own) * tf.gather(images, partners),
             "targets": share * targets + (1.0 - share) * tf.gather(targets, partners),
         }
+
+    def _targets(self, labels):
+        """Returns the smoothed targets of labels; one of -1 counts for nothing, whatever its target."""
+        if self.label_sets is None:
+            targets, spread = tf.one_hot(labels, self.num_classes), self.label_smoothing / self.num_classes
+        else:
+            sets = tf.constant(self.label_sets, tf.float32)
+            targets, spread = tf.gather(sets, tf.maximum(labels, 0)), self.label_smoothing / 2.0
+        return targets * (1.0 - self.label_smoothing) + spread
 
     def draw_shares(self, size, seed):
         """Draws what the images of a batch keep of themselves.

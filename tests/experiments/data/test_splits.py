@@ -45,6 +45,23 @@ def test_the_classes_are_balanced_as_far_as_they_go(spec, counts):
         np.testing.assert_array_equal(found, counts)
 
 
+def test_images_of_several_classes_are_drawn_without_balance():
+    sets = np.eye(3, dtype=bool)
+    split = MemorySplit(SPLIT.contents, np.where(LABELS == 1, -1, LABELS))
+    for spec, count in (("12", 12), ("10%", 5)):
+        found = label_subset(split, spec, 3, 0, sets)
+        assert len(found.labels) == count and (found.labels >= 0).all() and (np.diff(found.contents) > 0).all()
+    assert label_subset(split, "all", 3, 0, sets) is split
+    drawn = {tuple(label_subset(split, "12", 3, seed, sets).contents) for seed in (0, 0, 1, 2)}
+    assert len(drawn) == 3
+    for spec, message in (
+        ("2 per class", "is for images of one class each; give a number"),
+        ("51", "asks for 51 of 50"),
+    ):
+        with pytest.raises(UserError, match=message):
+            label_subset(split, spec, 3, 0, sets)
+
+
 def test_all_is_the_split_itself():
     assert label_subset(SPLIT, "all", 3, 0) is SPLIT
 

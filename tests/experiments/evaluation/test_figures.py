@@ -10,7 +10,7 @@ from experiments.config import Config
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
-from experiments.evaluation.classification import Predictions, TopOne
+from experiments.evaluation.classification import Predictions, figures
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss
@@ -47,7 +47,8 @@ def test_top1_counts_every_image_once(classifier, batch_size):
     hits = np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS
     assert 0 < hits.sum() < COUNT
     expected = 100 * hits.sum() / COUNT
-    assert TopOne(classifier, SPLIT, PREPROCESSING, batch_size)() == pytest.approx(expected)
+    found = figures(*Predictions(classifier, SPLIT, PREPROCESSING, batch_size)())
+    assert found == pytest.approx({"top1": expected})
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 22, 100])
@@ -60,19 +61,50 @@ def test_every_image_counts_once_for_a_classifier_on_two_devices(classifier, bat
     np.testing.assert_array_equal(predicted, np.asarray(classifier(IMAGES)).argmax(axis=1))
 
 
+SETS = np.array([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], bool)
+
+
+@pytest.mark.parametrize("batch_size", [5, 100])
+def test_several_classes_an_image_are_scored_by_a_sigmoid_each(classifier, batch_size):
+    targets, scores = Predictions(classifier, SPLIT, PREPROCESSING, batch_size, SETS)()
+    np.testing.assert_array_equal(targets, SETS[LABELS])
+    expected = 1 / (1 + np.exp(-np.asarray(classifier(IMAGES), "float64")))
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    assert 0 < np.count_nonzero(scores > 0.5) < scores.size
+
+
+def test_precision_and_f1_of_several_classes_are_those_worked_out_by_hand():
+    targets = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]], bool)
+    scores = np.array([[0.9, 0.6, 0.1], [0.8, 0.7, 0.9], [0.7, 0.2, 0.1], [0.1, 0.4, 0.1]])
+    # First class: hits at ranks 1 and 3; second: at ranks 1 and 4. The third has no image and counts in neither.
+    precision = ((1 + 2 / 3) / 2 + (1 + 2 / 4) / 2) / 2
+    f1 = (2 * 2 / (2 + 3) + 2 * 1 / (2 + 2)) / 2
+    assert figures(targets, scores) == pytest.approx({"map": 100 * precision, "f1": 100 * f1})
+
+
+@pytest.mark.parametrize("wrong", ["nothing to find", "not a number"])
+def test_figures_of_several_classes_are_0_where_there_are_none(wrong):
+    targets, scores = np.eye(3, dtype=bool), np.eye(3)
+    if wrong == "nothing to find":
+        targets[:] = False
+    else:
+        scores[1, 2] = np.nan
+    assert figures(targets, scores) == {"map": 0.0, "f1": 0.0}
+
+
 def test_top1_leaves_unreadable_images_out(classifier, split_with_broken_file):
     hits = np.delete(np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS, 5)
-    found = TopOne(classifier, split_with_broken_file, PREPROCESSING, 8)()
-    assert found == pytest.approx(100 * hits.sum() / (COUNT - 1))
+    found = figures(*Predictions(classifier, split_with_broken_file, PREPROCESSING, 8)())
+    assert found == pytest.approx({"top1": 100 * hits.sum() / (COUNT - 1)})
 
 
 def test_top1_is_that_of_the_classifier_at_the_moment(classifier):
     model = keras.models.clone_model(classifier)
-    evaluate = TopOne(model, SPLIT, PREPROCESSING, 8)
+    predict = Predictions(model, SPLIT, PREPROCESSING, 8)
     shares = []
     for label in range(4):
         model.get_layer("head").set_weights([np.zeros((4, 4)), np.eye(4)[label]])
-        shares.append(evaluate())
+        shares.append(figures(*predict())["top1"])
     np.testing.assert_allclose(shares, 100 * np.bincount(LABELS, minlength=4) / COUNT)
 
 

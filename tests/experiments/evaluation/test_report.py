@@ -5,9 +5,10 @@ import csv
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn import metrics
 
-from experiments.evaluation.classification import top_one
-from experiments.evaluation.report import draw_confusion, most_confused, write_report
+from experiments.evaluation.classification import figures, top_one
+from experiments.evaluation.report import draw_confusion, most_confused, write_multi_label_report, write_report
 
 NAMES = ("cat, small", "dog", "never seen", "never said")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 3, 3])
@@ -35,6 +36,26 @@ def test_the_report_counts_and_shares_by_class(rows):
 def test_the_report_agrees_with_top_1_exactly(rows):
     correct, images = (sum(int(row[name]) for row in rows) for name in ("correct", "images"))
     assert 100.0 * correct / images == top_one(LABELS, PREDICTED) == 100.0 * 4 / 9
+
+
+def test_the_multi_label_report_is_that_of_scikit_learn(tmp_path):
+    rng = np.random.default_rng(0)
+    targets, scores = rng.random((60, 4)) < (0.5, 0.2, 0.0, 0.3), rng.random((60, 4)).astype("float32")
+    scores[:, 3] *= 0.4  # never predicted
+    write_multi_label_report(tmp_path / "report.csv", targets, scores, NAMES)
+    with open(tmp_path / "report.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == list(NAMES)
+    precision, recall, f1, images = metrics.precision_recall_fscore_support(targets, scores > 0.5, zero_division=np.nan)
+    assert [int(row["images"]) for row in rows] == images.tolist()
+    assert [int(row["predicted"]) for row in rows] == (scores > 0.5).sum(axis=0).tolist()
+    found = {name: [float(row[name] or "nan") / 100 for row in rows] for name in ("precision", "recall", "f1")}
+    for name, expected in {"precision": precision, "recall": recall, "f1": f1}.items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+    averages = [float(row["average_precision"]) for row in rows if row["average_precision"]]
+    expected = [100 * metrics.average_precision_score(targets[:, i], scores[:, i]) for i in (0, 1, 3)]
+    np.testing.assert_allclose(averages, expected, rtol=1e-5)
+    assert np.mean(averages) == pytest.approx(figures(targets, scores)["map"], rel=1e-5)
 
 
 def test_the_most_confused_pairs_come_first():

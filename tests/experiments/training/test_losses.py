@@ -51,6 +51,48 @@ def test_balanced_weights_are_those_of_scikit_learn_and_have_a_mean_of_1():
     np.testing.assert_allclose(totals, np.full(4, 50.0), rtol=1e-6)
 
 
+SETS = np.array([[0, 1, 1], [0, 0, 0], [1, 0, 1], [1, 1, 1]], bool)
+MULTI_WEIGHTS = np.array([[0.5, 1.5, 1.0], [2.0, 0.75, 3.0]], "float32")
+
+
+@pytest.mark.parametrize("weights", [None, MULTI_WEIGHTS], ids=["plain", "weighted"])
+def test_the_multi_label_loss_is_the_mean_of_binary_cross_entropies_and_so_is_its_gradient(weights):
+    targets = np.random.default_rng(2).uniform(size=LOGITS.shape).astype("float32")  # as mixed labels are
+    logits = tf.constant(LOGITS)
+    losses = cross_entropy(lambda images, training: images, weights, multi_label=True)
+    without, having = (1.0, 1.0) if weights is None else weights.astype("float64")
+    shares = 1 / (1 + np.exp(-LOGITS.astype("float64")))
+    expected = -(having * targets * np.log(shares) + without * (1 - targets) * np.log(1 - shares)).mean(axis=1)
+    np.testing.assert_allclose(losses({"images": logits, "targets": targets}), expected, rtol=1e-5)
+    (gradient,) = gradients(lambda: tf.reduce_sum(losses({"images": logits, "targets": targets})), [logits])
+    expected = (without * (1 - targets) * shares - having * targets * (1 - shares)) / 3
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_multi_label_loss_of_large_logits_is_finite():
+    losses = cross_entropy(lambda images, training: images, multi_label=True)
+    found = losses({"images": np.array([[200.0, -200.0]], "float32"), "targets": np.array([[0.0, 1.0]], "float32")})
+    np.testing.assert_allclose(found, [200.0], rtol=1e-6)
+
+
+def test_balanced_weights_of_several_classes_are_those_of_scikit_learn_class_by_class():
+    labels = np.random.default_rng(0).choice(4, 200, p=[0.6, 0.2, 0.15, 0.05])
+    weights = balanced_class_weights(np.append(labels, [-1, -1]), ("a", "b", "c"), SETS)
+    for i in range(3):
+        expected = compute_class_weight("balanced", classes=np.arange(2), y=SETS[labels, i].astype(int))
+        np.testing.assert_allclose(weights[:, i], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 3], [0, 1, 0]], ids=["b and c of all", "a of none"])
+def test_balanced_weights_of_several_classes_need_images_with_and_without_each(labels):
+    names = "b, c" if 3 in labels else "a"
+    message = (
+        f"with and without every class, and there are not both of {names}: add --config.finetune.class"
+    )
+    with pytest.raises(UserError, match=message):
+        balanced_class_weights(np.array(labels), ("a", "b", "c"), SETS)
+
+
 def test_balanced_weights_need_images_of_every_class():
     with pytest.raises(UserError, match="there are none of b, d: add --config.finetune.class_weights=none."):
         balanced_class_weights(np.array([0, 2, 2]), ("a", "b", "c", "d"))

@@ -1,5 +1,6 @@
 """Mixup and CutMix beside NumPy: shares, boxes, pixels and targets."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -97,6 +98,25 @@ def test_an_image_whose_partner_cannot_be_read_stays_as_it_is(name):
         np.testing.assert_array_equal(mixed["weights"], batch["weights"])
         changed += np.abs(mixed["images"][0] - batch["images"][0]).max() > 1e-3  # its partner can be read
     assert changed > 15
+
+
+SETS = np.random.default_rng(3).integers(0, 2, (5, CLASSES)).astype(bool)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_targets_of_several_classes_are_smoothed_sets_and_mixed_as_others_are(smoothing):
+    batch = make_batch(6, unreadable=(1,))
+    batch["labels"] = tf.constant([4, -1, 0, 1, 4, 2], tf.int64)
+    targets = np.where(SETS[[4, 0, 0, 1, 4, 2]], 1 - smoothing / 2, smoothing / 2)
+    mixing = Mixing(CLASSES, label_smoothing=smoothing, label_sets=SETS)
+    np.testing.assert_allclose(mixing(batch, SEEDS[0])["targets"].numpy()[2:], targets[2:], atol=1e-7)
+    for seed in SEEDS:
+        mixed = dataclasses.replace(mixing, mixup_alpha=0.8, cutmix_alpha=1.0)
+        share = float(mixed.draw_shares(SIZE, seed)[0])
+        expected = share * targets + (1 - share) * targets[::-1]
+        expected[4] = targets[4]  # whose partner cannot be read
+        found = mixed(batch, seed)["targets"].numpy()
+        np.testing.assert_allclose(found[[0, 2, 3, 4, 5]], expected[[0, 2, 3, 4, 5]], atol=1e-6)
 
 
 def test_without_mixing_targets_are_smoothed_labels():
