@@ -161,7 +161,8 @@ class ModelConfig(Section):
 
 
 # A `+` joins two sources only before the kind of another: a path may hold one.
-JOINT = re.compile(r"\+(?=digits(?:\*|\+|$)|tfds:|folder:)")
+NAMED_KINDS = ("tfds", "folder", "shards", "webdataset")  # of sources that have a name, after a colon
+JOINT = re.compile(rf"\+(?=digits(?:\*|\+|$)|(?:{'|'.join(NAMED_KINDS)}):)")
 WEIGHTED = re.compile(r"(.+)\*(\d*\.?\d+)")
 
 
@@ -179,8 +180,8 @@ def parse_sources(text):
     for source in sources:
         kind, _, name = source.partition(":")
         require(
-            source == "digits" or (kind in ("tfds", "folder") and name),
-            f"data.source={source!r} is not digits, tfds:NAME or folder:PATH.",
+            source == "digits" or (kind in NAMED_KINDS and name),
+            f"data.source={source!r} is not digits, tfds:NAME, folder:PATH, shards:PATH or webdataset:PATTERN.",
         )
     require(all(matches) or not any(matches), f"data.source={text!r}: give a weight to each source, or to none.")
     weights = [float(match[2]) if match else None for match in matches]
@@ -229,7 +230,8 @@ class DataConfig(Section):
     """The images.
 
     Args:
-        source: `digits`, `tfds:NAME` or `folder:PATH`; for pretraining also several of them, with or without weights:
+        source: `digits`, `tfds:NAME`, `folder:PATH`, `shards:PATH` of a packed folder, or `webdataset:PATTERN` of tar
+            files, see `experiments.data.sources`; for pretraining also several of them, with or without weights:
             `tfds:a+folder:B`, `tfds:a*0.7+folder:B*0.3`, see `experiments.data.sources.mix`.
         dir: where TensorFlow Datasets keeps its data; empty for its own default.
         labels_file: CSV or Parquet file with the labels of a folder's images, in columns `path`, `label` and, if

@@ -1,4 +1,4 @@
-"""Preparing a data set of TensorFlow Datasets: downloading it, and writing it as it will be read."""
+"""Preparing images: a data set of TensorFlow Datasets is downloaded, a folder packed into shards."""
 
 import logging
 
@@ -6,14 +6,17 @@ from experiments.errors import RunError, UserError
 from experiments.io import local_path
 
 
-def run(source, directory="", manual_dir="", log=print):
-    """Downloads and prepares a data set, unless it is prepared.
+def run(source, directory="", manual_dir="", output="", size=0, labels_file="", log=print):
+    """Downloads and prepares a data set, unless it is prepared; or packs a folder, see `experiments.data.packing.pack`.
 
     Args:
-        source: `tfds:NAME`.
+        source: `tfds:NAME` or `folder:PATH`.
         directory: where to prepare it; empty for TensorFlow Datasets' own default.
         manual_dir: folder of files that a person has to download, as for ImageNet; empty for the default,
             `downloads/manual` in the directory.
+        output: folder for the shards of a folder.
+        size: largest shorter side of the images in shards; 0 for any.
+        labels_file: of the folder, see `DataConfig`.
         log: function that takes a line for the user.
 
     Returns:
@@ -24,8 +27,14 @@ def run(source, directory="", manual_dir="", log=print):
         RunError: if the download or the preparation fails.
     """
     kind, _, name = source.partition(":")
+    if kind == "folder" and name:
+        return _pack(source, output, size, labels_file, log)
     if kind != "tfds" or not name:
-        raise UserError(f"--source={source}: only tfds:NAME is prepared; digits and folders are read as they are.")
+        raise UserError(
+            f"--source={source}: tfds:NAME is prepared and folder:PATH packed; others are read as they are."
+        )
+    if output or size or labels_file:
+        raise UserError("--output, --size and --labels_file are for --source=folder:PATH.")
     if manual_dir and not local_path(manual_dir).is_dir():
         raise UserError(f"--manual_dir={manual_dir}: there is no such folder.")
     from experiments.data.sources.tfds import find_builder  # importing TensorFlow Datasets takes seconds
@@ -39,6 +48,17 @@ def run(source, directory="", manual_dir="", log=print):
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     for split, count in counts.items():
         log(f"  {split:<20} {count:,}")
+    return counts
+
+
+def _pack(source, output, size, labels_file, log):
+    from experiments.data.packing import pack  # TensorFlow
+
+    if not output:
+        raise UserError("--output is missing: name a folder for the shards, such as --output=shards.")
+    counts = {}
+    for shard in pack(source, output, size, labels_file, log)["shards"]:
+        counts[shard["split"]] = counts.get(shard["split"], 0) + shard["images"]
     return counts
 
 

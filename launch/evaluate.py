@@ -36,7 +36,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Workdir of a finished run, or weights.")
-    flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH; by default the images of the run.")
+    flags.DEFINE_string("data", "", "As data.source has it, such as folder:PATH; by default the images of the run.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
     flags.DEFINE_string("labels_file", "", "Labels of the folder that --data names, as data.labels_file has them.")
     flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default all that applies.")

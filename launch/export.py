@@ -52,7 +52,7 @@ if __name__ == "__main__":
         "preprocessing", export.OUTSIDE, [export.INSIDE, export.OUTSIDE], "Where pixels in [0, 255] are normalized."
     )
     flags.DEFINE_enum("input_dtype", "uint8", list(INPUT_DTYPES), "Of the pixels, with --preprocessing=inside.")
-    flags.DEFINE_string("data", "", "digits, tfds:NAME or folder:PATH to compare on; by default two photographs.")
+    flags.DEFINE_string("data", "", "Images to compare on, such as folder:PATH; by default two photographs.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets.")
     flags.DEFINE_integer("images", export.NUM_IMAGES, "Number of images to compare on.", lower_bound=1)
     flags.DEFINE_float("tolerance", export.TOLERANCE, "Largest difference.", lower_bound=0.0)

@@ -1,7 +1,8 @@
-"""Downloads and prepares a data set of TensorFlow Datasets.
+"""Downloads and prepares a data set of TensorFlow Datasets, or packs a folder into shards that are read in sequence.
 
 python -m launch.prepare --source=tfds:fashion_mnist [--dir=FOLDER]
 python -m launch.prepare --source=tfds:imagenet2012 --manual_dir=FOLDER_OF_THE_ARCHIVES [--dir=FOLDER]
+python -m launch.prepare --source=folder:PATH --size=288 --output=SHARDS [--labels_file=FILE]
 """
 
 import launch.environment  # noqa: F401, I001  (first)
@@ -19,11 +20,14 @@ def main(arguments):
     values = flags.FLAGS
     if not values.source:
         raise UserError("--source is missing: name a data set, such as --source=tfds:fashion_mnist.")
-    prepare.run(values.source, values.dir, values.manual_dir)
+    prepare.run(values.source, values.dir, values.manual_dir, values.output, values.size, values.labels_file)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("source", None, "tfds:NAME.")
+    flags.DEFINE_string("source", None, "tfds:NAME or folder:PATH.")
     flags.DEFINE_string("dir", "", "Folder to prepare it in, data.dir of runs; by default that of TensorFlow Datasets.")
     flags.DEFINE_string("manual_dir", "", "Folder of files that you have downloaded, for sets that need that.")
+    flags.DEFINE_string("output", "", "Folder for the shards of a folder.")
+    flags.DEFINE_integer("size", 0, "Pixels of the shorter side above which images are made smaller; 0 keeps them.")
+    flags.DEFINE_string("labels_file", "", "Labels of the folder, as data.labels_file has them.")
     run_command(main)

@@ -15,6 +15,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from experiments.data.files import read_bytes, size_of
 from experiments.errors import UserError
 
 SHARE = 0.5  # of the available memory
@@ -60,21 +61,14 @@ def available_memory():
 
 
 def total_size(paths):
-    """Returns the size of files in bytes; one that cannot be found counts nothing."""
-    return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+    """Returns the size of files or their parts in bytes; one that cannot be found counts nothing."""
+    return sum(map(size_of, paths))
 
 
 def read_files(paths):
-    """Returns the contents of files, `(N,)` bytes; empty where one cannot be read, which no decoder accepts."""
-
-    def read(path):
-        try:
-            return pathlib.Path(os.fsdecode(path)).read_bytes()
-        except OSError:
-            return b""
-
+    """Returns the contents of files or their parts, `(N,)` bytes; empty where one cannot be read: none decodes that."""
     with concurrent.futures.ThreadPoolExecutor() as executor:
-        return np.array(list(executor.map(read, paths)), dtype=object)
+        return np.array(list(executor.map(read_bytes, paths)), dtype=object)
 
 
 def read_examples(examples):

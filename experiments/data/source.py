@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.cache import read_examples, read_files, total_size
+from experiments.data.files import read_path
 from experiments.data.jpeg import checked
 from experiments.errors import UserError
 
@@ -26,12 +27,14 @@ class MemorySplit:
     """Examples that are known one by one: encoded images in memory, or the paths of files.
 
     Args:
-        contents: `(N,)` array of bytes: encoded images or paths.
+        contents: `(N,)` array of bytes: encoded images, or paths of files or of their parts, see `files.part_of`.
         labels: `(N,)` integers.
         are_paths: whether `contents` are paths.
         cache: whether the files stay in memory once they have been read.
         unchecked: whether encoded images in memory come from a source that may hold unreadable ones; files always may.
-        names: `(N,)` texts that a person finds encoded images in memory by; files have their paths.
+        names: `(N,)` texts that a person finds images by; files without have their paths.
+        groups: `(N,)` integers from 0: the shards that the images lie in; None for files of their own.
+        groups_at_once: shards whose images an epoch mixes before it goes on to others.
     """
 
     contents: np.ndarray
@@ -40,6 +43,8 @@ class MemorySplit:
     cache: bool = False
     unchecked: bool = False
     names: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    groups_at_once: int = 1
 
     @property
     def num_examples(self):
@@ -69,6 +74,8 @@ class MemorySplit:
             positions: `(P,)` int64 tensor, ascending, each below `num_examples`.
         """
         order = tf.random.experimental.stateless_shuffle(tf.range(self.num_examples), seed=[seed, epoch])
+        if self.groups is not None:
+            order = self._by_groups(order, seed, epoch)
         return self._at(tf.data.Dataset.from_tensor_slices(tf.gather(order, positions)))
 
     def in_order(self):
@@ -77,31 +84,48 @@ class MemorySplit:
 
     def read(self, content):
         """Returns the bytes of the image file, a scalar string tensor; see `jpeg.checked` of a damaged JPEG."""
-        encoded = tf.io.read_file(content) if self.are_paths and not self.cache else content
+        encoded = read_path(content) if self.are_paths and not self.cache else content
         return checked(encoded, content) if self.can_fail else encoded
 
     def take(self, indices):
         """Returns the split of the examples at `indices`, in that order."""
-        names = None if self.names is None else self.names[indices]
-        return dataclasses.replace(self, contents=self.contents[indices], labels=self.labels[indices], names=names)
+        columns = {name: values[indices] for name, values in self._columns.items()}
+        return dataclasses.replace(self, **columns)
 
     def followed_by(self, other):
-        """Returns the split of these examples and then those of another, both files."""
-        both = ((getattr(self, name), getattr(other, name)) for name in ("contents", "labels"))
-        contents, labels = map(np.concatenate, both)
-        return dataclasses.replace(self, contents=contents, labels=labels)
+        """Returns the split of these examples and then those of another of the same kind, in groups of their own."""
+        others = other._columns
+        if self.groups is not None:
+            others["groups"] = others["groups"] + 1 + self.groups.max()
+        columns = {name: np.concatenate([values, others[name]]) for name, values in self._columns.items()}
+        return dataclasses.replace(self, **columns)
 
     def numbered(self, prefix=""):
         """Returns a split of the same order, whose contents are the numbers of the examples as texts, for `find`."""
         contents = np.array([f"{prefix}{i}".encode() for i in range(self.num_examples)], dtype=object)
         return dataclasses.replace(self, contents=contents, are_paths=False, cache=False)
 
+    @property
+    def _columns(self):
+        columns = {name: getattr(self, name) for name in ("contents", "labels", "names", "groups")}
+        return {name: values for name, values in columns.items() if values is not None}
+
+    def _by_groups(self, order, seed, epoch):
+        """Returns an order in which some groups come first, mixed with each other, then others."""
+        groups = tf.constant(self.groups, tf.int64)
+        # Another draw than that of the examples, so that neither follows from the other.
+        group_seed = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]), 1)
+        places = tf.range(int(self.groups.max()) + 1, dtype=tf.int64)
+        turn = tf.random.experimental.stateless_shuffle(places, seed=group_seed) // self.groups_at_once
+        turns = tf.gather(turn, tf.gather(groups, order))
+        return tf.gather(order, tf.argsort(turns, stable=True))
+
     def find(self, number):
         """Returns where an example is, by its number: a dictionary of `index` in this split and, if known, `name`."""
         index = int(number)
-        if self.are_paths:
-            return {"index": index, "name": os.fsdecode(self.contents[index])}
-        return {"index": index} if self.names is None else {"index": index, "name": str(self.names[index])}
+        if self.names is not None:
+            return {"index": index, "name": str(self.names[index])}
+        return {"index": index, "name": os.fsdecode(self.contents[index])} if self.are_paths else {"index": index}
 
     def some(self, count, seed):
         """Returns up to `count` examples, chosen at random."""

@@ -37,7 +37,7 @@ def pictures_of(images, names):
     contents = {}
     for split, positions in wanted.items():
         part = source.split(split).take(np.array(positions))
-        contents |= {f"{split}/{position}": content for position, content in zip(positions, part.contents)}
+        contents |= {f"{split}/{position}": part.read(content) for position, content in zip(positions, part.contents)}
     return [_decode(contents[name]) for name in names]
 
 

@@ -75,7 +75,7 @@ class Best:
 
 
 class Validation(Measure):
-    """Measures `validation_top1` and, with an average, `validation_top1_ema` of a classifier, and keeps the best.
+    """Measures a classifier on the validation images, with an average of its weights too, and keeps the best.
 
     Args:
         run: the `Run`.

@@ -15,7 +15,7 @@ from experiments.errors import UserError
 from experiments.inference.export import Request, make_serving
 from experiments.report.data import read_runs
 from experiments.report.page import render
-from experiments.training.tracking import read_metrics
+from experiments.training.loggers import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.images import encode, write
 from tests.experiments.tiny import Lines, change, tiny_config

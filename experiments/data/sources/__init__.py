@@ -4,6 +4,7 @@ from experiments.data.cache import with_cache
 from experiments.data.sources.digits import open_digits
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.mix import mix
+from experiments.data.sources.shards import open_shards, open_webdataset
 
 
 def open_source(config):
@@ -26,6 +27,10 @@ def _open(source, config):
         return open_tfds(name, config)
     if kind == "folder":
         return open_folder(name, config)
+    if kind == "shards":
+        return open_shards(name, config)
+    if kind == "webdataset":
+        return open_webdataset(name, config)
     if kind == "digits":
         return open_digits()
     raise ValueError(f"nothing here opens {source}")  # which the configuration should not have let through

@@ -43,7 +43,7 @@ def stamp(entry, now):
     return "" if is_recent else f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def look_at(folder, stamps, find, rules, keep=lambda found: True):
+def look_at(folder, stamps, find, rules, keep=lambda found: True, chunk=CHUNK):
     """Returns what is found in each file, `{name: found}`, from the record of an earlier start where nothing changed.
 
     Args:
@@ -52,13 +52,14 @@ def look_at(folder, stamps, find, rules, keep=lambda found: True):
         find: function from a name to what is found in that file, of types that JSON has. It is called in threads.
         rules: text of all else that `find` depends on, but for the code beside `experiments.data` and Pillow.
         keep: function from what was found to whether it is recorded; other files are looked at by every start.
+        chunk: files that a thread looks at before it takes others.
     """
     path = _record_path(folder)
     rules = f"{rules}; Pillow {PIL.__version__}; {_code_version()}"
     known = _read(path, rules)
     changed = [name for name, now in stamps.items() if not now or known.get(name, ("",))[0] != now]
     with _Progress(f"looking at the files of {folder}", len(changed)) as progress:
-        new = dict(zip(changed, _in_threads(find, changed, progress)))
+        new = dict(zip(changed, _in_threads(find, changed, chunk, progress)))
     results = {name: new[name] if name in new else known[name][1] for name in stamps}
     record = {name: (now, results[name]) for name, now in stamps.items() if now and keep(results[name])}
     if record != known:
@@ -110,9 +111,9 @@ def _write(path, rules, folder, record):
         temporary.write_bytes(json.dumps(header).encode() + b"\n" + body)
 
 
-def _in_threads(find, names, progress):
+def _in_threads(find, names, size, progress):
     """Yields what `find` returns for each name, in their order."""
-    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+    chunks = [names[start : start + size] for start in range(0, len(names), size)]
     with concurrent.futures.ThreadPoolExecutor(THREADS) as executor:
         for found in executor.map(lambda chunk: [find(name) for name in chunk], chunks):
             progress.add(len(found))

@@ -83,19 +83,21 @@ def read_labels(path, root, known):
     return rows
 
 
-def encode_labels(rows):
+def encode_labels(rows, class_names=()):
     """Numbers the labels of images, and names the classes in their order; numbers are in order of size.
 
     Args:
         rows: names of classes of each image, a tuple.
+        class_names: all classes in their order; empty for those of the images.
 
     Returns:
         `(labels, class_names, label_sets)`. Where each image has at most one class, `labels` `(N,)` int64 are the
         classes, -1 for none, and `label_sets` is None. Else they are rows of `label_sets`, see `Source`; none of the
         classes is a set as well.
     """
-    names = {name for row in rows for name in row}
-    class_names = tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
+    if not class_names:
+        names = {name for row in rows for name in row}
+        class_names = tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
     index = {name: label for label, name in enumerate(class_names)}
     if all(len(row) < 2 for row in rows):
         return np.array([index[row[0]] if row else -1 for row in rows], np.int64), class_names, None

@@ -15,6 +15,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from experiments.data.files import read_path
 from experiments.data.jpeg import checked
 from experiments.data.source import MemorySplit, Source, StreamSplit
 from experiments.errors import UserError
@@ -79,7 +80,7 @@ class MixedSplit:
     def read(self, content):
         """See `MemorySplit.read`."""
         is_path, content = content
-        return checked(tf.cond(is_path, lambda: tf.io.read_file(content), lambda: content), content)
+        return checked(tf.cond(is_path, lambda: read_path(content), lambda: content), content)
 
     def numbered(self):
         """See `MemorySplit.numbered`."""

@@ -1,5 +1,6 @@
 """The record of an opened folder: a second start opens what changed, and finds what a first one would."""
 
+import functools
 import os
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_a_start_that_takes_time_says_how_far_it_is(opened, monkeypatch, capsys)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(index, "QUIET_SECONDS", -1.0)
     monkeypatch.setattr(index, "LOG_SECONDS", -1.0)
-    monkeypatch.setattr(index, "CHUNK", 3)
+    monkeypatch.setattr(folder, "look_at", functools.partial(index.look_at, chunk=3))
     monkeypatch.setattr(index, "_code_version", lambda: "another")
     opened()
     lines = capsys.readouterr().err.splitlines()

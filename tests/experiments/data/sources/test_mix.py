@@ -132,7 +132,10 @@ def test_the_form_of_a_mix(text, sources):
     [
         ("tfds:a*0.5+digits", "data.source='tfds:a*0.5+digits': give a weight to each source, or to none."),
         ("tfds:a*0+digits*1", "data.source='tfds:a*0+digits*1': a weight is above 0."),
-        ("mnist+digits", "data.source='mnist' is not digits, tfds:NAME or folder:PATH."),
+        (
+            "mnist+digits",
+            "data.source='mnist' is not digits, tfds:NAME, folder:PATH, shards:PATH or webd",
+        ),
     ],
 )
 def test_a_mix_of_another_form_is_refused(text, message):

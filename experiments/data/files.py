@@ -1,0 +1,85 @@
+"""Files, and parts of files: the images in shards.
+
+What stands for a part is text as a path is, so that all that reads files by their paths reads parts too.
+"""
+
+import functools
+import logging
+import os
+
+import numpy as np
+import tensorflow as tf
+
+MARK = b"\0"  # what no path has begins the text of a part
+OPEN = 32  # files of which parts were read last
+
+
+def part_of(path, offset, size):
+    """Returns the bytes that stand for `size` bytes of a file, from `offset` on."""
+    return MARK + os.fsencode(path) + b":%d:%d" % (offset, size)
+
+
+def read_path(path):
+    """Returns the content of a file or a part of one, in the graph of a data set.
+
+    Args:
+        path: scalar string tensor: a path, or what `part_of` returns. Of a part that cannot be read the content is
+            empty, which no decoder accepts, and its file is logged, once.
+    """
+    is_part = tf.strings.substr(path, 0, 1) == MARK
+    read_part = lambda: tf.ensure_shape(tf.numpy_function(read_bytes, [path], tf.string), ())  # noqa: E731
+    return tf.cond(is_part, read_part, lambda: tf.io.read_file(path))
+
+
+def read_bytes(path):
+    """Returns the bytes of a file or a part of one; empty where it cannot be read."""
+    path = np.asarray(path, object).item()
+    if not path.startswith(MARK):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError:
+            return b""
+    name, offset, size = path[1:].rsplit(b":", 2)
+    try:
+        content = _opened(name).read(int(offset), int(size))
+    except OSError as error:
+        _log(name, error.strerror)
+        return b""
+    if len(content) < int(size):
+        _log(name, "it is cut short")
+        return b""
+    return content
+
+
+def size_of(path):
+    """Returns the number of bytes of a file or a part of one; 0 where there is none."""
+    if path[:1] == MARK:
+        return int(path.rpartition(b":")[2])
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+class _OpenFile:
+    """A file that is closed when the last that reads it has done so."""
+
+    def __init__(self, path):
+        self._file = os.open(path, os.O_RDONLY)
+        if hasattr(os, "posix_fadvise"):  # read it in sequence, ahead of those that want its parts
+            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def read(self, offset, size):
+        return os.pread(self._file, size, offset)
+
+    def __del__(self):
+        if hasattr(self, "_file"):
+            os.close(self._file)
+
+
+_opened = functools.lru_cache(OPEN)(_OpenFile)
+
+
+@functools.cache
+def _log(name, why):
+    logging.getLogger("experiments").warning(
+        "%s cannot be read: %s. Its images count as unreadable.", os.fsdecode(name), why
+    )

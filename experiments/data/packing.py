@@ -1,0 +1,221 @@
+"""Packs a folder of images, once, into shards that are read in sequence, with labels and splits.
+
+A shard is a tar file of up to 1,024 images in random order, each beside a `.json` of its name and labels: a WebDataset,
+which other software reads too. `manifest.json` says what the shards hold, with counts and checksums; beside each shard
+lies the record of where its images are. The same images, labels and size give the same bytes.
+"""
+
+import concurrent.futures
+import hashlib
+import io
+import json
+import os
+import pathlib
+import tarfile
+
+import numpy as np
+from PIL import Image
+
+from experiments.config import DataConfig
+from experiments.data.jpeg import is_damaged
+from experiments.data.reading import SUFFIXES
+from experiments.data.sources.folder import open_folder
+from experiments.data.sources.shards import FORMAT, MANIFEST, read_manifest, samples_of
+from experiments.errors import RunError, UserError
+from experiments.io import local_path, reason, replacing
+
+IMAGES = 1024  # of a shard
+AT_ONCE = 64  # images in memory
+NAMED = 5  # images left out that a line names
+QUALITY = 95  # of JPEG
+ORIENTATION = 0x112  # of EXIF
+KINDS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}  # Pillow's names of what is written smaller, by its suffix
+
+
+def pack(source, output, size=0, labels_file="", log=print):
+    """Packs the images of a folder, or goes on with it; finished shards are kept if their checksums are right.
+
+    Images are made smaller where their shorter side is above `size`: those of JPEG files as JPEG of quality 95, those
+    of PNG files without loss. All other files are kept byte by byte: small images, of other formats, of more than 8
+    bits, with a palette or transparency.
+
+    Args:
+        source: `folder:PATH`.
+        output: path of the folder for the shards.
+        size: largest shorter side in pixels; 0 for any.
+        labels_file: see `DataConfig`.
+        log: function that takes a line for the user.
+
+    Returns:
+        The manifest, a dictionary.
+
+    Raises:
+        UserError: if the images or the output cannot be used.
+        RunError: if a file cannot be read or written.
+    """
+    path = local_path(source.partition(":")[2]).absolute()
+    if size < 0:
+        raise UserError(f"--size={size} is a number of pixels, or 0 to keep images as they are.")
+    data = DataConfig(source=f"folder:{path}", labels_file=labels_file, validation_share=0.0, test_share=0.0)
+    folder = open_folder(path, data)
+    for note in folder.notes:
+        log(f"  {note}")
+    splits = {name: split for name in ("train", "validation", "test", "unlabelled") if (split := folder.get(name))}
+    root = local_path(output)
+    plan = [shard for name, split in splits.items() for shard in _plan(name, split, path, folder)]
+    fingerprint = _fingerprint(plan, folder, size)
+    manifest = _begin(root, folder, size, fingerprint)
+    done = {shard["file"]: shard for shard in manifest["shards"] if _is_whole(root / shard["file"], shard)}
+    for name, split, images in plan:
+        if name not in done:
+            done[name] = {"file": name, "split": split, **_write_shard(root / name, images, size)}
+            log(f"  {name}: {done[name]['images']:,} images, {done[name]['bytes'] / 2**20:.1f} MiB")
+            shards = [done[name] for name, _, _ in plan if name in done]
+            counts = {"complete": len(shards) == len(plan), "images": sum(shard["images"] for shard in shards)}
+            manifest = {**manifest, **counts, "shards": shards}
+            _write_json(root / MANIFEST, manifest)
+    left_out = [pair for shard in manifest["shards"] for pair in shard["left_out"]]
+    for image, why in left_out[:NAMED]:
+        log(f"  left out: {image}: {why}")
+    more = f", {len(left_out):,} left out" if left_out else ""
+    log(f"{root}: {manifest['images']:,} images in {len(plan):,} shards{more}")
+    return manifest
+
+
+def _plan(split, examples, root, folder):
+    """Yields `(file, split, [(path, name, labels), ...])` of the shards of a split, its images in random order."""
+    names = folder.class_names
+    sets = folder.label_sets if folder.label_sets is not None else np.eye(len(names), dtype=bool)
+    order = np.random.default_rng(0).permutation(examples.num_examples)
+    count = -(-len(order) // IMAGES)
+    for i in range(count):
+        chosen = order[i * IMAGES : (i + 1) * IMAGES]
+        paths = [os.fsdecode(path) for path in examples.contents[chosen]]
+        labels = [
+            [] if label < 0 else [names[c] for c in np.flatnonzero(sets[label])] for label in examples.labels[chosen]
+        ]
+        images = [(path, os.path.relpath(path, root), own) for path, own in zip(paths, labels)]
+        yield f"{split}-{i:05}-of-{count:05}.tar", split, images
+
+
+def _fingerprint(plan, folder, size):
+    """Returns a text that changes with the images, their labels or the size."""
+    content = hashlib.sha256(repr((size, folder.class_names, QUALITY)).encode())
+    for name, _, images in plan:
+        content.update(name.encode())
+        for path, image, labels in images:
+            status = os.stat(path)
+            content.update(repr((image, labels, status.st_size, status.st_mtime_ns)).encode())
+    return content.hexdigest()
+
+
+def _begin(root, folder, size, fingerprint):
+    """Returns the manifest of a folder of shards, which is made unless it is there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(root.iterdir())
+    except OSError as error:
+        raise UserError(f"--output={root} cannot be used: {error.strerror}.") from error
+    if is_empty:
+        return {
+            "format": FORMAT,
+            "source": folder.name,
+            "size": size,
+            "classes": list(folder.class_names),
+            "fingerprint": fingerprint,
+            "complete": False,
+            "images": 0,
+            "shards": [],
+        }
+    try:
+        manifest = read_manifest(root)
+    except UserError as error:
+        raise UserError(f"--output={root} holds other files: name a new folder.") from error
+    if manifest["fingerprint"] != fingerprint:
+        raise UserError(
+            f"--output={root} holds shards of other images, labels or another --size: name a new folder, or remove it."
+        )
+    return manifest
+
+
+def _is_whole(path, shard):
+    """Whether a shard and its record are on the disk as the manifest has them."""
+    try:
+        with open(path, "rb") as file:
+            return (
+                hashlib.file_digest(file, "sha256").hexdigest() == shard["sha256"]
+                and len(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))) == shard["images"]
+            )
+    except (OSError, ValueError):
+        return False
+
+
+def _write_shard(path, images, size):
+    """Writes a shard and its record; returns what the manifest says of it."""
+    left_out = []
+    with replacing(path) as temporary:
+        with tarfile.open(temporary, "w") as tar, concurrent.futures.ThreadPoolExecutor() as executor:
+            for start in range(0, len(images), AT_ONCE):
+                some = images[start : start + AT_ONCE]
+                made = executor.map(lambda image: _smaller(image[0], size), some)
+                for i, ((_, name, labels), (content, suffix)) in enumerate(zip(some, made), start):
+                    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+                    if content is None:
+                        left_out.append([name, suffix])
+                        continue
+                    _add(tar, f"{i:05}{suffix}", content)
+                    _add(tar, f"{i:05}.json", json.dumps({"name": name, "labels": labels}).encode())
+        with open(temporary, "rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        samples = samples_of(temporary)["samples"]
+        facts = {"images": len(samples), "bytes": temporary.stat().st_size, "sha256": checksum, "left_out": left_out}
+        _write_json(path.with_suffix(".json"), samples)
+    return facts
+
+
+def _add(tar, name, content):
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def _smaller(path, size):
+    """Returns the bytes of an image, made smaller where it is larger, and their suffix; None and why if unreadable."""
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {reason(error)}; the same command goes on.") from error
+    if content[:3] == b"\xff\xd8\xff" and is_damaged(content):
+        return None, "a JPEG that is damaged"
+    suffix = pathlib.Path(path).suffix.lower()
+    suffix = suffix if suffix in SUFFIXES else ".png"  # what a file is, its content says
+    if not size or content[:4] == b"\x89PNG" and content[24] > 8:  # of whose 16 bits Pillow would keep 8
+        return content, suffix
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            suffix, shorter = KINDS.get(image.format, suffix), min(image.size)
+            is_plain = image.format in KINDS and image.mode in ("L", "RGB") and "transparency" not in image.info
+            if size >= shorter or not is_plain:
+                return content, suffix
+            orientation = image.getexif().get(ORIENTATION, 1)
+            target = [max(size, round(side * size / shorter)) for side in image.size]
+            image.draft(None, [2 * side for side in target])  # JPEG: decoded at a fraction, no smaller than this
+            return _encoded(image.resize(target, Image.Resampling.BICUBIC), image.format, orientation), suffix
+    except Exception as error:  # whatever the damage leads Pillow to
+        return None, str(error) or type(error).__name__
+
+
+def _encoded(image, kind, orientation):
+    file, exif = io.BytesIO(), Image.Exif()
+    if orientation != 1:  # the pixels stay as they are stored
+        exif[ORIENTATION] = orientation
+    if kind == "PNG":
+        image.save(file, "png", exif=exif)
+    else:
+        image.save(file, "jpeg", quality=QUALITY, exif=exif)
+    return file.getvalue()
+
+
+def _write_json(path, content):
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")

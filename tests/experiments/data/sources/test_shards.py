@@ -1,0 +1,468 @@
+"""Images in tar files: packed folders and WebDatasets, in an order that follows from seed, epoch and position."""
+
+import io
+import json
+import os
+import re
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import prepare
+from experiments.config import DataConfig
+from experiments.data import files, packing
+from experiments.data.augmentation.mixing import Mixing
+from experiments.data.pipeline import evaluation_batches, shard_of_batch, training_batches
+from experiments.data.preprocessing import Preprocessing
+from experiments.data.sources import index, open_source, shards
+from experiments.errors import RunError, UserError
+from tests.experiments.images import encode, gradient, write
+
+CODING = {"JPEG": {"quality": 95}}
+CLASSES, PER_CLASS = ("bus", "cat", "dog"), 12
+PREPROCESSING = Preprocessing(16, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), crop_scale=(0.3, 1.0), flip=True)
+
+
+def photo(i, height=60, width=80):
+    pixels = np.roll(gradient(height, width), 3 * i, axis=1)
+    return pixels + np.random.default_rng(i).integers(0, 20, pixels.shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """36 JPEG and PNG files in three classes, of 60x80 pixels; a fourth of them is smaller than 32."""
+    root = tmp_path_factory.mktemp("photographs")
+    for i in range(len(CLASSES) * PER_CLASS):
+        size = (20, 30) if i % 4 == 0 else (60, 80)
+        kind = "jpeg" if i % 2 else "png"
+        write(root / CLASSES[i % 3] / f"{i}.{kind}", encode(photo(i, *size), kind))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(packing, "IMAGES", 5)
+
+
+@pytest.fixture(scope="module")
+def packed(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("packed") / "shards"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "IMAGES", 5)
+        lines = []
+        prepare.run(f"folder:{folder}", output=str(root), size=32, log=lines.append)
+    assert lines[-1] == f"{root}: 36 images in 8 shards"
+    return root
+
+
+def opened(source, **arguments):
+    return open_source(DataConfig(source=source, **{"validation_share": 0.0, "test_share": 0.0, **arguments}))
+
+
+def images_of(source, split="train"):
+    """`{name: (bytes, names of its classes)}` of a split."""
+    part = source.split(split)
+    rows = zip(part.names, part.contents, part.labels, strict=True)
+    return {
+        name: (files.read_bytes(content), None if label < 0 else source.label_names[label])
+        for name, content, label in rows
+    }
+
+
+def test_a_packed_folder_has_its_images_names_classes_and_small_files(folder, packed):
+    source = opened(f"shards:{packed}")
+    assert source.class_names == CLASSES and source.label_sets is None
+    found = images_of(source)
+    paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*.*")}
+    assert found.keys() == paths.keys()
+    for name, path in paths.items():
+        content, label = found[name]
+        assert label == path.parent.name
+        if int(path.stem) % 4 == 0:
+            assert content == path.read_bytes()
+    assert source.notes == (f"36 images in 8 shards of folder:{folder}",)
+
+
+def test_larger_images_are_those_of_pillow_at_the_size(folder, packed):
+    for name, (content, _) in images_of(opened(f"shards:{packed}")).items():
+        with Image.open(io.BytesIO(content)) as found, Image.open(folder / name) as whole:
+            assert min(found.size) == min(32, min(whole.size)) and found.format == whole.format
+            smaller = whole.resize(found.size, Image.Resampling.BICUBIC)
+            expected = Image.open(io.BytesIO(encode(smaller, whole.format, **CODING.get(whole.format, {}))))
+            np.testing.assert_array_equal(np.asarray(found), np.asarray(expected), err_msg=name)
+
+
+def test_a_fraction_of_a_photograph_is_decoded_no_smaller_than_twice_the_size(tmp_path):
+    path = write(tmp_path / "1.jpg", encode(photo(1, 300, 400), "jpeg", quality=95))
+    content, _ = packing._smaller(path, 32)
+    with Image.open(io.BytesIO(content)) as found, Image.open(path) as whole:
+        assert found.size == (43, 32)
+        with Image.open(path) as fraction:
+            fraction.draft(None, (86, 64))
+            assert fraction.size == (100, 75)
+            smaller = fraction.resize(found.size, Image.Resampling.BICUBIC)
+        expected = Image.open(io.BytesIO(encode(smaller, "jpeg", **CODING["JPEG"])))
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
+        full = np.asarray(whole.resize(found.size, Image.Resampling.BICUBIC), float)
+        assert np.abs(np.asarray(smaller, float) - full).mean() < 1  # of 255
+
+
+def test_what_pillow_would_change_is_kept_byte_by_byte(tmp_path):
+    pixels = photo(0)
+    deep = Image.fromarray(pixels[..., 0].astype(np.uint16) * 256)
+    kinds = {
+        "1.png": encode(deep),
+        "2.png": encode(np.dstack([pixels, pixels[..., 0]])),
+        "3.png": encode(Image.fromarray(pixels).quantize(16)),
+        "4.gif": encode(pixels[..., 0], "gif"),
+        "5.bmp": encode(pixels, "bmp"),
+        "6.jpg": encode(pixels, "jpeg", "CMYK"),
+        "7.png": encode(pixels, transparency=(60, 60, 220)),
+    }
+    deep_colours = bytearray(encode(gradient(2, 2)))
+    deep_colours[24] = 16  # Pillow reads such files as 8 bits
+    assert packing._smaller(write(tmp_path / "8.png", bytes(deep_colours)), 1) == (bytes(deep_colours), ".png")
+    for name, content in kinds.items():
+        write(tmp_path / "images" / name, content)
+    packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", 16, log=lambda line: None)
+    assert {name: content for name, (content, _) in images_of(opened(f"shards:{tmp_path / 'shards'}")).items()} == kinds
+
+
+def test_how_an_image_is_to_be_turned_is_kept(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    path = write(tmp_path / "1.jpg", encode(photo(1), "jpeg", exif=exif))
+    content, _ = packing._smaller(path, 32)
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.getexif()[0x112] == 6 and image.size == (43, 32)
+
+
+def test_splits_and_several_labels_are_kept(tmp_path):
+    rows = [("a", "x;y", "train"), ("b", "", "train"), ("c", "y", "val"), ("d", "x", "test")]
+    for name in "abcde":
+        write(tmp_path / "images" / f"{name}.png", encode(photo(ord(name), 8, 8)))
+    lines = [f"{name}.png,{labels},{split}" for name, labels, split in rows]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label,split", *lines]))
+    counts = prepare.run(
+        f"folder:{tmp_path / 'images'}",
+        output=str(tmp_path / "shards"),
+        labels_file=str(tmp_path / "labels.csv"),
+        log=lambda line: None,
+    )
+    assert counts == {"train": 2, "validation": 1, "test": 1, "unlabelled": 1}
+    source = opened(f"shards:{tmp_path / 'shards'}", validation_share=0.4, test_share=0.4)
+    labels = {split: {n: label for n, (_, label) in images_of(source, split).items()} for split in source.splits}
+    assert labels["train"] == {"a.png": "x;y", "b.png": ""}
+    assert labels["validation"] == {"c.png": "y"} and labels["test"] == {"d.png": "x"}
+    assert labels["unlabelled"] == {"e.png": None} and labels["pretrain"].keys() == {"a.png", "b.png", "e.png"}
+
+
+def test_missing_splits_are_held_out_as_of_a_folder(packed):
+    source = opened(f"shards:{packed}", validation_share=0.25, test_share=0.25)
+    sizes = [source.split(name).num_examples for name in ("train", "validation", "test")]
+    assert sizes == [18, 9, 9]
+    assert len({name for split in source.splits for name in source.split(split).names}) == 36
+
+
+def test_packing_goes_on_where_it_was_stopped_and_comes_to_the_same_bytes(folder, packed, tmp_path, monkeypatch):
+    root, write_shard = tmp_path / "shards", packing._write_shard
+
+    def stopping(path, *arguments):
+        if path.name.startswith("train-00003"):
+            raise KeyboardInterrupt
+        return write_shard(path, *arguments)
+
+    def pack():
+        return packing.pack(f"folder:{folder}", root, 32, log=lambda line: None)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(packing, "_write_shard", stopping)
+        pack()
+    with pytest.raises(UserError, match="is not complete: run the same launch.prepare command again."):
+        opened(f"shards:{root}")
+    before = {path.name: path.stat().st_mtime_ns for path in root.glob("*.tar")}
+    assert len(before) == 3
+    damaged = root / "train-00001-of-00008.tar"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    (root / "train-00002-of-00008.json").unlink()
+    manifest = pack()
+    assert (root / "train-00000-of-00008.tar").stat().st_mtime_ns == before["train-00000-of-00008.tar"]
+    for path in packed.iterdir():
+        if path.suffix == ".tar" or path.name != "manifest.json":
+            assert (root / path.name).read_bytes() == path.read_bytes()
+    assert manifest["shards"] == json.loads((packed / "manifest.json").read_text())["shards"]
+    after = {path.name: path.stat().st_mtime_ns for path in root.iterdir()}
+    pack()
+    assert {path.name: path.stat().st_mtime_ns for path in root.iterdir()} == after
+
+
+@pytest.mark.parametrize("change", ["size", "image", "label"])
+def test_other_images_labels_or_sizes_are_not_mixed_into_shards(tmp_path, change):
+    for name in ("x/1.png", "x/2.png", "y/3.png"):
+        write(tmp_path / "images" / name, encode(photo(1, 8, 8)))
+    source, root = f"folder:{tmp_path / 'images'}", tmp_path / "shards"
+    packing.pack(source, root, log=lambda line: None)
+    if change == "image":
+        write(tmp_path / "images/x/1.png", encode(photo(2, 9, 9)))
+    elif change == "label":
+        os.rename(tmp_path / "images/x/1.png", tmp_path / "images/y/1.png")
+    with pytest.raises(UserError, match="holds shards of other images, labels or another --size: name a new folder"):
+        packing.pack(source, root, 4 if change == "size" else 0, log=lambda line: None)
+
+
+def test_damaged_images_are_left_out_counted_and_named(tmp_path):
+    for i in range(4):
+        write(tmp_path / f"images/{i}.jpg", encode(photo(i), "jpeg"))
+    content = bytearray(encode(photo(7), "jpeg", quality=95))
+    content[len(content) // 2 : len(content) // 2 + 512] = bytes(512)
+    write(tmp_path / "images/damaged.jpg", bytes(content))
+    lines = []
+    packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", 32, log=lines.append)
+    assert lines[-2:] == [
+        "  left out: damaged.jpg: a JPEG that is damaged",
+        f"{tmp_path / 'shards'}: 4 images in 1 shards, 1 left out",
+    ]
+    source = opened(f"shards:{tmp_path / 'shards'}")
+    assert source.skipped == (("damaged.jpg", "a JPEG that is damaged"),) and source.split("train").num_examples == 4
+
+
+def test_a_file_that_is_gone_stops_packing_and_leaves_no_half_shard(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "is_damaged", lambda content: os.remove(gone) if os.path.exists(gone) else False)
+    gone = write(tmp_path / "images/x/2.jpg", encode(photo(1), "jpeg"))
+    write(tmp_path / "images/x/1.jpg", encode(photo(1), "jpeg"))
+    images = [(str(gone.parent / name), name, []) for name in ("1.jpg", "2.jpg")]
+    monkeypatch.setattr(packing, "_plan", lambda *arguments: [("a.tar", "train", images)])
+    monkeypatch.setattr(packing, "AT_ONCE", 1)
+    with pytest.raises(RunError, match=r"2\.jpg cannot be read: No such file or directory; the same command goes on\."):
+        packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", log=lambda line: None)
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"source": "folder:{}"}, "--output is missing: name a folder for the shards"),
+        ({"source": "folder:{}", "output": "{}"}, "holds other files: name a new folder."),
+        ({"source": "folder:{}", "output": "{}/cat/1.jpeg"}, "1.jpeg cannot be used: "),
+        ({"source": "folder:{}", "output": "{}/new", "size": -1}, "--size=-1 is a number of pixels"),
+        ({"source": "tfds:mnist", "output": "x"}, "--output, --size and --labels_file are for --source=folder:PATH."),
+        ({"source": "digits"}, "--source=digits: tfds:NAME is prepared and folder:PATH packed; others are read"),
+    ],
+)
+def test_what_cannot_be_packed_is_told_in_one_line(folder, arguments, message):
+    values = {name: value.format(folder) if isinstance(value, str) else value for name, value in arguments.items()}
+    with pytest.raises(UserError, match=re.escape(message)):
+        prepare.run(**values, log=lambda line: None)
+
+
+@pytest.mark.parametrize("change", ["no manifest", "damaged manifest", "missing shard", "short shard"])
+def test_damaged_shards_are_told_in_one_line(packed, tmp_path, change):
+    root = tmp_path / "shards"
+    for path in packed.iterdir():
+        write(root / path.name, path.read_bytes())
+    shard, manifest = root / "train-00004-of-00008.tar", root / "manifest.json"
+    if change == "no manifest":
+        manifest.unlink()
+    elif change == "damaged manifest":
+        manifest.write_bytes(b"{")
+    elif change == "missing shard":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-512])
+    told = (
+        "it has no manifest.json that can be read." if "manifest" in change else f"{shard} is missing or damaged: run"
+    )
+    with pytest.raises(UserError, match=re.escape(told)):
+        opened(f"shards:{root}")
+
+
+def take(split, count, **arguments):
+    """`count` batches, `{name: (count, B, ...)}`."""
+    mixing = Mixing(3, mixup_alpha=0.8, cutmix_alpha=1.0)
+    batches = training_batches(split, PREPROCESSING, 8, 5, num_patches=4, mixing=mixing, **arguments).take(count)
+    rows = list(batches.as_numpy_iterator())
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+@pytest.fixture(scope="module")
+def batches(packed):
+    split = opened(f"shards:{packed}", shuffle_buffer=11).split("train")
+    assert split.groups_at_once == 2
+    return split, take(split, 10)
+
+
+@pytest.mark.parametrize("start_step", [0, 1, 3, 4, 5, 9])
+@pytest.mark.parametrize("pipelines", [1, 2, 4])
+def test_batches_are_the_same_across_runs_resume_and_pipelines(packed, batches, start_step, pipelines):
+    _, expected = batches
+    split = opened(f"shards:{packed}", shuffle_buffer=11).split("train")
+    joined = {name: np.full_like(values[start_step:], -9) for name, values in expected.items()}
+    for pipeline in range(pipelines):
+        share = take(split, 10 - start_step, start_step=start_step, shard=pipeline, num_shards=pipelines)
+        for name, values in share.items():
+            joined[name][:, shard_of_batch(8, pipeline, pipelines)] = values
+    for name, values in expected.items():
+        np.testing.assert_array_equal(joined[name], values[start_step:], err_msg=name)
+
+
+def test_an_epoch_has_each_image_once_and_goes_from_shard_to_shard(batches):
+    split, _ = batches
+    orders = []
+    for epoch in range(4):
+        chosen = split.numbered().shuffled(5, np.int64(epoch), np.arange(36))
+        order = np.array([int(content) for content, _ in chosen.as_numpy_iterator()])
+        assert sorted(order) == list(range(36))
+        groups = split.groups[order]
+        sizes, start = np.bincount(split.groups), 0
+        while start < 36:
+            turn = list(dict.fromkeys(groups[start:]))[:2]  # the next two shards, until both are at their end
+            end = start + sizes[turn].sum()
+            assert set(groups[start:end]) == set(turn)
+            start = end
+        assert np.count_nonzero(np.diff(groups)) > 12  # they are mixed: one after the other it would be 7
+        orders.append(tuple(order))
+    assert len(set(orders)) == 4
+    again = split.numbered().shuffled(5, np.int64(2), np.arange(36))
+    assert tuple(int(content) for content, _ in again.as_numpy_iterator()) == orders[2]
+
+
+def test_shards_give_the_images_of_the_folder(folder, tmp_path):
+    packing.pack(f"folder:{folder}", tmp_path / "shards", log=lambda line: None)
+    found = {}
+    for source in (f"folder:{folder}", f"shards:{tmp_path / 'shards'}"):
+        split = opened(source).split("train")
+        (batch,) = evaluation_batches(split, PREPROCESSING, 36, labelled=True).as_numpy_iterator()
+        names = [split.find(i)["name"].removeprefix(f"{folder}/") for i in range(36)]
+        found[source] = {
+            name: (label, image.tobytes()) for name, label, image in zip(names, batch["labels"], batch["images"])
+        }
+        assert batch["weights"].sum() == 36
+    one, other = found.values()
+    assert one == other
+
+
+@pytest.mark.parametrize("source", ["shards:{}", "digits+shards:{}"])
+def test_shards_are_read_the_same_from_memory_and_in_a_mix(packed, source):
+    plain, held = (opened(source.format(packed), cache=cache).split("train") for cache in (False, True))
+    for step in (0, 5):
+        one, other = (
+            next(iter(training_batches(split, PREPROCESSING, 8, 3, start_step=step).as_numpy_iterator()))
+            for split in (plain, held)
+        )
+        np.testing.assert_array_equal(one["images"], other["images"])
+        assert one["weights"].sum() == 8
+    if source == "shards:{}":
+        assert plain.num_bytes == sum(map(len, (files.read_bytes(content) for content in plain.contents)))
+
+
+def test_images_of_a_shard_that_is_gone_or_cut_count_as_unreadable(packed, tmp_path, caplog):
+    for path in packed.iterdir():
+        write(tmp_path / path.name, path.read_bytes())
+    split = opened(f"shards:{tmp_path}").split("train")
+    (tmp_path / "train-00001-of-00008.tar").unlink()
+    cut = tmp_path / "train-00002-of-00008.tar"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    (batch,) = evaluation_batches(split, PREPROCESSING, 36).as_numpy_iterator()
+    np.testing.assert_array_equal(batch["weights"], ~np.isin(split.groups, (1, 2)))
+    lines = [record.message for record in caplog.records]
+    assert sorted(lines) == [
+        f"{tmp_path}/train-00001-of-00008.tar cannot be read: No such file or directory. Its images count as "
+        "unreadable.",
+        f"{cut} cannot be read: it is cut short. Its images count as unreadable.",
+    ]
+
+
+def write_tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+IMAGES = [encode(photo(i, 8, 8)) for i in range(6)]
+
+
+def test_public_shards_are_read_with_their_labels(tmp_path):
+    members = [[(f"d/{i:03}.png", IMAGES[i]), (f"d/{i:03}.cls", b"%d\n" % (10 - i))] for i in range(6)]
+    write_tar(tmp_path / "a-000.tar", sum(members[:4], []))
+    write_tar(tmp_path / "a-001.tar", [*reversed(members[4]), *members[5], ("d/006.txt", b"a caption")])
+    source = opened(f"webdataset:{tmp_path}/a-{{000..001}}.tar")
+    assert source.class_names == ("5", "6", "7", "8", "9", "10")
+    assert images_of(source) == {f"d/{i:03}": (IMAGES[i], str(10 - i)) for i in range(6)}
+    assert source.notes == ("6 images in 2 shards, 6 classes", "left out: 1 samples without an image")
+    np.testing.assert_array_equal(source.split("train").groups, [0, 0, 0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "several"),
+    [
+        ([{"label": "x"}, {"label": 3}, {"label": None}], ["x", "3", None], False),
+        ([{"cls": "x", "other": 1}, "y", {}], ["x", "y", None], False),
+        ([{"labels": ["x", "y", "x"]}, {"labels": []}, {"label": "y"}], ["x;y", "", "y"], True),
+        ([{"label": {"no": "name"}}, {"label": "x"}, {"label": "y"}], [None, "x", "y"], False),
+    ],
+)
+def test_labels_of_json_members(tmp_path, values, labels, several):
+    members = [[(f"{i}.jpg", IMAGES[i]), (f"{i}.json", json.dumps(value).encode())] for i, value in enumerate(values)]
+    source = opened(f"webdataset:{write_tar(tmp_path / 'a.tar', sum(members, []))}")
+    assert [label for _, label in images_of(source).values()] == labels
+    assert (source.label_sets is not None) == several
+
+
+def test_names_of_shards_make_splits_if_some_are_to_train_on(tmp_path):
+    for i, name in enumerate(("set-train-0.tar", "set-train-1.tar", "set_VAL_0.tar", "retest.tar")):
+        write_tar(tmp_path / name, [(f"{i}.png", IMAGES[i]), (f"{i}.cls", b"ab"[i % 2 : i % 2 + 1])])
+    source = opened(f"webdataset:{tmp_path}/*.tar", validation_share=0.3)
+    assert {name: list(images_of(source, name)) for name in ("train", "validation")} == {
+        "train": ["3", "0", "1"],
+        "validation": ["2"],
+    }
+    source = opened(f"webdataset:{tmp_path}/set_{{VAL,VAL}}_?.tar")
+    assert source.split("train").num_examples == 1 and source.class_names == ()
+
+
+def test_a_second_start_reads_no_shard(tmp_path, monkeypatch):
+    write_tar(tmp_path / "a.tar", [("0.png", IMAGES[0])])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(index, "RECENT", 0)
+    first = opened(f"webdataset:{tmp_path}/a.tar")
+    monkeypatch.setattr(shards, "samples_of", None)
+    assert images_of(opened(f"webdataset:{tmp_path}/a.tar")) == images_of(first)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            "https://x/{000..9}.tar",
+            "webdataset:https://x/{000..9}.tar: shards are read from local folders; download them",
+        ),
+        ("pipe:curl x", "webdataset:pipe:curl x: shards are read from local folders; download them first."),
+        ("{}/none-{{0..3}}.tar", "there is no file {}/none-0.tar."),
+        ("{}/*.tar.x", "there is no file {}/*.tar.x."),
+        ("{}/a.tar.gz", "{}/a.tar.gz is not a .tar file; unpack compressed ones, as by gunzip."),
+        ("{}/cut.tar", "{}/cut.tar is no tar file, or damaged (unexpected end of data); fetch or write it anew."),
+        ("{}/half.tar", "{}/half.tar is no tar file, or damaged (unexpected end of data); fetch or write it anew."),
+        ("{}/foreign.tar", "{}/foreign.tar is no tar file, or damaged ("),
+        ("{}/text.tar", "{}/text.tar is no tar file, or damaged ("),
+        ("{}/empty.tar", "holds no image ("),
+    ],
+)
+def test_what_is_no_shard_is_told_in_one_line(tmp_path, pattern, message):
+    whole = write_tar(tmp_path / "whole.tar", [("0.png", IMAGES[0]), ("1.png", IMAGES[1])]).read_bytes()
+    write(tmp_path / "cut.tar", whole[:1600])  # in an image
+    write(tmp_path / "half.tar", whole[:1100])  # in a header
+    write(tmp_path / "foreign.tar", whole[:1024] + b"x" * 512 + whole[1536:])
+    write(tmp_path / "a.tar.gz", b"")
+    write(tmp_path / "text.tar", b"a letter, not a tar file" * 100)
+    write_tar(tmp_path / "empty.tar", [("0.txt", b"a caption")])
+    if "x/" not in pattern and "pipe" not in pattern:
+        pattern = pattern.format(tmp_path)
+        message = message.format(tmp_path)
+    with pytest.raises(UserError, match=re.escape(message)):
+        opened(f"webdataset:{pattern}")
