@@ -218,11 +218,21 @@ def size_text(size):
     return "x".join(map(str, height_and_width(size)))
 
 
+AUTO = "auto"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
 MAX_PIXELS = 178_956_970  # Pillow's limit, from which it suspects a file that was made to fill the memory
 SPLIT_FIELDS = ("pretrain_split", "train_split", "validation_split", "test_split")
+
+
+def _no_data(value):
+    """Returns a value that marks pixels without data: a number, or the text `nan`, which equals itself."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data.no_data: {value!r} is no number, nor nan.") from error
+    return "nan" if math.isnan(number) else number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,9 +253,21 @@ class DataConfig(Section):
         test_split: what the final figures are taken on; empty for the same rule.
         cache: whether encoded images stay in memory once a split has been read; see `experiments.data.cache`.
         image_size: of the images that the model sees, in pixels: one number for squares, or `(height, width)`.
-        channels: 1 (grey) or 3 (colour); images of the other kind are converted.
-        mean: mean of each channel, in [0, 1], that is subtracted.
-        std: standard deviation of each channel that is divided by.
+        channels: number of channels that the model sees. With 1 (grey) or 3 (colour) images of the other kind are
+            converted; with any other number an image has to have as many.
+        bands: channels of an image that are taken, in this order, counted from 1 as remote sensing does; empty for all.
+        pages: of a TIFF file with several, the `first`, or `all` of them as channels.
+        value_range: `(low, high)`: the values of a file that become 0 and 1; what lies outside is cut off. Empty for
+            the range of the file's type: 0 to 255 of 8 bits, 0 to 65,535 of 16, 0 to 1 of floating point.
+        no_data: values that mark pixels without data, which become the mean and enter neither targets nor loss. NaN,
+            written `nan`, does too where any is given, or where floating-point images are found at the start of a run.
+        background: what shows through transparent pixels, in [0, 1]: one number, or one for each channel.
+        mean: mean of each channel, in [0, 1], that is subtracted; `auto` for that of a sample of the training images,
+            which the run computes when it starts and keeps in its `config.json`.
+        std: standard deviation of each channel that is divided by; `auto` in the same way, and by default with
+            `mean=auto`.
+        display_bands: channels that pictures show, among those that the model sees, counted from 1: one or three; empty
+            for the first three, or the first of fewer.
         flip: whether left and right may be exchanged in training.
         evaluation_view: what evaluation sees of an image: its `centre`, the `whole` of it squeezed into the image size,
             or `auto`: the whole where both sides have 384 pixels or more, as in the paper, and the centre below.
@@ -270,8 +292,14 @@ class DataConfig(Section):
     cache: bool = False
     image_size: int | tuple[int, ...] = 224
     channels: int = 3
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    bands: tuple[int, ...] = ()
+    pages: str = "first"
+    value_range: tuple[float, ...] = ()
+    no_data: tuple[object, ...] = ()
+    background: tuple[float, ...] = (1.0,)
+    mean: str | tuple[float, ...] = IMAGENET_MEAN
+    std: str | tuple[float, ...] = IMAGENET_STD
+    display_bands: tuple[int, ...] = ()
     flip: bool = True
     evaluation_view: str = "auto"
     evaluation_crop: float = 0.875
@@ -283,24 +311,25 @@ class DataConfig(Section):
     section: typing.ClassVar[str] = "data"
 
     def __post_init__(self):
+        for name in ("mean", "std"):  # a flag makes a tuple of the text
+            if getattr(self, name) == (AUTO,):
+                object.__setattr__(self, name, AUTO)
         super().__post_init__()
         object.__setattr__(self, "image_size", kept_size(self.image_size, "data.image_size"))
+        object.__setattr__(self, "no_data", tuple(map(_no_data, self.no_data)))
         kinds = [source.partition(":")[0] for source, _ in self.sources]
         for name in SPLIT_FIELDS:
             require(
                 "tfds" in kinds or not getattr(self, name),
                 f"data.{name} is for data sets of TensorFlow Datasets; data.source={self.source!r} is none.",
             )
-        require(self.channels in (1, 3), f"data.channels is 1 or 3, got {self.channels}.")
-        require(
-            len(self.mean) == len(self.std) == self.channels,
-            f"data.mean and data.std need {self.channels} numbers each, one for each of data.channels.",
-        )
-        require(min(self.std) > 0, "data.std is above 0.")
         require(
             not self.labels_file or kinds == ["folder"],
             f"data.labels_file is for a single folder:PATH; data.source={self.source!r} is none.",
         )
+        require_at_least("data", self, 1, "channels")
+        self._check_values()
+        self._check_statistics()
         require_one_of("data.evaluation_view", self.evaluation_view, ("auto", "centre", "whole"))
         require(0 < self.evaluation_crop <= 1, "data.evaluation_crop lies in (0, 1].")
         for name in ("validation_share", "test_share"):
@@ -310,6 +339,46 @@ class DataConfig(Section):
         )
         require_at_least("data", self, 1, "shuffle_buffer", "max_pixels")
         require(self.max_pixels <= MAX_PIXELS, f"data.max_pixels is at most {MAX_PIXELS}, got {self.max_pixels}.")
+
+    def _check_values(self):
+        for name, most in (("bands", None), ("display_bands", self.channels)):
+            bands = getattr(self, name)
+            require(min(bands, default=1) >= 1, f"data.{name} counts channels from 1, got {bands}.")
+            fits = most is None or max(bands, default=1) <= most
+            require(fits, f"data.{name}={bands} names one beyond data.channels={self.channels}.")
+        require(
+            len(self.bands) in (0, self.channels),
+            f"data.bands={self.bands} takes {len(self.bands)} channels: set data.channels={len(self.bands)}.",
+        )
+        require(len(self.display_bands) in (0, 1, 3), "data.display_bands names one channel, or three for colours.")
+        require_one_of("data.pages", self.pages, ("first", "all"))
+        ends = self.value_range
+        require(
+            not ends or (len(ends) == 2 and ends[0] < ends[1]),
+            f"data.value_range is (low, high) with low < high, got {ends}.",
+        )
+        require(
+            len(self.background) in (1, self.channels) and 0 <= min(self.background) <= max(self.background) <= 1,
+            "data.background is one number in [0, 1], or one for each of data.channels.",
+        )
+
+    def _check_statistics(self):
+        if self.mean == AUTO and self.std == IMAGENET_STD:
+            object.__setattr__(self, "std", AUTO)
+        given = [getattr(self, name) for name in ("mean", "std") if getattr(self, name) != AUTO]
+        require(
+            all(not isinstance(numbers, str) and len(numbers) == self.channels for numbers in given),
+            f"data.mean and data.std need {self.channels} numbers each, one for each of data.channels, or "
+            "data.mean=auto.",
+        )
+        require(self.std == AUTO or min(self.std) > 0, "data.std is above 0.")
+
+    @property
+    def shown(self):
+        """Channels that pictures show, counted from 0: one or three."""
+        if self.display_bands:
+            return tuple(band - 1 for band in self.display_bands)
+        return (0, 1, 2) if self.channels >= 3 else (0,)
 
     @property
     def sources(self):
@@ -632,6 +701,11 @@ class Config(Section):
             "logical_cpus is for a single process: distribution=multiworker has one CPU device a worker.",
         )
         require_one_of("pretrained_stem", self.pretrained_stem, STEMS)
+        for name, off in (("randaugment_magnitude", 0.0), ("color_jitter", (0.0, 0.0, 0.0, 0.0))):
+            require(
+                self.data.channels in (1, 3) or getattr(self.finetune, name) == off,
+                f"finetune.{name} is for grey or colour images, and data.channels={self.data.channels}: leave it out.",
+            )
         require_at_least("", self, 0, "seed", "logical_cpus", "evaluation_batch_size")
         require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
         require_at_least("", self, 0, "checkpoint_every", "checkpoint_minutes")
@@ -678,6 +752,9 @@ class Config(Section):
         values = self.to_dict()
         # A flag keeps the type of its field: a tuple takes one number, or two.
         values["data"]["image_size"] = tuple(dict.fromkeys(self.data.size))
+        for name in ("mean", "std"):
+            if values["data"][name] == AUTO:
+                values["data"][name] = (AUTO,)
         return config_dict.ConfigDict(values)
 
     @classmethod

@@ -136,5 +136,6 @@ class Finetuning(Task):
             return
         with best_effort(path):
             with replacing(path) as temporary:
-                draw_augmentation(temporary, examples, run.preprocessing, self.mixing, self.source.class_names, seed)
+                names, shown = self.source.class_names, self.config.data.shown
+                draw_augmentation(temporary, examples, run.preprocessing, self.mixing, names, seed, shown)
             run.loggers.pictures(0, {"augmentation": path})

@@ -42,7 +42,7 @@ class Pretraining(Task):
     def example_losses(self, model):
         def image_losses(batch):
             visible = sample_visible(batch["noise"], model.mask_ratio)
-            return model.image_losses(batch["images"], visible, training=True)
+            return model.image_losses(batch["images"], visible, training=True, valid=batch.get("valid"))
 
         return image_losses
 
@@ -82,4 +82,4 @@ class Pretraining(Task):
             split, run.preprocessing, count, num_patches=model.num_patches, seed=self.config.seed
         )
         batch = next(iter(examples))
-        return batch["images"], sample_visible(batch["noise"], model.mask_ratio)
+        return batch["images"], sample_visible(batch["noise"], model.mask_ratio), batch.get("valid")

@@ -7,39 +7,50 @@ from convnext.types import Tensor
 EPSILON = 1e-6  # added to the variance of a patch
 
 
-def patch_statistics(patches: Tensor) -> tuple[Tensor, Tensor]:
+def patch_statistics(patches: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each patch, `(B, L, 1)` each, from `(B, L, values)`.
 
-    The variance is the unbiased one, as in the authors' code.
+    The variance is the unbiased one, as in the authors' code. With `valid`, of the shape of the patches, only values
+    where it is 1 count; others may be anything but NaN.
     """
+    if valid is not None:
+        count = ops.sum(valid, axis=-1, keepdims=True)
+        mean = ops.sum(patches * valid, axis=-1, keepdims=True) / ops.maximum(count, 1.0)
+        squares = ops.sum(ops.square(patches - mean) * valid, axis=-1, keepdims=True)
+        return mean, ops.sqrt(squares / ops.maximum(count - 1.0, 1.0) + EPSILON)
     mean = ops.mean(patches, axis=-1, keepdims=True)
     variance = ops.sum(ops.square(patches - mean), axis=-1, keepdims=True) / (patches.shape[-1] - 1)
     return mean, ops.sqrt(variance + EPSILON)
 
 
-def reconstruction_targets(patches: Tensor, normalize: bool = True) -> Tensor:
+def reconstruction_targets(patches: Tensor, normalize: bool = True, valid: Tensor | None = None) -> Tensor:
     """Returns what the decoder has to predict of patches, `(B, n, values)` float32.
 
     Args:
         patches: `(B, n, values)`, pixels as `masking.patchify` orders them.
         normalize: whether each patch is brought to mean 0 and variance 1.
+        valid: `(B, n, values)` float32, 1 where there is data and 0 elsewhere; None where all pixels have data.
     """
     patches = ops.cast(patches, "float32")
     if not normalize:
         return patches
-    mean, std = patch_statistics(patches)
+    mean, std = patch_statistics(patches, valid)
     return (patches - mean) / std
 
 
-def reconstruction_loss(prediction: Tensor, targets: Tensor) -> Tensor:
+def reconstruction_loss(prediction: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean squared error over the hidden patches of each image.
 
     Args:
         prediction: `(B, n, values)`, of the hidden patches.
         targets: `(B, n, values)`.
+        valid: `(B, n, values)` float32, see `reconstruction_targets`; the mean is over the values that have data.
 
     Returns:
         `(B,)` float32. Every image hides the same number of patches, so the mean of these is the mean over all
-        hidden patches of the batch.
+        hidden patches of the batch where all pixels have data. An image whose hidden patches have none has a loss of 0.
     """
+    if valid is not None:
+        errors = ops.square(ops.cast(prediction, "float32") - targets) * valid
+        return ops.sum(errors, axis=(1, 2)) / ops.maximum(ops.sum(valid, axis=(1, 2)), 1.0)
     return ops.mean(ops.square(ops.cast(prediction, "float32") - targets), axis=(1, 2))

@@ -93,14 +93,24 @@ class FCMAE(Composite, keras.Model):
         return input_shape[0], self.num_patches, self.decoder.patch_values
 
     def compute_output_spec(
-        self, images: Tensor, visible: Tensor | None = None, training: bool | None = None
+        self,
+        images: Tensor,
+        visible: Tensor | None = None,
+        training: bool | None = None,
+        valid: Tensor | None = None,
     ) -> keras.KerasTensor:
         batch, patches, values = self.compute_output_shape(images.shape)
         if training:
             patches -= self.num_visible
         return keras.KerasTensor((batch, patches, values), dtype=self.decoder.compute_dtype)
 
-    def call(self, images: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        images: Tensor,
+        visible: Tensor | None = None,
+        training: bool | None = None,
+        valid: Tensor | None = None,
+    ) -> Tensor:
         """Predicts patches from the visible ones, and registers the loss.
 
         Args:
@@ -109,6 +119,8 @@ class FCMAE(Composite, keras.Model):
             visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, `num_visible` ones in each row; drawn at
                 random where None.
             training: whether the model trains.
+            valid: `(B, H, W, channels)` or `(B, H, W, 1)`, 1 for pixels with data and 0 for others, whatever they hold:
+                the encoder sees 0 there, and they enter neither targets nor loss. None where all pixels have data.
 
         Returns:
             `(B, L, patch_size * patch_size * channels)`: the predicted values of each patch, in the units of the
@@ -118,27 +130,31 @@ class FCMAE(Composite, keras.Model):
             shape = (ops.shape(images)[0], self.num_patches)
             noise = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)  # halves would have ties
             visible = sample_visible(noise, self.mask_ratio)
+        images, valid = _only_valid(images, valid)
         _, hidden = split_patches(visible, self.num_visible)
         if training:
             prediction = of_hidden = self._predict(images, visible, hidden, training)
         else:
             prediction = self.predict_patches(images, visible)
             of_hidden = gather_patches(prediction, hidden)
-        self.add_loss(ops.mean(self._losses_of(images, of_hidden, hidden, visible)))
+        self.add_loss(ops.mean(self._losses_of(images, of_hidden, hidden, visible, valid)))
         return prediction
 
     def predict_patches(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
         """The prediction of all patches, `(B, L, values)`, for given masks; registers no loss."""
         return self._predict(images, visible, None, training)
 
-    def image_losses(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
+    def image_losses(
+        self, images: Tensor, visible: Tensor, training: bool | None = None, valid: Tensor | None = None
+    ) -> Tensor:
         """Returns the loss of each image for given masks, `(B,)` float32, averaged over its hidden patches.
 
         Only hidden patches are predicted. An image with another number of visible patches than `num_visible` has the
-        loss NaN.
+        loss NaN. `valid` is that of `call`.
         """
+        images, valid = _only_valid(images, valid)
         _, hidden = split_patches(visible, self.num_visible)
-        return self._losses_of(images, self._predict(images, visible, hidden, training), hidden, visible)
+        return self._losses_of(images, self._predict(images, visible, hidden, training), hidden, visible, valid)
 
     def encode(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
         """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at hidden ones."""
@@ -152,9 +168,14 @@ class FCMAE(Composite, keras.Model):
         latent = self.encode(images, visible, training=training)
         return self.decoder(latent, visible, chosen, training=training)
 
-    def _losses_of(self, images: Tensor, prediction: Tensor, hidden: Tensor, visible: Tensor) -> Tensor:
+    def _losses_of(
+        self, images: Tensor, prediction: Tensor, hidden: Tensor, visible: Tensor, valid: Tensor | None
+    ) -> Tensor:
         patches = gather_patches(patchify(images, self.patch_size), hidden)
-        losses = reconstruction_loss(prediction, reconstruction_targets(patches, self.normalize_targets))
+        if valid is not None:
+            valid = gather_patches(patchify(valid, self.patch_size), hidden)
+        targets = reconstruction_targets(patches, self.normalize_targets, valid)
+        losses = reconstruction_loss(prediction, targets, valid)
         return nan_unless_exact(losses, visible, self.num_visible)
 
     def get_config(self) -> dict[str, Any]:
@@ -173,3 +194,11 @@ class FCMAE(Composite, keras.Model):
     def from_config(cls, config: dict[str, Any]) -> Any:
         backbone = keras.saving.deserialize_keras_object(config["backbone"])
         return super().from_config({**config, "backbone": backbone})
+
+
+def _only_valid(images: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Returns images with 0 where there is no data, and where there is some, `(B, H, W, channels)` float32."""
+    if valid is None:
+        return images, None
+    valid = ops.broadcast_to(ops.cast(valid, "float32"), ops.shape(images))
+    return ops.where(valid > 0, images, ops.zeros_like(images)), valid  # a product would let NaN pass

@@ -14,7 +14,12 @@ HIDDEN_GREY = 0.5
 
 
 def reconstruction_panels(
-    model: FCMAE, images: Tensor, visible: Tensor, mean: Sequence[float], std: Sequence[float]
+    model: FCMAE,
+    images: Tensor,
+    visible: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    valid: Tensor | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the three pictures that show a reconstruction.
 
@@ -24,6 +29,8 @@ def reconstruction_panels(
         visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
         mean: mean of each channel, in [0, 1].
         std: standard deviation of each channel.
+        valid: of the shape of the images, 1 where there is data and 0 elsewhere, where they hold 0; None for data
+            everywhere.
 
     Returns:
         `(original, masked, reconstruction)`, NumPy `(B, H, W, channels)` in [0, 1]. Hidden patches are grey in
@@ -32,7 +39,8 @@ def reconstruction_panels(
     """
     prediction = ops.cast(model.predict_patches(images, visible, training=False), "float32")
     if model.normalize_targets:
-        patch_mean, patch_std = patch_statistics(patchify(ops.cast(images, "float32"), model.patch_size))
+        known = None if valid is None else patchify(ops.cast(valid, "float32"), model.patch_size)
+        patch_mean, patch_std = patch_statistics(patchify(ops.cast(images, "float32"), model.patch_size), known)
         prediction = prediction * patch_std + patch_mean
     predicted = _to_pixels(unpatchify(prediction, model.grid, model.patch_size), mean, std)
     original = _to_pixels(images, mean, std)

@@ -7,7 +7,6 @@ if they end before it, or if a marker stands among them that has no place there.
 into step again by chance cannot be found so: most flipped bits, and of lost or zeroed bytes the fewer the more often.
 """
 
-import functools
 import io
 import logging
 import os
@@ -17,6 +16,8 @@ import struct
 import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
+
+from experiments.data.remembered import remembered
 
 FRAMES = (0xC0, 0xC1, 0xC2)  # sequential and progressive, of Huffman codes; arithmetic codes may end early
 OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -30,7 +31,7 @@ SPARE = 3  # bytes that may be left over, besides any zeros: some programs and c
 STRAY = 8  # groups of blocks, of up to 32 pixels a side, that the bits which fill up the last byte may change
 MAX_SIDE, MAX_PIXELS = 65500, 2**26  # of what is decoded twice to be checked
 NAMED = 20  # damaged files that a run names
-UNKNOWN, WHOLE, DAMAGED = -1, 0, 1
+WHOLE, DAMAGED = 0, 1
 
 _found: set[bytes] = set()  # keys of damaged images
 
@@ -48,25 +49,12 @@ def checked(encoded, key):
         InvalidArgumentError: when it is run, if `is_damaged`.
     """
 
-    def check():
-        result = tf.ensure_shape(tf.numpy_function(_check, [encoded, key], tf.int64), ())
-        with tf.control_dependencies([results.insert(number, result)]):
-            return tf.identity(result)
-
     def whole():
-        known = results.lookup(number)
-        result = tf.cond(known == UNKNOWN, check, lambda: known)
+        result = remembered(_check, key, encoded, key)
         with tf.control_dependencies([tf.debugging.assert_equal(result, tf.constant(WHOLE, tf.int64), "damaged JPEG")]):
             return tf.identity(encoded)
 
-    results, number = _results(), tf.strings.to_hash_bucket_fast(key, 2**63 - 1)
     return tf.cond(tf.io.is_jpeg(encoded), whole, lambda: encoded)
-
-
-@functools.cache
-def _results():
-    with tf.init_scope(), tf.device("CPU"):  # outside of any graph, for all of them
-        return tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, UNKNOWN)
 
 
 def _check(content, key):

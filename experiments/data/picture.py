@@ -20,7 +20,7 @@ GAP = 28  # pixels below a cell, for its caption
 NAME_LENGTH = 18  # letters of a class in a caption, a third of it where there are two
 
 
-def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed):
+def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, shown=slice(None)):
     """Draws images, one a row: as evaluation sees it, then as training does in some epochs.
 
     Captions tell the targets, before smoothing.
@@ -32,6 +32,7 @@ def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed):
         mixing: a `Mixing`.
         class_names: names of the classes.
         seed: integer, of the mixing.
+        shown: which channels, one or three, see `DataConfig.shown`.
     """
     originals, versions, labels = examples
     hard = dataclasses.replace(mixing, label_smoothing=0.0)
@@ -42,7 +43,8 @@ def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed):
         mixed = hard(tf.nest.map_structure(tf.constant, batch), batch_seed(seed, i, 0))
         columns.append(mixed["images"].numpy())
         captions.append([_caption(target, class_names) for target in mixed["targets"].numpy()])
-    pixels = np.stack(columns) * np.array(preprocessing.std) + np.array(preprocessing.mean)
+    pixels = np.nan_to_num(np.stack(columns)) * np.array(preprocessing.std) + np.array(preprocessing.mean)
+    pixels = pixels[..., shown]
     _draw_grid(path, np.clip(pixels, 0.0, 1.0), captions)
 
 

@@ -173,7 +173,9 @@ def training_batches(
         A `tf.data.Dataset` of dictionaries, with `B` images of `batch_size // num_shards`: `images`
         `(B, H, W, channels)` float32; `labels` `(B,)` int64; `weights` `(B,)` float32, 0 for a file that cannot be
         decoded, and with `mixing` for an example without label; with `num_patches` `noise` `(B, L)` float32, uniform
-        draws to choose the visible patches by; with `mixing` `targets` `(B, num_classes)` float32.
+        draws to choose the visible patches by, and where pixels may be without data `valid`, of the shape of the
+        images, 1 where there is data and 0 elsewhere, where the images hold 0, the mean; with `mixing` `targets`
+        `(B, num_classes)` float32.
 
     Raises:
         UserError: if the batches do not divide into the shards.
@@ -198,6 +200,7 @@ def training_batches(
 
     examples = endless_examples(split, seed, batch_size, places, start_step)
     batches = load_batches(split, examples, load, augment, len(places), drop_remainder=True)
+    batches = _fill_gaps(batches, preprocessing, num_patches)
     return _finish(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
@@ -231,6 +234,7 @@ def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_pat
         return example
 
     batches = load_batches(split, split.in_order().enumerate(), load, name, batch_size)
+    batches = _fill_gaps(batches, preprocessing, num_patches)
     return _finish(batches.map(lambda batch: _fill_up(batch, batch_size)))
 
 
@@ -271,6 +275,17 @@ def endless_examples(split, seed, batch_size, places, start_step):
 def _weight(label, labelled):
     """Returns the weight of an example that can be decoded: 0 where it lacks the label that is needed."""
     return tf.cast(label >= 0, tf.float32) if labelled else tf.constant(1.0)
+
+
+def _fill_gaps(batches, preprocessing, num_patches):
+    """Puts the mean, 0, where data is missing, and for masked autoencoding says where there is some."""
+
+    def fill(batch):
+        is_gap = tf.math.is_nan(batch["images"])
+        valid = {"valid": 1.0 - tf.cast(is_gap, tf.float32)} if num_patches else {}
+        return {**batch, "images": tf.where(is_gap, 0.0, batch["images"]), **valid}
+
+    return parallel_map(batches, fill) if preprocessing.reading.has_gaps else batches
 
 
 def _fill_up(batch, batch_size):

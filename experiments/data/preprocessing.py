@@ -4,12 +4,13 @@ import dataclasses
 
 import tensorflow as tf
 
-from experiments.config import MAX_PIXELS, height_and_width
+from experiments.config import AUTO, height_and_width, require
 from experiments.data.augmentation import views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
 from experiments.data.reading import decode_and_crop
+from experiments.data.values import Reading
 
 # Independent streams of randomness of one example.
 WINDOW, FLIP, MASK, COLORS, ERASING = range(5)
@@ -22,11 +23,11 @@ class Preprocessing:
     """How an image becomes the input of the model.
 
     Training crops, flips, changes tones and geometry, normalizes and erases, in this order; evaluation crops and
-    normalizes.
+    normalizes. Where `reading` knows of pixels without data, they are NaN in what comes out.
 
     Args:
         image_size: in pixels: one number for squares, or `(height, width)`.
-        channels: 1 or 3.
+        channels: number of channels.
         mean: of each channel, in [0, 1].
         std: of each channel.
         evaluation_crop: size of the centre crop, see `views.centre_window`.
@@ -38,7 +39,7 @@ class Preprocessing:
         randaugment_noise: see `randaugment`.
         color_jitter: strengths of brightness, contrast, saturation and hue, see `color_jitter`.
         erasing_probability: see `random_erasing`.
-        max_pixels: largest number of pixels of an image that is decoded.
+        reading: which values of a file are read; by default those of any program, with the number of channels.
     """
 
     image_size: int | tuple[int, int]
@@ -54,11 +55,16 @@ class Preprocessing:
     randaugment_noise: float = 0.0
     color_jitter: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     erasing_probability: float = 0.0
-    max_pixels: int = MAX_PIXELS
+    reading: Reading | None = None
+
+    def __post_init__(self):
+        if self.reading is None:
+            object.__setattr__(self, "reading", Reading(self.channels))
 
     @classmethod
     def of(cls, data, training=None):
         """Returns the preprocessing of a `DataConfig`, for evaluation alone or with that of a `TrainingConfig`."""
+        require(AUTO not in (data.mean, data.std), "data.mean=auto is for a training run, which computes it.")
         fixed = cls(
             image_size=data.image_size,
             channels=data.channels,
@@ -67,7 +73,7 @@ class Preprocessing:
             evaluation_crop=data.evaluation_crop,
             flip=data.flip,
             whole_view=data.whole_view,
-            max_pixels=data.max_pixels,
+            reading=Reading.of(data),
         )
         if training is None:
             return fixed
@@ -96,6 +102,8 @@ class Preprocessing:
         flip_seed, colors_seed, erasing_seed = (tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING))
         if self.flip:
             image = views.random_flip(image, flip_seed)
+        if self.reading.has_gaps and (self.randaugment_magnitude or any(self.color_jitter)):
+            image = tf.where(tf.math.is_nan(image), 255.0 * tf.constant(self.mean), image)
         if self.randaugment_magnitude:
             strength = (self.randaugment_magnitude, self.randaugment_noise)
             image = randaugment(_to_whole_values(image), *strength, self.mean, colors_seed)
@@ -119,8 +127,10 @@ class Preprocessing:
 
     def _view(self, encoded, choose_window):
         """Decodes a window and resizes it: values in [0, 255], float32."""
-        image = decode_and_crop(encoded, choose_window, self.channels, self.max_pixels)
-        return tf.ensure_shape(views.resize(image, self.size), (*self.size, self.channels))
+        resize = lambda image: views.resize(image, self.size)  # noqa: E731
+        finish = (lambda image: views.with_gaps(resize, image)) if self.reading.has_gaps else resize
+        image = decode_and_crop(encoded, choose_window, self.reading, finish)
+        return tf.ensure_shape(image, (*self.size, self.channels))
 
 
 def _to_whole_values(image):

@@ -1,8 +1,8 @@
-"""Image files: which of them are read, and how their bytes become pixels.
+"""Image files in the graph of a data set: which of them are read, and how their bytes become pixels.
 
-`problem_of`, by which a folder chooses its files, and `decode_and_crop`, by which batches are made, follow one rule:
-TensorFlow decodes JPEG and PNG, Pillow everything else in `FORMATS`. What a file is, its content says; its suffix only
-says whether it is looked at.
+`problem_of`, by which a folder chooses its files, and `decode_and_crop`, by which batches are made, follow the table of
+`experiments.data.formats`. TensorFlow decodes what it reads exactly: JPEG, PNG and WebP of 8 bits without opacity;
+everything else goes through NumPy, as `experiments.data.values` says.
 """
 
 import io
@@ -12,54 +12,24 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
-from experiments.config import MAX_PIXELS
+from experiments.data.formats import SUFFIXES, UnreadableError, format_of, header_of, orientation_of, read_header, turns
+from experiments.data.remembered import remembered
 
-BY_TENSORFLOW = ("JPEG", "MPO", "PNG")  # Pillow's names. MPO: a JPEG with more pictures behind it, of many phones
-BY_PILLOW = ("BMP", "DIB", "GIF")  # TensorFlow refuses or misreads half of the kinds of BMP, and some of GIF
-FORMATS = BY_TENSORFLOW + BY_PILLOW
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".jfi",
-    ".jif",
-    ".pjpeg",
-    ".pjp",
-    ".mpo",
-    ".png",
-    ".apng",
-    ".bmp",
-    ".dib",
-    ".gif",
-)
 # Of images that cannot be read: counted and named, not passed over in silence.
 OTHER_SUFFIXES = (
-    *(".webp", ".avif", ".avifs", ".heic", ".heics", ".heif", ".hif", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
-    *(".jxl", ".jxr", ".tif", ".tiff", ".psd", ".xcf", ".tga", ".pcx", ".qoi", ".exr", ".hdr", ".dds", ".eps", ".svg"),
-    *(
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".ico",
-        ".cur",
-        ".icns",
-        ".fits",
-        ".npy",
-        ".nii",
-        ".dcm",
-        ".svs",
-        ".ndpi",
-        ".czi",
-    ),
+    *(".jxl", ".jxr", ".psd", ".xcf", ".tga", ".pcx", ".qoi", ".exr", ".hdr", ".dds", ".eps", ".svg"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".cur", ".icns", ".fits", ".nii", ".dcm", ".svs", ".ndpi", ".czi"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".3fr", ".mrw"),
-)
+)  # fmt: skip
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
+PNG_COLOURS = (0, 2, 3)  # types of colour without opacity: grey, red, green and blue, a palette
+PNG_NOTES = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks that may hold an orientation
 PNG_METHODS = (b"\0\0\0", b"\0\0\1")  # compression, filter, interlacing
 PNG_END = b"\xaeB`\x82"  # the checksum of IEND
 DAMAGED = "a {} that is damaged, or of a kind that cannot be decoded here"
-MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n": "PNG", b"GIF8": "GIF", b"BM": "BMP"}
+LOADED = ("BMP", "DIB", "GIF")  # formats whose files are decoded when they are chosen: many kinds of them are not read
+GENERAL, BY_TENSORFLOW = 0, ("JPEG", "PNG", "WEBP")
+ORIENTATIONS = 16  # the way of decoding is a number of this for the format, and the orientation
 
 
 def is_image_name(name):
@@ -67,87 +37,165 @@ def is_image_name(name):
     return name.lower().endswith(SUFFIXES + OTHER_SUFFIXES) and not name.startswith(".")
 
 
-def problem_of(path, max_pixels):
+def problem_of(path, reading):
     """Returns why a file cannot be used, or an empty string.
 
-    Of what TensorFlow decodes, only a file without its format's end marker is decoded here; damage inside a file shows
-    when it is read in training, where it counts as unreadable.
+    Most files are not decoded here; damage inside a file shows when it is read in training, where it counts as
+    unreadable.
 
     Args:
         path: of the file, a `pathlib.Path`.
-        max_pixels: largest number of pixels that an image may have.
+        reading: the `Reading`.
     """
     if path.exists() and not path.is_file():  # a pipe would be waited for
         return "not a file"
     try:
-        with Image.open(path) as image:
-            return _problem_of_image(image, path, max_pixels)
+        name = format_of(_part(path, 0, 32))
+        if not name:
+            return _problem_of_unknown(path)
+        if name in ("JPEG", "PNG"):
+            with Image.open(path, formats=("JPEG", "PNG")) as image:
+                reading.check(header_of(image))
+                return _problem_of_jpeg(image, path) if name == "JPEG" else _problem_of_png(image, path)
+        if name == "WEBP" and path.stat().st_size < int.from_bytes(_part(path, 4, 4), "little") + 8:
+            return "the file is cut short"
+        with open(path, "rb") as file:
+            _, header, decode = read_header(file, reading.pages)
+            reading.check(header)
+            if name in LOADED:
+                decode()
+        return ""
+    except UnreadableError as error:
+        return str(error)
     except Image.DecompressionBombError:
-        return _too_many(max_pixels)
-    except Exception as error:  # whatever the damage leads Pillow to
+        return f"more than {reading.max_pixels:,} pixels, data.max_pixels"
+    except Exception as error:  # whatever the damage leads the libraries to
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         if isinstance(error, OSError) and "truncated" in str(error):
             return "the file is cut short"
-        return _problem_of_unknown(path, isinstance(error, UnidentifiedImageError))
+        return DAMAGED.format(format_of(_part(path, 0, 32)))
 
 
-def decode_and_crop(encoded, choose_window, channels, max_pixels=MAX_PIXELS):
-    """Decodes the part of an image that is needed.
+def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cast(image, tf.float32)):
+    """Decodes the part of an image that is needed, upright.
 
-    Of a JPEG only the blocks under the window are decoded, with Pillow's arithmetic. CMYK becomes RGB, an alpha channel
-    or a transparent colour is dropped, a palette looked up, of 16 bits the upper 8 count, of an animation the first
-    picture. The format is told by the first bytes; a note in the file that it is to be shown turned is not heeded.
+    Of a JPEG only the blocks under the window are decoded, with Pillow's arithmetic. CMYK becomes RGB, a palette is
+    looked up, what is transparent shows `reading.background`, of an animation the first picture counts.
 
     Args:
-        encoded: scalar string tensor, the bytes of a file of one of `FORMATS`.
+        encoded: scalar string tensor, the bytes of an image file.
         choose_window: function from `(height, width)`, an int32 tensor, to `(top, left, height, width)`.
-        channels: 1 or 3.
-        max_pixels: largest number of pixels that an image may have; a larger one is not decoded at all.
+        reading: the `Reading`.
+        finish: function of the window, `(h, w, channels)` uint8 or float32 in [0, 255], to float32.
 
     Returns:
-        `(h, w, channels)` uint8.
+        What `finish` makes of it.
 
     Raises:
-        InvalidArgumentError: when it is run, if the bytes are no such file, cut short, or of too many pixels.
+        InvalidArgumentError: when it is run, if the file cannot be read.
     """
+
+    def general():
+        image = tf.numpy_function(lambda content: _values(content, reading), [encoded], tf.float32)
+        image = tf.ensure_shape(image, (None, None, reading.channels))
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.size(image), "no image that can be read")]):
+            top, left, height, width = tf.unstack(choose_window(tf.shape(image)[:2]))
+        return finish(image[top : top + height, left : left + width])
+
+    def of_8_bits():
+        image = tf.switch_case(way // ORIENTATIONS - 1, [decode_jpeg, decode_png, decode_webp])
+        image = tf.ensure_shape(image, (None, None, 3))
+        return finish(tf.image.rgb_to_grayscale(image) if reading.channels == 1 else image)
 
     def decode_jpeg():
         size = tf.io.extract_jpeg_shape(encoded)[:2]
-        with tf.control_dependencies([_check_size(size, max_pixels)]):
-            window = choose_window(size)
-        return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, dct_method="INTEGER_ACCURATE")
+        decode = lambda window: tf.io.decode_and_crop_jpeg(  # noqa: E731
+            encoded, window, channels=3, dct_method="INTEGER_ACCURATE"
+        )
+        return upright(size, decode)
 
     def decode_png():
-        sides = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
-        with tf.control_dependencies([_check_size(sides, max_pixels)]):
-            return crop(tf.io.decode_png(encoded, channels=3))
+        size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)[::-1]
+        return upright(size, lambda window: crop(tf.io.decode_png(encoded, channels=3), window))
 
-    def decode_other():
-        image = tf.numpy_function(lambda content: _decode_by_pillow(content, max_pixels), [encoded], tf.uint8)
-        with tf.control_dependencies([tf.debugging.assert_positive(tf.size(image), "no image, or too many pixels")]):
-            return crop(tf.ensure_shape(image, (None, None, 3)))
+    def decode_webp():
+        size = tf.io.decode_raw(tf.strings.substr(encoded, 26, 4), tf.uint16)[::-1]
+        size = tf.bitwise.bitwise_and(tf.cast(size, tf.int32), 0x3FFF)
+        return upright(size, lambda window: crop(tf.io.decode_webp(encoded)[0, ..., :3], window))
 
-    def crop(image):
-        top, left, height, width = tf.unstack(choose_window(tf.shape(image)[:2]))
+    def upright(size, decode):
+        with tf.control_dependencies([_check_size(size, reading.max_pixels)]):
+            size = tf.ensure_shape(size, (2,))
+        orientation = way % ORIENTATIONS
+        return tf.cond(
+            orientation > 1,
+            lambda: _decode_turned(size, orientation, choose_window, decode),
+            lambda: decode(choose_window(size)),
+        )
+
+    def crop(image, window):
+        top, left, height, width = tf.unstack(window)
         return image[top : top + height, left : left + width]
 
-    is_png = tf.strings.substr(encoded, 0, 4) == b"\x89PNG"
-    image = tf.cond(tf.io.is_jpeg(encoded), decode_jpeg, lambda: tf.cond(is_png, decode_png, decode_other))
-    image = tf.ensure_shape(image, (None, None, 3))
-    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
+    if not reading.is_plain:
+        return general()
+    way = tf.cast(remembered(_way_of_decoding, encoded, encoded), tf.int32)
+    return tf.cond(way == GENERAL, general, of_8_bits)
 
 
-def _decode_by_pillow(content, max_pixels):
-    """Returns `(H, W, 3)` uint8, of no pixels where that is impossible: TensorFlow would log an exception at length."""
+def _way_of_decoding(content):
+    """Returns `GENERAL` or, of a file that TensorFlow reads exactly, the number of the format and the orientation."""
+    content = np.asarray(content, object).item()  # bytes in a graph, an array of them outside
+    name, orientation = format_of(content[:32]), 1
+    is_exact = name in ("JPEG", "PNG")
     try:
-        content = np.asarray(content, object).item()  # bytes in a graph, an array of them outside
-        with Image.open(io.BytesIO(content), formats=BY_PILLOW) as image:
-            if image.width * image.height <= max_pixels:
-                return np.array(image.convert("RGB"))
-    except Exception:  # whatever the damage leads Pillow to
+        if name == "JPEG":
+            with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+                is_exact = image.mode in ("L", "RGB")
+                orientation = orientation_of(image)
+        elif name == "PNG":
+            chunks = set(_png_chunks(content))
+            is_exact = content[24] <= 8 and content[25] in PNG_COLOURS and b"tRNS" not in chunks
+            if chunks & PNG_NOTES:
+                with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+                    image.load()  # they may stand behind the pixels
+                    orientation = orientation_of(image)
+        elif name == "WEBP":
+            is_exact = content[12:16] == b"VP8 " and hasattr(tf.io, "decode_webp")
+    except Exception:  # which its decoder will find too, or not
         pass
-    return np.zeros((0, 0, 3), np.uint8)
+    return np.int64((BY_TENSORFLOW.index(name) + 1) * ORIENTATIONS + orientation if is_exact else GENERAL)
+
+
+def _png_chunks(content):
+    """Yields the names of the chunks of a PNG."""
+    at = 8
+    while name := content[at + 4 : at + 8]:
+        yield name
+        at += 12 + int.from_bytes(content[at : at + 4])
+
+
+def _decode_turned(size, orientation, choose_window, decode):
+    """Decodes a window of an image that is stored turned or mirrored; the window is one of the upright image."""
+    swaps, down, right = (tf.reduce_any([orientation == i for i in range(1, 9) if turns(i)[k]]) for k in range(3))
+    size = tf.where(swaps, size[::-1], size)
+    top, left, height, width = tf.unstack(choose_window(size))
+    top = tf.where(down, size[0] - top - height, top)
+    left = tf.where(right, size[1] - left - width, left)
+    window = tf.where(swaps, [left, top, width, height], [top, left, height, width])
+    image = decode(window)
+    image = tf.cond(swaps, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    mirrored = tf.stack([down, right])
+    return tf.reverse(image, tf.where(mirrored)[:, 0])
+
+
+def _values(content, reading):
+    """Returns `(H, W, channels)`, without pixels where it fails: TensorFlow would log an exception at length."""
+    try:
+        return reading.values(np.asarray(content, object).item())
+    except Exception:  # whatever the damage leads the libraries to
+        return np.zeros((0, 0, reading.channels), np.float32)
 
 
 def _check_size(size, max_pixels):
@@ -157,18 +205,7 @@ def _check_size(size, max_pixels):
     return tf.debugging.assert_less_equal(pixels, tf.constant(max_pixels, tf.int64), "too many pixels")
 
 
-def _problem_of_image(image, path, max_pixels):
-    if image.width * image.height > max_pixels:
-        return _too_many(max_pixels)
-    if image.format not in FORMATS:
-        return f"{image.format} is a format that cannot be decoded here"
-    if image.format in BY_PILLOW:
-        image.load()
-        return ""
-    if image.format == "PNG":
-        if image.mode == "P" and not image.palette:
-            return "a PNG without its palette"
-        return _problem_of_png(path)
+def _problem_of_jpeg(image, path):
     if not image.quantization:  # no tables, or none needed
         return "lossless JPEG cannot be decoded here"
     if _part(path, -2, 2) != b"\xff\xd9":
@@ -179,11 +216,13 @@ def _problem_of_image(image, path, max_pixels):
     return ""
 
 
-def _problem_of_png(path):
+def _problem_of_png(image, path):
     """Walks over the chunks of a PNG, for what libpng refuses and Pillow reads; the picture itself is not read.
 
     Critical chunks, whose names begin with a capital, have to be known, and but for IDAT come once.
     """
+    if image.mode == "P" and not image.palette:
+        return "a PNG without its palette"
     found = set()
     with open(path, "rb") as file:
         file.seek(8)
@@ -204,21 +243,17 @@ def _problem_of_png(path):
     return "the file is cut short"
 
 
-def _problem_of_unknown(path, unidentified):
-    """Names what Pillow cannot open or decode."""
-    head = _part(path, 0, 16)
-    if not head:
+def _problem_of_unknown(path):
+    """Names what is of no format that is read."""
+    if not _part(path, 0, 1):
         return "the file is empty"
-    if unidentified and path.suffix.lower() in OTHER_SUFFIXES:
-        return f"{path.suffix[1:].upper()} is a format that cannot be decoded here"
-    for magic, name in MAGIC.items():
-        if head.startswith(magic):
-            return DAMAGED.format(name)
+    try:
+        with Image.open(path) as image:
+            return f"{image.format} is a format that cannot be decoded here"
+    except UnidentifiedImageError:
+        if path.suffix.lower() in OTHER_SUFFIXES:
+            return f"{path.suffix[1:].upper()} is a format that cannot be decoded here"
     return "not an image"
-
-
-def _too_many(max_pixels):
-    return f"more than {max_pixels:,} pixels, data.max_pixels"
 
 
 def _part(path, start, size):

@@ -27,7 +27,7 @@ class ReconstructionLoss:
         @tf.function
         def sums(batch):
             visible = sample_visible(batch["noise"], fcmae.mask_ratio)
-            losses = fcmae.image_losses(batch["images"], visible, training=False)
+            losses = fcmae.image_losses(batch["images"], visible, training=False, valid=batch.get("valid"))
             return tf.reduce_sum(losses * batch["weights"]), tf.reduce_sum(batch["weights"])
 
         self._sums = sums

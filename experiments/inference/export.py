@@ -10,11 +10,12 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from experiments.config import DataConfig, height_and_width, parse_size
+from experiments.config import SPLIT_FIELDS, DataConfig, height_and_width, parse_size
 from experiments.data.augmentation import views
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
+from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
 from experiments.finished_run import (
     config_of,
@@ -49,8 +50,10 @@ def describe(serving, path, data, classes):
             "name": IMAGES,
             "shape": ["batch", height or "height", width or "width", channels],
             "dtype": serving.input_dtype,
-            "values": "0 to 255" if serving.normalization else "normalized: (pixel / 255 - mean) / std",
-            "channels": "grey" if channels == 1 else "red, green, blue",
+            "values": "{:g} to {:g}".format(*serving.value_range)
+            if serving.normalization
+            else "normalized: (value - mean) / std, of values in [0, 1]",
+            "channels": {1: "grey", 3: "red, green, blue"}.get(channels, f"{channels} channels"),
             "smallest_side": model.total_stride,
         },
         "output": {"name": serving.outputs, "shape": ["batch", serving.output_size], "dtype": "float32"},
@@ -100,7 +103,7 @@ def sample_photographs(count, size, channels):
     Args:
         count: number of images.
         size: `(height, width)`.
-        channels: 1 or 3.
+        channels: number of channels; beyond three, those of the colours again, moved.
 
     Returns:
         `(count, H, W, channels)` uint8.
@@ -113,17 +116,19 @@ def sample_photographs(count, size, channels):
         sides = np.array(photograph.size) * generator.uniform(SMALLEST_SHARE, 1.0)
         corner = generator.uniform(0.0, photograph.size - sides)
         window = photograph.resize(size[::-1], Image.Resampling.BICUBIC, (*corner, *(corner + sides)))
-        windows.append(np.asarray(window.convert("L" if channels == 1 else "RGB")))
-    return np.stack(windows).reshape(count, *size, channels)
+        pixels = np.asarray(window.convert("L" if channels == 1 else "RGB")).reshape(*size, -1)
+        windows.append(np.stack([np.roll(pixels[..., c % 3], c // 3, axis=0) for c in range(channels)], axis=-1))
+    return np.stack(windows)
 
 
-def images_of(source, count, size, channels):
+def images_of(source, count, size, reading):
     """Returns the first images of a source, as evaluation sees them: `(count or fewer, H, W, channels)` uint8.
 
     Raises:
         UserError: if it has none that can be read.
     """
-    whole_values = Preprocessing(size, channels, (0.0,) * channels, (1.0 / 255.0,) * channels)
+    channels = reading.channels
+    whole_values = Preprocessing(size, channels, (0.0,) * channels, (1.0 / 255.0,) * channels, reading=reading)
     split = source.split(next((name for name in SPLITS if source.get(name)), "train"))
     found = []
     for batch in evaluation_batches(split, whole_values, min(BATCH_SIZE, count)):
@@ -153,7 +158,9 @@ def largest_difference(run, serving, images, data):
 def _differences(run, serving, images, data):
     for batch in np.split(images, range(1, len(images), BATCH_SIZE)):
         normalized = views.normalize(batch, data.mean, data.std).numpy()
-        given = batch.astype(serving.input_dtype) if serving.normalization else normalized
+        low, high = serving.value_range
+        values = batch if (low, high) == (0.0, 255.0) else low + batch * ((high - low) / 255.0)
+        given = values.astype(serving.input_dtype) if serving.normalization else normalized
         expected = np.asarray(serving.apply(normalized))
         values = run(given)
         if values.shape != expected.shape:
@@ -271,6 +278,9 @@ def make_serving(model, request, data, path):
     inside = request.preprocessing == INSIDE
     if data is None and inside:
         raise UserError(f"{path.parent} has no {CONFIG} with mean and std: use --preprocessing=outside.")
+    ends = (data and data.value_range) or (0.0, 255.0)
+    if inside and ends != (0.0, 255.0) and request.input_dtype == "uint8":
+        raise UserError(f"the values of the images reach from {ends[0]:g} to {ends[1]:g}: use --input_dtype=float32.")
     return Serving(
         model,
         outputs,
@@ -278,6 +288,7 @@ def make_serving(model, request, data, path):
         normalization=(data.mean, data.std) if inside else None,
         input_dtype=request.input_dtype if inside else "float32",
         multi_label=model.include_top and is_multi_label_classifier(path),
+        value_range=ends,
     )
 
 
@@ -314,5 +325,6 @@ def _images(serving, settings, data, data_dir, count):
     channels = serving.shape[-1]
     if not data:
         return [sample_photographs(count, size, channels) for size in sizes]
-    source = open_source(DataConfig(source=data, dir=data_dir, validation_share=0.0, test_share=0.0))
-    return [images_of(source, count, size, channels) for size in sizes]
+    changes = {"source": data, "dir": data_dir, "validation_share": 0.0, "test_share": 0.0, "labels_file": ""}
+    config = dataclasses.replace(settings, **changes, **dict.fromkeys(SPLIT_FIELDS, ""))
+    return [images_of(open_source(config), count, size, Reading.of(config)) for size in sizes]

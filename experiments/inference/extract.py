@@ -12,6 +12,7 @@ from experiments.data.augmentation import views
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import decode_and_crop
 from experiments.data.sources import open_source
+from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.evaluation.features import PooledFeatures
 from experiments.finished_run import config_of, find_model, read_model
@@ -28,7 +29,7 @@ def pictures_of(images, names):
     """
     folder = folder_of(images)
     if folder is not None:
-        return [read_picture(folder / name) for name in names]
+        return [read_picture(folder / name, images) for name in names]
     source = open_source(images)
     wanted = {}
     for name in names:
@@ -38,22 +39,28 @@ def pictures_of(images, names):
     for split, positions in wanted.items():
         part = source.split(split).take(np.array(positions))
         contents |= {f"{split}/{position}": part.read(content) for position, content in zip(positions, part.contents)}
-    return [_decode(contents[name]) for name in names]
+    return [_decode(contents[name], images) for name in names]
 
 
-def read_picture(path):
+def read_picture(path, images):
     """Returns the image in a file, as `pictures_of` does."""
     try:
-        return _decode(tf.io.read_file(str(path)))
+        return _decode(tf.io.read_file(str(path)), images)
     except tf.errors.OpError:
         return None
 
 
-def _decode(content):
+def _decode(content, images):
+    """Returns the channels that pictures show, or those of any program of images that the model sees in grey."""
+    reading, shown = Reading.of(images), images.shown
+    if reading.is_plain:
+        reading, shown = dataclasses.replace(reading, channels=3), (0, 1, 2)
     try:
-        return decode_and_crop(tf.constant(content), views.whole_window, 3).numpy()
+        pixels = decode_and_crop(tf.constant(content), views.whole_window, reading).numpy()[..., shown]
     except tf.errors.OpError:
         return None
+    pixels = np.clip(np.nan_to_num(pixels).round(), 0, 255).astype(np.uint8)
+    return np.repeat(pixels, 3, axis=-1) if len(shown) == 1 else pixels
 
 
 SPLITS = ("train", "validation", "test", "unlabelled")

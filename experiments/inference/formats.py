@@ -32,7 +32,8 @@ class Serving:
         model: a `ConvNeXt`; one without head has features alone.
         outputs: one of `OUTPUTS`; features are those of the last stage, averaged over the positions.
         size: `(height, width)` of the images; None for free sizes.
-        normalization: `(mean, std)` of the channels, of images in [0, 255]; None for images that come normalized.
+        normalization: `(mean, std)` of the channels; None for images that come normalized.
+        value_range: of the pixels that are normalized.
         input_dtype: of the images.
         multi_label: whether the model is a multi-label classifier, whose probabilities are of a sigmoid for each class.
     """
@@ -41,6 +42,7 @@ class Serving:
     outputs: str
     size: tuple[int | None, int | None]
     normalization: tuple | None = None
+    value_range: tuple[float, ...] = (0.0, 255.0)
     input_dtype: str = "float32"
     multi_label: bool = False
 
@@ -61,7 +63,9 @@ class Serving:
         def serve(images):
             images = ops.cast(images, "float32")
             if self.normalization:
-                mean, std = self.normalization
+                (mean, std), (low, high) = self.normalization, self.value_range
+                if (low, high) != (0.0, 255.0):
+                    images = (tf.clip_by_value(images, low, high) - low) * (255.0 / (high - low))
                 images = (images / 255.0 - tf.constant(mean)) / tf.constant(std)
             with portable():
                 return {self.outputs: self.apply(images)}

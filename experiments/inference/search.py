@@ -160,7 +160,7 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", log=print):
     ]
     shown = sorted({int(i) for one in found for i in (*one.neighbours, one.position) if i is not None})
     pictures = dict(zip(shown, pictures_of(images, table.names[shown])))
-    own = [read_picture(one.name) if one.position is None else pictures[one.position] for one in found]
+    own = [read_picture(one.name, images) if one.position is None else pictures[one.position] for one in found]
     with appearing(output) as temporary:
         draw_search(temporary, found, own, pictures, _captions(table))
     for one in found:

@@ -83,7 +83,7 @@ class Reconstructions(keras.callbacks.Callback):
 
     Args:
         model: an `FCMAE`.
-        batch: `(images, visible)`: `(B, H, W, channels)` normalized, and `(B, L)`.
+        batch: `(images, visible, valid)`: `(B, H, W, channels)` normalized, `(B, L)`, and where there is data or None.
         batch_size: images that the model works on at a time.
         data: the `DataConfig`.
         workdir: of the run; pictures go to `reconstructions/`.
@@ -112,14 +112,13 @@ class Reconstructions(keras.callbacks.Callback):
             self._loggers.pictures(batch, {"reconstructions": path})
 
     def _panels(self):
-        size, (images, visible) = self._batch_size, self._batch
-        parts = [
-            reconstruction_panels(
-                self._fcmae, images[i : i + size], visible[i : i + size], self._data.mean, self._data.std
-            )
-            for i in range(0, len(images), size)
-        ]
-        return [np.concatenate(panel) for panel in zip(*parts)]
+        size, data, (images, visible, valid) = self._batch_size, self._data, self._batch
+        parts = []
+        for i in range(0, len(images), size):
+            part = slice(i, i + size)
+            known = None if valid is None else valid[part]
+            parts.append(reconstruction_panels(self._fcmae, images[part], visible[part], data.mean, data.std, known))
+        return [np.concatenate(panel)[..., data.shown] for panel in zip(*parts)]
 
 
 def _save(figure, path):

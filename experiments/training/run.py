@@ -28,6 +28,7 @@ from experiments.training.loggers import Loggers
 from experiments.training.loop import train
 from experiments.training.pictures import Curves
 from experiments.training.schedule import Schedule
+from experiments.training.statistics import with_statistics
 from experiments.training.step import make_training_step
 from experiments.training.wandb_logger import check_wandb
 from experiments.training.workdir import (
@@ -122,7 +123,9 @@ def run_task(task_type, config, workdir, resume="auto", log=print):
         with only_run_in(workdir, log) if workers.is_chief else contextlib.nullcontext():
             summary = _finished(workdir, config, task_type.name, resume, workers, log)
             if summary is None:
-                run = Run(task_type(config), workdir, workers, log)
+                task = task_type(config)
+                task.config = with_statistics(config, task.split, workdir, log)
+                run = Run(task, workdir, workers, log)
                 run.restore()
                 run.train()
                 summary = run.finish()

@@ -148,6 +148,9 @@ def _differences(old_config, config, task):
         old_config = Config.from_dict(old_config).to_dict()  # a field that is newer than the run had its default
     plain = (json.loads(json.dumps(one)) for one in (old_config, config.to_dict()))  # tuples become lists
     old, new = (_relevant(one, task) for one in plain)
+    for name, left_open in (("data.mean", "auto"), ("data.std", "auto"), ("data.no_data", [])):
+        if new[name] == left_open:  # which the run found out when it began
+            new[name] = old.get(name)
     names = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     return [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 

@@ -61,9 +61,25 @@ ERRORS = [
         {"source": "digits:x"},
         "data.source='digits:x' is not digits, tfds:NAME, folder:PATH, shards:PATH or webd",
     ),
-    (DataConfig, {"channels": 2}, "data.channels is 1 or 3, got 2."),
-    (DataConfig, {"mean": (0.5,)}, "data.mean and data.std need 3 numbers each, one for each of data.channels."),
-    (DataConfig, {"channels": 1}, "data.mean and data.std need 1 numbers each, one for each of data.channels."),
+    (DataConfig, {"channels": 0}, "data.channels is at least 1, got 0."),
+    (
+        DataConfig,
+        {"channels": 2},
+        "data.mean and data.std need 2 numbers each, one for each of data.channels, or data.",
+    ),
+    (DataConfig, {"mean": (0.5,)}, "data.mean and data.std need 3 numbers each, one for each of data.channels, or dat"),
+    (DataConfig, {"mean": "most"}, "data.mean and data.std need 3 numbers each, one for each of data.channels, or dat"),
+    (DataConfig, {"mean": "auto", "std": (1.0,)}, "data.mean and data.std need 3 numbers each, one for each of data"),
+    (DataConfig, {"bands": (0, 1, 2)}, "data.bands counts channels from 1, got (0, 1, 2)."),
+    (DataConfig, {"bands": (4, 2)}, "data.bands=(4, 2) takes 2 channels: set data.channels=2."),
+    (DataConfig, {"display_bands": (1, 2, 4)}, "data.display_bands=(1, 2, 4) names one beyond data.channels=3."),
+    (DataConfig, {"display_bands": (1, 2)}, "data.display_bands names one channel, or three for colours."),
+    (DataConfig, {"pages": "two"}, "data.pages='two' is not one of first, all."),
+    (DataConfig, {"value_range": (5, 5)}, "data.value_range is (low, high) with low < high, got (5.0, 5.0)."),
+    (DataConfig, {"value_range": (5,)}, "data.value_range is (low, high) with low < high, got (5.0,)."),
+    (DataConfig, {"no_data": ("no",)}, "data.no_data: 'no' is no number, nor nan."),
+    (DataConfig, {"background": (0.5, 0.5)}, "data.background is one number in [0, 1], or one for each of data.chann"),
+    (DataConfig, {"background": (255,)}, "data.background is one number in [0, 1], or one for each of data.channels."),
     (DataConfig, {"std": (0.2, 0.0, 0.2)}, "data.std is above 0."),
     (DataConfig, {"evaluation_view": "half"}, "data.evaluation_view='half' is not one of auto, centre, whole."),
     (DataConfig, {"evaluation_crop": 0.0}, "data.evaluation_crop lies in (0, 1]."),
@@ -282,6 +298,25 @@ def test_an_image_size_is_one_number_or_height_and_width(given, kept, size):
     assert config.num_patches == size[0] * size[1] // 32**2
     assert Config.from_dict(config.to_config_dict().to_dict()) == config
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_values_of_the_data_are_kept_in_one_form():
+    data = DataConfig(channels=5, mean=("auto",), no_data=(float("nan"), -1), bands=(5, 4, 3, 2, 1))
+    assert (data.mean, data.std, data.no_data, data.shown) == ("auto", "auto", ("nan", -1.0), (0, 1, 2))
+    config = Config(data=data)
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert Config.from_dict(config.to_config_dict().to_dict()) == config
+    assert DataConfig(channels=2, mean=(0.1, 0.2), std=(1, 1)).shown == (0,)
+    assert DataConfig(display_bands=(3, 1, 2)).shown == (2, 0, 1)
+    assert DataConfig(mean="auto", std=(0.5, 0.5, 0.5)).std == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("changes", [{"randaugment_magnitude": 9.0}, {"color_jitter": (0.4, 0.4, 0.4, 0.1)}])
+def test_augmentations_of_colour_refuse_other_numbers_of_channels(changes):
+    (name,) = changes
+    data = DataConfig(channels=5, mean="auto")
+    with pytest.raises(UserError, match=f"finetune.{name} is for grey or colour images, and data.channels=5: leave it"):
+        Config(data=data, finetune=FinetuneConfig(**changes))
 
 
 def test_a_configuration_cannot_be_changed():

@@ -82,6 +82,23 @@ def resize(image, size):
     return tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)
 
 
+def with_gaps(resize, images):
+    """Resizes images that have NaN where there is no data, by the values that there are.
+
+    Where less than half of what a pixel is made of has data, it has none: NaN.
+
+    Args:
+        resize: function from images in [0, 255] to resized ones.
+        images: of any shape that it takes.
+    """
+    images = tf.cast(images, tf.float32)
+    known = tf.math.is_finite(images)
+    # At half their height: what overshoots beside a gap is not cut off.
+    share = resize(tf.where(known, 127.5, 0.0)) / 127.5
+    values = 2.0 * resize(tf.where(known, images / 2.0, 0.0))
+    return tf.where(share >= 0.5, tf.minimum(values / tf.maximum(share, 0.5), 255.0), float("nan"))
+
+
 def _resize_columns(values, length):
     """Resizes each column of `(H, N)` to `(length, N)`."""
     columns = values[tf.newaxis, :, tf.newaxis]  # an image of one column, with N channels

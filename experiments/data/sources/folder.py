@@ -22,11 +22,13 @@ import time
 
 import numpy as np
 
-from experiments.data.reading import SUFFIXES, is_image_name, problem_of
+from experiments.data.formats import SUFFIXES
+from experiments.data.reading import is_image_name, problem_of
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.sources.labels_file import SPLITS, encode_labels, read_labels
 from experiments.data.splits import check_shares, held_out
+from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.io import local_path
 
@@ -57,7 +59,7 @@ def open_folder(path, config):
     root = local_path(path)
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
-    good, skipped, system_folders = _readable(root, config.max_pixels)
+    good, skipped, system_folders = _readable(root, Reading.of(config))
     if config.labels_file:
         layout = read_labelled_layout(root, good, skipped, config.labels_file)
     else:
@@ -86,7 +88,7 @@ def open_folder(path, config):
     )
 
 
-def _readable(root, max_pixels):
+def _readable(root, reading):
     """Returns the readable image files, the others with their problems, and the folders of the system.
 
     Files are texts, relative to the root.
@@ -95,8 +97,8 @@ def _readable(root, max_pixels):
     problems = look_at(
         root,
         stamps,
-        find=lambda file: problem_of(root / file, max_pixels=max_pixels),
-        rules=f"at most {max_pixels} pixels",
+        find=lambda file: problem_of(root / file, reading),
+        rules=repr(reading),
         keep=lambda problem: not problem,  # others may become readable without changing, as by a new right to read them
     )
     skipped = [(file, problem) for file, problem in problems.items() if problem]

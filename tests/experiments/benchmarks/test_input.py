@@ -11,6 +11,7 @@ from experiments.benchmarks import input as pipeline
 from experiments.benchmarks.input import PILLOW, STAGES, InputSettings, crop_and_resize, draw_window, load_with_pillow
 from experiments.data.augmentation import views
 from experiments.data.reading import decode_and_crop
+from experiments.data.values import Reading
 from experiments.errors import UserError
 
 WINDOWS = [(0, 0, 500, 375), (37, 21, 201, 260), (133, 5, 360, 300)]  # left, top, width, height
@@ -40,9 +41,9 @@ def test_files_follow_from_the_seed(paths, tmp_path):
 def test_pillow_and_the_pipeline_make_the_same_of_a_window(paths, window):
     left, top, width, height = window
     content = tf.constant(paths[1].read_bytes())
-    cut = decode_and_crop(content, lambda _: tf.constant((top, left, height, width)), 3)
+    cut = decode_and_crop(content, lambda _: tf.constant((top, left, height, width)), Reading())
     pixels = views.resize(cut, (224, 224)).numpy()
-    whole = Image.fromarray(decode_and_crop(content, views.whole_window, 3).numpy())
+    whole = Image.fromarray(decode_and_crop(content, views.whole_window, Reading()).numpy().astype(np.uint8))
     difference = np.abs(pixels - np.asarray(crop_and_resize(whole, window, (224, 224))))
     assert (
         difference.mean() < 0.4 and np.quantile(difference, 0.999) < 4

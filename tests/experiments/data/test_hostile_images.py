@@ -18,6 +18,7 @@ from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import problem_of
 from experiments.data.source import MemorySplit
 from experiments.data.sources.folder import open_folder
+from experiments.data.values import Reading
 from experiments.errors import UserError
 from tests.experiments.images import encode, gradient, write
 from tests.fuzz import damaged, fuzzed
@@ -165,7 +166,7 @@ def test_of_an_animation_only_the_first_picture_is_decoded_and_counts(tmp_path):
         larger[at : at + 4] = struct.pack("<HH", 60000, 60000)  # than the screen
         assert list(loaded_together([bytes(larger), GOOD])[0]) == [weight, 1]
         path = write(tmp_path / f"{name}.gif", bytes(larger))
-        assert problem_of(path, MAX_PIXELS) == ("" if weight else f"more than {MAX_PIXELS:,} pixels, data.max_pixels")
+        assert problem_of(path, Reading()) == ("" if weight else f"more than {MAX_PIXELS:,} pixels, data.max_pixels")
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "bmp"])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from experiments.config import DataConfig
+from experiments.data.formats import SUFFIXES
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
-from experiments.data.reading import SUFFIXES
 from experiments.data.sources import open_source
 from experiments.data.sources.folder import open_folder
 from experiments.errors import UserError

@@ -1,0 +1,350 @@
+"""The formats of image files: how each is told by its first bytes, and read as it is stored.
+
+`FORMATS` is the one table of them. What a file is, its content says; its suffix only says whether it is looked at. What
+is read keeps its type, its number of channels and its orientation: `experiments.data.values` makes of it what the model
+sees. TensorFlow decodes the usual JPEG, PNG and WebP files itself, see `experiments.data.reading`; these are read here
+for all that it does not do exactly.
+"""
+
+import dataclasses
+import importlib.util
+import math
+import struct
+import typing
+
+import numpy as np
+from PIL import Image
+
+ORIENTATION = 0x112  # EXIF's tag
+FIRST, ALL = PAGES = ("first", "all")
+Image.init()  # which formats Pillow is told to open, it has to know
+DEEP = 4  # channels of 8 bits of an image of `max_pixels`: more bytes are not decoded
+
+
+class UnreadableError(Exception):
+    """What cannot be read of an image; the text says why, for a person."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+    """An image as its file has it.
+
+    Args:
+        pixels: `(H, W, channels)` of the file's own type.
+        alpha: whether the last channel is the opacity.
+        orientation: of EXIF, 1 to 8: how the pixels have to be turned to be upright, see `upright`.
+        largest: value that stands for white where it is not the largest of the type, as of 12 bits in 16; 0 if it is.
+    """
+
+    pixels: np.ndarray
+    alpha: bool = False
+    orientation: int = 1
+    largest: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file says of its image before it is decoded.
+
+    Args:
+        size: `(height, width)` as stored.
+        channels: number of channels, the opacity among them.
+        alpha: whether the last of them is the opacity.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    alpha: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format of image files.
+
+    Args:
+        starts: what its files begin with, any of them; `?` stands for any byte.
+        suffixes: of its files.
+        open: function from a file that is open and `pages` to `(Header, function that decodes it to a Stored)`.
+        package: that it needs beyond those of the extra `train`.
+    """
+
+    starts: tuple[bytes, ...]
+    suffixes: tuple[str, ...]
+    open: typing.Callable
+    package: str = ""
+
+
+def format_of(head):
+    """Returns the name of the format of a file that begins with `head`, 32 bytes or fewer; empty for none of them."""
+    for name, kind in FORMATS.items():
+        for start in kind.starts:
+            if len(head) >= len(start) and all(a in (b, 63) for a, b in zip(start, head)):  # 63: ?
+                return name
+    return ""
+
+
+def read_header(file, pages=FIRST):
+    """Returns `(name of the format, Header, decode)` of an open image file; `decode()` returns its `Stored`.
+
+    Args:
+        file: open for reading, in binary mode.
+        pages: of a TIFF file, `first` or `all`: the channels of each page follow those of the page before.
+
+    Raises:
+        UnreadableError: if it is of no format of the table, or of a kind of one that is not read.
+        Exception: whatever damage leads the libraries to.
+    """
+    head = file.read(32)
+    file.seek(0)
+    name = format_of(head)
+    if not name:
+        raise UnreadableError("the file is empty" if not head else "not an image of a format that is read")
+    kind = FORMATS[name]
+    if kind.package and importlib.util.find_spec(kind.package) is None:
+        package = kind.package.replace("_", "-")
+        raise UnreadableError(f"{name} needs what is not installed: python -m pip install {package}")
+    return name, *kind.open(file, pages)
+
+
+def check_size(header, max_pixels):
+    """Raises UnreadableError for an image that is too large to be decoded."""
+    pixels = math.prod(header.size)
+    if pixels > max_pixels or pixels * header.channels > DEEP * max_pixels:
+        raise UnreadableError(f"more than {max_pixels:,} pixels, data.max_pixels")
+
+
+def upright(pixels, orientation):
+    """Turns `(H, W, ...)` as an orientation of EXIF says, 1 to 8: exactly as `PIL.ImageOps.exif_transpose`."""
+    swaps, down, right = turns(orientation)
+    pixels = np.swapaxes(pixels, 0, 1) if swaps else pixels
+    return pixels[:: -1 if down else 1, :: -1 if right else 1]
+
+
+def turns(orientation):
+    """Returns what an orientation says to do: whether to swap rows and columns, then mirror down, and right."""
+    return orientation > 4, orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+
+
+def orientation_of(image):
+    """Returns the orientation of an image that Pillow has opened; 1 where there is none, or what says so is damaged."""
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # whatever the damage leads Pillow to
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+OPACITY = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}  # modes of Pillow with it
+AS_STORED = ("L", "RGB", "LA", "RGBA", "I", "F", "I;16")
+
+
+def _open_by_pillow(name):
+    def open_file(file, pages):
+        del pages
+        image = Image.open(file, formats=(name,))
+        return header_of(image), lambda: _decode_by_pillow(image)
+
+    return open_file
+
+
+def header_of(image):
+    """Returns the `Header` of an image that Pillow has opened."""
+    mode = _mode(image)
+    channels = len(mode) if mode in ("LA", "RGB", "RGBA") else 1
+    deep = mode == "I;16" and "transparency" in image.info  # a PNG, which Pillow does not decode
+    return Header((image.height, image.width), channels + deep, deep or mode in ("LA", "RGBA"))
+
+
+def _mode(image):
+    """Returns the mode that keeps all that an image holds, of those that are read as arrays."""
+    if image.mode in OPACITY:
+        return OPACITY[image.mode]
+    if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
+        return "LA" if image.mode in ("1", "L") else "RGBA"
+    if image.mode.startswith("I;16"):
+        return "I;16"
+    return {"1": "L"}.get(image.mode, image.mode if image.mode in AS_STORED else "RGB")
+
+
+def _decode_by_pillow(image):
+    image.load()
+    orientation, mode = orientation_of(image), _mode(image)
+    pixels = np.asarray(image if mode == "I;16" or image.mode == mode else image.convert(mode))
+    return Stored(pixels.reshape(*pixels.shape[:2], -1), mode in ("LA", "RGBA"), orientation)
+
+
+def _open_png(file, pages):
+    """Of 16 bits, Pillow would keep the upper 8 of colours; TensorFlow reads them all."""
+    header, decode = PILLOW_PNG(file, pages)
+    file.seek(24)
+    if file.read(1) != b"\x10":
+        return header, decode
+    return header, lambda: _decode_deep_png(file, header, decode)
+
+
+def _decode_deep_png(file, header, decode):
+    import tensorflow as tf
+
+    shallow = decode()  # which finds the orientation, wherever it stands
+    file.seek(0)
+    channels = 4 if header.alpha else header.channels
+    pixels = tf.io.decode_png(file.read(), channels=channels, dtype=tf.uint16).numpy()
+    return Stored(pixels[..., [0, 3]] if header.channels == 2 else pixels, header.alpha, shallow.orientation)
+
+
+def _open_jpeg_2000(file, pages):
+    """Pillow reads 8 bits of up to four channels; imagecodecs the others."""
+    content = file.read()
+    file.seek(0)
+    at = content.find(b"\xff\x51")
+    right, bottom, left, top = struct.unpack_from(">4I", content, at + 6)
+    (channels,) = struct.unpack_from(">H", content, at + 38)
+    depths = {content[at + 40 + 3 * i] for i in range(channels)}
+    if depths == {7} and channels <= 4:
+        return _open_by_pillow("JPEG2000")(file, pages)
+    if len(depths) > 1 or max(depths) > 0x8F:
+        raise UnreadableError("JPEG 2000 of channels that differ, or of more than 16 bits, is not read")
+
+    def decode():
+        import imagecodecs
+
+        depth = (max(depths) & 0x7F) + 1
+        largest = 0 if max(depths) & 0x80 or depth in (8, 16) else 2**depth - 1
+        return Stored(_with_channels(imagecodecs.jpeg2k_decode(content)), largest=largest)
+
+    return Header((bottom - top, right - left), channels), decode
+
+
+def _open_avif(file, pages):
+    """Pillow reads 8 bits; imagecodecs 10 and 12."""
+    content = file.read()
+    file.seek(0)
+    header, decode = _open_by_pillow("AVIF")(file, pages)
+    at = content.find(b"av1C")
+    deep = at > 0 and content[at + 6] & 0x40
+    if not deep:
+        return header, decode
+    largest = 4095 if content[at + 6] & 0x20 else 1023
+
+    def decode_deep():
+        import imagecodecs
+
+        pixels = _with_channels(imagecodecs.avif_decode(content))
+        return Stored(pixels, pixels.shape[-1] in (2, 4), decode().orientation, largest)
+
+    return header, decode_deep
+
+
+def _open_heif(file, pages):
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return _open_by_pillow("HEIF")(file, pages)
+
+
+GREY, RGB = (0, 1), 2  # TIFF's photometric interpretations that are read as stored: white or black is zero, colours
+TRANSPARENT = (1, 2)  # TIFF's extra samples that are an opacity
+
+
+def _open_tiff(file, pages):
+    """tifffile reads any type and number of channels; Pillow what has to be turned into colours."""
+    import tifffile
+
+    tiff = tifffile.TiffFile(file)
+    page = tiff.pages[0]
+    if page.photometric not in (*GREY, RGB):
+        file.seek(0)
+        header, decode = _open_by_pillow("TIFF")(file, pages)
+        # Pillow turns it when it decodes.
+        return header, lambda: dataclasses.replace(decode(), orientation=1)
+    series = tiff.series[0] if pages == ALL else page
+    axes, shape = series.axes, series.shape
+    if "Y" not in axes or "X" not in axes or (pages == FIRST and not set(axes) <= set("YXS")):
+        raise UnreadableError("a TIFF file of more than two dimensions: data.pages=all reads them as channels")
+    if page.dtype is None or page.dtype.kind not in "buif":
+        raise UnreadableError("a TIFF file of values that are no numbers")
+    size = shape[axes.index("Y")], shape[axes.index("X")]
+    channels = math.prod(shape) // max(1, math.prod(size))
+    alpha = pages == FIRST and bool(page.extrasamples) and int(page.extrasamples[-1]) in TRANSPARENT
+    bits = page.bitspersample
+    bits = max(bits) if isinstance(bits, tuple) else bits
+    largest = 2**bits - 1 if page.dtype.kind in "bu" and bits not in (8, 16, 32, 64) else 0
+
+    def decode():
+        pixels = np.moveaxis(series.asarray(), (axes.index("Y"), axes.index("X")), (0, 1))
+        pixels = pixels.reshape(*size, channels)
+        pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+        if page.photometric == 0 and pixels.dtype.kind == "u":  # white is zero
+            pixels = (largest or np.iinfo(pixels.dtype).max) - pixels
+        if alpha and int(page.extrasamples[-1]) == 1:
+            pixels = _unassociated(pixels)
+        return Stored(pixels, alpha, _tiff_orientation(page), largest)
+
+    return Header(size, channels, alpha), decode
+
+
+def _tiff_orientation(page):
+    tag = page.tags.get(ORIENTATION)
+    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
+
+
+def _unassociated(pixels):
+    """Divides colours by the opacity that they have been multiplied by, in float32."""
+    white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+    colours, opacity = pixels[..., :-1].astype(np.float64), pixels[..., -1:].astype(np.float64)
+    colours = np.divide(colours * white, opacity, out=np.zeros_like(colours), where=opacity > 0)
+    return np.concatenate([np.minimum(colours, white), opacity], axis=-1).astype(pixels.dtype)
+
+
+def _open_array(file, pages):
+    """`(height, width)` or `(height, width, channels)`; nothing in the file is run."""
+    del pages
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if len(shape) not in (2, 3) or dtype.kind not in "buif":
+        raise UnreadableError("an array that is not numbers of (height, width) or (height, width, channels)")
+
+    def decode():
+        count = math.prod(shape)
+        pixels = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
+        pixels = _with_channels(pixels.reshape(shape, order="F" if fortran else "C"))
+        is_bool = dtype.kind == "b"
+        return Stored(pixels.astype(np.uint8) if is_bool else pixels, largest=int(is_bool))
+
+    return Header(shape[:2], shape[2] if len(shape) == 3 else 1), decode
+
+
+def _with_channels(pixels):
+    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+
+
+DIB_HEADERS = tuple(struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124))
+PILLOW_PNG = _open_by_pillow("PNG")
+FORMATS = {
+    "JPEG": Format(
+        (b"\xff\xd8\xff",),
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".pjpeg", ".pjp", ".mpo"),
+        _open_by_pillow("JPEG"),
+    ),
+    "PNG": Format((b"\x89PNG",), (".png", ".apng"), _open_png),
+    "BMP": Format((b"BM",), (".bmp",), _open_by_pillow("BMP")),
+    "DIB": Format(DIB_HEADERS, (".dib",), _open_by_pillow("DIB")),
+    "GIF": Format((b"GIF8",), (".gif",), _open_by_pillow("GIF")),
+    "WEBP": Format((b"RIFF????WEBP",), (".webp",), _open_by_pillow("WEBP")),
+    "TIFF": Format((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), (".tif", ".tiff", ".btf", ".tf8"), _open_tiff),
+    "AVIF": Format((b"????ftypavif", b"????ftypavis", b"????ftypmif1????avif"), (".avif", ".avifs"), _open_avif),
+    "JPEG 2000": Format(
+        (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+        (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+        _open_jpeg_2000,
+    ),
+    "HEIC": Format(
+        tuple(b"????ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")),
+        (".heic", ".heics", ".heif", ".hif"),
+        _open_heif,
+        "pillow_heif",
+    ),
+    "NPY": Format((b"\x93NUMPY",), (".npy",), _open_array),
+}  # fmt: skip
+SUFFIXES = tuple(suffix for kind in FORMATS.values() for suffix in kind.suffixes)

@@ -1,0 +1,138 @@
+"""From an image as its file has it to the values that the model sees: which channels, on which scale, and gaps.
+
+All values are brought to [0, 255] in float32, without rounding: 0 is black, or the lower end of `data.value_range`.
+"""
+
+import dataclasses
+import io
+
+import numpy as np
+
+from experiments.config import MAX_PIXELS
+from experiments.data.formats import FIRST, UnreadableError, check_size, read_header, upright
+
+FLOATING = ("TIFF", "NPY")  # formats that have floating point
+LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in grey, as in TensorFlow
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Which values of an image file are read; the fields are those of `DataConfig`.
+
+    Args:
+        channels: number of channels that come out.
+        bands: those of the file that are taken, counted from 1; empty for all.
+        value_range: `(low, high)`, the values that stand for black and white; empty for the range of the file's type,
+            of floating point [0, 1].
+        no_data: values of pixels without data, beside NaN, which is written `nan`; empty where all pixels have data.
+        background: what shows through transparent pixels, in [0, 1]: one number, or one for each channel.
+        pages: of a TIFF file, `first` or `all`.
+        max_pixels: largest number of pixels of an image that is decoded.
+    """
+
+    channels: int = 3
+    bands: tuple[int, ...] = ()
+    value_range: tuple[float, ...] = ()
+    no_data: tuple[float | str, ...] = ()
+    background: tuple[float, ...] = (1.0,)
+    pages: str = FIRST
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def of(cls, data):
+        """Returns the reading of a `DataConfig`."""
+        return cls(**{field.name: getattr(data, field.name) for field in dataclasses.fields(cls)})
+
+    @property
+    def has_gaps(self):
+        """Whether pixels may be without data: NaN among the values."""
+        return bool(self.no_data)
+
+    @property
+    def is_plain(self):
+        """Whether an image of 8 bits, grey or in colour, is read as any program shows it."""
+        of_8_bits = set(self.no_data) <= {"nan"} and self.pages == FIRST
+        return self.channels in (1, 3) and of_8_bits and not self.bands and not self.value_range
+
+    def check(self, header):
+        """Raises UnreadableError for an image that is too large, or whose channels are not those that are asked for.
+
+        Grey becomes colour, and colour grey; an opacity is a channel where that makes the number right, or where a band
+        is that of it.
+        """
+        check_size(header, self.max_pixels)
+        colours = header.channels - header.alpha
+        if self.bands:
+            if max(self.bands) > header.channels:
+                raise UnreadableError(
+                    f"it has {header.channels} channels, and data.bands asks for number {max(self.bands)}"
+                )
+        elif self.channels not in (colours, header.channels) and {self.channels, colours} != {1, 3}:
+            raise UnreadableError(
+                f"it has {colours} channels, not data.channels={self.channels}: set that, or choose with data.bands"
+            )
+
+    def values(self, content):
+        """Returns the image of a file, of its bytes: `(H, W, channels)` float32 in [0, 255], upright, NaN without data.
+
+        Raises:
+            UnreadableError: if the file cannot be read, or not in this way.
+            Exception: whatever damage leads the libraries to.
+        """
+        _, header, decode = read_header(io.BytesIO(content), self.pages)
+        self.check(header)
+        return self._of_stored(decode())
+
+    def is_float(self, content):
+        """Whether the values of a file, of its bytes, are of floating point; see `values` for what it raises."""
+        name, header, decode = read_header(io.BytesIO(content), self.pages)
+        self.check(header)
+        if name not in FLOATING or (stored := decode()).pixels.dtype.kind != "f":
+            return False
+        dataclasses.replace(self, no_data=self.no_data or ("nan",))._of_stored(stored)
+        return True
+
+    def _of_stored(self, stored):
+        pixels = upright(stored.pixels, stored.orientation)
+        opacity, count = None, pixels.shape[-1]
+        last_is_asked_for = max(self.bands) == count if self.bands else self.channels == count
+        if stored.alpha and not last_is_asked_for:
+            largest = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
+            opacity, pixels = pixels[..., -1:] / np.float32(stored.largest or largest), pixels[..., :-1]
+        if self.bands:
+            pixels = pixels[..., [band - 1 for band in self.bands]]
+        values = self._scaled(pixels, stored.largest)
+        if values.shape[-1] != self.channels:
+            is_colour = self.channels == 1
+            values = (
+                values @ np.float32(LUMA)[:, np.newaxis] if is_colour else np.repeat(values, self.channels, axis=-1)
+            )
+        if opacity is not None:
+            values = np.float32(255 * np.array(self.background)) * (1 - opacity) + values * opacity
+        return np.ascontiguousarray(values, np.float32)
+
+    def _scaled(self, pixels, largest):
+        is_float = pixels.dtype.kind == "f"
+        gaps = ~np.isfinite(pixels) if is_float else np.zeros(pixels.shape, bool)
+        for value in self.no_data:
+            gaps |= pixels == float(value)
+        if gaps.any() and not self.has_gaps:
+            raise UnreadableError("it has pixels without data (NaN): set data.no_data=nan")
+        if self.value_range:
+            low, high = self.value_range
+        elif is_float:
+            low, high = 0.0, 1.0
+            known = pixels[~gaps]
+            if known.size and (known.min() < low or known.max() > high):
+                raise UnreadableError(
+                    f"its values reach from {known.min():g} to {known.max():g}, and floating point is taken to be in "
+                    "[0, 1]: set data.value_range=LOW,HIGH"
+                )
+        else:
+            limits = np.iinfo(pixels.dtype)
+            low, high = float(limits.min), float(largest or limits.max)
+        if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
+            values = pixels.astype(np.float32)
+        else:
+            values = ((pixels.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.float32)
+        return np.where(gaps, np.float32(np.nan), values) if gaps.any() else values

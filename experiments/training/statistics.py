@@ -1,0 +1,136 @@
+"""What a run finds out about the values of its images when it starts: mean and standard deviation, and gaps.
+
+`data.mean=auto` and `data.std=auto` are computed over a sample of the training images, each with the same weight, from
+the values that the model sees, before any crop. They are kept in the run's `config.json`, so that what goes on with the
+run, evaluates or exports it has the same. A run that begins with pretrained weights takes those of the run that made
+them where it has as many channels. Explicit numbers win over all of that.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import os
+
+import numpy as np
+
+from experiments.config import AUTO, Config
+from experiments.data.formats import UnreadableError
+from experiments.data.values import Reading
+from experiments.errors import UserError
+from experiments.io import FAULTS, as_path
+from experiments.training.workdir import CONFIG, read_json
+
+SAMPLE = 1000  # images that mean and standard deviation are computed over
+LOOKED_AT = 16  # images of a folder that are read to find out whether they fit the configuration
+FEWEST = 1e-3  # standard deviation of a channel that hardly changes
+
+
+def with_statistics(config, split, workdir, log):
+    """Returns the `Config` of a run with numbers for `mean=auto` and `std=auto`, and NaN as no data of floating point.
+
+    Args:
+        config: the `Config`.
+        split: of the training images.
+        workdir: path of the run's folder; what is recorded there counts.
+        log: function that takes a line for the user.
+
+    Raises:
+        UserError: if an image cannot be read in the way that the configuration asks for; it names the file.
+    """
+    data = config.data
+    own = _recorded(workdir)
+    earlier = own or _recorded(config.pretrained)
+    if earlier and earlier.channels == data.channels and AUTO in (data.mean, data.std):
+        log(f"mean and standard deviation are those of {workdir if own else config.pretrained}")
+        data = _with_numbers(data, earlier.mean, earlier.std)
+    no_data = own.no_data if own and not data.no_data else data.no_data
+    if not own and not no_data and _look_at(split, Reading.of(data)):
+        log("the images are of floating point: pixels of NaN count as without data")
+        no_data = ("nan",)
+    data = dataclasses.replace(data, no_data=no_data)
+    if AUTO in (data.mean, data.std):
+        mean, std, count = statistics_of(split, Reading.of(data), config.seed)
+        data = _with_numbers(data, mean, std)
+        shown = ", ".join(f"{m:.4f} ± {s:.4f}" for m, s in zip(data.mean, data.std))
+        log(f"mean ± standard deviation of the channels, over {count:,} training images: {shown}")
+    return dataclasses.replace(config, data=data)
+
+
+def statistics_of(split, reading, seed=0, most=SAMPLE):
+    """Returns mean and standard deviation of each channel, in [0, 1], and the number of images they are computed over.
+
+    Args:
+        split: the examples.
+        reading: the `Reading`.
+        seed: of the sample.
+        most: largest number of images.
+
+    Raises:
+        UserError: if none can be read.
+    """
+
+    def sums(content):
+        try:
+            values = reading.values(content).reshape(-1, reading.channels) / 255.0
+        except Exception:  # damage; what does not fit the configuration has been found before
+            return None
+        known = np.isfinite(values)
+        with np.errstate(invalid="ignore"):
+            values = np.clip(np.where(known, values, 0.0), 0.0, 1.0).astype(np.float64)
+            count = known.sum(axis=0)
+            return (values * known).sum(axis=0) / count, (np.square(values) * known).sum(axis=0) / count
+
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
+        found = [pair for pair in executor.map(sums, _contents(split, most, seed)) if pair is not None]
+    if not found:
+        raise UserError("data.mean=auto: none of the training images can be read.")
+    means, squares = (np.nanmean(values, axis=0) for values in zip(*found))  # NaN: a channel of an image without data
+    std = np.sqrt(np.maximum(squares - np.square(means), 0.0))
+    means, std = np.nan_to_num(means), np.nan_to_num(np.maximum(std, FEWEST), nan=1.0)  # where no image has data
+    return tuple(means.tolist()), tuple(std.tolist()), len(found)
+
+
+def _with_numbers(data, mean, std):
+    changes = {name: numbers for name, numbers in (("mean", mean), ("std", std)) if getattr(data, name) == AUTO}
+    return dataclasses.replace(data, **changes)
+
+
+def _recorded(folder):
+    """Returns the `DataConfig` of the run in a folder; None where there is none."""
+    if not str(folder):
+        return None
+    for place in (as_path(folder), as_path(folder).parent):  # it may be a file in one
+        with contextlib.suppress(*FAULTS, UserError, KeyError):
+            data = Config.from_dict(read_json(place / CONFIG)["config"]).data
+            return None if AUTO in (data.mean, data.std) else data
+    return None
+
+
+def _contents(split, most, seed):
+    """Yields the bytes of some images, those of a folder chosen at random."""
+    parts = getattr(split, "parts", (split,))
+    for part in parts:
+        read = functools.partial(lambda part, content, label: part.read(content), part)
+        yield from part.some(-(-most // len(parts)), seed).map(read).ignore_errors().as_numpy_iterator()
+
+
+def _look_at(split, reading):
+    """Returns whether some of a folder's images are of floating point.
+
+    Raises:
+        UserError: if one of them does not fit the configuration.
+    """
+    is_float = False
+    for part in getattr(split, "parts", (split,)):
+        if not getattr(part, "are_paths", False):
+            continue
+        for path in part.contents[np.random.default_rng(0).permutation(len(part.contents))[:LOOKED_AT]]:
+            try:
+                with open(path, "rb") as file:
+                    is_float |= reading.is_float(file.read())
+            except UnreadableError as error:
+                raise UserError(f"{os.fsdecode(path)}: {error}.") from error
+            except Exception:  # damage, which is counted when it is met
+                continue
+    return is_float

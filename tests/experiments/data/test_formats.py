@@ -1,0 +1,317 @@
+"""Files of every format, depth and number of channels, in numbers beside Pillow, tifffile or what was written."""
+
+import io
+
+import imagecodecs
+import numpy as np
+import pytest
+import tensorflow as tf
+import tifffile
+from PIL import Image, ImageOps
+
+from experiments.config import DataConfig
+from experiments.data.preprocessing import Preprocessing
+from experiments.data.reading import decode_and_crop, problem_of
+from experiments.data.values import Reading
+from tests.experiments.image_kinds import jpeg, without_segment
+from tests.experiments.images import encode, gradient, write
+
+HEIGHT, WIDTH = 21, 34
+RNG = np.random.default_rng(0)
+TYPES = {"uint8": 255, "uint16": 65535, "uint32": 2**32 - 1, "float16": 1, "float32": 1, "float64": 1}
+ORIENTATION = 0x112
+PIXELS = gradient(HEIGHT, WIDTH)
+TINT = (0.25, 0.5, 1.0)
+
+
+def noise(channels, dtype):
+    values = RNG.random((HEIGHT, WIDTH, channels))
+    return values.astype(dtype) if dtype.startswith("float") else (values * TYPES[dtype]).astype(dtype)
+
+
+def npy(pixels):
+    file = io.BytesIO()
+    np.save(file, pixels)
+    return file.getvalue()
+
+
+def tiff(pixels, **options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, **{"photometric": "minisblack", **options})
+    return file.getvalue()
+
+
+def deep_png(pixels):
+    return tf.io.encode_png(pixels).numpy()
+
+
+def decode(content, **options):
+    reading = Reading(**options)
+    return decode_and_crop(tf.constant(content), lambda size: tf.concat([[0, 0], size], 0), reading).numpy()
+
+
+def decode_both_ways(content, **options):
+    """Decodes in the graph and by itself, and within a window; all three have to agree."""
+    whole = decode(content, **options)
+    np.testing.assert_array_equal(np.clip(Reading(**options).values(content).round(3), 0, 255), whole.round(3))
+    window = tf.constant((3, 5, 11, 13))
+    part = decode_and_crop(tf.constant(content), lambda _: window, Reading(**options)).numpy()
+    np.testing.assert_array_equal(part, whole[3:14, 5:18])
+    return whole
+
+
+def lossless():
+    """Returns `{name: (content, pixels as written)}`."""
+    files = {}
+    for dtype in TYPES:
+        for channels in (1, 2, 3, 5, 12):
+            pixels = noise(channels, dtype)
+            files[f"npy, {dtype}, {channels}"] = npy(pixels), pixels
+            if dtype == "float64":
+                continue
+            if channels == 1:
+                files[f"TIFF, {dtype}, 1"] = tiff(pixels[..., 0]), pixels
+            else:
+                files[f"TIFF, {dtype}, {channels}"] = tiff(pixels, planarconfig="contig"), pixels
+                planes = np.moveaxis(pixels, -1, 0)
+                files[f"TIFF, {dtype}, {channels}, planar"] = tiff(planes, planarconfig="separate"), pixels
+        files[f"npy, {dtype}, flat"] = npy(noise(1, dtype)[..., 0].copy()), None
+    for name, options in {
+        "LZW": {"compression": "lzw"},
+        "deflate": {"compression": "zlib", "predictor": True},
+        "zstd": {"compression": "zstd"},
+        "tiles": {"tile": (16, 16)},
+        "big": {"bigtiff": True},
+        "big-endian": {"byteorder": ">"},
+    }.items():
+        for dtype in ("uint16", "float32"):
+            pixels = noise(5, dtype)
+            files[f"TIFF, {dtype}, {name}"] = tiff(pixels, planarconfig="contig", **options), pixels
+    for channels in (1, 3):
+        pixels = noise(channels, "uint16")
+        files[f"PNG, uint16, {channels}"] = deep_png(pixels), pixels
+        files[f"JPEG 2000, uint16, {channels}"] = imagecodecs.jpeg2k_encode(np.squeeze(pixels), level=0), pixels
+        pixels = noise(channels, "uint8")
+        for kind in ("png", "bmp", "tiff", "jpeg2000"):
+            options = {"irreversible": False} if kind == "jpeg2000" else {}
+            files[f"{kind}, uint8, {channels}"] = encode(pixels, kind, **options), pixels
+    pixels = noise(3, "uint8")
+    files["webp, uint8, lossless"] = encode(pixels, "webp", lossless=True), pixels
+    pixels = noise(5, "uint16")
+    files["JPEG 2000, uint16, 5"] = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"), pixels
+    return {name: (content, pixels) for name, (content, pixels) in files.items() if pixels is not None}
+
+
+LOSSLESS = lossless()
+
+
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_lossless_files_are_read_as_they_were_written(tmp_path, kind):
+    content, pixels = LOSSLESS[kind]
+    largest = TYPES[str(pixels.dtype)]
+    options = {"channels": pixels.shape[-1]}
+    assert not problem_of(write(tmp_path / "x", content), Reading(**options))
+    expected = pixels.astype("float64") * 255 / largest
+    np.testing.assert_allclose(decode_both_ways(content, **options), expected, rtol=2e-7, atol=1e-7)
+
+
+LOSSY = {
+    "jpeg": encode(PIXELS, "jpeg", quality=90),
+    "webp": encode(PIXELS, "webp", quality=80),
+    "webp, grey": encode(PIXELS[..., 0], "webp", quality=80),
+    "avif": encode(PIXELS, "avif", quality=80),
+    "jpeg2000": encode(PIXELS, "jpeg2000", quality_layers=[20], irreversible=True),
+    "tiff, JPEG": encode(PIXELS, "tiff", compression="jpeg"),
+    "gif": encode(Image.fromarray(PIXELS).quantize(64), "gif"),
+    "bmp, palette": encode(Image.fromarray(PIXELS).quantize(64), "bmp"),
+    "tiff, palette": encode(Image.fromarray(PIXELS).quantize(64), "tiff"),
+    "tiff, CMYK": encode(PIXELS, "tiff", mode="CMYK"),
+    "tiff, one bit": encode(PIXELS[..., 0], "tiff", mode="1"),
+    "tiff, YCbCr": encode(PIXELS, "tiff", mode="YCbCr"),
+    "png, palette": encode(Image.fromarray(PIXELS).quantize(64)),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSY)
+def test_other_files_look_as_in_pillow(tmp_path, kind):
+    assert not problem_of(write(tmp_path / "x", LOSSY[kind]), Reading())
+    expected = np.asarray(Image.open(io.BytesIO(LOSSY[kind])).convert("RGB"))
+    np.testing.assert_array_equal(decode(LOSSY[kind]), expected)
+
+
+def test_avif_of_10_bits_is_not_cut_to_8():
+    values = (np.linspace(0, 1023, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3)).astype(np.uint16)
+    content = imagecodecs.avif_encode(values, bitspersample=10, level=100)
+    np.testing.assert_allclose(decode(content), imagecodecs.avif_decode(content) * (255 / 1023), rtol=1e-6)
+    assert len(np.unique(decode(content))) > 300
+
+
+# Inks: Pillow takes all JPEG files of four components for inverted, as Adobe's programs write them.
+INKS = {
+    "CMYK": jpeg("CMYK"),
+    "CMYK without Adobe's segment": without_segment(jpeg("CMYK"), 0xEE),
+    "YCCK": jpeg("CMYK").replace(b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\2"),
+}
+
+
+@pytest.mark.parametrize("kind", INKS)
+def test_inks_look_as_in_pillow(kind):
+    expected = np.asarray(Image.open(io.BytesIO(INKS[kind])).convert("RGB"))
+    np.testing.assert_array_equal(decode(INKS[kind]), expected)
+
+
+def oriented(kind, orientation, **options):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return encode(PIXELS, kind, exif=exif, **options)
+
+
+def turned_tiff(orientation):
+    return tiff(PIXELS, photometric="rgb", extratags=[(ORIENTATION, "H", 1, orientation, True)])
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="%d"/></x:xmpmeta>'
+ORIENTED = {
+    "jpeg": lambda i: oriented("jpeg", i, subsampling=0),
+    "jpeg, XMP": lambda i: encode(PIXELS, "jpeg", subsampling=0, xmp=XMP % i),
+    "webp": lambda i: oriented("webp", i),
+    "webp, lossless": lambda i: oriented("webp", i, lossless=True),
+    "png": lambda i: oriented("png", i),
+    "avif": lambda i: oriented("avif", i),
+    "tiff": turned_tiff,
+    "png, opacity": lambda i: oriented("png", i).replace(b"", b""),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ORIENTED)
+def test_images_are_turned_upright_as_exif_transpose_does(kind, orientation):
+    content = ORIENTED[kind](orientation)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))
+    np.testing.assert_array_equal(decode(content), expected)
+    assert expected.shape == ((WIDTH, HEIGHT, 3) if orientation > 4 else (HEIGHT, WIDTH, 3))
+    window = (2, 3, 8, 13)
+    part = decode_and_crop(tf.constant(content), lambda _: tf.constant(window), Reading()).numpy()
+    np.testing.assert_array_equal(part, expected[2:10, 3:16])
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_turns_nothing(orientation):
+    np.testing.assert_array_equal(decode(oriented("png", orientation)), PIXELS)
+
+
+OPACITY = RNG.integers(0, 256, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+TRANSPARENT = {
+    "png": encode(np.dstack([PIXELS, OPACITY])),
+    "webp": encode(np.dstack([PIXELS, OPACITY]), "webp", lossless=True, exact=True),
+    "tiff": tiff(np.dstack([PIXELS, OPACITY]), photometric="rgb", extrasamples=["unassalpha"]),
+    "jpeg2000": encode(np.dstack([PIXELS, OPACITY]), "jpeg2000", irreversible=False),
+    "png, 16 bits": deep_png(np.dstack([PIXELS, OPACITY]).astype(np.uint16) * 257),
+}
+
+
+@pytest.mark.parametrize("kind", TRANSPARENT)
+@pytest.mark.parametrize("background", [(1.0,), (0.0,), TINT])
+def test_what_is_transparent_shows_the_background(kind, background):
+    share = OPACITY / 255.0
+    expected = PIXELS * share + 255.0 * np.array(background) * (1 - share)
+    np.testing.assert_allclose(decode(TRANSPARENT[kind], background=background), expected, atol=1e-4)
+    if background == (1.0,) and kind == "png":
+        image = Image.fromarray(np.dstack([PIXELS, OPACITY]))
+        white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        assert np.abs(decode(TRANSPARENT[kind]) - np.asarray(white)).max() <= 0.6  # Pillow rounds
+
+
+def test_opacity_is_a_channel_where_it_is_asked_for():
+    pixels = np.dstack([PIXELS, OPACITY])
+    np.testing.assert_array_equal(decode(TRANSPARENT["png"], channels=4), pixels)
+    np.testing.assert_array_equal(decode(TRANSPARENT["png"], channels=2, bands=(4, 1)), pixels[..., [3, 0]])
+
+
+def test_a_transparent_colour_of_a_palette_shows_the_background():
+    image = Image.fromarray(PIXELS).quantize(16)
+    content = encode(image, "gif", transparency=3)
+    expected = np.where((np.asarray(image) == 3)[..., np.newaxis], 255, np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(decode(content), expected)
+
+
+def test_bands_are_chosen_in_their_order_and_counted_from_1():
+    pixels = noise(6, "uint16")
+    for content in (npy(pixels), tiff(pixels, planarconfig="contig")):
+        chosen = decode(content, channels=3, bands=(4, 3, 2))
+        np.testing.assert_allclose(chosen, pixels[..., [3, 2, 1]] / 257, rtol=1e-6)
+
+
+def test_all_pages_of_a_tiff_are_channels_where_that_is_asked_for():
+    pages = np.moveaxis(noise(4, "uint16"), -1, 0)
+    content = tiff(pages)
+    np.testing.assert_allclose(decode(content, channels=1), pages[0, ..., np.newaxis] / 257, rtol=1e-6)
+    every = decode(content, channels=4, pages="all")
+    np.testing.assert_allclose(every, np.moveaxis(pages, 0, -1) / 257, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_a_value_range_takes_the_place_of_that_of_the_type(dtype):
+    pixels = (RNG.random((HEIGHT, WIDTH, 5)) * 3000).astype(dtype)
+    values = decode(npy(pixels), channels=5, value_range=(0.0, 3000.0))
+    np.testing.assert_allclose(values, pixels.astype("float64") * 255 / 3000, rtol=1e-6)
+
+
+def test_16_bits_reach_the_model_unrounded():
+    """All of 4,096 steps of a ramp that 8 bits would make 16 of are there behind the normalization."""
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for content in (tiff(ramp), npy(ramp), deep_png(ramp[..., np.newaxis])):
+        image = Preprocessing(64, 1, (0.0,), (1.0,)).for_evaluation(tf.constant(content)).numpy()
+        np.testing.assert_allclose(image[..., 0], ramp / 65535, rtol=2e-6, atol=1e-9)
+
+
+def test_pixels_without_data_are_nan_and_bleed_into_no_other():
+    pixels = np.full((40, 40, 2), 1000.0, np.float32)
+    pixels[:20, :, 0], pixels[10:30, 10:30, 1] = np.nan, -9999.0
+    options = {"channels": 2, "no_data": (-9999.0,), "value_range": (0.0, 2000.0)}
+    whole = decode(npy(pixels), **options)
+    np.testing.assert_array_equal(np.isnan(whole), np.isnan(pixels) | (pixels == -9999))
+    prepare = Preprocessing(20, 2, (0.0, 0.0), (1.0, 1.0), reading=Reading(**options))
+    image = prepare.for_evaluation(tf.constant(npy(pixels))).numpy()
+    assert np.isnan(image[:10, :, 0]).all() and not np.isnan(image[10:, :, 0]).any()
+    assert np.isnan(image[5:15, 5:15, 1]).all() and np.isnan(image[..., 1]).sum() == 100
+    np.testing.assert_allclose(image[np.isfinite(image)], 0.5, rtol=1e-5)
+
+
+PROBLEMS = [
+    (npy(noise(5, "uint16")), {}, "it has 5 channels, not data.channels=3: set that, or choose with data.bands"),
+    (npy(noise(5, "uint16")), {"bands": (3, 2, 7)}, "it has 5 channels, and data.bands asks for number 7"),
+    (tiff(np.zeros((3, 4, HEIGHT, WIDTH), np.uint8)), {"channels": 5, "pages": "all"}, "it has 12 channels, not data."),
+    (npy(np.zeros((2, 2, 2, 2))), {}, "an array that is not numbers of (height, width) or (height, width, channels)"),
+    (npy(np.array([["a", "b"]])), {}, "an array that is not numbers of (height, width) or (height, width, channels)"),
+    (npy(np.array([[None]], object)), {}, "an array that is not numbers of"),
+    (encode(PIXELS, "webp")[:-9], {}, "the file is cut short"),
+    (npy(noise(3, "uint8"))[:60], {}, "a NPY that is damaged, or of a kind that cannot be decoded here"),
+    (b"\0\0\0\x1cftypheic" + bytes(40), {}, "HEIC needs what is not installed: python -m pip install pillow-heif"),
+]
+
+
+@pytest.mark.parametrize(("content", "options", "problem"), PROBLEMS)
+def test_what_does_not_fit_is_skipped_by_a_folder_and_not_decoded(tmp_path, content, options, problem):
+    assert problem_of(write(tmp_path / "x", content), Reading(**options)).startswith(problem)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(content, **options)
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.5, -0.5])
+def test_floating_point_outside_of_its_range_is_not_decoded(value):
+    pixels = noise(3, "float32")
+    pixels[3, 4, 1] = value
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(npy(pixels))
+
+
+def test_nothing_in_an_array_file_is_run():
+    content = npy(np.array([[print]], object))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(content)
+
+
+def test_the_fields_of_the_configuration_reach_the_reading():
+    data = DataConfig(channels=2, bands=(2, 1), mean="auto", value_range=(0, 9), no_data=("nan",), background=(0.5,))
+    assert Reading.of(data) == Reading(2, (2, 1), (0.0, 9.0), ("nan",), (0.5,), "first", data.max_pixels)
