@@ -23,9 +23,7 @@ CLASSIFIER_PROBES = {False: ("top1",), True: ("map", "f1")}  # by whether it is 
 PROBES = ("top1", "map", "f1", *FROZEN_PROBES)
 
 
-def run(
-    model, data="", data_dir="", probes=(), split="test", batch_size=0, labels_file="", images=None, log=print
-):
+def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labels_file="", images=None, log=print):
     """Evaluates the model of a run, or other weights.
 
     Args:

@@ -9,6 +9,7 @@ import pytest
 from experiments.config import DataConfig
 from experiments.data.reading import problem_of
 from experiments.data.sources import folder, index
+from experiments.data.values import Reading
 from tests.experiments.images import encode, gradient, write
 
 ALL = DataConfig(validation_share=0.0, test_share=0.0)
@@ -26,9 +27,9 @@ def opened(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "RECENT", 0)
     looked_at = []
 
-    def counted(path, **limits):
+    def counted(path, reading):
         looked_at.append(os.path.relpath(path, root))
-        return problem_of(path, **limits)
+        return problem_of(path, reading)
 
     monkeypatch.setattr(folder, "problem_of", counted)
 
@@ -70,7 +71,7 @@ def test_only_what_changed_is_looked_at_again(opened):
     (root / "y/deep/3.png").unlink()
     source, looked_at = opened()
     assert looked_at == ["x/1.png", "x/2.png", "y/4.png"]
-    assert source.skipped == (("x/1.png", problem_of(root / "x/1.png", ALL.max_pixels)),)
+    assert source.skipped == (("x/1.png", problem_of(root / "x/1.png", Reading.of(ALL))),)
     assert source.split("train").num_examples == 3
     assert opened()[1] == ["x/1.png"]
 
