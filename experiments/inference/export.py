@@ -87,6 +87,7 @@ def _preprocessing(serving, data):
         "mean": list(data.mean),
         "std": list(data.std),
         "view": view,
+        "orientation": "upright, as EXIF says",
         "resize": "bicubic, with antialiasing",
         "image_size": data.image_size if height == width else [height, width],
     }

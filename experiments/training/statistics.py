@@ -15,6 +15,7 @@ import os
 import numpy as np
 
 from experiments.config import AUTO, Config
+from experiments.data.files import read_bytes
 from experiments.data.formats import UnreadableError
 from experiments.data.values import Reading
 from experiments.errors import UserError
@@ -22,7 +23,7 @@ from experiments.io import FAULTS, as_path
 from experiments.training.workdir import CONFIG, read_json
 
 SAMPLE = 1000  # images that mean and standard deviation are computed over
-LOOKED_AT = 16  # images of a folder that are read to find out whether they fit the configuration
+LOOKED_AT = 16  # images that are read to find out whether they fit the configuration
 FEWEST = 1e-3  # standard deviation of a channel that hardly changes
 
 
@@ -116,21 +117,28 @@ def _contents(split, most, seed):
 
 
 def _look_at(split, reading):
-    """Returns whether some of a folder's images are of floating point.
+    """Returns whether some images are of floating point.
 
     Raises:
         UserError: if one of them does not fit the configuration.
     """
     is_float = False
-    for part in getattr(split, "parts", (split,)):
-        if not getattr(part, "are_paths", False):
+    for name, content in _some_files(split, reading):
+        try:
+            is_float |= bool(content) and reading.is_float(content)
+        except UnreadableError as error:
+            raise UserError(f"{name}: {error}.") from error
+        except Exception:  # damage, which is counted when it is met
             continue
-        for path in part.contents[np.random.default_rng(0).permutation(len(part.contents))[:LOOKED_AT]]:
-            try:
-                with open(path, "rb") as file:
-                    is_float |= reading.is_float(file.read())
-            except UnreadableError as error:
-                raise UserError(f"{os.fsdecode(path)}: {error}.") from error
-            except Exception:  # damage, which is counted when it is met
-                continue
     return is_float
+
+
+def _some_files(split, reading):
+    """Yields names of some images and their bytes, empty where they cannot be read."""
+    for part in getattr(split, "parts", (split,)):
+        if getattr(part, "are_paths", False):
+            for path in part.contents[np.random.default_rng(0).permutation(len(part.contents))[:LOOKED_AT]]:
+                yield os.fsdecode(path), read_bytes(path)
+        elif not reading.is_plain:  # data sets of TensorFlow Datasets have JPEG and PNG files
+            for content in _contents(part, LOOKED_AT, 0):
+                yield "an image", content
