@@ -85,7 +85,7 @@ def test_mean_and_standard_deviation_are_computed_once_and_kept(config, runs):
     pretrain.run(config, root / "own", log=again)  # which is complete
     assert again == [f"The run in {root / 'own'} is complete."]
     other = change(config, "data", mean=(0.1,) * 5, std=(1.0,) * 5)
-    with pytest.raises(UserError, match="holds a run of another configuration"):
+    with pytest.raises(UserError, match="holds a run with a different configuration"):
         pretrain.run(other, root / "own", log=again)
 
 
