@@ -185,9 +185,16 @@ def _decode_turned(size, orientation, choose_window, decode):
     left = tf.where(right, size[1] - left - width, left)
     window = tf.where(swaps, [left, top, width, height], [top, left, height, width])
     image = decode(window)
-    image = tf.cond(swaps, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    image = tf.cond(swaps, lambda: _transpose(image), lambda: image)
     mirrored = tf.stack([down, right])
     return tf.reverse(image, tf.where(mirrored)[:, 0])
+
+
+def _transpose(image):
+    """`(H, W, C)` to `(W, H, C)`, by a gather: oneDNN complains on stderr of transposing uint8."""
+    height, width, channels = tf.unstack(tf.shape(image))
+    pixels = tf.range(width)[:, tf.newaxis] + width * tf.range(height)
+    return tf.gather(tf.reshape(image, (height * width, channels)), pixels)
 
 
 def _values(content, reading):
