@@ -146,7 +146,7 @@ MISTAKES = {
     ),
     "nothing to prepare": ("prepare", [], ["error: --source is missing: name a data set, such as --source=tfds:"]),
     "images that need no preparation": (
-        "prepare", ["--source=digits"], ["error: --source=digits: tfds:NAME is prepared and folder:PATH packed; others are"],
+        "prepare", ["--source=digits"], ["error: --source=digits: tfds:NAME is prepared and folder:PATH packed;"],
     ),
     "splits of what has none": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.train_split=train"],
