@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-import safetensors.torch as safetensors_torch
 
 from convnext import ConvNeXtV2, PretrainedError, create_from_weights, load_pretrained
 from convnext.weights import ImageSettings, read_checkpoint, read_weights, write_weights
@@ -17,6 +16,7 @@ from tests.torchvision_operators import declare_missing_operators
 
 declare_missing_operators()
 torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")
 
