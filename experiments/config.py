@@ -14,6 +14,7 @@ import typing
 from ml_collections import config_dict
 
 from convnext.layers import ACTIVATIONS, EPSILON
+from convnext.weights import ImageSettings
 from convnext.weights.loader import STEMS, VERSIONS
 from experiments.errors import UserError
 from experiments.optim.param_groups import GROUPS
@@ -219,8 +220,7 @@ def size_text(size):
 
 
 AUTO = "auto"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = ImageSettings.mean, ImageSettings.std
 WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
 MAX_PIXELS = 178_956_970  # Pillow's limit, from which it suspects a file that was made to fill the memory
 SPLIT_FIELDS = ("pretrain_split", "train_split", "validation_split", "test_split")

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from convnext.weights import Architecture, ImageSettings, PretrainedError, read_checkpoint, read_weights, write_weights
-from convnext.weights.loader import DECODER, HEAD, HEAD_NORM, assign_weights, find_weights, make_model
+from convnext.weights.loader import DECODER, assign_weights, find_weights, make_model
+from convnext.weights.names import HEAD, HEAD_NORM
 from experiments.config import height_and_width, size_text
 from experiments.errors import UserError
 from experiments.finished_run import recorded_classes, recorded_config

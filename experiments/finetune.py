@@ -22,7 +22,7 @@ from experiments.training.workdir import save_model
 
 
 def run(config, workdir, resume="auto", log=print):
-    """Fine-tunes a classifier, or goes on with it; arguments, result and errors are those of `run_task`.
+    """Fine-tunes a classifier, or resumes the run in the workdir; arguments, result and errors are those of `run_task`.
 
     The field `pretrained` of the configuration names what the encoder starts from.
     """

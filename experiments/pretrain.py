@@ -15,7 +15,7 @@ IMAGES_IN_PICTURE = 8
 
 
 def run(config, workdir, resume="auto", log=print):
-    """Pretrains an encoder, or goes on with it; arguments, result and errors are those of `run_task`."""
+    """Pretrains an encoder, or resumes the run in the workdir; arguments, result and errors are those of `run_task`."""
     return run_task(Pretraining, config, workdir, resume, log)
 
 

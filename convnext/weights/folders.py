@@ -12,7 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from convnext.layers import EPSILON
-from convnext.variants import CONVNEXT_V1, CONVNEXT_V2
+from convnext.variants import CONVNEXT_V1, CONVNEXT_V2, Variant
 from convnext.weights.architecture import Architecture, PretrainedError
 from convnext.weights.names import POINTWISE_DIMS
 
@@ -139,12 +139,12 @@ def _transformers_preprocessing(images: ImageSettings) -> dict[str, Any]:
 
 def _timm_config(architecture: Architecture, images: ImageSettings) -> dict[str, Any]:
     prefix = "convnext" if architecture.version == 1 else "convnextv2"
-    size = {"depths": list(architecture.depths), "dims": list(architecture.dims)}
     variants = {**CONVNEXT_V2, **CONVNEXT_V1} if architecture.version == 1 else CONVNEXT_V2
-    published = [name for name, size in variants.items() if (size.depths, size.dims) == _sizes(architecture)]
+    own = Variant(architecture.depths, architecture.dims)
+    published = [name for name, variant in variants.items() if variant == own]
     # The smallest sizes are built with 1x1 convolutions in the place of dense layers.
     base = published[0] if published else "atto" if architecture.dims in POINTWISE_DIMS else "tiny"
-    arguments: dict[str, Any] = {} if published else dict(size)
+    arguments: dict[str, Any] = {} if published else {"depths": list(own.depths), "dims": list(own.dims)}
     changed = {
         "in_chans": (architecture.channels, 3),
         "patch_size": (architecture.stem_stride, 4),
@@ -173,10 +173,6 @@ def _timm_config(architecture: Architecture, images: ImageSettings) -> dict[str,
             "classifier": "head.fc",
         },
     }
-
-
-def _sizes(architecture: Architecture) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return architecture.depths, architecture.dims
 
 
 LOADING = {

@@ -19,12 +19,10 @@ from convnext.convnext_v1 import ConvNeXtV1
 from convnext.convnext_v2 import ConvNeXtV2
 from convnext.weights.architecture import Architecture, PretrainedError
 from convnext.weights.formats import KINDS, read_checkpoint
+from convnext.weights.names import CLASSIFIER, HEAD, HEAD_NORM
 from convnext.weights.recognition import Checkpoint
 
 VERSIONS = {1: ConvNeXtV1, 2: ConvNeXtV2}
-HEAD_NORM = ("head_norm/gamma", "head_norm/beta")
-CLASSIFIER = ("head/kernel", "head/bias")
-HEAD = (*HEAD_NORM, *CLASSIFIER)
 DECODER = "decoder/"
 STEM_KERNEL = "stem/conv/kernel"
 # What is done with the stem of a source: load it; average it over its input channels; leave it out.

@@ -22,6 +22,11 @@ from convnext.weights.architecture import Architecture, PretrainedError
 # `(our name, their name, layouts there)` of each weight, with placeholders.
 Rules = list[tuple[str, str, list[str]]]
 
+# Our weights after the last stage of the encoder.
+HEAD_NORM = ("head_norm/gamma", "head_norm/beta")
+CLASSIFIER = ("head/kernel", "head/bias")
+HEAD = (*HEAD_NORM, *CLASSIFIER)
+
 LIBRARIES = ("fair", "timm", "huggingface")
 
 # Our layers. The weights of a layer by the last part of its name, in the order in which Keras stores them.

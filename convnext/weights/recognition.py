@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from convnext.weights.architecture import PretrainedError
-from convnext.weights.names import FORMS, Form, to_ours
+from convnext.weights.names import FORMS, HEAD, HEAD_NORM, Form, to_ours
 
-NORM = {"head_norm/gamma", "head_norm/beta"}
-HEAD = {*NORM, "head/kernel", "head/bias"}
 DECODER = {"mask_token", "embedding/kernel", "embedding/bias", "prediction/kernel", "prediction/bias"}
 SHOWN = 4  # names in an error
 
@@ -105,7 +103,9 @@ def _candidate(entry: str, state: Mapping[str, Any], form: Form, prefix: str) ->
     ours = {our_name for our_name, _ in names.values()}
     decoder = {name.removeprefix("decoder/") for name in ours if name.startswith("decoder/")}
     dropped: tuple[str, ...] = ()  # parts that are not as ours: taken whole or not at all
-    if ours & HEAD not in (set(), NORM, HEAD) or any(form.is_of_head(name, prefix) for name in unknown):
+    if ours & set(HEAD) not in (set(), set(HEAD_NORM), set(HEAD)) or any(
+        form.is_of_head(name, prefix) for name in unknown
+    ):
         dropped += ("head",)
     if not decoder >= DECODER:
         dropped += ("decoder/",)
