@@ -11,6 +11,7 @@ from convnext import ConvNeXtV1, ConvNeXtV2, create_from_weights
 from convnext.weights import ImageSettings, write_weights
 from convnext.weights.loader import named_variables
 from tests.comparison import assert_close, to_numpy
+from tests.torch_weights import draw
 from tests.torchvision_operators import declare_missing_operators
 
 declare_missing_operators()
@@ -22,19 +23,6 @@ MODELS = {1: ConvNeXtV1, 2: ConvNeXtV2}
 CLASSES = 7  # no default of any library
 SMALL = (96, 160)
 TOLERANCE = 1e-4
-
-
-def draw(model, seed=0):
-    """Gives every weight of a PyTorch model a random value; those of normalizations are around one."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            is_scale = (
-                "norm" in name and name.endswith("weight") or name.split(".")[-2] in ("0", "1") and parameter.ndim == 1
-            )
-            spread = 0.05 if parameter.ndim > 1 and "grn" not in name else 0.2
-            parameter.copy_((1.0 if is_scale else 0.0) + spread * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
 
 
 def huggingface_model(version, variant):

@@ -9,9 +9,9 @@ import pytest
 from convnext import ConvNeXtV2, PretrainedError, create_from_weights, load_pretrained
 from convnext.weights import ImageSettings, read_checkpoint, read_weights, write_weights
 from tests.comparison import assert_close, to_numpy
-from tests.convnext.weights.test_libraries import draw
 from tests.golden_weights import read
 from tests.small_models import randomize
+from tests.torch_weights import draw
 from tests.torchvision_operators import declare_missing_operators
 
 declare_missing_operators()
