@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from convnext import ConvNeXtV1, ConvNeXtV2, load_pretrained
+from convnext.segmentation import DECODERS, Segmenter
 from fcmae import FCMAE
 from tests.small_models import parts_of, random_images, random_visible, randomize, small_backbone
 
@@ -25,6 +26,10 @@ def make_autoencoder(execution="sparse"):
     return FCMAE(small_backbone(), decoder_dim=8, execution=execution)
 
 
+def make_segmenter(decoder):
+    return Segmenter(small_backbone(name="encoder"), CLASSES, decoder, decoder_dim=4)
+
+
 def outputs(folder):
     """Returns `{name: array}`: logits, feature maps, predictions and losses for the weights in a folder."""
     images = random_images(2, 32, 48, 3)
@@ -37,6 +42,10 @@ def outputs(folder):
         logits, *feature_maps = model_of_all.predict_on_batch(images)
         found[f"{version}/logits"] = logits
         found |= {f"{version}/f{stage}": feature_map for stage, feature_map in enumerate(feature_maps)}
+    for decoder in DECODERS:
+        model = make_segmenter(decoder)
+        model.load_weights(folder / f"{decoder}.weights.h5")
+        found[f"{decoder}/logits"] = model(images[:, :27, :41])
     for execution in ("sparse", "dense"):
         model = make_autoencoder(execution)
         load_pretrained(model, folder / "fcmae.weights.h5")
@@ -110,6 +119,10 @@ def write_weights(folder):
         model = make_classifier(version)
         randomize({variable.path: variable for variable in model.weights})
         model.save_weights(folder / f"{version}.weights.h5")
+    for decoder in DECODERS:
+        model = make_segmenter(decoder)
+        randomize({variable.path: variable for variable in model.weights})
+        model.save_weights(folder / f"{decoder}.weights.h5")
     model = make_autoencoder()
     randomize({variable.path: variable for variable in (*model.backbone.weights, *model.decoder.weights)})
     model.save_weights(folder / "fcmae.weights.h5")
