@@ -657,7 +657,8 @@ class Config(Section):
             for random weights.
         pretrained_stem: `load`, or for images of another number of channels than those of the pretrained weights
             `average` (over the channels) or `leave_out`.
-        precision: `auto` (bfloat16 on GPUs made for it, float32 elsewhere), `float32` or `mixed_bfloat16`.
+        precision: `float32`, `mixed_bfloat16`, `mixed_float16` (with dynamic loss scaling), or `auto`: bfloat16 on GPUs
+            of compute capability 8 and up, float16 on those of 7, float32 elsewhere.
         distribution: `auto` (all GPUs), `none` (one device), `mirrored`, or `multiworker` (all GPUs of
             several processes, which TF_CONFIG or Slurm's variables name).
         logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
@@ -694,7 +695,7 @@ class Config(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        require_one_of("precision", self.precision, ("auto", "float32", "mixed_bfloat16"))
+        require_one_of("precision", self.precision, ("auto", "float32", "mixed_bfloat16", "mixed_float16"))
         require_one_of("distribution", self.distribution, ("auto", "none", "mirrored", "multiworker"))
         require(
             self.distribution != "multiworker" or self.logical_cpus <= 1,

@@ -73,8 +73,10 @@ def kernel_gradient(inputs: Tensor, upstream: Tensor, kernel_size: tuple[int, in
         kernel_size: `(rows, columns)`, both odd.
 
     Returns:
-        `(rows, columns, C, 1)`.
+        `(rows, columns, C, 1)` of the inputs' dtype, summed in float32.
     """
+    dtype = inputs.dtype
+    inputs, upstream = ops.cast(inputs, "float32"), ops.cast(upstream, "float32")
     batch, (height, width, channels) = ops.shape(inputs)[0], inputs.shape[1:]
     rows, columns = kernel_size
     margins = [[0, 0], [rows // 2, rows // 2], [columns // 2, columns // 2], [0, 0]]
@@ -82,7 +84,7 @@ def kernel_gradient(inputs: Tensor, upstream: Tensor, kernel_size: tuple[int, in
     images = ops.reshape(images, (1, height + rows - 1, width + columns - 1, batch * channels))
     kernel = ops.reshape(ops.transpose(upstream, (1, 2, 0, 3)), (height, width, batch * channels, 1))
     gradient = ops.depthwise_conv(images, kernel, padding="valid", data_format="channels_last")
-    return ops.sum(ops.reshape(gradient, (rows, columns, batch, channels)), axis=2)[..., None]
+    return ops.cast(ops.sum(ops.reshape(gradient, (rows, columns, batch, channels)), axis=2)[..., None], dtype)
 
 
 @ops.custom_gradient

@@ -25,17 +25,20 @@ class LogMetrics(keras.callbacks.Callback):
     Args:
         loggers: the `Loggers`.
         schedule: learning rate schedule, a function of the step.
+        optimizer: which counts the steps it has taken; those that were skipped are not among them.
     """
 
-    def __init__(self, loggers, schedule):
+    def __init__(self, loggers, schedule, optimizer):
         super().__init__()
         self._loggers = loggers
         self._schedule = schedule
+        self._optimizer = optimizer
 
     def on_train_batch_end(self, batch, logs=None):
         if logs:
-            # The step before this one used the rate at its own index.
-            self._loggers.scalars(batch, {**logs, "learning_rate": float(self._schedule(batch - 1))})
+            # The latest step used the rate at its own index.
+            latest = max(0, int(self._optimizer.iterations.value.numpy()) - 1)
+            self._loggers.scalars(batch, {**logs, "learning_rate": float(self._schedule(latest))})
 
 
 class Measure(keras.callbacks.Callback):

@@ -170,7 +170,7 @@ PATTERN = "*?[]\\"
 
 class Checkpoints:
     """The checkpoints in a run's workdir: model with its generators of random numbers, optimizer
-    (with its step), moving average of the weights and position in the data.
+    (with its step), moving average of the weights, loss scale and position in the data.
 
     Each is written with checksums, which are verified before it is restored, see `CheckpointFiles`.
 
@@ -181,17 +181,21 @@ class Checkpoints:
         keep: number of newest checkpoints that are kept.
         averages: the `AveragedWeights`, for a run that has them.
         is_writer: whether this process saves checkpoints; of several workers, which all have the same state, the chief.
+        loss_scale: the `LossScale`, for a run that has one.
     """
 
-    def __init__(self, workdir, model, optimizer, keep, averages=None, is_writer=True):
+    def __init__(self, workdir, model, optimizer, keep, averages=None, is_writer=True, loss_scale=None):
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         self._averages = averages
         # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
         parts = {"model": model, "optimizer": optimizer, "generators": generator_states(model)}
         self._parts = parts | {"step": self._step, "window": self._window}
-        averaged = {"averages": averages.averages} if averages else {}
-        self._checkpoint = tf.train.Checkpoint(**self._parts, **averaged)
+        # What a checkpoint may lack, if the configuration of the run has changed.
+        self._additional = {"averages": averages.averages} if averages else {}
+        if loss_scale:
+            self._additional["loss_scale"] = loss_scale.variables
+        self._checkpoint = tf.train.Checkpoint(**self._parts, **self._additional)
         self._workdir = workdir
         self._files = CheckpointFiles.of(workdir)
         self._keep = keep
@@ -258,8 +262,9 @@ class Checkpoints:
         prefix = self._files.prefix(step)
         try:
             with _without_pattern(prefix) as path:
-                lacks_averages = self._averages is not None and not _holds(path, "averages/")
-                checkpoint = tf.train.Checkpoint(**self._parts) if lacks_averages else self._checkpoint
+                present = {name: part for name, part in self._additional.items() if _holds(path, f"{name}/")}
+                is_whole = len(present) == len(self._additional)
+                checkpoint = self._checkpoint if is_whole else tf.train.Checkpoint(**self._parts, **present)
                 checkpoint.read(path).assert_existing_objects_matched()
         except MISMATCH as error:
             what = " ".join(str(error).split())[:200]
@@ -269,7 +274,7 @@ class Checkpoints:
             ) from error
         except FAULTS as error:
             raise StorageError(f"{prefix} cannot be read: {reason(error)}.") from error
-        if lacks_averages:
+        if self._averages and "averages" not in present:
             notes.append("the checkpoint has no average of the weights: it starts from the weights")
             self._averages.begin()
 

@@ -30,10 +30,15 @@ class AveragedWeights:
         """Makes the averages what the variables are now."""
         _assign(self.averages, self._variables)
 
-    def update(self):
-        """Moves the averages towards the variables; to be called after a step, outside of what the devices run."""
+    def update(self, skipped=None):
+        """Moves the averages towards the variables; to be called after a step, outside of what the devices run.
+
+        Args:
+            skipped: scalar float32, 1 if the step was skipped, so that the averages stay, and 0 if not; None for 0.
+        """
+        share = 1.0 - self._decay if skipped is None else (1.0 - self._decay) * (1.0 - skipped)
         for average, variable in zip(self.averages, self._variables):
-            self._strategy.extended.update(average, self._move, args=(variable,), group=False)
+            self._strategy.extended.update(average, _move, args=(variable, share), group=False)
 
     @contextlib.contextmanager
     def in_place(self):
@@ -45,8 +50,9 @@ class AveragedWeights:
         finally:
             _assign(self._variables, values)
 
-    def _move(self, average, variable):
-        average.assign_sub((1.0 - self._decay) * (average - variable))
+
+def _move(average, variable, share):
+    average.assign_sub(share * (average - variable))
 
 
 def _assign(variables, values):

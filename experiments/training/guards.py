@@ -256,7 +256,7 @@ class Divergence:
         """Checks losses that have been read from the device.
 
         Args:
-            losses: of consecutive steps, a list of numbers.
+            losses: of consecutive steps, a list of numbers; None for a step that was skipped.
             step: the last of these steps.
             last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
 
@@ -264,7 +264,7 @@ class Divergence:
             RunError: if one of them is not finite. It names the first of them.
         """
         for at, loss in enumerate(losses, step - len(losses) + 1):
-            if not math.isfinite(loss):
+            if loss is not None and not math.isfinite(loss):
                 self._stop(f"The loss is {loss} at step {at:,}", at, loss, last_good)
 
     def check_weights(self, loss, step, last_good):

@@ -66,7 +66,7 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
             metrics = window.metrics()
             if is_stopping:
                 stop.release()
-            divergence.check_losses(window.losses, step, last_good)
+            divergence.check_losses(window.losses_of_taken, step, last_good)
             _check_readable(metrics, step, run.training.batch_size, checkpoints)
         if save:
             divergence.check_weights(window.losses[-1], step, last_good)
@@ -146,19 +146,35 @@ class Window:
         self._timed_steps += 1
 
     def metrics(self):
-        """Stops the clock and returns the means as floats, and `images_per_second`; `unreadable` is a sum."""
+        """Stops the clock and returns the means as floats, and `images_per_second`.
+
+        Of `unreadable` and `skipped_steps` it is the sum, and of `loss_scale` the latest. What is not finite in a
+        skipped step enters no mean.
+        """
         self.stop()
-        columns = {name: [step[name] for step in self._steps if name in step] for name in self._steps[-1]}
-        means = {
-            name: float(np.sum(column) if name == "unreadable" else np.mean(column)) for name, column in columns.items()
-        }
-        return {**means, "images_per_second": self._timed_steps * self._batch_size / self._seconds}
+        metrics = {}
+        for name in self._steps[-1]:
+            column = np.array([step[name] for step in self._steps if name in step])
+            if name in ("unreadable", "skipped_steps"):
+                metrics[name] = float(column.sum())
+            elif name == "loss_scale":
+                metrics[name] = float(column[-1])
+            else:
+                finite = column[np.isfinite(column)]
+                metrics[name] = float(np.mean(finite if None in self.losses_of_taken and finite.size else column))
+        return {**metrics, "images_per_second": self._timed_steps * self._batch_size / self._seconds}
 
     @property
     def losses(self):
         """The loss of each step since the last line, as floats."""
         self._read()
         return [step["loss"] for step in self._steps]
+
+    @property
+    def losses_of_taken(self):
+        """The same, with None for each step that was skipped, see `LossScale`."""
+        self._read()
+        return [None if step.get("skipped_steps") else step["loss"] for step in self._steps]
 
     def to_text(self):
         """Returns the steps since the last line as a text."""

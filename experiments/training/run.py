@@ -26,6 +26,7 @@ from experiments.training.ema import AveragedWeights
 from experiments.training.guards import Divergence, Interruption, ignoring_broken_pipe, only_run_in, stopping_at_once
 from experiments.training.loggers import Loggers
 from experiments.training.loop import train
+from experiments.training.loss_scale import LossScale
 from experiments.training.pictures import Curves
 from experiments.training.schedule import Schedule
 from experiments.training.statistics import with_statistics
@@ -164,6 +165,7 @@ class Run:
         model: the model, made in the scope of the workers' strategy.
         optimizer: its optimizer.
         averages: the `AveragedWeights`, or None.
+        loss_scale: the `LossScale` of float16, or None.
         preprocessing: how images are prepared.
         loggers: the `Loggers` that take metrics and pictures.
         start_step: number of steps that were done when the run was restored.
@@ -186,6 +188,7 @@ class Run:
             self._rules = rule_table(variables, layer_decay=task.layer_decay)
             self.optimizer = make_adamw(variables, self.training, self.schedule, self._rules)
             self.averages = AveragedWeights(variables, task.ema_decay) if task.ema_decay else None
+            self.loss_scale = LossScale() if precision == "mixed_float16" else None
         self.preprocessing = Preprocessing.of(self.config.data, self.training)
         self.loggers = Loggers(workdir, self.config)
         self._describe(precision)
@@ -205,7 +208,13 @@ class Run:
         """
         config, workers = self.config, self.workers
         self._checkpoints = Checkpoints(
-            self.workdir, self.model, self.optimizer, config.keep_checkpoints, self.averages, workers.is_chief
+            self.workdir,
+            self.model,
+            self.optimizer,
+            config.keep_checkpoints,
+            self.averages,
+            workers.is_chief,
+            self.loss_scale,
         )
         with workers.strategy.scope():
             encoder = self.task.encoder(self.model)
@@ -249,6 +258,7 @@ class Run:
             training.accumulation_steps,
             training.clip_norm,
             self.averages,
+            self.loss_scale,
         )
         divergence = Divergence(self)
         began = time.perf_counter()
@@ -267,6 +277,7 @@ class Run:
             "steps": self.schedule.total_steps,
             "images": self.split.num_examples,
             "seconds": round(self.seconds, 1),
+            **({"skipped_steps": int(self.loss_scale.skipped_steps.numpy())} if self.loss_scale else {}),
             **results,
         }
         write_json(self.workdir / SUMMARY, summary)
@@ -283,7 +294,7 @@ class Run:
             profile = [Profile(self)] if self.config.profile_steps else []
             yield [
                 RecordProvenance(self),
-                LogMetrics(self.loggers, learning_rate_schedule(self.training, self.schedule)),
+                LogMetrics(self.loggers, learning_rate_schedule(self.training, self.schedule), self.optimizer),
                 *self._callbacks,
                 *profile,
                 Curves(self.workdir),

@@ -1,28 +1,44 @@
 """One optimizer step over all devices."""
 
+import contextlib
+
 import tensorflow as tf
 
 
-def make_training_step(strategy, model, optimizer, example_losses, accumulation_steps=1, clip_norm=0.0, averages=None):
+def make_training_step(
+    strategy,
+    model,
+    optimizer,
+    example_losses,
+    accumulation_steps=1,
+    clip_norm=0.0,
+    averages=None,
+    loss_scale=None,
+):
     """Returns the function that takes one optimizer step.
 
     The gradient is that of the weighted mean loss over the whole batch, whatever the number of devices and of
     accumulation steps: each device sums over the parts of its share, and the sums are added up over the devices
     before they are clipped.
 
+    With a loss scale, the gradient is computed from the scaled loss and divided by the scale after the sum. A step
+    whose summed gradient is not finite changes neither the weights nor the state of the optimizer nor the averages.
+
     Args:
         strategy: the `tf.distribute.Strategy` under which model and optimizer were made.
         model: the model; its trainable variables are optimised.
-        optimizer: built, without clipping and accumulation of its own.
+        optimizer: built, without clipping and accumulation of its own; it `TakesSums`.
         example_losses: function from a batch to the loss of each example, `(B,)` float32.
         accumulation_steps: parts in which a device works through its share of the batch.
         clip_norm: largest global norm of the gradient; 0 does not clip.
         averages: `AveragedWeights` that follow the step; None for none.
+        loss_scale: the `LossScale` of float16, for which the optimizer is a `FusedAdamW`; None for no scaling.
 
     Returns:
         A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (examples of
-        weight 0), and where gradients are clipped `gradient_norm`, before clipping. A second argument, a number of each
-        worker, comes back as `requests`, summed over all replicas.
+        weight 0), where gradients are clipped `gradient_norm`, before clipping, and with a loss scale `loss_scale`, of
+        this step, and `skipped_steps`, 1 if it was skipped. A second argument, a number of each worker, comes back as
+        `requests`, summed over all replicas.
     """
     variables = model.trainable_variables
     tensors = [variable.value for variable in variables]
@@ -30,7 +46,8 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
     def gradient_sums(batch):
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(example_losses(batch) * batch["weights"])
-        return (*tape.gradient(loss, tensors), loss)
+            scaled = loss * loss_scale.scale if loss_scale else loss
+        return (*tape.gradient(scaled, tensors), loss)
 
     def replica_step(batch, request):
         context = tf.distribute.get_replica_context()
@@ -44,20 +61,30 @@ def make_training_step(strategy, model, optimizer, example_losses, accumulation_
         if request is not None:
             request = tf.identity(request)  # on this device
             metrics["requests"] = context.all_reduce(tf.distribute.ReduceOp.SUM, request)
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if loss_scale:
+            gradients, metrics["skipped_steps"] = loss_scale.unscaled(gradients)
+            metrics["loss_scale"] = tf.identity(loss_scale.scale)
         if clip_norm:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients, metrics["gradient_norm"] = tf.clip_by_global_norm(gradients, clip_norm)
-            gradients = [gradient / replicas for gradient in gradients]
-        optimizer.apply(gradients, variables)  # sums over the devices
-        return metrics
+        return gradients, metrics
+
+    def apply(gradients):
+        optimizer.apply(gradients, variables)
 
     @tf.function
     def training_step(batch, request=None):
-        metrics = strategy.run(replica_step, args=(batch, request))
-        if averages:
-            averages.update()
+        gradients, metrics = strategy.run(replica_step, args=(batch, request))
         # The values are the same on every device.
-        return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], metrics)
+        metrics = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], metrics)
+        skipped = metrics.get("skipped_steps")
+        with optimizer.skipping(skipped) if loss_scale else contextlib.nullcontext():
+            strategy.run(apply, args=(gradients,))
+        if loss_scale:
+            loss_scale.update(skipped)
+        if averages:
+            averages.update(skipped)
+        return metrics
 
     return training_step
 

@@ -145,7 +145,7 @@ ERRORS = [
         for steps in ((10,), (20, 10), (10, 10), (0, 10), (1, 2, 3))
     ],
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
-    (Config, {"precision": "float64"}, "precision='float64' is not one of auto, float32, mixed_bfloat16."),
+    (Config, {"precision": "half"}, "precision='half' is not one of auto, float32, mixed_bfloat16, mixed_float16."),
     (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored, multiworker."),
     (Config, {"seed": -1}, "seed is at least 0, got -1."),
     (Config, {"logical_cpus": -1}, "logical_cpus is at least 0, got -1."),

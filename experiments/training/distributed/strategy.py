@@ -114,12 +114,17 @@ def check_batch(training, num_replicas, num_workers=1):
 
 
 def choose_precision(precision):
-    """Returns the Keras dtype policy of a run: `auto` is bfloat16 on GPUs of compute capability 8 and up."""
+    """Returns the Keras dtype policy of a run.
+
+    `auto` is bfloat16 where all GPUs have compute capability 8 or more, float16 where all have 7 or more, and float32
+    elsewhere.
+    """
     if precision != "auto":
         return precision
     gpus = tf.config.list_physical_devices("GPU")
-    capable = [tf.config.experimental.get_device_details(gpu).get("compute_capability", (0,))[0] >= 8 for gpu in gpus]
-    return "mixed_bfloat16" if gpus and all(capable) else "float32"
+    details = map(tf.config.experimental.get_device_details, gpus)
+    least = min((found.get("compute_capability", (0,))[0] for found in details), default=0)
+    return "mixed_bfloat16" if least >= 8 else "mixed_float16" if least == 7 else "float32"
 
 
 def describe_devices(strategy, num_workers=1):

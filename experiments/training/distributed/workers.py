@@ -18,6 +18,7 @@ from experiments.training.distributed.heartbeat import Heartbeat
 from experiments.training.distributed.rendezvous import meet
 from experiments.training.distributed.strategy import (
     SECONDS_TO_CONNECT,
+    choose_precision,
     local_devices,
     make_strategy,
     multiworker_strategy,
@@ -167,7 +168,8 @@ def connected_workers(config, task, workdir, log):
         yield Workers(make_strategy(own))
         return
     settings = json.dumps([task, config.to_dict()], sort_keys=True)
-    meet(cluster, {"configuration": zlib.crc32(settings.encode()), "number of devices": len(local_devices(config))})
+    greeting = {"configuration": zlib.crc32(settings.encode()), "number of devices": len(local_devices(config))}
+    meet(cluster, greeting | {"precision": choose_precision(config.precision)})
     if cluster.is_chief:
         others = len(cluster.addresses) - 1
         log(f"connecting to {others} more workers; exits after {SECONDS_TO_CONNECT} s if one has died")

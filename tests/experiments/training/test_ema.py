@@ -9,6 +9,7 @@ from experiments.config import Config
 from experiments.training.distributed.strategy import make_strategy
 from experiments.training.ema import AveragedWeights
 from experiments.training.step import make_training_step
+from tests.experiments.training.optimizers import SGD
 
 DECAY, STEPS = 0.8, 5
 INPUTS = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
@@ -23,7 +24,7 @@ class Trained:
         assert self.strategy.num_replicas_in_sync == replicas
         with self.strategy.scope():
             self.model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="dense", dtype=dtype)])
-            optimizer = keras.optimizers.SGD(0.3)
+            optimizer = SGD(0.3)
             optimizer.build(self.model.trainable_variables)
             self.averages = AveragedWeights(self.model.trainable_variables, DECAY)
         self.model.set_weights([np.array([[0.5], [-1.0], [2.0]]), np.array([0.25])])

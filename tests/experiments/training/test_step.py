@@ -8,6 +8,7 @@ import tensorflow as tf
 from experiments.config import Config
 from experiments.training.distributed.strategy import make_strategy
 from experiments.training.step import make_training_step
+from tests.experiments.training.optimizers import SGD
 
 INPUTS = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 TARGETS = np.random.default_rng(1).normal(size=8).astype("float32")
@@ -30,7 +31,7 @@ def take_step(inputs=INPUTS, targets=TARGETS, weights=ALL, replicas=1, parts=1, 
     assert strategy.num_replicas_in_sync == replicas
     with strategy.scope():
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="dense")])
-        optimizer = keras.optimizers.SGD(1.0)
+        optimizer = SGD(1.0)
         optimizer.build(model.trainable_variables)
     model.set_weights([KERNEL, BIAS])
 

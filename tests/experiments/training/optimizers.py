@@ -1,0 +1,9 @@
+"""A plain optimizer for the training step."""
+
+import keras
+
+from experiments.optim.fused_adamw import TakesSums
+
+
+class SGD(TakesSums, keras.optimizers.SGD):
+    """Gradient descent, as the training step takes it."""
