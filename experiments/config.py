@@ -251,7 +251,8 @@ class DataConfig(Section):
         train_split: what fine-tuning learns from, in the same syntax; empty for `train`.
         validation_split: what choices are made on; empty for the rule of `experiments.data.sources.tfds`.
         test_split: what the final figures are taken on; empty for the same rule.
-        cache: whether encoded images stay in memory once a split has been read; see `experiments.data.cache`.
+        cache: what stays in memory once a split has been read: `auto` (small images, decoded), `decoded`, `encoded` or
+            `none`; see `experiments.data.cache`.
         image_size: of the images that the model sees, in pixels: one number for squares, or `(height, width)`.
         channels: number of channels that the model sees. With 1 (grey) or 3 (colour) images of the other kind are
             converted; with any other number an image has to have as many.
@@ -289,7 +290,7 @@ class DataConfig(Section):
     train_split: str = ""
     validation_split: str = ""
     test_split: str = ""
-    cache: bool = False
+    cache: str = "auto"
     image_size: int | tuple[int, ...] = 224
     channels: int = 3
     bands: tuple[int, ...] = ()
@@ -314,7 +315,10 @@ class DataConfig(Section):
         for name in ("mean", "std"):  # a flag makes a tuple of the text
             if getattr(self, name) == (AUTO,):
                 object.__setattr__(self, name, AUTO)
+        # It was true or false once.
+        object.__setattr__(self, "cache", {"True": "encoded", "False": "none"}.get(str(self.cache), self.cache))
         super().__post_init__()
+        require_one_of("data.cache", self.cache, ("auto", "decoded", "encoded", "none"))
         object.__setattr__(self, "image_size", kept_size(self.image_size, "data.image_size"))
         object.__setattr__(self, "no_data", tuple(map(_no_data, self.no_data)))
         kinds = [source.partition(":")[0] for source, _ in self.sources]

@@ -1,19 +1,29 @@
-"""Encoded images in memory, so that only the first reading waits for the disk.
+"""Images in memory: the bytes of their files, or decoded.
 
-With `data.cache` each split is read whole the first time that it is needed, and stays in memory as the bytes of its
-files; order, augmentation and everything else are as without. The rule on memory: all splits of the source together
-may take half of the memory that is available when the run starts; if they are larger, the run says so and does not
-start. Of several workers each holds all of it.
+`data.cache` says what stays in memory once a split has been read:
+
+- `auto`, by default: small images as arrays, of up to 64 pixels a side and 2 GiB a split; of larger ones nothing. Whole
+  batches of arrays are cropped and augmented at once, which for small images is many times as fast.
+- `decoded`: images of any size as arrays, each taking as much as the highest and the widest of its split.
+- `encoded`: the bytes of the files, so that only the first reading waits for the disk.
+- `none`.
+
+Order, augmentation and everything else are the same with each. What is asked for by name may take half of the memory
+that is available; if it is larger, the run says so and does not start. Of several workers each holds all of it.
 """
 
 import concurrent.futures
 import dataclasses
+import logging
+import math
 import os
 import pathlib
 import re
+import time
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 from experiments.data.files import read_bytes, size_of
 from experiments.errors import UserError
@@ -22,26 +32,136 @@ SHARE = 0.5  # of the available memory
 GIBIBYTE = 2**30
 CONTAINER = pathlib.Path("/sys/fs/cgroup")
 CHUNK = 1024  # examples of a stream that are read at once
+SMALL = 64  # side in pixels up to which images are decoded by default
+MOST = 2 * GIBIBYTE  # that a split of small images may take by default
+FIRST = 16  # images by which the size of the others is guessed
+DECODED_AT_ONCE = 256
 
 
-def with_cache(source):
-    """Returns a `Source` whose splits stay in memory once they have been read.
+def with_cache(source, cache):
+    """Returns a `Source` whose splits stay in memory once they have been read, as `data.cache` says.
+
+    Raises:
+        UserError: if the encoded images are larger than the rule on memory allows.
+    """
+    notes = source.notes
+    if cache == "encoded":
+        sizes = {name: split.num_bytes for name, split in source.splits.items() if name != "unlabelled"}
+        # A run learns from one of the two, and what is unlabelled is a part of it.
+        size = sum(sizes.values()) - min(sizes.get("train", 0), sizes.get("pretrain", 0))
+        available = available_memory()
+        if size > SHARE * available:
+            raise UserError(
+                f"data.cache=encoded: the images of {source.name} take {size / GIBIBYTE:.1f} GiB, more than half of "
+                f"the {available / GIBIBYTE:.1f} GiB of memory that are available: use data.cache=none."
+            )
+        notes = (*notes, f"held in memory once read: {size / GIBIBYTE:.2g} GiB")
+    splits = {name: split.cached(cache) for name, split in source.splits.items()}
+    return dataclasses.replace(source, splits=splits, notes=notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedImages:
+    """All images of a split, in their own order.
+
+    Args:
+        images: `(N, H, W, channels)` in [0, 255], each in the upper left corner; uint8, or float32 where values are not
+            whole numbers.
+        sizes: `(N, 2)` int32, height and width of each, from 1 on; None where all that can be read are `(H, W)`.
+        labels: `(N,)` int64.
+        readable: `(N,)` bool.
+    """
+
+    images: tf.Tensor
+    sizes: tf.Tensor | None
+    labels: tf.Tensor
+    readable: tf.Tensor
+
+    def take(self, numbers):
+        """Returns the images of some numbers, `(B,)`."""
+        fields = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return DecodedImages(*(None if values is None else tf.gather(values, numbers) for values in fields))
+
+
+def decoded_images(split, preprocessing):
+    """Returns the `DecodedImages` of a split, or None where `data.cache` or their size asks for none.
+
+    They are decoded when this is called first.
+
+    Args:
+        split: the examples.
+        preprocessing: a `Preprocessing`, which decodes them.
 
     Raises:
         UserError: if they are larger than the rule on memory allows.
     """
-    sizes = {name: split.num_bytes for name, split in source.splits.items() if name != "unlabelled"}
-    # A run learns from one of the two, and what is unlabelled is a part of it.
-    size = sum(sizes.values()) - min(sizes.get("train", 0), sizes.get("pretrain", 0))
-    available = available_memory()
+    if split.cache not in ("auto", "decoded"):
+        return None
+    known = vars(split).setdefault("_decoded", {})  # of this split, as long as it is there
+    key = preprocessing.reading
+    if key not in known:
+        with tf.init_scope(), tf.device("CPU"):  # outside of any graph, which would take in a copy
+            known[key] = _decode(split, preprocessing)
+    return known[key]
+
+
+def _decode(split, preprocessing):
+    available, started = available_memory(), time.monotonic()
+    total = sum(part.num_examples for part in getattr(split, "parts", (split,)))  # an epoch of a mix may have fewer
+    for count in (FIRST, total):
+        arrays = _decode_some(split, preprocessing, min(count, total), total, available)
+        if arrays is None:
+            return None
+    if (seconds := time.monotonic() - started) > 1.0:
+        size = arrays[0].nbytes / GIBIBYTE
+        logging.getLogger("experiments").info(
+            "%d images were decoded in %.0f s and take %.2g GiB.", total, seconds, size
+        )
+    images, sizes, labels, readable = arrays
+    sizes = None if (sizes[readable] == images.shape[1:3]).all() else tf.constant(sizes)
+    return DecodedImages(tf.constant(images), sizes, tf.constant(labels), tf.constant(readable))
+
+
+def _decode_some(split, preprocessing, count, total, available):
+    """Decodes the first `count` of `total` images: to the arrays of `DecodedImages`, or None if all are too large."""
+
+    def load(position, example):
+        content, label = example
+        image = preprocessing.decode(split.read(content))
+        return position, label, tf.shape(image)[:2], image
+
+    examples = split.in_order().take(count).enumerate()
+    loaded = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
+    images = np.zeros((count, 1, 1, preprocessing.channels), np.uint8)
+    sizes, labels, readable = np.ones((count, 2), np.int32), np.zeros(count, np.int64), np.zeros(count, bool)
+    with tqdm(total=count, desc="Decoding images", delay=1.0, leave=False, disable=None) as bar:
+        for places, *values in loaded.padded_batch(DECODED_AT_ONCE).as_numpy_iterator():
+            labels[places], sizes[places], pixels = values
+            readable[places] = True
+            sides = np.maximum(images.shape[1:3], pixels.shape[1:3])
+            if images.dtype == np.uint8 and (pixels != pixels.round()).any():  # more than 8 bits, or NaN
+                images = images.astype(np.float32)
+            if not _fits(split, (total, *sides, images.shape[-1]), images.itemsize, available):
+                return None
+            grown = [(0, 0), *((0, new - old) for new, old in zip(sides, images.shape[1:3])), (0, 0)]
+            images = np.pad(images, grown) if np.any(grown) else images
+            images[places, : pixels.shape[1], : pixels.shape[2]] = pixels
+            bar.update(len(places))
+    return images, sizes, labels, readable
+
+
+def _fits(split, shape, itemsize, available):
+    """Whether arrays of a shape may be held; if they are asked for by name, they must."""
+    size = math.prod(map(int, shape)) * itemsize
+    if split.cache == "auto":
+        return max(shape[1:3]) <= SMALL and size <= min(MOST, SHARE * available)
     if size > SHARE * available:
         raise UserError(
-            f"data.cache: the images of {source.name} take {size / GIBIBYTE:.1f} GiB, more than half of the "
-            f"{available / GIBIBYTE:.1f} GiB of memory that are available: leave data.cache=False."
+            f"data.cache=decoded: {shape[0]:,} images of up to {shape[1]}x{shape[2]} pixels take "
+            f"{size / GIBIBYTE:.1f} GiB, more than half of the {available / GIBIBYTE:.1f} GiB of memory that are "
+            "available: use data.cache=encoded or none."
         )
-    splits = {name: split.cached() for name, split in source.splits.items()}
-    note = f"held in memory once read: {size / GIBIBYTE:.2g} GiB"
-    return dataclasses.replace(source, splits=splits, notes=(*source.notes, note))
+    return True
 
 
 def available_memory():

@@ -12,12 +12,14 @@ errors, but nothing else: so a part of a batch is loaded as a small data set of 
 is made up for by blanks, which the whole batch then moves to their places.
 """
 
+import math
 import os
 
 import numpy as np
 import tensorflow as tf
 
-from experiments.data.preprocessing import MASK
+from experiments.data.augmentation import draws
+from experiments.data.cache import decoded_images
 from experiments.errors import UserError
 
 
@@ -70,9 +72,9 @@ def examples_of_batch(split, batch_size, seed, step):
     Returns:
         A list of `batch_size` dictionaries, see `MemorySplit.find`.
     """
-    examples = endless_examples(split.numbered(), seed, batch_size, np.arange(batch_size), step - 1)
-    contents = [content for _, content, _ in examples.take(batch_size).as_numpy_iterator()]
-    return [split.find((content[-1] if isinstance(content, tuple) else content).decode()) for content in contents]
+    (batch,) = _endless_numbers(split, seed, batch_size, np.arange(batch_size), step - 1).take(1)
+    _, numbers = batch
+    return [split.find(number) for number in numbers.numpy().tolist()]
 
 
 # A small data set takes time to set up, which its examples share; they are loaded one after another.
@@ -188,18 +190,32 @@ def training_batches(
     def load(seed, content, label):
         return seed, preprocessing.random_view(split.read(content), seed), label, _weight(label, labelled=bool(mixing))
 
-    def augment(seed, image, label, weight):
-        image = tf.cond(weight > 0.0, lambda: preprocessing.augment(image, seed), lambda: image)
+    def finish(seed, image, label, weight):
+        augment = lambda: preprocessing.augment(image[tf.newaxis], seed[tf.newaxis])[0]  # noqa: E731
+        image = tf.cond(weight > 0.0, augment, lambda: tf.zeros_like(image))
         example = {"images": image, "labels": label, "weights": weight}
         if num_patches:
-            example["noise"] = tf.random.stateless_uniform([num_patches], tf.random.fold_in(seed, MASK))
+            example["noise"] = preprocessing.mask_noise(num_patches, seed[tf.newaxis])[0]
         return example
+
+    def batch_in_memory(seeds, numbers):
+        taken = memory.take(numbers)
+        weights = tf.where(taken.readable, _weight(taken.labels, labelled=bool(mixing)), 0.0)
+        images = preprocessing.augment(preprocessing.random_views(taken, seeds), seeds)
+        batch = {"images": _readable(images, weights), "labels": taken.labels, "weights": weights}
+        if num_patches:
+            batch["noise"] = preprocessing.mask_noise(num_patches, seeds)
+        return batch
 
     def mix(step, batch):
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
 
-    examples = endless_examples(split, seed, batch_size, places, start_step)
-    batches = load_batches(split, examples, load, augment, len(places), drop_remainder=True)
+    if memory := decoded_images(split, preprocessing):
+        numbers = _endless_numbers(split, seed, batch_size, places, start_step)
+        batches = parallel_map(numbers, batch_in_memory)
+    else:
+        examples = endless_examples(split, seed, batch_size, places, start_step)
+        batches = load_batches(split, examples, load, finish, len(places), drop_remainder=True)
     batches = _fill_gaps(batches, preprocessing, num_patches)
     return _finish(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
@@ -229,11 +245,26 @@ def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_pat
     def name(position, image, label, weight):
         example = {"images": image, "labels": label, "weights": weight}
         if num_patches:
-            noise_seed = _fold_in(tf.constant([seed, 3], tf.int64), position)
-            example["noise"] = tf.random.stateless_uniform([num_patches], noise_seed)
+            example["noise"] = noise(position[tf.newaxis])[0]
         return example
 
-    batches = load_batches(split, split.in_order().enumerate(), load, name, batch_size)
+    def noise(positions):
+        return draws.uniform(draws.fold_in(tf.constant([seed, 3], tf.int64), positions), (num_patches,))
+
+    def batch_in_memory(numbers):
+        taken = memory.take(numbers)
+        weights = tf.where(taken.readable, _weight(taken.labels, labelled), 0.0)
+        images = _readable(preprocessing.for_evaluation_of(taken), tf.cast(taken.readable, tf.float32))
+        batch = {"images": images, "labels": taken.labels, "weights": weights}
+        if num_patches:
+            batch["noise"] = noise(numbers)
+        return batch
+
+    if memory := decoded_images(split, preprocessing):
+        numbers = tf.data.Dataset.range(len(memory.labels)).batch(batch_size)
+        batches = parallel_map(numbers, batch_in_memory)
+    else:
+        batches = load_batches(split, split.in_order().enumerate(), load, name, batch_size)
     batches = _fill_gaps(batches, preprocessing, num_patches)
     return _finish(batches.map(lambda batch: _fill_up(batch, batch_size)))
 
@@ -256,6 +287,33 @@ def _fold_in(seed, *numbers):
 
 def endless_examples(split, seed, batch_size, places, start_step):
     """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on, without end."""
+
+    def examples_of(epoch, positions):
+        examples = split.shuffled(seed, epoch, positions)
+        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(positions), examples).map(
+            lambda position, example: (example_seed(seed, epoch, position), *example)
+        )
+
+    return _endless(split, batch_size, places, start_step, examples_of)
+
+
+def _endless_numbers(split, seed, batch_size, places, start_step):
+    """Returns `(seeds, numbers)` of the same examples, `(P, 2)` and `(P,)` int64, batch by batch; nothing is read."""
+
+    def numbers_of(epoch, positions):
+        numbers = tf.data.Dataset.zip(
+            tf.data.Dataset.from_tensor_slices(positions), split.order(seed, epoch, positions)
+        )
+        epoch_seed = _fold_in(tf.constant([seed, 1], tf.int64), epoch)
+        return numbers.batch(len(places), drop_remainder=True).map(
+            lambda positions, numbers: (draws.fold_in(epoch_seed, positions), numbers)
+        )
+
+    return _endless(split, batch_size, places, start_step, numbers_of)
+
+
+def _endless(split, batch_size, places, start_step, examples_of):
+    """Returns what `examples_of` makes of an epoch and of positions in it, epoch by epoch."""
     batches_per_epoch = split.num_examples // batch_size
     first_epoch, first_batch = divmod(start_step, batches_per_epoch)
 
@@ -263,18 +321,20 @@ def endless_examples(split, seed, batch_size, places, start_step):
         tf.random.set_seed(1)  # of this function's graph: `shuffle` would take in the seed of the process
         first = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
         batches = tf.range(first, tf.constant(batches_per_epoch, tf.int64))
-        positions = tf.reshape(batches[:, tf.newaxis] * batch_size + places, [-1])
-        examples = split.shuffled(seed, epoch, positions)
-        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(positions), examples).map(
-            lambda position, example: (example_seed(seed, epoch, position), *example)
-        )
+        return examples_of(epoch, tf.reshape(batches[:, tf.newaxis] * batch_size + places, [-1]))
 
     return tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_examples)
 
 
-def _weight(label, labelled):
-    """Returns the weight of an example that can be decoded: 0 where it lacks the label that is needed."""
-    return tf.cast(label >= 0, tf.float32) if labelled else tf.constant(1.0)
+def _readable(images, weights):
+    """Returns images with zeros for those of weight 0."""
+    weights = tf.reshape(tf.cast(weights > 0.0, tf.float32), (-1, 1))
+    return tf.reshape(weights * tf.reshape(images, (-1, math.prod(images.shape[1:]))), tf.shape(images))
+
+
+def _weight(labels, labelled):
+    """Returns the weights of examples that can be decoded: 0 where one lacks the label that is needed."""
+    return tf.cast(labels >= 0, tf.float32) if labelled else tf.ones_like(labels, tf.float32)
 
 
 def _fill_gaps(batches, preprocessing, num_patches):

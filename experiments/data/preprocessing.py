@@ -1,11 +1,15 @@
-"""From the bytes of an image to the input of the model: crop, augmentation, normalization."""
+"""From the bytes of an image, or from images in memory, to the input of the model: crop, augmentation, normalization.
+
+Files are decoded and cropped one by one; images in memory are cropped in whole batches, and everything after the crop
+works on batches. Both ways give the same images.
+"""
 
 import dataclasses
 
 import tensorflow as tf
 
 from experiments.config import AUTO, height_and_width, require
-from experiments.data.augmentation import views
+from experiments.data.augmentation import draws, views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
@@ -13,7 +17,8 @@ from experiments.data.reading import decode_and_crop
 from experiments.data.values import Reading
 
 # Independent streams of randomness of one example.
-WINDOW, FLIP, MASK, COLORS, ERASING = range(5)
+STREAMS = 5
+WINDOW, FLIP, MASK, COLORS, ERASING = range(STREAMS)
 
 PADDED_UP_TO = 64  # side in pixels up to which images are moved rather than cut and resized
 
@@ -88,51 +93,101 @@ class Preprocessing:
 
     def for_training(self, encoded, seed):
         """Bytes to `(height, width, channels)` float32, by a stateless seed."""
-        return self.augment(self.random_view(encoded, seed), seed)
+        return self.augment(self.random_view(encoded, seed)[tf.newaxis], seed[tf.newaxis])[0]
 
     def random_view(self, encoded, seed):
         """The first half of `for_training`: the random crop, resized; values in [0, 255]."""
-        seed = tf.random.fold_in(seed, WINDOW)
+        seeds = draws.streams(seed[tf.newaxis], STREAMS)[WINDOW]
         if self.crop == "padded":
-            return views.random_shift(self._fixed_view(encoded), [side // 8 for side in self.size], seed)
-        return self._view(encoded, lambda size: views.random_window(size, self.crop_scale, seed, self._aspect))
+            return self._shift(self._fixed_view(encoded)[tf.newaxis], seeds)[0]
+        return self._view(encoded, lambda sizes: self._random_window(sizes, seeds))
 
-    def augment(self, image, seed):
-        """The second half of `for_training`: everything after the crop."""
-        flip_seed, colors_seed, erasing_seed = (tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING))
+    def random_views(self, decoded, seeds):
+        """Does `random_view` for a batch of `DecodedImages`, with `seeds` `(B, 2)` int64."""
+        seeds = draws.streams(seeds, STREAMS)[WINDOW]
+        if self.crop == "padded":
+            return self._shift(self._fixed_views(decoded), seeds)
+        return self._resize_windows(decoded.images, self._random_window(_sizes(decoded), seeds))
+
+    def augment(self, images, seeds):
+        """The second half of `for_training`, everything after the crop, of a batch."""
+        seeds = draws.streams(seeds, STREAMS)
         if self.flip:
-            image = views.random_flip(image, flip_seed)
+            images = views.random_flip(images, seeds[FLIP])
         if self.reading.has_gaps and (self.randaugment_magnitude or any(self.color_jitter)):
-            image = tf.where(tf.math.is_nan(image), 255.0 * tf.constant(self.mean), image)
+            images = tf.where(tf.math.is_nan(images), 255.0 * tf.constant(self.mean), images)
         if self.randaugment_magnitude:
             strength = (self.randaugment_magnitude, self.randaugment_noise)
-            image = randaugment(_to_whole_values(image), *strength, self.mean, colors_seed)
+            images = randaugment(_to_whole_values(images), *strength, self.mean, seeds[COLORS])
         if any(self.color_jitter):
-            image = color_jitter(_to_whole_values(image), self.color_jitter, colors_seed)
-        image = views.normalize(image, self.mean, self.std)
-        return random_erasing(image, self.erasing_probability, erasing_seed) if self.erasing_probability else image
+            images = color_jitter(_to_whole_values(images), self.color_jitter, seeds[COLORS])
+        images = views.normalize(images, self.mean, self.std)
+        if self.erasing_probability:
+            images = random_erasing(images, self.erasing_probability, seeds[ERASING])
+        return images
+
+    def mask_noise(self, num_patches, seeds):
+        """Returns `(B, num_patches)`, uniform in [0, 1), by which a batch's visible patches are chosen."""
+        return draws.uniform(draws.streams(seeds, STREAMS)[MASK], (num_patches,))
 
     def for_evaluation(self, encoded):
         """Centre window, or the whole image, and resize: bytes to `(height, width, channels)` float32."""
         return views.normalize(self._fixed_view(encoded), self.mean, self.std)
 
+    def for_evaluation_of(self, decoded):
+        """Does `for_evaluation` for a batch of `DecodedImages`."""
+        return views.normalize(self._fixed_views(decoded), self.mean, self.std)
+
+    def decode(self, encoded):
+        """Bytes to an image to keep in memory, `(H, W, channels)` float32, values in [0, 255]."""
+        return decode_and_crop(encoded, views.whole_window, self.reading)
+
     @property
     def _aspect(self):
         return self.size[1] / self.size[0]
 
-    def _fixed_view(self, encoded):
-        if self.whole_view:
-            return self._view(encoded, views.whole_window)
-        return self._view(encoded, lambda size: views.centre_window(size, self.evaluation_crop, self._aspect))
+    def _random_window(self, sizes, seeds):
+        return views.random_window(sizes, self.crop_scale, seeds, self._aspect)
 
-    def _view(self, encoded, choose_window):
+    def _fixed_window(self, sizes):
+        if self.whole_view:
+            return views.whole_window(sizes)
+        return views.centre_window(sizes, self.evaluation_crop, self._aspect)
+
+    def _shift(self, images, seeds):
+        return views.random_shift(images, [side // 8 for side in self.size], seeds)
+
+    def _fixed_views(self, decoded):
+        images, whole = decoded.images, self.whole_view or self.evaluation_crop == 1.0
+        if decoded.sizes is None and images.shape[1:3] == self.size and whole:
+            return tf.cast(images, tf.float32)  # there is nothing to cut off or to resize
+        return self._resize_windows(images, self._fixed_window(_sizes(decoded)))
+
+    def _fixed_view(self, encoded):
+        return self._view(encoded, self._fixed_window)
+
+    def _view(self, encoded, choose_windows):
         """Decodes a window and resizes it: values in [0, 255], float32."""
+        choose_window = lambda size: choose_windows(size[tf.newaxis])[0]  # noqa: E731
         resize = lambda image: views.resize(image, self.size)  # noqa: E731
-        finish = (lambda image: views.with_gaps(resize, image)) if self.reading.has_gaps else resize
-        image = decode_and_crop(encoded, choose_window, self.reading, finish)
+        image = decode_and_crop(encoded, choose_window, self.reading, self._with_gaps(resize))
         return tf.ensure_shape(image, (*self.size, self.channels))
 
+    def _resize_windows(self, images, windows):
+        """Resizes windows of a batch: values in [0, 255], float32."""
+        return self._with_gaps(lambda images: views.resize_windows(images, windows, self.size))(images)
 
-def _to_whole_values(image):
+    def _with_gaps(self, resize):
+        return (lambda images: views.with_gaps(resize, images)) if self.reading.has_gaps else resize
+
+
+def _sizes(decoded):
+    """Returns the height and width of each of a batch of `DecodedImages`, `(B, 2)`."""
+    if decoded.sizes is None:
+        return tf.tile(tf.constant([decoded.images.shape[1:3].as_list()]), [tf.shape(decoded.images)[0], 1])
+    return decoded.sizes
+
+
+def _to_whole_values(images):
     """Rounds values in [0, 255] to uint8."""
-    return tf.cast(tf.round(image), tf.uint8)
+    return tf.cast(tf.round(images), tf.uint8)

@@ -30,7 +30,7 @@ class MemorySplit:
         contents: `(N,)` array of bytes: encoded images, or paths of files or of their parts, see `files.part_of`.
         labels: `(N,)` integers.
         are_paths: whether `contents` are paths.
-        cache: whether the files stay in memory once they have been read.
+        cache: what stays in memory, see `experiments.data.cache`.
         unchecked: whether encoded images in memory come from a source that may hold unreadable ones; files always may.
         names: `(N,)` texts that a person finds images by; files without have their paths.
         groups: `(N,)` integers from 0: the shards that the images lie in; None for files of their own.
@@ -40,7 +40,7 @@ class MemorySplit:
     contents: np.ndarray
     labels: np.ndarray
     are_paths: bool = False
-    cache: bool = False
+    cache: str = "none"
     unchecked: bool = False
     names: np.ndarray | None = None
     groups: np.ndarray | None = None
@@ -61,9 +61,16 @@ class MemorySplit:
         """Size of the files, which a cache would hold."""
         return total_size(self.contents) if self.are_paths else 0
 
-    def cached(self):
-        """Returns the same split with a cache."""
-        return dataclasses.replace(self, cache=True)
+    def cached(self, cache):
+        """Returns the same split with another cache."""
+        return dataclasses.replace(self, cache=cache)
+
+    def order(self, seed, epoch, positions):
+        """Returns the numbers of the examples that `shuffled` returns, int64. Nothing is read."""
+        order = tf.random.experimental.stateless_shuffle(tf.range(self.num_examples), seed=[seed, epoch])
+        if self.groups is not None:
+            order = self._by_groups(order, seed, epoch)
+        return tf.data.Dataset.from_tensor_slices(tf.cast(tf.gather(order, positions), tf.int64))
 
     def shuffled(self, seed, epoch, positions):
         """Returns the examples at some positions in the order of an epoch. Only those are read.
@@ -73,10 +80,7 @@ class MemorySplit:
             epoch: scalar int64 tensor.
             positions: `(P,)` int64 tensor, ascending, each below `num_examples`.
         """
-        order = tf.random.experimental.stateless_shuffle(tf.range(self.num_examples), seed=[seed, epoch])
-        if self.groups is not None:
-            order = self._by_groups(order, seed, epoch)
-        return self._at(tf.data.Dataset.from_tensor_slices(tf.gather(order, positions)))
+        return self._at(self.order(seed, epoch, positions))
 
     def in_order(self):
         """Returns the examples in their own order."""
@@ -84,7 +88,7 @@ class MemorySplit:
 
     def read(self, content):
         """Returns the bytes of the image file, a scalar string tensor; see `jpeg.checked` of a damaged JPEG."""
-        encoded = read_path(content) if self.are_paths and not self.cache else content
+        encoded = read_path(content) if self.are_paths and self.cache != "encoded" else content
         return checked(encoded, content) if self.can_fail else encoded
 
     def take(self, indices):
@@ -99,11 +103,6 @@ class MemorySplit:
             others["groups"] = others["groups"] + 1 + self.groups.max()
         columns = {name: np.concatenate([values, others[name]]) for name, values in self._columns.items()}
         return dataclasses.replace(self, **columns)
-
-    def numbered(self, prefix=""):
-        """Returns a split of the same order, whose contents are the numbers of the examples as texts, for `find`."""
-        contents = np.array([f"{prefix}{i}".encode() for i in range(self.num_examples)], dtype=object)
-        return dataclasses.replace(self, contents=contents, are_paths=False, cache=False)
 
     @property
     def _columns(self):
@@ -122,10 +121,9 @@ class MemorySplit:
 
     def find(self, number):
         """Returns where an example is, by its number: a dictionary of `index` in this split and, if known, `name`."""
-        index = int(number)
         if self.names is not None:
-            return {"index": index, "name": str(self.names[index])}
-        return {"index": index, "name": os.fsdecode(self.contents[index])} if self.are_paths else {"index": index}
+            return {"index": number, "name": str(self.names[number])}
+        return {"index": number, "name": os.fsdecode(self.contents[number])} if self.are_paths else {"index": number}
 
     def some(self, count, seed):
         """Returns up to `count` examples, chosen at random."""
@@ -138,7 +136,7 @@ class MemorySplit:
     @functools.cached_property
     def _tensors(self):
         with tf.init_scope(), tf.device("CPU"):  # outside of any graph, which would take in a copy
-            contents = read_files(self.contents) if self.are_paths and self.cache else self.contents
+            contents = read_files(self.contents) if self.are_paths and self.cache == "encoded" else self.contents
             return tf.constant(contents), tf.constant(self.labels, tf.int64)
 
 
@@ -153,7 +151,7 @@ class StreamSplit:
         num_examples: how many there are.
         shuffle_buffer: number of examples among which an epoch is shuffled.
         num_bytes: size of the examples, which a cache would hold.
-        cache: whether the examples stay in memory once they have been read.
+        cache: what stays in memory, see `experiments.data.cache`.
         name_of: function from the number of an example to a text that a person finds it by.
     """
 
@@ -161,7 +159,7 @@ class StreamSplit:
     num_examples: int
     shuffle_buffer: int
     num_bytes: int = 0
-    cache: bool = False
+    cache: str = "none"
     name_of: typing.Callable = str
     can_fail = True  # a prepared data set may hold files as they came, which nobody has decoded
 
@@ -171,30 +169,37 @@ class StreamSplit:
         chunks = self.in_order().map(lambda content, label: label).batch(CHUNK)
         return np.concatenate([np.zeros(0, np.int64), *chunks.as_numpy_iterator()])
 
-    def cached(self):
+    def cached(self, cache):
         """See `MemorySplit.cached`."""
-        return dataclasses.replace(self, cache=True)
+        return dataclasses.replace(self, cache=cache)
+
+    def order(self, seed, epoch, positions):
+        """See `MemorySplit.order`."""
+        return self._shuffled(tf.data.Dataset.range(self.num_examples), seed, epoch, positions)
 
     def shuffled(self, seed, epoch, positions):
         """See `MemorySplit.shuffled`."""
+        return self._shuffled(self.in_order(), seed, epoch, positions)
+
+    def _shuffled(self, examples, seed, epoch, positions):
         # `fold_in` keeps what it folds in as the second half of a seed: a number takes a draw with both halves.
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
         shuffle_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
         buffer = min(self.shuffle_buffer, self.num_examples)
-        shuffled = self.in_order().shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
+        shuffled = examples.shuffle(buffer, seed=shuffle_seed, reshuffle_each_iteration=False)
         size = tf.constant([self.num_examples], tf.int64)
         wanted = tf.scatter_nd(positions[:, tf.newaxis], tf.ones_like(positions, tf.bool), size)
 
-        def choose(start, *chunk):
-            return tuple(tf.boolean_mask(values, wanted[start : start + CHUNK]) for values in chunk)
+        def choose(start, chunk):
+            return tf.nest.map_structure(lambda values: tf.boolean_mask(values, wanted[start : start + CHUNK]), chunk)
 
         chunks = tf.data.Dataset.zip(tf.data.Dataset.range(0, self.num_examples, CHUNK), shuffled.batch(CHUNK))
-        chosen = chunks.map(lambda start, chunk: choose(start, *chunk)).unbatch()
+        chosen = chunks.map(choose).unbatch()
         return chosen.take(tf.size(positions, tf.int64))
 
     def in_order(self):
         """See `MemorySplit.in_order`."""
-        return self._held if self.cache else self.examples
+        return self._held if self.cache == "encoded" else self.examples
 
     def read(self, content):
         """See `MemorySplit.read`."""
@@ -213,17 +218,11 @@ class StreamSplit:
         contents, labels = (np.concatenate(column) for column in zip(*chosen))
         place = (np.cumsum(wanted) - 1)[indices]  # of each index among the chosen examples
         names = np.array([self.name_of(int(i)) for i in indices], dtype=object)
-        return MemorySplit(contents[place], labels[place], unchecked=True, names=names)
-
-    def numbered(self, prefix=""):
-        """See `MemorySplit.numbered`. Nothing of the stream is read."""
-        numbers = tf.data.Dataset.range(self.num_examples)
-        examples = numbers.map(lambda i: (prefix + tf.strings.as_string(i), tf.constant(-1, tf.int64)))
-        return dataclasses.replace(self, examples=examples, cache=False)
+        return MemorySplit(contents[place], labels[place], cache=self.cache, unchecked=True, names=names)
 
     def find(self, number):
         """See `MemorySplit.find`."""
-        return {"index": int(number), "name": self.name_of(int(number))}
+        return {"index": number, "name": self.name_of(number)}
 
     def some(self, count, seed):
         """Returns the first `count` examples: to choose others, the stream would have to be read to its end."""

@@ -127,7 +127,7 @@ def images_to_extract(data, split):
         raise UserError(f"{data.source} is a mix: name one source with --data, as in --data={data.sources[0][0]}.")
     ((source, _),) = data.sources
     changes = {"validation_share": 0.0, "test_share": 0.0} if split == ALL else {}
-    images = dataclasses.replace(data, source=source, cache=False, **changes)
+    images = dataclasses.replace(data, source=source, cache="none", **changes)
     folder = folder_of(images)
     return dataclasses.replace(images, source=f"folder:{folder.absolute()}") if folder else images
 

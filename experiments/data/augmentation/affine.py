@@ -3,8 +3,9 @@
 Interpolated values are cut off to whole ones, as in Pillow; where they are whole already, rounding errors make one less
 of some, here and there of others.
 
-Images are `(H, W, channels)` uint8 of static shape, and so are the results. `fill` is the value of each channel,
-`(channels,)` uint8, where the result shows what lies outside the image.
+Images are `(B, H, W, channels)` uint8 of static height, width and channels, and so are the results. Angles, factors and
+shares are `(B,)`, one an image. `fill` is the value of each channel, `(channels,)` uint8, where the result shows what
+lies outside the image.
 """
 
 import math
@@ -12,50 +13,55 @@ import math
 import tensorflow as tf
 
 
-def rotate(image, degrees, fill):
-    """Turns an image around its centre, counter-clockwise."""
+def rotate(images, degrees, fill):
+    """Turns images around their centres, counter-clockwise."""
     angle = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
     cos, sin = tf.cos(angle), tf.sin(angle)
-    x, y = image.shape[1] / 2, image.shape[0] / 2
-    return _transform(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y), fill)
+    x, y = images.shape[2] / 2, images.shape[1] / 2
+    return _transform(images, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y), fill)
 
 
-def shear_x(image, factor, fill):
+def shear_x(images, factor, fill):
     """Moves each row to the left by `factor` of its distance from the top."""
-    return _transform(image, (1.0, factor, 0.0, 0.0, 1.0, 0.0), fill)
+    return _transform(images, (1.0, factor, 0.0, 0.0, 1.0, 0.0), fill)
 
 
-def shear_y(image, factor, fill):
+def shear_y(images, factor, fill):
     """Moves each column up by `factor` of its distance from the left."""
-    return _transform(image, (1.0, 0.0, 0.0, factor, 1.0, 0.0), fill)
+    return _transform(images, (1.0, 0.0, 0.0, factor, 1.0, 0.0), fill)
 
 
-def translate_x(image, share, fill):
-    """Moves an image to the left by a share of its width."""
-    return _transform(image, (1.0, 0.0, share * image.shape[1], 0.0, 1.0, 0.0), fill)
+def translate_x(images, share, fill):
+    """Moves images to the left by a share of their width."""
+    return _transform(images, (1.0, 0.0, share * images.shape[2], 0.0, 1.0, 0.0), fill)
 
 
-def translate_y(image, share, fill):
-    """Moves an image up by a share of its height."""
-    return _transform(image, (1.0, 0.0, 0.0, 0.0, 1.0, share * image.shape[0]), fill)
+def translate_y(images, share, fill):
+    """Moves images up by a share of their height."""
+    return _transform(images, (1.0, 0.0, 0.0, 0.0, 1.0, share * images.shape[1]), fill)
 
 
-def _transform(image, matrix, fill):
+def _transform(images, matrix, fill):
     """Takes what is at `(x, y)` from `(a * x + b * y + c, d * x + e * y + f)`; the first pixel reaches from 0 to 1."""
-    height, width, _ = image.shape
-    a, b, c, d, e, f = matrix = [tf.cast(value, tf.float32) for value in matrix]
+    height, width, channels = images.shape[1:]
+    numbers = tf.zeros(tf.shape(images)[0])
+    a, b, c, d, e, f = (numbers + tf.cast(value, tf.float32) for value in matrix)
     # TensorFlow counts from the middle of the first pixel. What lies outside is chosen below: left to the kernel, the
     # last row of pixels would fade into the fill.
-    from_middle = tf.stack([a, b, c + (a + b - 1.0) / 2.0, d, e, f + (d + e - 1.0) / 2.0, 0.0, 0.0])
+    from_middle = (a, b, c + (a + b - 1.0) / 2.0, d, e, f + (d + e - 1.0) / 2.0, numbers, numbers)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[tf.newaxis],
-        transforms=from_middle[tf.newaxis],
+        images=images,
+        transforms=tf.stack(from_middle, axis=-1),
         output_shape=(height, width),
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode="NEAREST",
-    )[0]
-    x, y = tf.range(width, dtype=tf.float32) + 0.5, tf.range(height, dtype=tf.float32)[:, tf.newaxis] + 0.5
-    source_x, source_y = a * x + b * y + c, d * x + e * y + f
+    )
+    # Each channel by itself: to repeat a value over a few channels takes longer than to compute it.
+    a, b, c, d, e, f = (value[:, tf.newaxis, tf.newaxis] for value in (a, b, c, d, e, f))
+    x = tf.repeat(tf.range(width, dtype=tf.float32) + 0.5, channels)
+    y = tf.range(height, dtype=tf.float32)[:, tf.newaxis] + 0.5
+    source_x, source_y = a * x + b * y + c, d * x + e * y + f  # (B, H, W * channels)
     is_inside = (source_x >= 0.0) & (source_x < width) & (source_y >= 0.0) & (source_y < height)
-    return tf.where(is_inside[..., tf.newaxis], moved, fill)
+    moved = tf.where(is_inside, tf.reshape(moved, tf.shape(is_inside)), tf.tile(fill, [width]))
+    return tf.reshape(moved, tf.shape(images))

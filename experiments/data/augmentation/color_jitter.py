@@ -2,33 +2,36 @@
 
 import tensorflow as tf
 
-from experiments.data.augmentation import enhance
+from experiments.data.augmentation import draws, enhance
+from experiments.data.augmentation.choice import apply_chosen
 
 CHANGES = (enhance.brightness, enhance.contrast, enhance.saturation, enhance.hue)
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert in its many branches, and time to find that out
-def color_jitter(image, strengths, seed):
-    """Changes an image's light and colours.
+def color_jitter(images, strengths, seeds):
+    """Changes light and colours of images.
 
     Args:
-        image: `(H, W, channels)` uint8 of static shape. Of a grey image saturation and hue stay as they are.
+        images: `(B, H, W, channels)` uint8 of static height, width and channels. Of grey images saturation and hue stay
+            as they are.
         strengths: of brightness, contrast, saturation and hue, four numbers. For the first three the factor is drawn
             from `[max(0, 1 - strength), 1 + strength]`, where 1 changes nothing; the hue is turned by up to `strength`
             of the whole circle either way. 0 leaves out.
-        seed: stateless seed.
+        seeds: `(B, 2)` int64.
 
     Returns:
-        An image of the same kind.
+        Images of the same kind.
     """
-    draws = tf.unstack(tf.random.stateless_uniform([len(CHANGES)], tf.random.fold_in(seed, 0)))
+    amount_seeds, order_seeds = draws.streams(seeds, 2)
+    numbers = tf.unstack(draws.uniform(amount_seeds, (len(CHANGES),)), axis=1)
     used = [i for i, strength in enumerate(strengths) if strength]
-    amounts = [_between(*_bounds(change, strength), draw) for change, strength, draw in zip(CHANGES, strengths, draws)]
-    order = tf.argsort(tf.random.stateless_uniform([len(used)], tf.random.fold_in(seed, 1)))
+    amounts = [_between(*_bounds(CHANGES[i], strengths[i]), numbers[i]) for i in used]
+    changes = [lambda images, *amounts, k=k, i=i: CHANGES[i](images, amounts[k]) for k, i in enumerate(used)]
+    order = tf.argsort(draws.uniform(order_seeds, (len(used),)))
     for k in range(len(used)):
-        branches = [lambda i=i, image=image: CHANGES[i](image, amounts[i]) for i in used]
-        image = tf.switch_case(order[k], branches)
-    return image
+        images = apply_chosen(changes, order[:, k], images, *amounts)
+    return images
 
 
 def _bounds(change, strength):

@@ -4,55 +4,73 @@ import math
 
 import tensorflow as tf
 
+from experiments.data.augmentation import draws
+from experiments.data.augmentation.choice import apply_chosen
+
 AREAS = (0.02, 1 / 3)
 ASPECT_RATIOS = (0.3, 1 / 0.3)
 ATTEMPTS = 10
 
 
-def random_erasing(image, probability, seed):
+def random_erasing(images, probability, seeds):
     """Replaces a random rectangle by noise of mean 0 and standard deviation 1.
 
     Args:
-        image: `(H, W, channels)` float32 of static shape, normalized.
+        images: `(B, H, W, channels)` float32 of static height, width and channels, normalized.
         probability: with which it happens.
-        seed: stateless seed.
+        seeds: `(B, 2)` int64.
 
     Returns:
-        An image of the same kind.
+        Images of the same kind.
     """
-    whether_seed, box_seed, noise_seed = (tf.random.fold_in(seed, draw) for draw in range(3))
+    whether_seeds, box_seeds, noise_seeds = draws.streams(seeds, 3)
+    height, width, channels = images.shape[1:]
+    largest = _largest_area(height, width)
 
-    def erased():
-        top, left, height, width = tf.unstack(random_box(image.shape[:2], box_seed))
-        noise = tf.random.stateless_normal((height, width, image.shape[-1]), noise_seed)
-        around = [[top, image.shape[0] - top - height], [left, image.shape[1] - left - width], [0, 0]]
-        result = tf.where(tf.pad(tf.ones_like(noise, tf.bool), around), tf.pad(noise, around), image)
-        return tf.ensure_shape(result, image.shape)
+    def erase(images, boxes, seeds):
+        noise = tf.reshape(draws.normal(seeds, largest * channels), (-1, largest, channels))
+        top, left, rows, columns = (boxes[:, i, tf.newaxis, tf.newaxis] for i in range(4))
+        row, column = tf.range(height)[:, tf.newaxis] - top, tf.range(width) - left  # (B, H, 1), (B, 1, W)
+        is_inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        # The box is filled row by row; the other pixels stand behind its noise.
+        pixels = tf.concat([noise, tf.reshape(images, (-1, height * width, channels))], axis=1)
+        itself = largest + tf.reshape(tf.range(height * width), (height, width))
+        return tf.gather(pixels, tf.where(is_inside, row * columns + column, itself), batch_dims=1)
 
-    return tf.cond(tf.random.stateless_uniform([], whether_seed) < probability, erased, lambda: image)
+    erased = draws.uniform(whether_seeds, ()) < probability
+    chosen = tf.where(erased, 0, 1)
+    return apply_chosen([erase], chosen, images, random_box((height, width), box_seeds), noise_seeds)
 
 
-def random_box(size, seed):
-    """Draws a box of 2% to a third of an image, with an aspect ratio between 0.3 and 1 / 0.3.
+def random_box(size, seeds):
+    """Draws boxes of 2% to a third of an image, with an aspect ratio between 0.3 and 1 / 0.3.
 
     Args:
-        size: height and width of the image.
-        seed: stateless seed.
+        size: height and width of the images.
+        seeds: `(B, 2)` int64.
 
     Returns:
-        `(4,)` int32: top, left, height, width: the first of ten draws that is smaller than the image both ways; if
-        none is, an empty box.
+        `(B, 4)` int32: top, left, height, width: of each the first of ten draws that is smaller than the image both
+        ways; if none is, an empty box.
     """
-    draws = tf.random.stateless_uniform([ATTEMPTS, 4], seed)
-    area_draw, aspect_draw, top_draw, left_draw = tf.unstack(draws, axis=1)
+    # In double precision, as in `views.random_window`.
+    numbers = tf.cast(draws.uniform(seeds, (ATTEMPTS, 4)), tf.float64)
+    area_draw, aspect_draw, top_draw, left_draw = tf.unstack(numbers, axis=-1)
     area = (AREAS[0] + area_draw * (AREAS[1] - AREAS[0])) * (size[0] * size[1])
     log_low, log_high = (math.log(ratio) for ratio in ASPECT_RATIOS)
     aspect = tf.exp(log_low + aspect_draw * (log_high - log_low))  # height / width
     height, width = (tf.cast(tf.round(tf.sqrt(side)), tf.int32) for side in (area * aspect, area / aspect))
     top, left = (
-        tf.cast(draw * tf.cast(whole - side + 1, tf.float32), tf.int32)
+        tf.cast(draw * tf.cast(whole - side + 1, tf.float64), tf.int32)
         for draw, whole, side in ((top_draw, size[0], height), (left_draw, size[1], width))
     )
     fits = (height < size[0]) & (width < size[1])
-    boxes = tf.stack([top, left, height, width], axis=1)
-    return tf.where(tf.reduce_any(fits), boxes[tf.argmax(fits)], 0)
+    boxes = tf.stack([top, left, height, width], axis=-1)
+    first = tf.gather(boxes, tf.argmax(fits, axis=-1), batch_dims=1)
+    return tf.where(tf.reduce_any(fits, axis=-1, keepdims=True), first, 0)
+
+
+def _largest_area(height, width):
+    """Returns how many pixels a box may have whose sides were rounded."""
+    sides = (min(side, math.sqrt(AREAS[1] / ASPECT_RATIOS[0] * height * width)) for side in (height, width))
+    return min(height * width, math.ceil(AREAS[1] * height * width + sum(sides) / 2 + 1))

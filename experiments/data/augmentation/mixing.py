@@ -57,6 +57,7 @@ class Mixing:
         share, own = self.draw_shares(images.shape[1:3], seed)
         places = tf.range(tf.shape(images)[0])
         partners = tf.where(batch["weights"][::-1] > 0.0, places[::-1], places)
+        own = tf.repeat(own, images.shape[-1], axis=-1)  # otherwise it is repeated for each image, pixel by pixel
         return {
             **batch,
             "images": own * images + (1.0 - own) * tf.gather(images, partners),

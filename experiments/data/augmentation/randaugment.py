@@ -6,7 +6,8 @@ interpolate bilinearly, which is one of the choices that timm leaves.
 
 import tensorflow as tf
 
-from experiments.data.augmentation import affine, enhance, tones
+from experiments.data.augmentation import affine, draws, enhance, tones
+from experiments.data.augmentation.choice import apply_chosen
 
 OPERATIONS_PER_IMAGE = 2
 PROBABILITY = 0.5
@@ -14,58 +15,56 @@ LARGEST_MAGNITUDE = 10.0
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert in its many branches, and a second to find that out
-def randaugment(image, magnitude, noise, mean, seed):
-    """Applies two random operations, one after the other, each with probability one half.
+def randaugment(images, magnitude, noise, mean, seeds):
+    """Applies two random operations to each image, one after the other, each with probability one half.
 
     Args:
-        image: `(H, W, channels)` uint8 of static shape.
+        images: `(B, H, W, channels)` uint8 of static height, width and channels.
         magnitude: mean strength of the operations, in [0, 10].
         noise: standard deviation of the strength; what is drawn is brought back to [0, 10].
         mean: of each channel of the data, in [0, 1], which fills what lies outside the image.
-        seed: stateless seed.
+        seeds: `(B, 2)` int64.
 
     Returns:
-        An image of the same kind.
+        Images of the same kind.
     """
-    fill = tf.constant([round(255 * value) for value in mean], tf.uint8)
-    for i in range(OPERATIONS_PER_IMAGE):
-        choice_seed, noise_seed = (tf.random.fold_in(tf.random.fold_in(seed, i), draw) for draw in range(2))
-        which, whether, coin = tf.unstack(tf.random.stateless_uniform([3], choice_seed, dtype=tf.float64))
-        drawn = magnitude + noise * tf.random.stateless_normal([], noise_seed, dtype=tf.float64)
+    choices = list(operations(tf.constant([round(255 * value) for value in mean], tf.uint8)).values())
+    for own_seeds in draws.streams(seeds, OPERATIONS_PER_IMAGE):
+        choice_seeds, noise_seeds = draws.streams(own_seeds, 2)
+        which, whether, coin = tf.unstack(draws.uniform(choice_seeds, (3,), tf.float64), axis=1)
+        drawn = magnitude + noise * draws.normal(noise_seeds, 1, tf.float64)[:, 0]
         strength = tf.clip_by_value(drawn, 0.0, LARGEST_MAGNITUDE) / LARGEST_MAGNITUDE
-        choices = list(operations(strength, tf.sign(coin - 0.5), fill).values())
-        chosen = tf.cast(which * len(choices), tf.int32)
-        branches = [lambda apply=apply, image=image: apply(image) for apply in choices]
-        branches.append(lambda image=image: image)
-        image = tf.switch_case(tf.where(whether < PROBABILITY, chosen, len(choices)), branches)
-    return image
+        chosen = tf.where(whether < PROBABILITY, tf.cast(which * len(choices), tf.int32), len(choices))
+        images = apply_chosen(choices, chosen, images, strength, tf.sign(coin - 0.5))
+    return images
 
 
-def operations(strength, sign, fill):
-    """Returns the operations by timm's names, functions from image to image.
+def operations(fill):
+    """Returns the operations by timm's names.
 
     Args:
-        strength: scalar float64 in [0, 1], the magnitude divided by 10.
-        sign: scalar float64, -1 or 1: the direction of those operations that have one.
         fill: `(channels,)` uint8.
+
+    Returns:
+        Functions of images, of their strengths, `(B,)` float64 in [0, 1], the magnitudes divided by 10, and of their
+        signs, `(B,)` float64, -1 or 1: the direction of those operations that have one.
     """
-    signed = sign * strength
-    factor = tf.maximum(1.0 + signed * 0.9, 0.1)  # of enhancement; 1 changes nothing
+    factor = lambda strength, sign: tf.maximum(1.0 + sign * strength * 0.9, 0.1)  # noqa: E731  (1 changes nothing)
     whole = lambda value: tf.cast(value, tf.int32)  # noqa: E731  (cuts off)
     return {
-        "AutoContrast": tones.autocontrast,
-        "Equalize": tones.equalize,
-        "Invert": tones.invert,
-        "Rotate": lambda image: affine.rotate(image, signed * 30.0, fill),
-        "PosterizeIncreasing": lambda image: tones.posterize(image, 4 - whole(strength * 4.0)),
-        "SolarizeIncreasing": lambda image: tones.solarize(image, 256 - whole(strength * 256.0)),
-        "SolarizeAdd": lambda image: tones.solarize_add(image, whole(strength * 110.0)),
-        "ColorIncreasing": lambda image: enhance.saturation(image, factor),
-        "ContrastIncreasing": lambda image: enhance.contrast(image, factor),
-        "BrightnessIncreasing": lambda image: enhance.brightness(image, factor),
-        "SharpnessIncreasing": lambda image: enhance.sharpness(image, factor),
-        "ShearX": lambda image: affine.shear_x(image, signed * 0.3, fill),
-        "ShearY": lambda image: affine.shear_y(image, signed * 0.3, fill),
-        "TranslateXRel": lambda image: affine.translate_x(image, signed * 0.45, fill),
-        "TranslateYRel": lambda image: affine.translate_y(image, signed * 0.45, fill),
+        "AutoContrast": lambda images, *_: tones.autocontrast(images),
+        "Equalize": lambda images, *_: tones.equalize(images),
+        "Invert": lambda images, *_: tones.invert(images),
+        "Rotate": lambda images, strength, sign: affine.rotate(images, sign * strength * 30.0, fill),
+        "PosterizeIncreasing": lambda images, strength, _: tones.posterize(images, 4 - whole(strength * 4.0)),
+        "SolarizeIncreasing": lambda images, strength, _: tones.solarize(images, 256 - whole(strength * 256.0)),
+        "SolarizeAdd": lambda images, strength, _: tones.solarize_add(images, whole(strength * 110.0)),
+        "ColorIncreasing": lambda images, *signed: enhance.saturation(images, factor(*signed)),
+        "ContrastIncreasing": lambda images, *signed: enhance.contrast(images, factor(*signed)),
+        "BrightnessIncreasing": lambda images, *signed: enhance.brightness(images, factor(*signed)),
+        "SharpnessIncreasing": lambda images, *signed: enhance.sharpness(images, factor(*signed)),
+        "ShearX": lambda images, strength, sign: affine.shear_x(images, sign * strength * 0.3, fill),
+        "ShearY": lambda images, strength, sign: affine.shear_y(images, sign * strength * 0.3, fill),
+        "TranslateXRel": lambda images, strength, sign: affine.translate_x(images, sign * strength * 0.45, fill),
+        "TranslateYRel": lambda images, strength, sign: affine.translate_y(images, sign * strength * 0.45, fill),
     }

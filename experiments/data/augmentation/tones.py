@@ -1,61 +1,55 @@
-"""Changes of an image's tones, each channel by itself, with the arithmetic of Pillow's `ImageOps`.
+"""Changes of images' tones, each channel by itself, with the arithmetic of Pillow's `ImageOps`.
 
-Images are `(H, W, channels)` uint8, and so are the results.
+Images are `(B, H, W, channels)` uint8, and so are the results. Numbers are `(B,)` int32, one an image.
 """
 
 import tensorflow as tf
 
+from experiments.data.augmentation.choice import per_image
 
-def autocontrast(image):
+
+def autocontrast(images):
     """Stretches each channel so that its darkest pixel becomes 0 and its brightest 255."""
-    return _each_channel(image, _stretched_tones)
-
-
-def equalize(image):
-    """Spreads the tones of each channel so that all are about as frequent."""
-    return _each_channel(image, _equalized_tones)
-
-
-def invert(image):
-    """Exchanges dark and bright."""
-    return 255 - image
-
-
-def posterize(image, bits):
-    """Keeps the `bits` highest bits of each value; a scalar int32 from 0 to 8."""
-    return tf.bitwise.bitwise_and(image, tf.cast(256 - tf.bitwise.left_shift(1, 8 - bits), tf.uint8))
-
-
-def solarize(image, threshold):
-    """Inverts the values that are not below `threshold`; a scalar int32 from 0 to 256."""
-    return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
-
-
-def solarize_add(image, addition):
-    """Adds to the values of the dark half, below 128; a scalar int32 from 0 to 127."""
-    return tf.where(image < 128, image + tf.cast(addition, tf.uint8), image)
-
-
-def _each_channel(image, choose_tones):
-    """Gives each channel other tones: `choose_tones` makes of its values, `(H, W)` int32, a table, `(256,)`."""
-    channels = []
-    for values in tf.unstack(tf.cast(image, tf.int32), axis=-1):
-        table = tf.cast(tf.clip_by_value(choose_tones(values), 0, 255), tf.uint8)  # cut off to whole values
-        channels.append(tf.gather(table, values))
-    return tf.stack(channels, axis=-1)
-
-
-def _stretched_tones(values):
-    tones = tf.range(256, dtype=tf.float64)
-    darkest, brightest = tf.cast(tf.reduce_min(values), tf.float64), tf.cast(tf.reduce_max(values), tf.float64)
+    tones = tf.cast(images, tf.float64)
+    darkest, brightest = (
+        tf.cast(reduce(images, axis=(1, 2), keepdims=True), tf.float64) for reduce in (tf.reduce_min, tf.reduce_max)
+    )
     scale = 255.0 / tf.maximum(brightest - darkest, 1.0)
     # As Pillow computes it, in this order and in double precision, because the results are cut off.
-    return tf.where(brightest > darkest, tones * scale + -darkest * scale, tones)
+    stretched = tf.cast(tf.clip_by_value(tones * scale + -darkest * scale, 0.0, 255.0), tf.uint8)
+    return tf.where(brightest > darkest, stretched, images)
 
 
-def _equalized_tones(values):
-    counts = tf.math.bincount(tf.reshape(values, [-1]), minlength=256, maxlength=256)
-    below_brightest = tf.size(values) - counts[tf.reduce_max(values)]
-    step = below_brightest // 255
-    darker = tf.cumsum(counts, exclusive=True)
-    return tf.where(step > 0, (step // 2 + darker) // tf.maximum(step, 1), tf.range(256))
+def equalize(images):
+    """Spreads the tones of each channel so that all are about as frequent."""
+    height, width, channels = images.shape[1:]
+    planes = tf.transpose(tf.cast(images, tf.int32), (0, 3, 1, 2))
+    values = tf.reshape(planes, (-1, height * width))
+    counts = tf.math.bincount(values, minlength=256, maxlength=256, axis=-1)
+    brightest = tf.gather(counts, tf.reduce_max(values, axis=-1, keepdims=True), batch_dims=1)
+    step = (height * width - brightest) // 255
+    darker = tf.cumsum(counts, axis=-1, exclusive=True)
+    tones = tf.where(step > 0, (step // 2 + darker) // tf.maximum(step, 1), tf.range(256))
+    tones = tf.cast(tf.clip_by_value(tones, 0, 255), tf.uint8)
+    planes = tf.reshape(tf.gather(tones, values, batch_dims=1), (-1, channels, height, width))
+    return tf.transpose(planes, (0, 2, 3, 1))
+
+
+def invert(images):
+    """Exchanges dark and bright."""
+    return 255 - images
+
+
+def posterize(images, bits):
+    """Keeps the `bits` highest bits of each value, 0 to 8."""
+    return tf.bitwise.bitwise_and(images, per_image(tf.cast(256 - tf.bitwise.left_shift(1, 8 - bits), tf.uint8)))
+
+
+def solarize(images, threshold):
+    """Inverts the values that are not below `threshold`, 0 to 256."""
+    return tf.where(tf.cast(images, tf.int32) < per_image(threshold), images, 255 - images)
+
+
+def solarize_add(images, addition):
+    """Adds to the values of the dark half, below 128; from 0 to 127."""
+    return tf.where(images < 128, images + per_image(tf.cast(addition, tf.uint8)), images)

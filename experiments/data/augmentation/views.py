@@ -1,70 +1,76 @@
 """Windows, shifts and flips: which part of an image a model sees.
 
-Every random choice takes a stateless seed, `(2,)` int64, and is a function of it.
+All functions take batches. Every random choice takes seeds, `(B, 2)` int64, one an image, and is a function of its
+image's seed, whatever the batch.
 """
 
 import math
 
 import tensorflow as tf
 
+from experiments.data.augmentation import draws
+from experiments.data.augmentation.choice import apply_chosen
+
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
 
-def random_window(size, scale, seed, aspect=1.0):
-    """Draws a window of random area and aspect ratio (the random resized crop of Inception).
+def random_window(sizes, scale, seeds, aspect=1.0):
+    """Draws windows of random area and aspect ratio (the random resized crop of Inception).
 
     The area is uniform and the aspect ratio log-uniform, as in torchvision; TensorFlow's own draw is uniform in the
     side and makes smaller windows. Of ten draws the first that fits counts. Where none does, in a very long image, it
     is the largest window in the middle that keeps the bounds of the aspect ratio, as in torchvision.
 
     Args:
-        size: `(2,)` int32, height and width of the image.
+        sizes: `(B, 2)` int32, height and width of each image.
         scale: smallest and largest area of the window, as a share of the image.
-        seed: stateless seed.
+        seeds: `(B, 2)` int64.
         aspect: width over height in the middle of the aspect ratios that are drawn.
 
     Returns:
-        `(4,)` int32: top, left, height, width.
+        `(B, 4)` int32: top, left, height, width.
     """
-    draws = tf.random.stateless_uniform((4, ATTEMPTS), seed)
-    sides = tf.cast(size, tf.float32)
-    area = sides[0] * sides[1] * (scale[0] + (scale[1] - scale[0]) * draws[0])
+    # In double precision: in single, the last few of a batch may be rounded otherwise, and the window with them.
+    numbers = tf.cast(draws.uniform(seeds, (4, ATTEMPTS)), tf.float64)
+    sides = tf.cast(sizes, tf.float64)
+    area = sides[:, :1] * sides[:, 1:] * (scale[0] + (scale[1] - scale[0]) * numbers[:, 0])
     lowest, highest = (math.log(ratio * aspect) for ratio in ASPECT_RATIOS)
-    drawn = tf.exp(lowest + (highest - lowest) * draws[1])
-    extents = tf.round(tf.sqrt(tf.stack([area / drawn, area * drawn], axis=-1)))
-    fits = tf.reduce_all((extents > 0) & (extents <= sides), axis=-1)
-    first = tf.argmax(tf.cast(fits, tf.int32))
-    extent = extents[first]
-    corner = tf.minimum(tf.floor(tf.gather(draws[2:], first, axis=1) * (sides - extent + 1)), sides - extent)
-    found = tf.cast(tf.concat([corner, extent], axis=0), tf.int32)
-    return tf.where(tf.reduce_any(fits), found, _largest_window(size, aspect))
+    drawn = tf.exp(lowest + (highest - lowest) * numbers[:, 1])
+    extents = tf.round(tf.sqrt(tf.stack([area / drawn, area * drawn], axis=-1)))  # (B, ATTEMPTS, 2)
+    fits = tf.reduce_all((extents > 0) & (extents <= sides[:, tf.newaxis]), axis=-1)
+    first = tf.argmax(tf.cast(fits, tf.int32), axis=-1)
+    extent = tf.gather(extents, first, batch_dims=1)
+    places = tf.gather(tf.transpose(numbers[:, 2:], (0, 2, 1)), first, batch_dims=1)
+    corner = tf.minimum(tf.floor(places * (sides - extent + 1)), sides - extent)
+    found = tf.cast(tf.concat([corner, extent], axis=-1), tf.int32)
+    return tf.where(tf.reduce_any(fits, axis=-1, keepdims=True), found, _largest_window(sizes, aspect))
 
 
-def centre_window(size, share, aspect=1.0):
-    """Returns the window of the centre crop, whose sides are `share` of those of the largest of an aspect ratio.
+def centre_window(sizes, share, aspect=1.0):
+    """Returns the windows of the centre crop, whose sides are `share` of those of the largest of an aspect ratio.
 
     Args:
-        size: `(2,)` int32, height and width of the image.
+        sizes: `(B, 2)` int32, height and width of each image.
         share: in (0, 1].
-        aspect: width over height of the window.
+        aspect: width over height of the windows.
 
     Returns:
-        `(4,)` int32: top, left, height, width.
+        `(B, 4)` int32: top, left, height, width.
     """
-    height, width = tf.unstack(tf.cast(size, tf.float32))
-    largest = tf.stack([tf.minimum(height, width / aspect), tf.minimum(width, height * aspect)])
+    height, width = tf.unstack(tf.cast(sizes, tf.float32), axis=-1)
+    largest = tf.stack([tf.minimum(height, width / aspect), tf.minimum(width, height * aspect)], axis=-1)
     extent = tf.maximum(tf.cast(tf.round(largest * share), tf.int32), 1)
-    return tf.concat([(size - extent) // 2, extent], axis=0)
+    return tf.concat([(sizes - extent) // 2, extent], axis=-1)
 
 
-def whole_window(size):
-    """Returns the window of the whole image; see `centre_window`."""
-    return tf.concat([[0, 0], size], axis=0)
+def whole_window(sizes):
+    """Returns the windows of the whole images; see `centre_window`."""
+    return tf.concat([tf.zeros_like(sizes), sizes], axis=-1)
 
 
-def resize(image, size):
-    """Resizes to `(*size, channels)` float32 in [0, 255], bicubic with antialiasing.
+def resize(image, size, box=None):
+    """Resizes an image to `(height, width, channels)` float32 in [0, 255], bicubic with antialiasing.
 
     The result is that of one call of `tf.image.resize`, bit by bit. That works along the rows on one pixel at a time
     and takes most of its time for it; along the columns it works on whole rows of numbers. So both directions are made
@@ -72,14 +78,17 @@ def resize(image, size):
 
     Args:
         image: `(H, W, channels)`.
-        size: `(height, width)` in pixels.
+        size: height and width, in pixels.
+        box: `(4,)` float32, the part of the image that is resized: top, left, height, width, which may lie between
+            pixels; None for all of it.
     """
     height, width, channels = tf.unstack(tf.shape(image))
-    rows = _resize_columns(tf.reshape(image, (height, width * channels)), size[0])  # (size[0], W * channels)
-    columns = tf.reshape(tf.transpose(rows), (width, channels * size[0]))
-    columns = tf.reshape(_resize_columns(columns, size[1]), (size[1] * channels, size[0]))
+    top, left, *extent = tf.unstack(tf.cast([0, 0, height, width], tf.float32) if box is None else box)
+    rows = _resize_columns(tf.reshape(image, (height, width * channels)), top, extent[0], size[0])
+    columns = tf.reshape(tf.transpose(rows), (width, channels * size[0]))  # of (size[0], W * channels)
+    columns = tf.reshape(_resize_columns(columns, left, extent[1], size[1]), (size[1] * channels, size[0]))
     image = tf.reshape(tf.transpose(columns), (*size, channels))
-    return tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)
+    return tf.clip_by_value(image, 0.0, 255.0)
 
 
 def with_gaps(resize, images):
@@ -99,22 +108,102 @@ def with_gaps(resize, images):
     return tf.where(share >= 0.5, tf.minimum(values / tf.maximum(share, 0.5), 255.0), float("nan"))
 
 
-def _resize_columns(values, length):
-    """Resizes each column of `(H, N)` to `(length, N)`."""
-    columns = values[tf.newaxis, :, tf.newaxis]  # an image of one column, with N channels
-    return tf.image.resize(columns, (length, 1), method="bicubic", antialias=True)[0, :, 0]
+def _resize_columns(values, start, extent, length):
+    """Resizes `extent` rows from `start` on of each column of `(H, N)`: to `(length, N)` float32."""
+    scale = length / extent
+    return tf.raw_ops.ScaleAndTranslate(
+        images=values[tf.newaxis, :, tf.newaxis],  # an image of one column, with N channels
+        size=(length, 1),
+        scale=[scale, 1.0],
+        translation=[-start * scale, 0.0],
+        kernel_type="keyscubic",
+        antialias=True,
+    )[0, :, 0]
 
 
-def random_shift(image, distances, seed):
-    """Moves an image by up to `(down, right)` pixels both ways; what comes in from outside is black."""
-    down, right = distances
-    padded = tf.pad(image, [[down, down], [right, right], [0, 0]])
-    return tf.image.stateless_random_crop(padded, image.shape, seed)
+def resize_windows(images, windows, size):
+    """Cuts a window out of each image of a batch, and resizes it as `resize` does.
+
+    Args:
+        images: `(B, H, W, channels)`, of static height, width and channels.
+        windows: `(B, 4)` int32: top, left, height, width of each.
+        size: height and width, in pixels.
+
+    Returns:
+        `(B, height, width, channels)` float32 in [0, 255].
+    """
+    height, width, channels = images.shape[1:]
+    top, left, *extents = tf.unstack(windows, axis=-1)
+    rows = tf.cast(tf.reshape(images, (-1, height, width * channels)), tf.float32)
+    rows = _weigh_rows(rows, top, extents[0], size[0])
+    columns = tf.transpose(tf.reshape(rows, (-1, size[0], width, channels)), (0, 2, 1, 3))
+    columns = _weigh_rows(tf.reshape(columns, (-1, width, size[0] * channels)), left, extents[1], size[1])
+    resized = tf.transpose(tf.reshape(columns, (-1, size[1], size[0], channels)), (0, 2, 1, 3))
+    return tf.clip_by_value(resized, 0.0, 255.0)
 
 
-def random_flip(image, seed):
-    """Mirrors left and right with probability one half."""
-    return tf.image.stateless_random_flip_left_right(image, seed)
+def _weigh_rows(rows, start, extent, length):
+    """Resizes `extent` rows from `start` on, `(B,)` int32, of each of `(B, H, N)`: to `(B, length, N)`.
+
+    Each row of the result is a sum of a few rows, in order, with the weights of TensorFlow's `ScaleAndTranslate`. The
+    sums are written out: a product of matrices may add in another order in another batch, and so may a chain of
+    additions when its graph is optimized.
+    """
+    extent = tf.cast(extent, tf.float32)[:, tf.newaxis]
+    step = 1.0 / (length / extent)
+    stretch = tf.maximum(step, 1.0)  # of the filter, which reaches 2 pixels both ways otherwise
+    centre = (tf.range(length, dtype=tf.float32) + 0.5) * step  # (B, length)
+    first = tf.maximum(tf.math.ceil(centre - 2.0 * stretch - 0.5), 0.0)
+    last = tf.minimum(tf.floor(centre + 2.0 * stretch - 0.5), extent - 1.0)
+    places = [first + i for i in range(math.ceil(4.0 * max(rows.shape[1] / length, 1.0)) + 1)]
+    weights = [
+        tf.where(place <= last, _cubic(tf.abs((place + 0.5 - centre) * (1.0 / stretch))), 0.0) for place in places
+    ]
+    scale = 1.0 / tf.add_n(weights)
+    places = [start[:, tf.newaxis] + tf.cast(tf.minimum(place, last), tf.int32) for place in places]
+    return tf.add_n(
+        [
+            tf.gather(rows, place, batch_dims=1) * (weight * scale)[..., tf.newaxis]
+            for place, weight in zip(places, weights)
+        ]
+    )
+
+
+def _cubic(x):
+    """The kernel of Keys (https://doi.org/10.1109/TASSP.1981.1163711), of distances from 0 on."""
+    near = ((1.5 * x - 2.5) * x) * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return tf.where(x < 1.0, near, tf.where(x < 2.0, far, 0.0))
+
+
+def random_shift(images, distance, seeds):
+    """Moves images by up to `distance` pixels; what comes in from outside is black.
+
+    Args:
+        images: `(B, H, W, channels)` of static height, width and channels.
+        distance: up or down, and left or right, in pixels.
+        seeds: `(B, 2)` int64.
+    """
+    height, width, channels = images.shape[1:]
+    down, right = distance
+    padded = tf.pad(images, [[0, 0], [down, down], [right, right], [0, 0]])
+    moved = draws.integers(seeds, 3)[:, :2] % (2 * tf.constant(distance) + 1)
+    top, left = moved[:, :1, tf.newaxis], moved[:, 1:, tf.newaxis]
+    wide = width + 2 * right
+    places = (top + tf.range(height)[:, tf.newaxis]) * wide + left + tf.range(width)  # (B, H, W)
+    pixels = tf.reshape(padded, (-1, (height + 2 * down) * wide, channels))
+    return tf.gather(pixels, places, batch_dims=1)
+
+
+def random_flip(images, seeds):
+    """Mirrors images left and right, each with probability one half."""
+    width, channels = images.shape[2:]
+
+    def mirror(images):
+        rows = tf.reverse(tf.reshape(images, (-1, width, channels)), [1])  # slow in more dimensions
+        return tf.reshape(rows, tf.shape(images))
+
+    return apply_chosen([mirror], tf.where(draws.uniform(seeds, ()) < 0.5, 0, 1), images)
 
 
 def normalize(image, mean, std):
@@ -130,15 +219,20 @@ def normalize(image, mean, std):
     """
     # Over a whole row of numbers TensorFlow repeats a vector much faster than over the few channels of a pixel.
     width, channels = image.shape[-2:]
-    rows = tf.reshape(tf.cast(image, tf.float32), (*image.shape[:-2], width * channels))
-    rows = (rows / 255.0 - tf.constant(mean * width)) / tf.constant(std * width)
-    return tf.reshape(rows, image.shape)
+    rows = tf.reshape(tf.cast(image, tf.float32), (-1, width * channels))
+    # A division by a constant is sometimes made a product, whose rounding is another.
+    scale, offset = (
+        [value / deviation for value, deviation in zip(values, std)] for values in ((1 / 255,) * channels, mean)
+    )
+    rows = rows * tf.constant(scale * width) - tf.constant(offset * width)
+    return tf.ensure_shape(tf.reshape(rows, tf.shape(image)), image.shape)
 
 
-def _largest_window(size, aspect):
-    """Returns the largest window in the middle of an image whose aspect ratio is allowed; see `random_window`."""
+def _largest_window(sizes, aspect):
+    """Returns the largest windows in the middle of images whose aspect ratio is allowed; see `random_window`."""
     lowest, highest = (ratio * aspect for ratio in ASPECT_RATIOS)
-    height, width = tf.unstack(size)
+    height, width = tf.unstack(sizes, axis=-1)
     longest = lambda side, ratio: tf.cast(tf.round(tf.cast(side, tf.float32) * ratio), tf.int32)  # noqa: E731
-    extent = tf.stack([tf.minimum(height, longest(width, 1 / lowest)), tf.minimum(width, longest(height, highest))])
-    return tf.concat([(size - extent) // 2, extent], axis=0)
+    extents = [tf.minimum(height, longest(width, 1 / lowest)), tf.minimum(width, longest(height, highest))]
+    extent = tf.stack(extents, axis=-1)
+    return tf.concat([(sizes - extent) // 2, extent], axis=-1)

@@ -16,7 +16,7 @@ def open_source(config):
     sources = [_open(source, config) for source, _ in config.sources]
     weights = [weight for _, weight in config.sources]
     source = mix(sources, weights) if len(sources) > 1 else sources[0]
-    return with_cache(source) if config.cache else source
+    return with_cache(source, config.cache)
 
 
 def _open(source, config):

@@ -52,12 +52,32 @@ class MixedSplit:
         """See `MemorySplit.can_fail`."""
         return any(part.can_fail for part in self.parts)
 
-    def cached(self):
+    @property
+    def cache(self):
+        """What stays in memory, the same of all parts."""
+        return self.parts[0].cache
+
+    def cached(self, cache):
         """See `MemorySplit.cached`."""
-        return dataclasses.replace(self, parts=tuple(part.cached() for part in self.parts))
+        return dataclasses.replace(self, parts=tuple(part.cached(cache) for part in self.parts))
+
+    def order(self, seed, epoch, positions):
+        """See `MemorySplit.order`. The examples of one source after the other are numbered, as `in_order` has them."""
+
+        def numbers_of(i, *order):
+            return self.parts[i].order(*order).map(lambda number: number + self._starts[i])
+
+        return self._shuffled(numbers_of, seed, epoch, positions)
 
     def shuffled(self, seed, epoch, positions):
         """See `MemorySplit.shuffled`. A stream among the sources is passed over from its start in every epoch."""
+
+        def examples_of(i, *order):
+            return self._marked(self.parts[i], self.parts[i].shuffled(*order))
+
+        return self._shuffled(examples_of, seed, epoch, positions)
+
+    def _shuffled(self, draw, seed, epoch, positions):
         counts = tf.constant(self.counts, tf.int64)
         in_turn = tf.repeat(tf.range(len(self.parts)), counts)
         source = tf.random.experimental.stateless_shuffle(in_turn, seed=[seed, epoch])
@@ -66,7 +86,7 @@ class MixedSplit:
         draws = tf.cast(epoch, tf.int64) * tf.gather(counts, source) + before
 
         source, draws = tf.gather(source, positions), tf.gather(draws, positions)
-        examples = [self._draw(i, seed, tf.boolean_mask(draws, source == i)) for i in range(len(self.parts))]
+        examples = [self._draw(draw, i, seed, tf.boolean_mask(draws, source == i)) for i in range(len(self.parts))]
         choice = tf.data.Dataset.from_tensor_slices(tf.cast(source, tf.int64))
         return tf.data.Dataset.choose_from_datasets(examples, choice)
 
@@ -82,29 +102,30 @@ class MixedSplit:
         is_path, content = content
         return checked(tf.cond(is_path, lambda: read_path(content), lambda: content), content)
 
-    def numbered(self):
-        """See `MemorySplit.numbered`."""
-        return dataclasses.replace(self, parts=tuple(part.numbered(f"{i}:") for i, part in enumerate(self.parts)))
-
     def find(self, number):
         """See `MemorySplit.find`; the index is one within a source, whose number, from 0, is `source`."""
-        source, _, index = number.partition(":")
-        return {"source": int(source), **self.parts[int(source)].find(index)}
+        source = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return {"source": source, **self.parts[source].find(number - self._starts[source])}
 
-    def _draw(self, i, seed, draws):
-        """Returns the examples of the i-th source at some positions of its epochs, laid end to end."""
+    @property
+    def _starts(self):
+        """The numbers of the first example of each source."""
+        return [sum(part.num_examples for part in self.parts[:i]) for i in range(len(self.parts))]
+
+    def _draw(self, draw, i, seed, draws):
+        """Returns what `draw` makes of the i-th source at some positions of its epochs, laid end to end."""
         part, seed = self.parts[i], seed + (i + 1) * SEEDS_OF_A_SOURCE
         epochs = draws // part.num_examples
 
         def epoch_examples(epoch):
             positions = tf.boolean_mask(draws, epochs == epoch) - epoch * part.num_examples
-            return part.shuffled(seed, epoch, positions)
+            return draw(i, seed, epoch, positions)
 
-        return self._marked(part, tf.data.Dataset.from_tensor_slices(tf.unique(epochs).y).flat_map(epoch_examples))
+        return tf.data.Dataset.from_tensor_slices(tf.unique(epochs).y).flat_map(epoch_examples)
 
     @staticmethod
     def _marked(part, examples):
-        is_path = isinstance(part, MemorySplit) and part.are_paths and not part.cache
+        is_path = isinstance(part, MemorySplit) and part.are_paths and part.cache != "encoded"
         return examples.map(lambda content, _: ((tf.constant(is_path), content), tf.constant(-1, tf.int64)))
 
 

@@ -52,11 +52,13 @@ def assert_same(actual, expected):
         np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
 
 
-@pytest.fixture(scope="module", params=["memory", "files"])
+@pytest.fixture(scope="module", params=["memory", "files", "decoded", "decoded and jittered"])
 def example(request, tmp_path_factory):
     """`(split, preparation)`."""
     if request.param == "memory":
         return MemorySplit(PICTURES, LABELS), JITTER
+    if "decoded" in request.param:
+        return MemorySplit(PICTURES, LABELS, cache="auto"), JITTER if "jittered" in request.param else PREPROCESSING
     return file_split(tmp_path_factory.mktemp("pictures"), PICTURES), PREPROCESSING
 
 
@@ -100,10 +102,11 @@ def test_each_epoch_mixes_anew(everything):
     assert (shares[0] != shares[1]).any()
 
 
-def test_unreadable_files_count_once_and_their_partners_stay(tmp_path):
+@pytest.mark.parametrize("cache", ["none", "auto"])
+def test_unreadable_files_count_once_and_their_partners_stay(tmp_path, cache):
     contents = PICTURES.copy()
     contents[5] = broken_inside(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
-    split = file_split(tmp_path, contents)
+    split = file_split(tmp_path, contents).cached(cache)
     mixing = dataclasses.replace(MIXING, mix_probability=1.0, cutmix_alpha=0.0)
     alone, mixed = take(split, PREPROCESSING, 3, mixing=None), take(split, PREPROCESSING, 3, mixing=mixing)
     (step, place), *others = np.argwhere(alone["weights"] == 0.0)

@@ -1,5 +1,6 @@
-"""With a cache everything is as without, and the disk is read once."""
+"""Whatever stays in memory, batches are the same, and the disk is read once."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -7,20 +8,23 @@ import pytest
 
 from experiments.config import DataConfig
 from experiments.data import cache
+from experiments.data.augmentation.mixing import Mixing
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import MemorySplit
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
 from tests.experiments.data.sources.test_tfds import store
 from tests.experiments.images import broken_inside, encode, gradient, write
 
+CACHES = ("none", "encoded", "auto", "decoded")
 PREPROCESSING = Preprocessing(8, 1, (0.0,), (1.0,), crop_scale=(0.3, 1.0))
 
 
 @pytest.fixture
 def sources(tmp_path):
-    """`{kind: (source without cache, source with cache)}`."""
+    """`{kind: {cache: source}}`."""
     for i in range(12):
         write(tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png", encode(np.roll(gradient(12, 12, 1), i)))
     noise = np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)
@@ -30,7 +34,7 @@ def sources(tmp_path):
     names["mix"] = "+".join(names.values())
     others = {"dir": str(tmp_path), "shuffle_buffer": 5, "test_share": 0.0}
     return {
-        kind: tuple(open_source(DataConfig(source=name, cache=cache, **others)) for cache in (False, True))
+        kind: {cache: open_source(DataConfig(source=name, cache=cache, **others)) for cache in CACHES}
         for kind, name in names.items()
     }
 
@@ -39,49 +43,129 @@ def rows(batches, count):
     return list(batches.take(count).as_numpy_iterator())
 
 
+@pytest.mark.parametrize("held", CACHES[1:])
 @pytest.mark.parametrize("kind", ["stream", "mix"])
-def test_the_batches_are_the_same_and_the_disk_is_read_once(sources, tmp_path, kind):
-    plain, cached = (source.splits["train"] for source in sources[kind])
+def test_the_batches_are_the_same_and_the_disk_is_read_once(sources, tmp_path, kind, held):
+    plain, cached = (sources[kind][name].splits["train"] for name in ("none", held))
     expected = rows(training_batches(plain, PREPROCESSING, 5, 0, 1, 4), 4)
-    held_out = rows(evaluation_batches(sources[kind][0].splits["validation"], PREPROCESSING, 4), 1)
+    held_out = rows(evaluation_batches(sources[kind]["none"].splits["validation"], PREPROCESSING, 4), 1)
     assert (kind == "mix") <= any((batch["weights"] == 0.0).any() for batch in expected)  # the broken file
 
     batches = training_batches(cached, PREPROCESSING, 5, 0, 1, 4)
-    evaluation = evaluation_batches(sources[kind][1].splits["validation"], PREPROCESSING, 4)
+    evaluation = evaluation_batches(sources[kind][held].splits["validation"], PREPROCESSING, 4)
     rows(batches, 1), rows(evaluation, 1)
     for path in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.tfrecord*")]:
         path.unlink()
     for actual, wanted in zip([*rows(batches, 4), *rows(evaluation, 1)], [*expected, *held_out]):
         assert actual.keys() == wanted.keys()
+        np.testing.assert_array_equal(actual["weights"], wanted["weights"])
+        readable = wanted["weights"] > 0.0
+        assert not actual["images"][~readable].any()
         for name in wanted:
-            np.testing.assert_array_equal(actual[name], wanted[name], err_msg=name)
+            np.testing.assert_allclose(actual[name][readable], wanted[name][readable], rtol=0, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("held", CACHES[1:])
 @pytest.mark.parametrize("kind", ["files", "stream"])
-def test_labels_and_subsets_are_the_same(sources, kind):
-    plain, cached = (source.splits["train"] for source in sources[kind])
+def test_labels_and_subsets_are_the_same(sources, kind, held):
+    plain, cached = (sources[kind][name].splits["train"] for name in ("none", held))
     np.testing.assert_array_equal(cached.labels, plain.labels)
     one, other = (label_subset(split, "2 per class", 2 if kind == "files" else 3, 0) for split in (plain, cached))
     np.testing.assert_array_equal(one.contents, other.contents)
     one, other = (rows(training_batches(split, PREPROCESSING, 2, 0), 2) for split in (one, other))
-    np.testing.assert_array_equal([b["images"] for b in one], [b["images"] for b in other])
+    np.testing.assert_allclose([b["images"] for b in one], [b["images"] for b in other], atol=1e-6)
 
 
 def test_a_run_is_told_what_is_held(sources):
-    assert sources["files"][1].notes[-1].startswith("held in memory once read: ")
-    files = sources["files"][1].splits
+    assert sources["files"]["encoded"].notes[-1].startswith("held in memory once read: ")
+    files = sources["files"]["encoded"].splits
     assert 13 * 100 < sum(split.num_bytes for split in files.values()) < 13 * 1000
-    assert sources["stream"][1].splits["train"].num_bytes > 11 * 60
+    assert sources["stream"]["encoded"].splits["train"].num_bytes > 11 * 60
+
+
+def split_of(*sizes, kind="png", cache="auto"):
+    """Pictures of some sizes."""
+    contents = [encode(np.roll(gradient(*size), i, axis=1), kind) for i, size in enumerate(sizes)]
+    return MemorySplit(np.array(contents, dtype=object), np.arange(len(sizes)) % 3, cache=cache)
+
+
+AUGMENTED = Preprocessing(
+    (24, 28), 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.3), 0.9, (0.3, 1.0), flip=True, erasing_probability=0.5
+)
+RANDAUGMENT = {"randaugment_magnitude": 9.0, "randaugment_noise": 0.5}
+COLOR_JITTER = {"color_jitter": (0.4, 0.4, 0.4, 0.1)}
+
+
+ONE_SIZE, SIZES = [(24, 28)] * 9, [(28 + 4 * i, 64 - 3 * i) for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "channels", "crop", "changes"),
+    [
+        (ONE_SIZE, 3, "padded", RANDAUGMENT),
+        (SIZES, 1, "padded", COLOR_JITTER),
+        (ONE_SIZE, 1, "resized", {}),
+        (SIZES, 3, "resized", RANDAUGMENT),
+        (SIZES, 3, "resized", COLOR_JITTER),
+    ],
+)
+def test_whole_batches_in_memory_are_made_of_the_images_that_are_made_one_by_one(sizes, channels, crop, changes):
+    colours = {"channels": channels, "mean": AUGMENTED.mean[:channels], "std": AUGMENTED.std[:channels]}
+    preprocessing = dataclasses.replace(AUGMENTED, crop=crop, **colours, **changes)
+    mixing = Mixing(3, mixup_alpha=0.8, cutmix_alpha=1.0)
+    memory, plain = split_of(*sizes), split_of(*sizes, cache="none")
+    assert cache.decoded_images(memory, preprocessing) and not cache.decoded_images(plain, preprocessing)
+    one_by_one, at_once = (
+        [
+            *rows(training_batches(split, preprocessing, 4, 5, 1, 6, mixing), 6),
+            *rows(evaluation_batches(split, preprocessing, 4, num_patches=6), 3),
+        ]
+        for split in (plain, memory)
+    )
+    for expected, actual in zip(one_by_one, at_once):
+        assert actual.keys() == expected.keys()
+        for name in set(expected) - {"images"}:
+            np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+        # Rounding may make a whole value one more or less, which a change of tones may multiply.
+        difference = np.abs(actual["images"] - expected["images"])
+        assert (difference > 1e-5).mean() < 1e-3
+
+
+def test_only_small_images_are_decoded_by_default(monkeypatch):
+    decoded = lambda split: cache.decoded_images(split, AUGMENTED)  # noqa: E731
+    assert decoded(split_of((64, 64), (3, 9))).images.shape == (2, 64, 64, 3)
+    assert decoded(split_of((64, 65), (3, 9))) is None
+    late = [(30, 30)] * (cache.FIRST + 3)
+    assert decoded(split_of(*late, (30, 70))) is None
+    assert decoded(split_of(*late, (30, 70), cache="decoded")).images.shape == (20, 30, 70, 3)
+    assert decoded(split_of((64, 64), cache="encoded")) is None
+    monkeypatch.setattr(cache, "MOST", len(late) * 2700)
+    assert decoded(split_of(*late)) is not None
+    monkeypatch.setattr(cache, "MOST", len(late) * 2700 - 1)
+    assert decoded(split_of(*late)) is None
+    monkeypatch.setattr(cache, "available_memory", lambda: 1000)
+    with pytest.raises(UserError, match="data.cache=decoded: 1 images of up to 20x30 pixels take 0.0 GiB, more than"):
+        decoded(split_of((20, 30), cache="decoded"))
+
+
+def test_images_are_decoded_once_for_all_that_reads_a_split():
+    split = split_of((9, 9), (9, 8))
+    decoded = cache.decoded_images(split, AUGMENTED)
+    assert cache.decoded_images(split, dataclasses.replace(AUGMENTED, crop_scale=(0.5, 0.5))) is decoded
+    assert cache.decoded_images(split, dataclasses.replace(AUGMENTED, channels=1)).images.shape[-1] == 1
+    assert cache.decoded_images(split.take(np.array([0])), AUGMENTED).sizes is None
 
 
 def test_what_does_not_fit_into_half_of_the_memory_is_refused(monkeypatch, sources):
-    size = sum(split.num_bytes for split in sources["mix"][0].splits.values())
+    mix = sources["mix"]["none"]
+    size = sum(split.num_bytes for split in mix.splits.values())
     monkeypatch.setattr(cache, "available_memory", lambda: 2 * size)
-    cache.with_cache(sources["mix"][0])
+    cache.with_cache(mix, "encoded")
     monkeypatch.setattr(cache, "available_memory", lambda: 2 * size - 1)
-    message = "more than half of the 0.0 GiB of memory that are available: leave data.cache=False."
+    message = "more than half of the 0.0 GiB of memory that are available: use data.cache=none."
     with pytest.raises(UserError, match=re.escape(message)):
-        cache.with_cache(sources["mix"][0])
+        cache.with_cache(mix, "encoded")
+    cache.with_cache(mix, "auto")
 
 
 def test_the_available_memory_is_found():

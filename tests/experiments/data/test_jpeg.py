@@ -139,7 +139,7 @@ def test_damage_is_found_whatever_the_images_come_from(tmp_path, fresh, kind):
     if "stream" in kind:
         split = StreamSplit(tf.data.Dataset.from_tensor_slices((contents, np.zeros(3, np.int64))), 3, 3)
     if "cached" in kind:
-        split = split.cached()
+        split = split.cached("encoded")
     if "taken" in kind:
         split = split.take(np.arange(3))
     if kind == "mix":

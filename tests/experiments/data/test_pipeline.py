@@ -31,11 +31,19 @@ def file_split(folder, contents):
     return MemorySplit(np.array([str(path).encode() for path in paths], dtype=object), np.arange(len(paths)), True)
 
 
-@pytest.fixture(scope="module", params=["memory", "stream", "files"])
+@pytest.fixture(scope="module", params=["memory", "stream", "files", "memory decoded", "stream decoded"])
 def split(request, tmp_path_factory):
-    if request.param == "files":
+    kind, _, decoded = request.param.partition(" ")
+    if kind == "files":
         return file_split(tmp_path_factory.mktemp("pictures"), PICTURES)
-    return {"memory": memory_split, "stream": stream_split}[request.param]()
+    split = {"memory": memory_split, "stream": stream_split}[kind]()
+    return split.cached("auto") if decoded else split
+
+
+@pytest.fixture(params=["none", "auto"])
+def cache(request):
+    """Whether images are read one by one or held in memory, decoded."""
+    return request.param
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +149,10 @@ def test_evaluation_shows_each_example_once_and_fills_the_last_batch_with_weight
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, COUNT])
-def test_the_mask_noise_of_evaluation_is_a_function_of_the_seed_and_the_position(tmp_path, batch_size):
+def test_the_mask_noise_of_evaluation_is_a_function_of_the_seed_and_the_position(tmp_path, batch_size, cache):
     def noise_of(split, batch_size=batch_size, seed=5):
-        batches = stack(evaluation_batches(split, PREPROCESSING, batch_size, num_patches=PATCHES, seed=seed))
+        arguments = {"num_patches": PATCHES, "seed": seed}
+        batches = stack(evaluation_batches(split.cached(cache), PREPROCESSING, batch_size, **arguments))
         return batches["noise"].reshape(-1, PATCHES)
 
     expected = noise_of(memory_split(), COUNT)
@@ -162,10 +171,11 @@ BROKEN = {"in the middle": broken_inside, "cut short": lambda pixels: encode(pix
 
 
 @pytest.mark.parametrize("damage", BROKEN)
-def test_a_broken_file_becomes_zeros_of_weight_0_and_the_others_keep_their_places(tmp_path, damage):
+def test_a_broken_file_becomes_zeros_of_weight_0_and_the_others_keep_their_places(tmp_path, damage, cache):
     contents = PICTURES.copy()
     contents[7] = BROKEN[damage](np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8))
-    good, bad = take(PER_EPOCH, memory_split()), take(PER_EPOCH, file_split(tmp_path, contents))
+    good, bad = (split.cached(cache) for split in (memory_split(), file_split(tmp_path, contents)))
+    good, bad = take(PER_EPOCH, good), take(PER_EPOCH, bad)
     place = good["labels"] == 7
     assert place.sum() == 1
     np.testing.assert_array_equal(bad["weights"], np.where(place, 0.0, 1.0))
@@ -174,11 +184,12 @@ def test_a_broken_file_becomes_zeros_of_weight_0_and_the_others_keep_their_place
         np.testing.assert_array_equal(bad[name][~place], good[name][~place], err_msg=name)
 
 
-def test_a_broken_file_counts_nothing_in_evaluation(tmp_path):
+def test_a_broken_file_counts_nothing_in_evaluation(tmp_path, cache):
     contents = PICTURES[:5].copy()
     contents[3] = broken_inside(gradient(12, 12, 1))
-    batches = stack(evaluation_batches(file_split(tmp_path, contents), PREPROCESSING, 5))
+    batches = stack(evaluation_batches(file_split(tmp_path, contents).cached(cache), PREPROCESSING, 5))
     np.testing.assert_array_equal(batches["weights"], [[1, 1, 1, 0, 1]])
+    assert not batches["images"][0, 3].any()
     np.testing.assert_array_equal(batches["labels"][0, [0, 1, 2, 4]], [0, 1, 2, 4])
 
 

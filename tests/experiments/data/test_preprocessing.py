@@ -36,6 +36,12 @@ def reference(content, window, channels=3, size=(48, 48)):
     return (pixels / 255 - MEAN[:channels]) / STD[:channels]
 
 
+def window_of(seed, scale, aspect=1.0):
+    """The window of a seed in an image of 90 x 120 pixels."""
+    seeds = tf.cast(tf.random.fold_in(seed, WINDOW), tf.int64)[tf.newaxis]
+    return views.random_window(tf.constant([(90, 120)]), scale, seeds, aspect)[0]
+
+
 def distance(actual, expected):
     """Largest difference in units of pixel values; rounding to whole values and JPEG leave a few."""
     return np.abs(np.asarray(actual) - expected).max() * 255 * min(STD)
@@ -65,8 +71,7 @@ def test_images_that_are_not_square_keep_their_aspect_ratio_unless_squeezed(size
     assert image.shape == (*size, 3) and distance(image, reference(FILE, window, size=size)) < 2
     padded = dataclasses.replace(prepare, crop="padded").for_training(tf.constant(FILE), SEEDS[0])
     resized = dataclasses.replace(prepare, crop_scale=(0.2, 0.7)).for_training(tf.constant(FILE), SEEDS[0])
-    seed = tf.random.fold_in(SEEDS[0], WINDOW)
-    drawn = views.random_window(tf.constant((90, 120)), (0.2, 0.7), seed, size[1] / size[0])
+    drawn = window_of(SEEDS[0], (0.2, 0.7), size[1] / size[0])
     assert padded.shape == (*size, 3) and distance(resized, reference(FILE, drawn, size=size)) < 2
 
 
@@ -82,7 +87,7 @@ def test_evaluation_can_squeeze_the_whole_image(kind):
 def test_training_takes_the_window_of_the_seed(channels):
     prepare = preprocessing(channels, crop_scale=(0.2, 0.7))
     for seed in SEEDS[:10]:
-        window = views.random_window(tf.constant((90, 120)), (0.2, 0.7), tf.random.fold_in(seed, WINDOW))
+        window = window_of(seed, (0.2, 0.7))
         assert distance(prepare.for_training(tf.constant(FILE), seed), reference(FILE, window, channels)) < 2
 
 
@@ -110,7 +115,7 @@ def test_window_and_flip_are_drawn_apart():
     areas = {True: [], False: []}
     for seed in SEEDS:
         image = prepare.for_training(tf.constant(FILE), seed).numpy()
-        window = views.random_window(tf.constant((90, 120)), (0.2, 1.0), tf.random.fold_in(seed, WINDOW))
+        window = window_of(seed, (0.2, 1.0))
         # Green grows to the right.
         areas[bool(image[:, 0, 1].mean() > image[:, -1, 1].mean())].append(int(window[2] * window[3]))
     assert min(len(group) for group in areas.values()) >= 10
@@ -143,15 +148,17 @@ def test_training_crops_flips_changes_normalizes_and_erases_in_this_order(channe
     plain, mean, std = preprocessing(channels, crop_scale=(0.2, 0.7)), MEAN[:channels], STD[:channels]
     whole, results = 0, []
     for seed in SEEDS[:12]:
-        seeds = {stream: tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING)}
+        folded = {stream: tf.random.fold_in(seed, stream) for stream in (FLIP, COLORS, ERASING)}
+        seeds = {stream: tf.cast(own, tf.int64)[tf.newaxis] for stream, own in folded.items()}
         pixels = plain.for_training(tf.constant(FILE), seed) * std + mean  # in [0, 1]
-        pixels = tf.cast(tf.round(views.random_flip(pixels * 255.0, seeds[FLIP])), tf.uint8)
+        pixels = tf.constant(pixels[np.newaxis] * 255.0, tf.float32)
+        pixels = tf.cast(tf.round(views.random_flip(pixels, seeds[FLIP])), tf.uint8)
         if jitter:
             pixels = color_jitter(pixels, (0.4, 0.3, 0.2, 0.1), seeds[COLORS])
         else:
             pixels = randaugment(pixels, 9.0, 0.5, mean, seeds[COLORS])
         expected = (pixels.numpy() / 255.0 - mean) / std
-        expected = random_erasing(tf.constant(expected, tf.float32), 0.5, seeds[ERASING]).numpy()
+        expected = random_erasing(tf.constant(expected, tf.float32), 0.5, seeds[ERASING]).numpy()[0]
         actual = prepare.for_training(tf.constant(FILE), seed).numpy()
         assert (np.abs(actual - expected) > 1e-4).mean() < 1e-3  # but for values that are rounded the other way
         results.append(actual)

@@ -39,8 +39,10 @@ def test_geometry_equals_pillow(name, channels):
     options = {"resample": Image.Resampling.BILINEAR, "fillcolor": FILL if channels == 3 else FILL[0]}
     fill = tf.constant(FILL[:channels], tf.uint8)
     for kind, pixels in varied(channels).items():
-        for share in (-1.0, -0.613, -0.1, 0.0, 0.077, 0.5, 1.0):
-            actual = move(tf.constant(pixels), share * largest, fill).numpy().astype(int)
+        shares = (-1.0, -0.613, -0.1, 0.0, 0.077, 0.5, 1.0)
+        batch = tf.repeat(tf.constant(pixels)[tf.newaxis], len(shares), axis=0)
+        moved = move(batch, tf.constant(shares, tf.float64) * largest, fill).numpy().astype(int)
+        for share, actual in zip(shares, moved):
             expected = from_pillow(reference(to_pillow(pixels), share * largest, **options)).astype(int)
             difference = np.abs(actual - expected)
             assert difference.max() <= 1 and (difference > 0).mean() < 0.3, f"{kind} {share}"
@@ -48,6 +50,7 @@ def test_geometry_equals_pillow(name, channels):
 
 def test_whole_pixels_move_unchanged_and_the_fill_comes_in():
     pixels = varied(3)["noise"]
-    moved = affine.translate_x(tf.constant(pixels), 10 / pixels.shape[1], tf.constant(FILL, tf.uint8)).numpy()
+    distance = tf.constant([10 / pixels.shape[1]], tf.float64)
+    moved = affine.translate_x(tf.constant(pixels[np.newaxis]), distance, tf.constant(FILL, tf.uint8)).numpy()[0]
     np.testing.assert_array_equal(moved[:, :-10], pixels[:, 10:])
     np.testing.assert_array_equal(moved[:, -10:], np.broadcast_to(FILL, moved[:, -10:].shape))

@@ -7,8 +7,9 @@ import pytest
 import tensorflow as tf
 
 from experiments.data.augmentation import erasing
+from tests.experiments.data.augmentation.paths import PATHS, over_seeds
 
-SEEDS = 1000
+SEEDS = [(7, i) for i in range(1000)]
 
 
 def reference_box(size, draws):
@@ -23,33 +24,42 @@ def reference_box(size, draws):
     return 0, 0, 0, 0
 
 
-def over_seeds(function, dtype):
-    seeds = tf.range(SEEDS, dtype=tf.int64)
-    return tf.map_fn(tf.function(lambda i: function(tf.stack([7, i]))), seeds, fn_output_signature=dtype).numpy()
-
-
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("size", [(224, 224), (32, 32), (3, 40)])
-def test_the_box_is_the_first_that_fits(size):
-    boxes = over_seeds(lambda seed: erasing.random_box(size, seed), tf.int32)
-    draws = over_seeds(lambda seed: tf.random.stateless_uniform([10, 4], seed), tf.float32)
-    expected = np.array([reference_box(size, draw.astype("float64")) for draw in draws])
-    # In single precision a side may be rounded the other way.
-    assert (boxes != expected).any(axis=1).mean() < 0.005
+def test_the_box_is_the_first_that_fits(size, path):
+    boxes = over_seeds(lambda seeds: erasing.random_box(size, seeds), SEEDS, path)
+    draws = [tf.random.stateless_uniform([10, 4], seed).numpy().astype("float64") for seed in SEEDS]
+    np.testing.assert_array_equal(boxes, [reference_box(size, draw) for draw in draws])
     assert (boxes[:, :2] + boxes[:, 2:] <= size).all() and (boxes >= 0).all()
 
 
-def test_an_image_that_no_box_fits_into_stays():
-    boxes = over_seeds(lambda seed: erasing.random_box((1, 40), seed), tf.int32)
+@pytest.mark.parametrize("path", PATHS)
+def test_an_image_that_no_box_fits_into_stays(path):
+    boxes = over_seeds(lambda seeds: erasing.random_box((1, 40), seeds), SEEDS, path)
     assert not boxes[:, 2:].any()
-    image = tf.ones((1, 40, 3))
-    np.testing.assert_array_equal(erasing.random_erasing(image, 1.0, (0, 0)), image)
+    image = np.ones((1, 40, 3), "float32")
+    results = over_seeds(lambda images, seeds: erasing.random_erasing(images, 1.0, seeds), SEEDS[:5], path, image)
+    np.testing.assert_array_equal(results, [image] * 5)
 
 
-@pytest.fixture(scope="module")
-def erased():
-    """`(N, 24, 30, 2)`: what becomes of an image of the value 9."""
-    image = tf.fill((24, 30, 2), 9.0)
-    return over_seeds(lambda seed: erasing.random_erasing(image, 0.25, seed), tf.float32)
+def erase(probability, path, size=(24, 30, 2), seeds=SEEDS):
+    """What becomes of an image of the value 9."""
+    image = np.full(size, 9.0, "float32")
+    return over_seeds(lambda images, seeds: erasing.random_erasing(images, probability, seeds), seeds, path, image)
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def erased(request):
+    """`(N, 24, 30, 2)`."""
+    return erase(0.25, request.param)
+
+
+def test_both_paths_erase_the_same():
+    one, all_at_once = (erase(1.0, path, seeds=SEEDS[:60]) for path in PATHS)
+    np.testing.assert_allclose(one, all_at_once, atol=4e-6)
+    np.testing.assert_array_equal(all_at_once[-7:], erase(1.0, "batch", seeds=SEEDS[53:60]))
+    largest = erase(1.0, "batch", (33, 12, 1), [(8, i) for i in range(2000)])  # no box is larger than its noise
+    assert len(np.unique(largest[largest != 9.0])) > 0.999 * (largest != 9.0).sum()
 
 
 def test_a_rectangle_is_erased_in_a_quarter_of_the_images(erased):
@@ -75,8 +85,8 @@ def test_the_noise_is_normal_in_every_pixel_and_channel_and_for_every_seed(erase
     assert abs(np.corrcoef(one[both], other[both])[0, 1]) < 0.02
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("probability", "share"), [(0.0, 0.0), (1.0, 1.0)])
-def test_the_probability_is_kept_at_its_ends(probability, share):
-    image = tf.fill((16, 16, 1), 9.0)
-    results = over_seeds(lambda seed: erasing.random_erasing(image, probability, seed), tf.float32)
+def test_the_probability_is_kept_at_its_ends(probability, share, path):
+    results = erase(probability, path, (16, 16, 1))
     assert (results != 9.0).any(axis=(1, 2, 3)).mean() == share

@@ -6,12 +6,13 @@ import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
 from experiments.data.augmentation import randaugment
+from tests.experiments.data.augmentation.paths import PATHS, over_seeds
 from tests.experiments.images import from_pillow, to_pillow, varied
 
 MEAN = (0.485, 0.456, 0.406)
 FILL = (124, 116, 104)
 MAGNITUDES = [0.0, 2.5, 4.99, 9.0, 9.7]  # timm's table and Pillow agree up to here: see the test of the magnitude 10
-SEEDS = 3000
+SEEDS = [(3, i) for i in range(3000)]
 
 
 def affine(*matrix):
@@ -60,13 +61,15 @@ REFERENCES = {
 INTERPOLATED = ("Rotate", "ShearX", "ShearY", "TranslateXRel", "TranslateYRel")
 
 
-def operations(magnitude, sign, channels=3):
-    strength, sign = (tf.constant(value, tf.float64) for value in (magnitude / 10.0, sign))
-    return randaugment.operations(strength, sign, tf.constant(FILL[:channels], tf.uint8))
+def operate(name, pixels, magnitudes, signs):
+    """What an operation makes of an image, with each of several magnitudes and signs at once."""
+    strength, sign = (tf.constant(values, tf.float64) for values in (np.array(magnitudes) / 10.0, signs))
+    operation = randaugment.operations(tf.constant(FILL[: pixels.shape[-1]], tf.uint8))[name]
+    return operation(tf.repeat(tf.constant(pixels)[tf.newaxis], len(magnitudes), axis=0), strength, sign).numpy()
 
 
 def test_the_operations_are_those_of_timm():
-    assert list(operations(9.0, 1.0)) == list(REFERENCES)
+    assert list(randaugment.operations(tf.constant(FILL, tf.uint8))) == list(REFERENCES)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -74,33 +77,34 @@ def test_the_operations_are_those_of_timm():
 def test_an_operation_equals_pillow_at_every_magnitude(name, channels):
     images = {kind: pixels for kind, pixels in varied(channels).items() if kind in ("noise", "smooth")}
     for kind, pixels in images.items():
-        for magnitude in MAGNITUDES:
-            for sign in (-1.0, 1.0):
-                image = to_pillow(pixels)
-                expected = from_pillow(REFERENCES[name](magnitude, sign, image.size)(image)).astype(int)
-                actual = operations(magnitude, sign, channels)[name](tf.constant(pixels)).numpy()
-                difference = np.abs(actual - expected)
-                assert difference.max() <= (1 if name in INTERPOLATED else 0), f"{kind} {magnitude} {sign}"
+        settings = [(magnitude, sign) for magnitude in MAGNITUDES for sign in (-1.0, 1.0)]
+        batch = operate(name, pixels, *zip(*settings))
+        for actual, (magnitude, sign) in zip(batch, settings):
+            image = to_pillow(pixels)
+            expected = from_pillow(REFERENCES[name](magnitude, sign, image.size)(image)).astype(int)
+            difference = np.abs(actual - expected)
+            assert difference.max() <= (1 if name in INTERPOLATED else 0), f"{kind} {magnitude} {sign}"
+            np.testing.assert_array_equal(operate(name, pixels, [magnitude], [sign])[0], actual)
 
 
 def test_the_largest_magnitude_posterizes_to_black_and_solarizes_everything():
     pixels = varied(3)["noise"]
-    at_ten = operations(10.0, 1.0)
-    assert not at_ten["PosterizeIncreasing"](tf.constant(pixels)).numpy().any()
-    np.testing.assert_array_equal(at_ten["SolarizeIncreasing"](tf.constant(pixels)), 255 - pixels)
+    assert not operate("PosterizeIncreasing", pixels, [10.0], [1.0]).any()
+    np.testing.assert_array_equal(operate("SolarizeIncreasing", pixels, [10.0], [1.0])[0], 255 - pixels)
 
 
-def draw(image, magnitude=9.0, noise=0.5, mean=MEAN, count=SEEDS):
-    """The results of many seeds, `(count, ...)`."""
-    apply = tf.function(lambda i: randaugment.randaugment(image, magnitude, noise, mean, tf.stack([3, i])))
-    return tf.map_fn(apply, tf.range(count, dtype=tf.int64), fn_output_signature=image.dtype).numpy()
+def draw(image, path, magnitude=9.0, noise=0.5, mean=MEAN, seeds=SEEDS):
+    """The results of many seeds, `(N, ...)`."""
+    change = lambda images, seeds: randaugment.randaugment(images, magnitude, noise, mean, seeds)  # noqa: E731
+    return over_seeds(change, seeds, path, image)
 
 
-def test_two_operations_each_applied_half_of_the_time(monkeypatch):
+@pytest.mark.parametrize("path", PATHS)
+def test_two_operations_each_applied_half_of_the_time(monkeypatch, path):
     """Each operation notes its number behind those that were applied before it."""
-    note = {name: lambda image, i=i: image * 16 + i for i, name in enumerate(REFERENCES, start=1)}
+    note = {name: lambda notes, *_, i=i: notes * 16 + i for i, name in enumerate(REFERENCES, start=1)}
     monkeypatch.setattr(randaugment, "operations", lambda *_: note)
-    notes = draw(tf.constant(0))
+    notes = draw(0, path)
     first, second = notes // 16, notes % 16
     for share, expected in (((notes == 0), 0.25), (((first == 0) & (second > 0)), 0.5), ((first > 0), 0.25)):
         assert abs(share.mean() - expected) < 0.03
@@ -111,10 +115,12 @@ def test_two_operations_each_applied_half_of_the_time(monkeypatch):
     assert abs(np.corrcoef(first[both], second[both])[0, 1]) < 0.1
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("magnitude", "noise"), [(5.0, 0.5), (9.0, 0.5), (9.0, 0.0)])
-def test_the_strength_is_normal_within_bounds_and_the_sign_a_coin(monkeypatch, magnitude, noise):
-    monkeypatch.setattr(randaugment, "operations", lambda *drawn: {"note": lambda image: tf.stack(drawn[:2])})
-    notes = draw(tf.constant([0.0, 0.0], tf.float64), magnitude, noise)
+def test_the_strength_is_normal_within_bounds_and_the_sign_a_coin(monkeypatch, magnitude, noise, path):
+    note = {"note": lambda _, strength, sign: tf.stack([strength, sign], axis=1)}
+    monkeypatch.setattr(randaugment, "operations", lambda _: note)
+    notes = draw(np.zeros(2), path, magnitude, noise)
     strength, sign = notes[notes[:, 1] != 0].T
     assert set(sign) == {-1.0, 1.0} and abs(sign.mean()) < 0.06
     assert strength.max() <= 1.0
@@ -124,18 +130,20 @@ def test_the_strength_is_normal_within_bounds_and_the_sign_a_coin(monkeypatch, m
 
 
 def test_what_lies_outside_the_image_takes_the_mean_of_the_data(monkeypatch):
-    monkeypatch.setattr(randaugment, "operations", lambda _, __, fill: {"fill": lambda image: image * 0 + fill})
-    results = draw(tf.constant([9, 9, 9], tf.uint8), count=20)
+    monkeypatch.setattr(randaugment, "operations", lambda fill: {"fill": lambda images, *_: images * 0 + fill})
+    results = draw(np.array([9, 9, 9], np.uint8), "batch", seeds=SEEDS[:20])
     assert {tuple(result) for result in results} == {(9, 9, 9), FILL}
 
 
 def test_the_result_is_a_function_of_the_seed_and_one_operation_follows_the_other():
     pixels = varied(1, side=12)["noise"]
-    results = draw(tf.constant(pixels), noise=0.0, mean=MEAN[:1], count=60)
-    np.testing.assert_array_equal(results, draw(tf.constant(pixels), noise=0.0, mean=MEAN[:1], count=60))
-    choices = [apply for sign in (-1.0, 1.0) for apply in operations(9.0, sign, 1).values()]
-    once = [pixels, *(apply(tf.constant(pixels)).numpy() for apply in choices)]
-    twice = [apply(tf.constant(image)).numpy() for image in once for apply in choices]
+    arguments = {"noise": 0.0, "mean": MEAN[:1], "seeds": SEEDS[:60]}
+    results = draw(pixels, "batch", **arguments)
+    for path in PATHS:
+        np.testing.assert_array_equal(results, draw(pixels, path, **arguments))
+    apply_all = lambda image: [result for name in REFERENCES for result in operate(name, image, [9, 9], [-1, 1])]  # noqa: E731
+    once = [pixels, *apply_all(pixels)]
+    twice = [result for image in once for result in apply_all(image)]
     distances = np.abs(results[:, np.newaxis].astype(int) - np.array([*once, *twice])).max(axis=(2, 3, 4))
     assert (distances.min(axis=1) <= 1).all()
     assert len({result.tobytes() for result in results}) > 20

@@ -22,25 +22,33 @@ CASES = {
 def test_tones_equal_pillow(name, channels):
     change, reference, all_arguments = CASES[name]
     for kind, pixels in varied(channels).items():
+        batch = np.stack([pixels, pixels[::-1], pixels[:, ::-1] // 2])
         for arguments in all_arguments:
-            expected = from_pillow(reference(to_pillow(pixels), *arguments))
-            np.testing.assert_array_equal(change(tf.constant(pixels), *arguments), expected, f"{kind} {arguments}")
+            expected = [from_pillow(reference(to_pillow(image), *arguments)) for image in batch]
+            own = ([value] * 3 for value in arguments)
+            np.testing.assert_array_equal(
+                change(tf.constant(batch), *map(tf.constant, own)), expected, f"{kind} {arguments}"
+            )
+        if all_arguments != [()]:  # another one for each image
+            own = np.array([all_arguments[i][0] for i in (0, -1, 3)], np.int32)
+            expected = [from_pillow(reference(to_pillow(image), int(value))) for image, value in zip(batch, own)]
+            np.testing.assert_array_equal(change(tf.constant(batch), own), expected, kind)
 
 
 def test_equalizing_clips_what_a_small_image_leaves_over():
     """A step of 1 and 254 pixels over: the table goes beyond 255."""
     pixels = np.random.default_rng(1).integers(0, 256, (22, 23, 1), dtype=np.uint8)
-    np.testing.assert_array_equal(
-        tones.equalize(tf.constant(pixels)), from_pillow(ImageOps.equalize(to_pillow(pixels)))
-    )
+    expected = from_pillow(ImageOps.equalize(to_pillow(pixels)))
+    np.testing.assert_array_equal(tones.equalize(tf.constant(pixels[np.newaxis]))[0], expected)
 
 
 def test_no_bits_leave_black():
-    assert not tones.posterize(tf.constant(varied(3)["noise"]), 0).numpy().any()
+    assert not tones.posterize(tf.constant(varied(3)["noise"][np.newaxis]), tf.constant([0])).numpy().any()
 
 
 @pytest.mark.parametrize("addition", [0, 1, 99, 110, 127])
 def test_solarize_add_brightens_the_dark_half_alone(addition):
     pixels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     expected = [min(255, value + addition) if value < 128 else value for value in range(256)]
-    np.testing.assert_array_equal(tones.solarize_add(tf.constant(pixels), addition).numpy().ravel(), expected)
+    actual = tones.solarize_add(tf.constant(pixels[np.newaxis]), tf.constant([addition]))
+    np.testing.assert_array_equal(actual.numpy().ravel(), expected)

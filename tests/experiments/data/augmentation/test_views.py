@@ -1,4 +1,4 @@
-"""Windows, shifts, flips, resizing and normalization of one image."""
+"""Windows, shifts, flips, resizing and normalization, of one image and of batches."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,15 @@ from PIL import Image
 from scipy import stats
 
 from experiments.data.augmentation import views
-from tests.experiments.images import gradient
+from tests.experiments.data.augmentation.paths import PATHS, over_seeds
 
 SEEDS = [(3, i) for i in range(400)]
 
 
-def windows(size, scale, seeds=SEEDS):
+def windows(size, scale, seeds=SEEDS, aspect=1.0, path="batch"):
     """`(N, 4)` int: the windows of many seeds."""
-    draw = tf.function(lambda seed: views.random_window(tf.constant(size), scale, seed))
-    return tf.map_fn(draw, tf.constant(seeds, tf.int64), fn_output_signature=tf.int32).numpy()
+    draw = lambda sizes, seeds: views.random_window(sizes, scale, seeds, aspect)  # noqa: E731
+    return over_seeds(draw, seeds, path, size)
 
 
 def pillow_resize(pixels, size):
@@ -23,6 +23,16 @@ def pillow_resize(pixels, size):
     planes = [Image.fromarray(plane.astype("float32")) for plane in np.moveaxis(pixels, -1, 0)]
     resized = [np.asarray(plane.resize(size[::-1], Image.Resampling.BICUBIC)) for plane in planes]
     return np.clip(np.stack(resized, -1), 0, 255)
+
+
+def test_windows_of_a_batch_are_those_of_its_images():
+    for aspect in (1.0, 1.7):
+        one, all_at_once = (windows((375, 500), (0.05, 1.0), SEEDS, aspect, path) for path in PATHS)
+        np.testing.assert_array_equal(one, all_at_once)
+    sizes = np.random.default_rng(0).integers(1, 60, (399, 2)).astype("int32")
+    draw = lambda sizes, seeds: views.random_window(sizes, (0.2, 1.0), tf.constant(seeds, tf.int64))  # noqa: E731
+    one = [draw(size[np.newaxis], [seed])[0] for size, seed in zip(sizes, SEEDS)]
+    np.testing.assert_array_equal(draw(sizes, SEEDS[:399]), one)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +111,15 @@ def test_a_window_of_the_whole_area_is_an_image_of_an_allowed_aspect_but_for_a_p
     assert np.abs(windows(size, (1.0, 1.0), SEEDS[:50]) - (0, 0, *size)).max() <= 1
 
 
-def test_a_shift_moves_both_ways_and_lets_black_in():
+@pytest.mark.parametrize("path", PATHS)
+def test_a_shift_moves_both_ways_and_lets_black_in(path):
     pixels = np.random.default_rng(0).uniform(1, 255, (6, 8, 3)).astype("float32")
     padded = np.pad(pixels, [(2, 2), (3, 3), (0, 0)])
     possible = {padded[i : i + 6, j : j + 8].tobytes(): (i, j) for i in range(5) for j in range(7)}
-    seeds = tf.constant(SEEDS, tf.int64)
-    shifted = tf.map_fn(lambda seed: views.random_shift(pixels, (2, 3), seed), seeds, fn_output_signature=tf.float32)
-    found = [possible[image.tobytes()] for image in shifted.numpy()]
+    shifted = over_seeds(lambda images, seeds: views.random_shift(images, (2, 3), seeds), SEEDS, path, pixels)
+    found = [possible[image.tobytes()] for image in shifted]
+    expected = [tf.image.stateless_random_crop(padded, pixels.shape, seed) for seed in SEEDS[:20]]
+    np.testing.assert_array_equal(shifted[:20], expected)
     counts = np.zeros((5, 7))
     np.add.at(counts, tuple(np.transpose(found)), 1)
     assert counts.min() >= 2 and counts.max() <= 26  # 400 draws over 35 places
@@ -146,8 +158,7 @@ def test_the_centre_window_keeps_the_aspect_ratio_that_is_asked_for(size, aspect
 def test_windows_are_drawn_around_the_aspect_ratio_that_is_asked_for(aspect):
     """They are the windows of a square image, stretched by it, up to two pixels, one of which may be stretched."""
     size = (300, round(300 * aspect))
-    draw = tf.function(lambda seed: views.random_window(tf.constant(size), (0.2, 1.0), seed, aspect))
-    drawn = tf.map_fn(draw, tf.constant(SEEDS, tf.int64), fn_output_signature=tf.int32).numpy()
+    drawn = windows(size, (0.2, 1.0), SEEDS, aspect)
     squares = windows((300, 300), (0.2, 1.0)) * np.array([1, aspect, 1, aspect])
     assert (np.abs(drawn - squares) <= 2 + aspect).all()
 
@@ -160,15 +171,30 @@ def test_resizing_equals_pillow(size):
     assert resized.min() >= 0 and resized.max() <= 255
 
 
-def test_a_flip_mirrors_left_and_right_half_of_the_time():
-    image = tf.constant(gradient(4, 6).astype("float32"))
-    flipped = 0
-    for seed in SEEDS[:200]:
-        result = views.random_flip(image, tf.constant(seed, tf.int64)).numpy()
-        mirrored = not np.array_equal(result, image)
-        flipped += mirrored
-        np.testing.assert_array_equal(result, image.numpy()[:, ::-1] if mirrored else image)
-    assert 70 <= flipped <= 130
+@pytest.mark.parametrize("size", [(48, 64), (30, 70)])
+@pytest.mark.parametrize("target", [(16, 16), (48, 64), (60, 20), (7, 90)])
+def test_windows_of_a_batch_are_resized_as_the_windows_of_its_images(size, target):
+    """To the last bit, of images of several sizes in one array."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, *size, 3), dtype=np.uint8)
+    sizes = np.random.default_rng(1).integers(12, size, (16, 2), dtype=np.int32, endpoint=True)
+    chosen = views.random_window(sizes, (0.2, 1.0), tf.constant(SEEDS[:16], tf.int64)).numpy()
+    chosen[0], chosen[1] = (0, 0, *sizes[0]), (0, 0, 1, 1)
+    resized = views.resize_windows(tf.constant(pixels), chosen, target).numpy()
+    for image, (top, left, height, width), found in zip(pixels, chosen, resized):
+        expected = views.resize(tf.constant(image[top : top + height, left : left + width]), target)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_flip_mirrors_left_and_right_half_of_the_time(path, channels):
+    image = np.random.default_rng(0).uniform(0, 255, (4, 6, channels)).astype("float32")
+    results = over_seeds(views.random_flip, SEEDS[:200], path, image)
+    mirrored = (results != image).any(axis=(1, 2, 3))
+    assert 70 <= mirrored.sum() <= 130
+    np.testing.assert_array_equal(results[mirrored], np.repeat(image[np.newaxis, :, ::-1], mirrored.sum(), axis=0))
+    expected = [tf.image.stateless_random_flip_left_right(image, seed) for seed in SEEDS[:20]]
+    np.testing.assert_array_equal(results[:20], expected)
 
 
 def test_normalization_takes_mean_and_deviation_of_each_channel():
