@@ -154,7 +154,7 @@ def _fits(split, shape, itemsize, available):
     """Whether arrays of a shape may be held; if they are asked for by name, they must."""
     size = math.prod(map(int, shape)) * itemsize
     if split.cache == "auto":
-        return max(shape[1:3]) <= SMALL and size <= min(MOST, SHARE * available)
+        return max(shape[1:3]) <= SMALL and size <= MOST  # by the images alone: on all machines alike
     if size > SHARE * available:
         raise UserError(
             f"data.cache=decoded: {shape[0]:,} images of up to {shape[1]}x{shape[2]} pixels take "

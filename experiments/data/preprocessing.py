@@ -1,7 +1,7 @@
 """From the bytes of an image, or from images in memory, to the input of the model: crop, augmentation, normalization.
 
 Files are decoded and cropped one by one; images in memory are cropped in whole batches, and everything after the crop
-works on batches. Both ways give the same images.
+works on batches. Both ways give the same images, up to the rounding of sums where they are resized.
 """
 
 import dataclasses
@@ -65,6 +65,8 @@ class Preprocessing:
     def __post_init__(self):
         if self.reading is None:
             object.__setattr__(self, "reading", Reading(self.channels))
+        if self.reading.channels != self.channels:
+            raise ValueError(f"{self.reading} is for other than {self.channels} channels.")
 
     @classmethod
     def of(cls, data, training=None):

@@ -69,7 +69,7 @@ def whole_window(sizes):
     return tf.concat([tf.zeros_like(sizes), sizes], axis=-1)
 
 
-def resize(image, size, box=None):
+def resize(image, size):
     """Resizes an image to `(height, width, channels)` float32 in [0, 255], bicubic with antialiasing.
 
     The result is that of one call of `tf.image.resize`, bit by bit. That works along the rows on one pixel at a time
@@ -79,16 +79,13 @@ def resize(image, size, box=None):
     Args:
         image: `(H, W, channels)`.
         size: height and width, in pixels.
-        box: `(4,)` float32, the part of the image that is resized: top, left, height, width, which may lie between
-            pixels; None for all of it.
     """
     height, width, channels = tf.unstack(tf.shape(image))
-    top, left, *extent = tf.unstack(tf.cast([0, 0, height, width], tf.float32) if box is None else box)
-    rows = _resize_columns(tf.reshape(image, (height, width * channels)), top, extent[0], size[0])
+    rows = _resize_columns(tf.reshape(image, (height, width * channels)), size[0])
     columns = tf.reshape(tf.transpose(rows), (width, channels * size[0]))  # of (size[0], W * channels)
-    columns = tf.reshape(_resize_columns(columns, left, extent[1], size[1]), (size[1] * channels, size[0]))
+    columns = tf.reshape(_resize_columns(columns, size[1]), (size[1] * channels, size[0]))
     image = tf.reshape(tf.transpose(columns), (*size, channels))
-    return tf.clip_by_value(image, 0.0, 255.0)
+    return tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)
 
 
 def with_gaps(resize, images):
@@ -108,17 +105,10 @@ def with_gaps(resize, images):
     return tf.where(share >= 0.5, tf.minimum(values / tf.maximum(share, 0.5), 255.0), float("nan"))
 
 
-def _resize_columns(values, start, extent, length):
-    """Resizes `extent` rows from `start` on of each column of `(H, N)`: to `(length, N)` float32."""
-    scale = length / extent
-    return tf.raw_ops.ScaleAndTranslate(
-        images=values[tf.newaxis, :, tf.newaxis],  # an image of one column, with N channels
-        size=(length, 1),
-        scale=[scale, 1.0],
-        translation=[-start * scale, 0.0],
-        kernel_type="keyscubic",
-        antialias=True,
-    )[0, :, 0]
+def _resize_columns(values, length):
+    """Resizes each column of `(H, N)` to `(length, N)`."""
+    columns = values[tf.newaxis, :, tf.newaxis]  # an image of one column, with N channels
+    return tf.image.resize(columns, (length, 1), method="bicubic", antialias=True)[0, :, 0]
 
 
 def resize_windows(images, windows, size):

@@ -103,15 +103,15 @@ ONE_SIZE, SIZES = [(24, 28)] * 9, [(28 + 4 * i, 64 - 3 * i) for i in range(9)]
     ("sizes", "channels", "crop", "changes"),
     [
         (ONE_SIZE, 3, "padded", RANDAUGMENT),
-        (SIZES, 1, "padded", COLOR_JITTER),
+        (ONE_SIZE, 1, "padded", COLOR_JITTER),
         (ONE_SIZE, 1, "resized", {}),
-        (SIZES, 3, "resized", RANDAUGMENT),
-        (SIZES, 3, "resized", COLOR_JITTER),
+        (SIZES, 3, "resized", {}),
     ],
 )
 def test_whole_batches_in_memory_are_made_of_the_images_that_are_made_one_by_one(sizes, channels, crop, changes):
+    """Changes of tones are tried on images that are not resized: they may round to whole values the other way."""
     colours = {"channels": channels, "mean": AUGMENTED.mean[:channels], "std": AUGMENTED.std[:channels]}
-    preprocessing = dataclasses.replace(AUGMENTED, crop=crop, **colours, **changes)
+    preprocessing = dataclasses.replace(AUGMENTED, crop=crop, reading=None, **colours, **changes)
     mixing = Mixing(3, mixup_alpha=0.8, cutmix_alpha=1.0)
     memory, plain = split_of(*sizes), split_of(*sizes, cache="none")
     assert cache.decoded_images(memory, preprocessing) and not cache.decoded_images(plain, preprocessing)
@@ -126,9 +126,7 @@ def test_whole_batches_in_memory_are_made_of_the_images_that_are_made_one_by_one
         assert actual.keys() == expected.keys()
         for name in set(expected) - {"images"}:
             np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
-        # Rounding may make a whole value one more or less, which a change of tones may multiply.
-        difference = np.abs(actual["images"] - expected["images"])
-        assert (difference > 1e-5).mean() < 1e-3
+        np.testing.assert_allclose(actual["images"], expected["images"], rtol=0, atol=1e-5)
 
 
 def test_only_small_images_are_decoded_by_default(monkeypatch):
@@ -152,7 +150,7 @@ def test_images_are_decoded_once_for_all_that_reads_a_split():
     split = split_of((9, 9), (9, 8))
     decoded = cache.decoded_images(split, AUGMENTED)
     assert cache.decoded_images(split, dataclasses.replace(AUGMENTED, crop_scale=(0.5, 0.5))) is decoded
-    assert cache.decoded_images(split, dataclasses.replace(AUGMENTED, channels=1)).images.shape[-1] == 1
+    assert cache.decoded_images(split, dataclasses.replace(AUGMENTED, channels=1, reading=None)).images.shape[-1] == 1
     assert cache.decoded_images(split.take(np.array([0])), AUGMENTED).sizes is None
 
 
