@@ -102,7 +102,7 @@ class Preprocessing:
         seeds = draws.streams(seed[tf.newaxis], STREAMS)[WINDOW]
         if self.crop == "padded":
             return self._shift(self._fixed_view(encoded)[tf.newaxis], seeds)[0]
-        return self._view(encoded, lambda sizes: self._random_window(sizes, seeds))
+        return self._view(encoded, lambda sizes: self._random_window(sizes, seeds), self.size)
 
     def random_views(self, decoded, seeds):
         """Does `random_view` for a batch of `DecodedImages`, with `seeds` `(B, 2)` int64."""
@@ -168,11 +168,11 @@ class Preprocessing:
     def _fixed_view(self, encoded):
         return self._view(encoded, self._fixed_window)
 
-    def _view(self, encoded, choose_windows):
+    def _view(self, encoded, choose_windows, target=None):
         """Decodes a window and resizes it: values in [0, 255], float32."""
         choose_window = lambda size: choose_windows(size[tf.newaxis])[0]  # noqa: E731
         resize = lambda image: views.resize(image, self.size)  # noqa: E731
-        image = decode_and_crop(encoded, choose_window, self.reading, self._with_gaps(resize))
+        image = decode_and_crop(encoded, choose_window, self.reading, self._with_gaps(resize), target)
         return tf.ensure_shape(image, (*self.size, self.channels))
 
     def _resize_windows(self, images, windows):

@@ -5,6 +5,7 @@
 everything else goes through NumPy, as `experiments.data.values` says.
 """
 
+import functools
 import io
 import os
 
@@ -28,6 +29,7 @@ PNG_METHODS = (b"\0\0\0", b"\0\0\1")  # compression, filter, interlacing
 PNG_END = b"\xaeB`\x82"  # the checksum of IEND
 DAMAGED = "a {} that is damaged, or of a kind that cannot be decoded here"
 LOADED = ("BMP", "DIB", "GIF")  # formats whose files are decoded when they are chosen: many kinds of them are not read
+RATIOS = (1, 2, 4, 8)  # of its size to that at which libjpeg decodes a JPEG
 GENERAL, BY_TENSORFLOW = 0, ("JPEG", "PNG", "WEBP")
 ORIENTATIONS = 16  # the way of decoding is a number of this for the format, and the orientation
 
@@ -77,7 +79,7 @@ def problem_of(path, reading):
         return DAMAGED.format(format_of(_part(path, 0, 32)))
 
 
-def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cast(image, tf.float32)):
+def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cast(image, tf.float32), target=None):
     """Decodes the part of an image that is needed, upright.
 
     Of a JPEG only the blocks under the window are decoded, with Pillow's arithmetic. CMYK becomes RGB, a palette is
@@ -88,6 +90,9 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         choose_window: function from `(height, width)`, an int32 tensor, to `(top, left, height, width)`.
         reading: the `Reading`.
         finish: function of the window, `(h, w, channels)` uint8 or float32 in [0, 255], to float32.
+        target: `(height, width)` that `finish` resizes the window to. Given it, a JPEG is decoded at 1/2, 1/4 or 1/8
+            of its size where the window then still has twice the target, and the window is moved to whole pixels of
+            that size: by less than a quarter of a pixel of the target. None decodes all pixels.
 
     Returns:
         What `finish` makes of it.
@@ -110,10 +115,20 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
 
     def decode_jpeg():
         size = tf.io.extract_jpeg_shape(encoded)[:2]
-        decode = lambda window: tf.io.decode_and_crop_jpeg(  # noqa: E731
-            encoded, window, channels=3, dct_method="INTEGER_ACCURATE"
-        )
-        return upright(size, decode)
+
+        def decode(window, ratio=1):
+            if ratio > 1:
+                window = _reduced(window, ratio, size)
+            return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+        def decode_reduced(window):
+            least = 2 * tf.constant(target)
+            least = tf.where(_turned(way % ORIENTATIONS)[0], least[::-1], least)
+            fitting = [tf.reduce_all(window[2:] >= ratio * least) for ratio in RATIOS[1:]]
+            branches = [functools.partial(decode, window, ratio) for ratio in RATIOS]
+            return tf.switch_case(tf.reduce_sum(tf.cast(fitting, tf.int32)), branches)
+
+        return upright(size, decode_reduced if target else decode)
 
     def decode_png():
         size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)[::-1]
@@ -176,9 +191,21 @@ def _png_chunks(content):
         at += 12 + int.from_bytes(content[at : at + 4])
 
 
+def _turned(orientation):
+    """Returns whether rows and columns are exchanged, and whether the result is mirrored downwards and to the right."""
+    return [tf.reduce_any([orientation == i for i in range(1, 9) if turns(i)[k]]) for k in range(3)]
+
+
+def _reduced(window, ratio, size):
+    """Returns the window of an image that is decoded at `1 / ratio` of its size, which is rounded up."""
+    window = (window + ratio // 2) // ratio
+    corner = tf.minimum(window[:2], -(-size // ratio) - window[2:])
+    return tf.concat([corner, window[2:]], axis=0)
+
+
 def _decode_turned(size, orientation, choose_window, decode):
     """Decodes a window of an image that is stored turned or mirrored; the window is one of the upright image."""
-    swaps, down, right = (tf.reduce_any([orientation == i for i in range(1, 9) if turns(i)[k]]) for k in range(3))
+    swaps, down, right = _turned(orientation)
     size = tf.where(swaps, size[::-1], size)
     top, left, height, width = tf.unstack(choose_window(size))
     top = tf.where(down, size[0] - top - height, top)

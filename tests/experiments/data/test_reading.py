@@ -5,8 +5,10 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
 
+from experiments.data.augmentation import views
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import decode_and_crop, problem_of
 from experiments.data.values import Reading
@@ -64,6 +66,50 @@ def test_at_the_border_of_a_cropped_jpeg_only_the_smoothing_of_colours_differs(o
 def test_a_jpeg_looks_as_in_pillow():
     content = encode(PIXELS, "jpeg", quality=95)
     np.testing.assert_array_equal(decode(content), pillow(content))
+
+
+def decode_for(target, content, window):
+    return decode_and_crop(tf.constant(content), lambda _: tf.constant(window), Reading(), target=target).numpy()
+
+
+def drafted(content, ratio):
+    """Pillow's picture of a JPEG at `1 / ratio` of its size, upright."""
+    image = Image.open(io.BytesIO(content))
+    image.draft("RGB", (-(-image.width // ratio), -(-image.height // ratio)))
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("target", "ratio"), [((10, 24), 8), ((11, 24), 4), ((10, 41), 4), ((40, 97), 1)])
+def test_a_jpeg_many_times_the_target_is_decoded_smaller_as_pillow_does(orientation, target, ratio):
+    noise = np.random.default_rng(0).integers(0, 256, (240, 480, 3), dtype=np.uint8)
+    noise = noise if orientation < 5 else noise.transpose(1, 0, 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encode(noise, "jpeg", subsampling=0, exif=exif)
+    found = decode_for(target, content, (64, 48, 160, 384))  # of the upright image, in whole blocks
+    top, left, height, width = (side // ratio for side in (64, 48, 160, 384))
+    np.testing.assert_array_equal(found, drafted(content, ratio)[top : top + height, left : left + width])
+
+
+def test_windows_in_images_of_any_size_are_decoded_smaller():
+    random = np.random.default_rng(0)
+    for height, width in random.integers(32, 90, (12, 2)):
+        content = encode(gradient(height, width), "jpeg")
+        for _ in range(6):
+            extent = random.integers((32, 32), (height, width), endpoint=True)
+            corner = random.integers((0, 0), (height, width) - extent, endpoint=True)
+            found = decode_for((2, 2), content, (*corner, *extent))
+            assert found.shape[:2] == tuple((extent + 4) // 8)
+
+
+def test_an_image_that_is_decoded_smaller_loses_no_detail():
+    photograph = load_sample_image("china.jpg")
+    content, window = encode(photograph, "jpeg", quality=95), (8, 0, 416, 640)
+    for target in [(32, 48), (52, 80), (104, 160)]:
+        whole, reduced = (views.resize(decode_for(size, content, window), target).numpy() for size in (None, target))
+        difference = np.abs(whole - reduced)
+        assert 0 < difference.mean() < 1 and difference.max() < 16  # of 255
 
 
 def on_white(colours, opacity):
