@@ -220,6 +220,7 @@ def size_text(size):
 
 
 AUTO = "auto"
+CROPS = (AUTO, "resized", "padded")
 IMAGENET_MEAN, IMAGENET_STD = ImageSettings.mean, ImageSettings.std
 WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
 MAX_PIXELS = 178_956_970  # Pillow's limit, from which it suspects a file that was made to fill the memory
@@ -456,7 +457,7 @@ class TrainingConfig(Section):
         )
         require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
         require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
-        require_one_of(f"{self.section}.crop", self.crop, ("auto", "resized", "padded"))
+        require_one_of(f"{self.section}.crop", self.crop, CROPS)
         scale = self.crop_scale
         require(
             len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,

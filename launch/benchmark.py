@@ -4,6 +4,7 @@ python -m launch.benchmark --what=step [--candidates=sparse,dense,pytorch] [--va
     [--batch_size=8] [--mask_ratio=0.6] [--precision=float32] [--backend=tensorflow] [--ablate=onednn,...]
 python -m launch.benchmark --what=step --config=fashion_mnist
 python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size=224] [--batch_size=64]
+python -m launch.benchmark --what=input --source=folder:PATH [--crop=padded] [--pillow_folder=PATH]
 
 --what=step times the training step of FCMAE (forward, backward, AdamW) on random images. Each of --candidates is a
 process of its own: `sparse` and `dense` are the executions of the Keras model on --backend, `pytorch` is the same
@@ -32,10 +33,11 @@ the share of visible patches, for two or more mask ratios.
   fused_adamw         Adam's step in one pass over memory
   hidden_only         a decoder that predicts hidden patches alone
 
---what=input times the input pipeline, from JPEG files as large as ImageNet's (500x375 pixels, 110 kB) to batches.
+--what=input times the input pipeline, from files to batches: JPEG files that are made for it, by default as large as
+ImageNet's (--file_size=375,500 --file_kilobytes=110), or the training images of --source, written as data.source.
 Beside it Pillow does the same to one file after the other, in as many processes as there are cores: `pillow` decodes,
 takes a random crop, resizes it (bicubic), flips it and makes a uint8 array; `pillow_normalize` makes a normalized
-float32 array. All take turns as above. What --stages names:
+float32 array. It reads the same files, or those of --pillow_folder. All take turns as above. What --stages names:
 
   normalize           reads, decodes, takes a random crop, resizes and normalizes it
   pretraining         that, and flips; from files, as from a folder
@@ -65,7 +67,7 @@ from absl import flags
 
 from experiments.benchmarks import candidates, step
 from experiments.benchmarks import input as pipeline
-from experiments.config import Config, parse_size
+from experiments.config import CROPS, Config, parse_size
 from experiments.errors import UserError
 from launch.command import define_config_flags, run_command, writable_file
 
@@ -81,7 +83,8 @@ def main(arguments):
     if flags.FLAGS.what == "step":
         results = step.run(_step_settings())
     else:
-        given = _given("image_size", "batch_size", "rounds", "steps", "warmup", "files")
+        given = _given(*["source", "pillow_folder", "crop", "image_size", "batch_size", "rounds", "steps", "warmup"])
+        given |= _given("files", "file_size", "file_kilobytes")
         results = pipeline.run(pipeline.InputSettings(stages=tuple(flags.FLAGS.stages), **given))
     if file:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -130,8 +133,8 @@ def _given(*names):
     """Returns the flags that have a value, by name."""
     values = {name: getattr(flags.FLAGS, name) for name in names}
     values = {name: value for name, value in values.items() if value is not None}
-    if size := values.get("image_size"):
-        values["image_size"] = parse_size(size, "--image_size")
+    for name in values.keys() & {"image_size", "file_size"}:
+        values[name] = parse_size(values[name], f"--{name}")
     return values
 
 
@@ -154,7 +157,12 @@ def _define_flags():
     flags.DEFINE_integer("steps", None, "Training steps (3) or batches (8) of a turn.")
     flags.DEFINE_integer("warmup", None, "Training steps before the first turn (3), or batches before each turn (2).")
     flags.DEFINE_list("stages", list(pipeline.STAGES), f"Candidates of --what=input: {', '.join(pipeline.STAGES)}.")
-    flags.DEFINE_integer("files", None, "Number of files that --what=input reads (128).")
+    flags.DEFINE_string("source", None, "Where --what=input reads images, as data.source; made for it if left out.")
+    flags.DEFINE_string("pillow_folder", None, "Folder that Pillow reads, if not that of --source.")
+    flags.DEFINE_enum("crop", None, CROPS, "Of --what=input, as in the configuration; resized if left out.")
+    flags.DEFINE_integer("files", None, "Number of files that are made for --what=input (128).")
+    flags.DEFINE_string("file_size", None, "Height and width of the files that are made, in pixels (375,500).")
+    flags.DEFINE_float("file_kilobytes", None, "Size of each file that is made (110).")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ from PIL import Image
 
 from experiments.benchmarks import harness
 from experiments.config import (
+    CROPS,
     DataConfig,
     FinetuneConfig,
     Section,
+    height_and_width,
     kept_size,
     require,
     require_at_least,
@@ -34,6 +36,7 @@ from experiments.config import (
 )
 from experiments.provenance import provenance
 
+FOLDER = "folder:"
 SEED = 0  # of files, order and augmentation
 NUM_CLASSES = 1000
 MASK_PATCHES = 49  # for which pretraining draws noise
@@ -62,32 +65,48 @@ class InputSettings(Section):
 
     Args:
         stages: names of `STAGES`, each a candidate beside Pillow's.
+        source: where the images are from, as `data.source`; empty for files that are made for the benchmark.
+        pillow_folder: folder whose images Pillow reads; empty for that of `source`, or the files that are made.
+        crop: of training, as in the configuration.
         image_size: of the images that come out, in pixels: one number for squares, or `(height, width)`.
         batch_size: images of a batch.
-        files: number of files; each is read several times.
+        files: number of files that are made; each is read several times.
+        file_size: their height and width in pixels.
+        file_kilobytes: of each.
         rounds: how often every candidate has its turn.
         steps: batches of a turn.
         warmup: batches before each turn.
     """
 
     stages: tuple[str, ...] = STAGES
+    source: str = ""
+    pillow_folder: str = ""
+    crop: str = "resized"
     image_size: int | tuple[int, ...] = 224
     batch_size: int = 64
     files: int = 128
+    file_size: int | tuple[int, ...] = (375, 500)
+    file_kilobytes: float = 110.0
     rounds: int = 5
     steps: int = 8
     warmup: int = 2
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "image_size", kept_size(self.image_size, "image_size"))
+        for name in ("image_size", "file_size"):
+            object.__setattr__(self, name, kept_size(getattr(self, name), name))
         require_at_least("", self, 1, "batch_size", "files", "rounds", "steps", "warmup")
         require(self.stages, f"stages is empty: name one or more of {', '.join(STAGES)}.")
         for name in self.stages:
             require_one_of("stages", name, STAGES)
         require_distinct("stages", self.stages)
+        require_one_of("crop", self.crop, CROPS)
+        is_folder = self.source.startswith(FOLDER)
+        if self.source:
+            require("pretraining_stream" not in self.stages, "The stage pretraining_stream is for files that are made.")
+            require(self.pillow_folder or is_folder, f"pillow_folder is empty: Pillow cannot read {self.source}.")
         require(
-            self.files >= self.batch_size,
+            self.source or self.files >= self.batch_size,
             f"files={self.files} make no batch of batch_size={self.batch_size}: ask for as many files at least.",
         )
 
@@ -107,11 +126,17 @@ def run(settings: InputSettings, log: Callable = print) -> dict:
     """
     results = {"what": "input", "settings": dataclasses.asdict(settings), **provenance()}
     with tempfile.TemporaryDirectory() as folder:
-        paths = [str(path) for path in write_photographs(folder, settings.files, SEED)]
+        if settings.source or settings.pillow_folder:
+            paths = images_of_folder(settings.pillow_folder or settings.source.removeprefix(FOLDER))
+        else:
+            size = height_and_width(settings.file_size)
+            paths = write_photographs(folder, settings.files, SEED, size, 1e3 * settings.file_kilobytes)
+        paths = [str(path) for path in paths]
         results["mean_file_bytes"] = sum(map(os.path.getsize, paths)) / len(paths)
-        kilobytes = results["mean_file_bytes"] / 1e3
+        kind = "files" if settings.source else f"JPEG files of {size_text(settings.file_size)}"
         facts = {
-            "files": f"{settings.files} JPEG files of {WIDTH}x{HEIGHT}, {kilobytes:.1f} kB on average",
+            "source": settings.source or "files made for the benchmark",
+            "files": f"{len(paths)} {kind}, {results['mean_file_bytes'] / 1e3:.1f} kB on average",
             "images": f"{size_text(settings.image_size)}, batches of {settings.batch_size}",
             "rounds": f"{settings.rounds} of {settings.steps} batches each, after {settings.warmup} warmup batches",
         }
@@ -218,7 +243,7 @@ class TensorFlowPipelines:
         data = DataConfig(image_size=settings.image_size, flip=name != "normalize")
         if name == "evaluation":
             return evaluation_batches(split, Preprocessing.of(data), settings.batch_size).repeat()
-        training = FinetuneConfig(crop="resized", crop_scale=CROP_SCALE, **FINETUNING.get(name, {}))
+        training = FinetuneConfig(crop=settings.crop, crop_scale=CROP_SCALE, **FINETUNING.get(name, {}))
         patches = 0 if name in FINETUNING else MASK_PATCHES
         mixing = Mixing.of(training, NUM_CLASSES) if training.mixup_alpha else None
         preprocessing = Preprocessing.of(data, training)
@@ -228,7 +253,11 @@ class TensorFlowPipelines:
         import tensorflow as tf
 
         from experiments.data.source import MemorySplit, StreamSplit
+        from experiments.data.sources import open_source
 
+        if self._settings.source:
+            source = open_source(DataConfig(source=self._settings.source, validation_share=0.0, test_share=0.0))
+            return source.split("train")
         labels = np.arange(len(self._paths)) % NUM_CLASSES
         if not is_stream:
             return MemorySplit(np.array([path.encode() for path in self._paths], dtype=object), labels, True)
@@ -285,8 +314,7 @@ def _load_all(task):
 def load_with_pillow(path, size: tuple[int, int], normalization: tuple | None, generator: random.Random) -> np.ndarray:
     """Returns the image of a file as training in PyTorch may have it: decoded, cropped at random, resized, flipped.
 
-    `Image.draft`, which has libjpeg decode at a half or less of the size, is not used: of files of 500x375 pixels, a
-    half is less than 224 pixels.
+    `Image.draft` has libjpeg decode at a half or less of the size where that leaves twice the target, as ours does.
 
     Args:
         path: of the file.
@@ -298,8 +326,15 @@ def load_with_pillow(path, size: tuple[int, int], normalization: tuple | None, g
         `(*size, 3)`: float32 if normalized, else uint8.
     """
     with Image.open(path) as file:
+        full, window = file.size, draw_window(*file.size, generator)
+        ratio = max(
+            ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(window[2] / size[1], window[3] / size[0]) >= 2 * ratio
+        )
+        if ratio > 1:
+            file.draft("RGB", tuple(side // ratio for side in full))
         image = file.convert("RGB")
-    image = crop_and_resize(image, draw_window(*image.size, generator), size)
+    scales = [new / old for new, old in zip(image.size, full)] * 2
+    image = crop_and_resize(image, [round(side * scale) for side, scale in zip(window, scales)], size)
     if generator.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)
@@ -335,19 +370,35 @@ def draw_window(width: int, height: int, generator: random.Random) -> tuple[int,
     return 0, 0, width, height
 
 
-# Files as large as ImageNet's.
-WIDTH, HEIGHT, FILE_BYTES, FILE_TOLERANCE, QUALITY = 500, 375, 110_000, 0.01, 95
+FILE_TOLERANCE, QUALITY = 0.01, 95
 LARGEST_NOISE = 64.0  # standard deviation, of values in [0, 255]
 SMALLEST_SHARE = 0.7  # of a photograph's height that a part takes
 
 
-def write_photographs(folder: str | pathlib.Path, count: int, seed: int) -> list[pathlib.Path]:
-    """Writes JPEG files as large as ImageNet's: parts of scikit-learn's two photographs with noise, as much as fits.
+def images_of_folder(folder: str) -> list[pathlib.Path]:
+    """Returns the images in a folder and the folders in it.
+
+    Raises:
+        UserError: if there are none.
+    """
+    from experiments.data.reading import is_image_name
+
+    paths = sorted(path for path in pathlib.Path(folder).rglob("*") if is_image_name(path.name))
+    require(paths, f"{folder} has no images for Pillow.")
+    return paths
+
+
+def write_photographs(
+    folder: str | pathlib.Path, count: int, seed: int, size: tuple[int, int] = (375, 500), file_bytes: float = 110e3
+) -> list[pathlib.Path]:
+    """Writes JPEG files, by default as large as ImageNet's: parts of scikit-learn's two photographs with noise.
 
     Args:
         folder: where the files go, `0000.jpg` and so on.
         count: number of files.
         seed: integer; the files are a function of it.
+        size: `(height, width)` in pixels.
+        file_bytes: of each file; there is as much noise as fits.
 
     Returns:
         The paths.
@@ -359,21 +410,22 @@ def write_photographs(folder: str | pathlib.Path, count: int, seed: int) -> list
     for i in range(count):
         generator = np.random.default_rng((seed, i))
         path = pathlib.Path(folder, f"{i:04}.jpg")
-        path.write_bytes(_file_of_right_size(_part(photographs[i % len(photographs)], generator), generator))
+        pixels = _part(photographs[i % len(photographs)], size, generator)
+        path.write_bytes(_file_of_right_size(pixels, file_bytes, generator))
         paths.append(path)
     return paths
 
 
-def _part(photograph, generator):
-    """Returns a random part of the right shape, `(HEIGHT, WIDTH, 3)` float64."""
+def _part(photograph, size, generator):
+    """Returns a random part of the right shape, `(*size, 3)` float64."""
     height = generator.uniform(SMALLEST_SHARE, 1.0) * photograph.height
-    width = height * WIDTH / HEIGHT
+    width = height * size[1] / size[0]
     left, top = (generator.uniform(0, whole - part) for whole, part in zip(photograph.size, (width, height)))
     box = (left, top, left + width, top + height)
-    return np.asarray(photograph.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC, box), np.float64)
+    return np.asarray(photograph.resize(size[::-1], Image.Resampling.BICUBIC, box), np.float64)
 
 
-def _file_of_right_size(pixels, generator):
+def _file_of_right_size(pixels, file_bytes, generator):
     """Finds the strength of noise by halving the interval that it lies in: more noise makes a larger file."""
     noise = generator.normal(size=pixels.shape)
     low, high = 0.0, LARGEST_NOISE
@@ -382,9 +434,9 @@ def _file_of_right_size(pixels, generator):
         file = io.BytesIO()
         noisy = np.clip(pixels + middle * noise, 0, 255).round().astype(np.uint8)
         Image.fromarray(noisy).save(file, "jpeg", quality=QUALITY)
-        if abs(file.tell() - FILE_BYTES) <= FILE_TOLERANCE * FILE_BYTES:
+        if abs(file.tell() - file_bytes) <= FILE_TOLERANCE * file_bytes or high - low < 1e-3:
             return file.getvalue()
-        low, high = (middle, high) if file.tell() < FILE_BYTES else (low, middle)
+        low, high = (middle, high) if file.tell() < file_bytes else (low, middle)
 
 
 def _start(task):

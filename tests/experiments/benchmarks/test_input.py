@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from experiments.benchmarks import input as pipeline
 from experiments.benchmarks.input import PILLOW, STAGES, InputSettings, crop_and_resize, draw_window, load_with_pillow
@@ -68,16 +69,16 @@ def test_windows_of_the_reference_have_the_areas_and_aspects_of_pretraining():
 
 def test_the_reference_flips_and_normalizes(paths):
     mean, std = np.float32((0.4, 0.5, 0.6)), np.float32((0.2, 0.25, 0.3))
-    plain = load_with_pillow(paths[0], (32, 32), None, random.Random(3))
-    normalized = load_with_pillow(paths[0], (32, 32), (mean, std), random.Random(3))
+    plain = load_with_pillow(paths[0], (160, 160), None, random.Random(3))
+    normalized = load_with_pillow(paths[0], (160, 160), (mean, std), random.Random(3))
     assert plain.dtype == "uint8" and normalized.dtype == "float32"
     np.testing.assert_allclose(normalized, (plain / 255.0 - mean) / std, atol=1e-5)
     with Image.open(paths[0]) as file:
         image, straight = file.convert("RGB"), 0
     for seed in range(20):
         window = draw_window(500, 375, random.Random(seed))
-        expected = np.asarray(crop_and_resize(image, window, (32, 32)))
-        actual = load_with_pillow(paths[0], (32, 32), None, random.Random(seed))
+        expected = np.asarray(crop_and_resize(image, window, (160, 160)))
+        actual = load_with_pillow(paths[0], (160, 160), None, random.Random(seed))
         unflipped = np.array_equal(actual, expected)
         assert unflipped or np.array_equal(actual, expected[:, ::-1])
         straight += unflipped
@@ -107,6 +108,32 @@ def test_figures_follow_from_the_turns():
     assert any("other processes: 0.10 cores" in line for line in pipeline.report_lines(table))
 
 
+def test_pillow_decodes_large_files_smaller(paths, monkeypatch):
+    ratios, draft = [], JpegImageFile.draft
+
+    def counted(file, mode, size):
+        ratios.append(file.width // size[0])
+        return draft(file, mode, size)
+
+    monkeypatch.setattr(JpegImageFile, "draft", counted)
+    monkeypatch.setattr(pipeline, "draw_window", lambda width, height, generator: (16, 8, 480, 320))
+    small, large = (load_with_pillow(paths[0], size, None, random.Random(3)) for size in [(40, 60), (200, 300)])
+    assert ratios == [4]
+    with Image.open(paths[0]) as file:
+        whole = file.convert("RGB")
+    for image in (small, large):
+        expected = np.asarray(crop_and_resize(whole, (16, 8, 480, 320), image.shape[:2])).astype(int)
+        difference = min(np.abs(image - expected).mean(), np.abs(image - expected[:, ::-1]).mean())
+        assert difference < 2
+
+
+def test_the_images_of_a_source_are_measured(paths):
+    settings = InputSettings(stages=("pretraining",), source=f"folder:{paths[0].parent}", image_size=32, batch_size=4)
+    (batch,) = pipeline.TensorFlowPipelines(settings, []).batches("pretraining").take(1).as_numpy_iterator()
+    assert batch["images"].shape == (4, 32, 32, 3) and (batch["weights"] == 1.0).all()
+    assert pipeline.images_of_folder(paths[0].parent) == paths
+
+
 @pytest.mark.parametrize("name", STAGES)
 def test_each_stage_is_the_pipelines_own(paths, name):
     settings = InputSettings(image_size=32, batch_size=4, files=4)
@@ -125,6 +152,8 @@ def test_each_stage_is_the_pipelines_own(paths, name):
         ({"files": 8, "batch_size": 16}, "files=8 make no batch of batch_size=16"),
         ({"stages": ("evaluation", "sleep")}, "stages='sleep' is not one of normalize, pretraining, "),
         ({"rounds": 0}, "rounds is at least 1, got 0."),
+        ({"source": "shards:x", "stages": ("evaluation",)}, "pillow_folder is empty: Pillow cannot read shards:x."),
+        ({"source": "folder:x"}, "The stage pretraining_stream is for files that are made."),
     ],
 )
 def test_a_wrong_setting_is_named(values, says):
