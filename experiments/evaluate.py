@@ -1,6 +1,5 @@
 """Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
-from convnext.weights.loader import PretrainedError, load_pretrained
 from experiments.data.damage import naming_damage
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
@@ -13,10 +12,11 @@ from experiments.finished_run import (
     find_model,
     is_classifier,
     is_multi_label_classifier,
+    read_model,
     recorded_classes,
 )
 from experiments.io import local_copy
-from experiments.models import initial_weights, make_classifier, make_encoder
+from experiments.models import initial_weights
 from experiments.training.workdir import CONFIG, SUMMARY
 
 CLASSIFIER_PROBES = {False: ("top1",), True: ("map", "f1")}  # by whether it is a multi-label one
@@ -47,11 +47,12 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
     """
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
         path = find_model(path)
-        config = config_of(path, data, data_dir, labels_file, images, log)
-        return _evaluate(path, config, probes, split, batch_size, log)
+        trained = read_model(path, include_top=is_classifier(path))
+        config = config_of(path, trained, data, data_dir, labels_file, images, log)
+        return _evaluate(path, trained, config, probes, split, batch_size, log)
 
 
-def _evaluate(path, config, probes, split, batch_size, log):
+def _evaluate(path, trained, config, probes, split, batch_size, log):
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to evaluate with.")
@@ -64,7 +65,6 @@ def _evaluate(path, config, probes, split, batch_size, log):
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
     batch_size = batch_size or config.evaluation_batch(config.finetune if is_classifier(path) else config.pretrain)
-    trained = _trained_model(path, config, source.num_classes)
     with naming_damage(config.data):
         preprocessing, results = Preprocessing.of(config.data), {}
         if of_classifier:
@@ -73,7 +73,8 @@ def _evaluate(path, config, probes, split, batch_size, log):
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
             of_trained = frozen_probes(PooledFeatures(trained, preprocessing, batch_size))
-            random = _new_model(path, config, source.num_classes)
+            with initial_weights(config.seed):
+                random = type(trained).from_config(trained.get_config())
             of_random = frozen_probes(PooledFeatures(random, preprocessing, batch_size))
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
     return results
@@ -105,20 +106,3 @@ def _check_classes(path, source, is_multi_label):
         raise UserError(
             f"{path} was fine-tuned on other classes than those of {source.name}; it can be probed with --probe=knn."
         )
-
-
-def _new_model(path, config, num_classes):
-    """Returns a model of the kind of a trained one, with random weights."""
-    with initial_weights(config.seed):
-        if is_classifier(path):
-            return make_classifier(config, num_classes)
-        return make_encoder(config)
-
-
-def _trained_model(path, config, num_classes):
-    model = _new_model(path, config, num_classes)
-    try:
-        load_pretrained(model, path)
-    except PretrainedError as error:
-        raise UserError(str(error)) from error
-    return model

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-from convnext.weights import Architecture, read_checkpoint
 from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
 from experiments.config import IMAGENET_MEAN, IMAGENET_STD, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
 from experiments.errors import UserError
@@ -46,13 +45,14 @@ IMAGE_SETTINGS = {
 }
 
 
-def config_of(path, data="", data_dir="", labels_file="", images=None, log=print):
+def config_of(path, model, data="", data_dir="", labels_file="", images=None, log=print):
     """Returns the `Config` of the run that a model's file lies in, for the images of the run or for others.
 
-    Of weights without a run the sizes are read from them, and how images are prepared has to be told.
+    For weights without a run how images are prepared has to be told.
 
     Args:
         path: of the model.
+        model: the `ConvNeXt`.
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         labels_file: of a folder; empty for that of the run, or none for other images.
@@ -67,12 +67,15 @@ def config_of(path, data="", data_dir="", labels_file="", images=None, log=print
     if config is None:
         if not changes:
             raise UserError(
-                f"{path.parent} has no {CONFIG}, which says how the images of {path.name} are prepared: give "
+                f"There is no {CONFIG} beside {path} that says how its images are prepared: give "
                 f"--image_preset={'|'.join(IMAGE_SETTINGS)}, or --image_size, --mean, --std and --crop."
             )
         if not data:
             raise UserError(f"--data is missing: {path} is not of a run, whose images would be taken.")
-        config = _config_of_weights(path, changes)
+        if (channels := model.image_shape[-1]) != 3 and not {"mean", "std"} <= changes.keys():
+            raise UserError(f"{path} takes images of {channels} channels: give --mean and --std, a number for each.")
+        sizes = ModelConfig(depths=model.depths, dims=model.dims, stem_stride=model.stem_stride)
+        config = Config(model=sizes, data=DataConfig(**{"channels": channels, "evaluation_view": "centre", **changes}))
         size = size_text(config.data.image_size)
         log(f"images: {size}, mean {config.data.mean}, std {config.data.std}, crop {config.data.evaluation_crop:g}")
     changes |= {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
@@ -81,21 +84,6 @@ def config_of(path, data="", data_dir="", labels_file="", images=None, log=print
     if labels_file:
         changes["labels_file"] = labels_file
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
-
-
-def _config_of_weights(path, images):
-    """Returns the `Config` of weights without a run."""
-    try:
-        checkpoint = read_checkpoint(path)
-        sizes = Architecture.of(checkpoint.weights, path, checkpoint.options)
-    except PretrainedError as error:
-        raise UserError(str(error)) from error
-    fields = ("version", "depths", "dims", "stem_stride", "activation", "epsilon")
-    model = ModelConfig(**{name: getattr(sizes, name) for name in fields})
-    settings = {"channels": sizes.channels, "evaluation_view": "centre", **images}
-    if sizes.channels != 3 and not {"mean", "std"} <= images.keys():
-        raise UserError(f"{path} takes images of {sizes.channels} channels: give --mean and --std, a number for each.")
-    return Config(model=model, data=DataConfig(**settings))
 
 
 def is_classifier(path):
@@ -113,13 +101,17 @@ def is_multi_label_classifier(path):
     return (finished_summary(path.parent) or {}).get("multi_label", False)
 
 
-def read_model(path):
+def read_model(path, **overrides):
     """Returns the `ConvNeXt` of a file of weights; its sizes are read from them.
+
+    Args:
+        path: of the file.
+        **overrides: arguments of the model.
 
     Raises:
         UserError: if it cannot be read.
     """
     try:
-        return create_from_weights(path)
+        return create_from_weights(path, **overrides)
     except PretrainedError as error:
         raise UserError(str(error)) from error

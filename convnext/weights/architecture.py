@@ -1,5 +1,6 @@
 """Which model a set of weights belongs to, read from their names and shapes."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -24,6 +25,12 @@ ACTIVATION_NAMES = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }
+# What models of timm have by their names alone.
+TIMM_ARGUMENTS = {
+    "convnext_xxlarge": {"norm_eps": 1e-5},
+    "test_convnext": {"norm_eps": 1e-5, "act_layer": "gelu_tanh"},
+    "test_convnext2": {"norm_eps": 1e-5, "act_layer": "gelu_tanh"},
+}
 
 
 def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,23 +39,24 @@ def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_options(path: pathlib.Path) -> dict[str, Any]:
-    """Returns what the `config.json` beside some weights, of Transformers or timm, tells that weights do not show.
+    """Returns what weights do not show, as the configuration of Transformers, timm or OpenCLIP beside them has it.
 
-    Empty where there is none, or one of something else.
+    Empty where there is none, or one of something else. `head_epsilon` is that of a normalization before the logits
+    that has another one than the rest.
 
     Raises:
         PretrainedError: if it asks for what `ConvNeXt` does not have.
     """
-    file = path.with_name("config.json")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(config, dict) or not isinstance(config.get("model_args") or {}, dict):
+    file, config = path.with_name("config.json"), _read_json(path.with_name("config.json"))
+    with contextlib.suppress(KeyError, TypeError):
+        vision = _read_json(path.with_name("open_clip_config.json"))["model_cfg"]["vision_cfg"]
+        config = config or {"architecture": vision["timm_model_name"]}
+    if not isinstance(config.get("model_args") or {}, dict):
         return {}
     options: dict[str, Any] = {}
     if "convnext" in str(config.get("architecture", "")):  # timm
-        arguments = config.get("model_args") or {}
+        name, _, _ = str(config["architecture"]).partition(".")
+        arguments = {**TIMM_ARGUMENTS.get(name, {}), **(config.get("model_args") or {})}
         activation = arguments.get("act_layer", "gelu")
         options = {
             ours: arguments[theirs]
@@ -57,16 +65,27 @@ def read_options(path: pathlib.Path) -> dict[str, Any]:
         }
     elif "convnext" in str(config.get("model_type", "")):  # Transformers
         activation = config.get("hidden_act", "gelu")
-        if config["model_type"] == "dinov3_convnext" and "layer_norm_eps" in config:
-            options["epsilon"] = config["layer_norm_eps"]
+        if "layer_norm_eps" in config:
+            options["epsilon" if config["model_type"] == "dinov3_convnext" else "head_epsilon"] = config[
+                "layer_norm_eps"
+            ]
     else:
         return {}
     if activation not in ACTIVATION_NAMES:
         raise PretrainedError(f"{file}: the activation {activation!r} is not one of {', '.join(ACTIVATION_NAMES)}.")
-    for name, kinds in (("epsilon", (int, float)), ("output_stride", int)):
+    for name, kinds in (("epsilon", (int, float)), ("head_epsilon", (int, float)), ("output_stride", int)):
         if not isinstance(options.get(name, 1), kinds) or not options.get(name, 1) > 0:
             raise PretrainedError(f"{file}: {name} is a number above 0, got {options[name]!r}.")
     return {**options, "activation": ACTIVATION_NAMES[activation]}
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the object in a file, or an empty one where there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 @dataclasses.dataclass(frozen=True)

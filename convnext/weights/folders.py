@@ -64,10 +64,6 @@ def write_folder(
         }
     else:
         contents = {"config.json": _timm_config(architecture, images)}
-        # timm's models have this normalization, without a head too, and load none without its weights.
-        width = architecture.dims[-1]
-        new = {"head.norm.weight": np.ones(width, "float32"), "head.norm.bias": np.zeros(width, "float32")}
-        tensors = {**new, **tensors}
     folder.mkdir(parents=True, exist_ok=True)
     write_safetensors(tensors, folder / "model.safetensors")
     texts = {name: json.dumps(content, indent=2) + "\n" for name, content in contents.items()}

@@ -3,7 +3,6 @@
 No reader runs code from a file. PyTorch is needed for `.pt` and `.pth` alone.
 """
 
-import argparse
 import dataclasses
 import io
 import json
@@ -20,22 +19,36 @@ import h5py
 import ml_dtypes  # teaches NumPy the bfloat16 that safetensors reads
 import numpy as np
 import safetensors
-import safetensors.numpy
 
+from convnext.layers import EPSILON
 from convnext.weights.architecture import Architecture, PretrainedError, options_of, read_options
 from convnext.weights.folders import ImageSettings, replace, write_folder, write_safetensors
-from convnext.weights.names import to_theirs, weights_of
+from convnext.weights.names import HEAD, HEAD_NORM, to_theirs, weights_of
 from convnext.weights.recognition import Checkpoint, find_convnext
 
 KERAS, SAFETENSORS, PYTORCH = (".keras", ".weights.h5"), ".safetensors", (".pt", ".pth", ".bin", ".ckpt", ".tar")
 WRITTEN = (SAFETENSORS, ".pt", ".pth")
 KINDS = "Keras, safetensors or PyTorch"
 SHARD = re.compile(r"-\d+-of-\d+\.")
+INDEX = ".safetensors.index.json"  # of a model in several files
+FLOATS = ("F64", "F32", "F16", "BF16")
 # What PyTorch says where a pickle names a class that is not let through.
 REFUSED_CLASS = re.compile(r"GLOBAL (\S+)")
 # What damage to an archive or to a Keras file leads to.
 DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, IndexError, OSError, ValueError, TypeError, RuntimeError, EOFError)
 MOST_COMPRESSED = 100  # times that weights may be smaller in a file; a bomb is so by more
+# Types of plain data that training scripts save beside weights. `_Ignored` stands in for them, so none of them is made.
+PLAIN_DATA = (
+    "argparse.Namespace",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(
+        f"pathlib.{place}{kind}Path"
+        for place in ("", "_local.")
+        for kind in ("Posix", "PurePosix", "Windows", "PureWindows")
+    ),
+)
 
 
 def read_weights(path: str | os.PathLike, key: str | None = None) -> dict[str, np.ndarray]:
@@ -59,26 +72,41 @@ def read_checkpoint(path: str | os.PathLike, key: str | None = None) -> Checkpoi
     """
     path = pathlib.Path(path)
     if SHARD.search(path.name):
-        raise PretrainedError(f"{path} is one part of several: save the model in one file.")
+        raise PretrainedError(f"{path} is one part of several: name the folder, or save the model in one file.")
     kind = _kind(path)
     if kind == KERAS:
         if key is not None:
             raise PretrainedError(f"{path} has no entries to choose {key!r} from; files of PyTorch have.")
         return Checkpoint(_read_keras(path), _read_keras_options(path))
-    states = {"": _read_safetensors(path)} if kind == SAFETENSORS else _read_pytorch(path)
+    if kind == PYTORCH:
+        states = _read_pytorch(path)
+    else:
+        states = {"": _read_parts(path) if kind == INDEX else _read_safetensors(path)}
     try:
-        checkpoint = find_convnext(states, key)
+        checkpoint = find_convnext(states, key, _as_array)
     except PretrainedError as error:
         raise PretrainedError(f"{path}: {error}.") from error
-    return dataclasses.replace(checkpoint, options=read_options(path))
+    options = read_options(path)
+    if options.pop("head_epsilon", EPSILON) > EPSILON:  # which no head of ours has
+        head = [name for name in checkpoint.weights if name in HEAD]
+        weights = {name: value for name, value in checkpoint.weights.items() if name not in head}
+        checkpoint = dataclasses.replace(checkpoint, weights=weights, left_out=(*checkpoint.left_out, *head))
+    return dataclasses.replace(checkpoint, options=options)
 
 
 def _kind(path: pathlib.Path) -> Any:
-    """Returns `KERAS`, `SAFETENSORS` or `PYTORCH`, by the content of a file; by its name where that tells nothing."""
+    """Returns `KERAS`, `SAFETENSORS`, `INDEX` or `PYTORCH`, by the content of a file, or by its name if need be.
+
+    Archives are checked here: for their checksums, and for sizes that no weights have.
+    """
+    if path.exists() and not path.is_file():
+        raise PretrainedError(f"{path} is not a file.")
+    if path.name.endswith(INDEX):
+        return INDEX
     try:
         with open(path, "rb") as file:
             begin = file.read(64)
-        names = zipfile.ZipFile(path).namelist() if zipfile.is_zipfile(path) else []
+        names = _names_in_archive(path) if zipfile.is_zipfile(path) else []
     except OSError as error:
         raise PretrainedError(f"{path} cannot be read: {error.strerror}.") from error
     except DAMAGE as error:
@@ -87,6 +115,8 @@ def _kind(path: pathlib.Path) -> Any:
         return KERAS
     if any(name.endswith("data.pkl") for name in names):
         return PYTORCH
+    if not begin:
+        raise PretrainedError(f"{path} is empty, or cut short: download it again.")
     if begin[8:9] == b"{":
         return SAFETENSORS
     text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -98,7 +128,18 @@ def _kind(path: pathlib.Path) -> Any:
             return kind
     if begin.startswith(b"\x80"):  # a pickle, as PyTorch wrote before version 1.6
         return PYTORCH
-    raise PretrainedError(f"{path} is not a kind of weights that can be read: it should be a {KINDS} file.")
+    raise PretrainedError(
+        f"{path} is not a kind of weights that can be read, or it is cut short: it should be a {KINDS} file."
+    )
+
+
+def _names_in_archive(path: pathlib.Path) -> list[str]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MOST_COMPRESSED * path.stat().st_size:
+            raise ValueError("it declares more weights than fit into a file of its size")
+        if damaged := archive.testzip():  # PyTorch does not look
+            raise ValueError(f"the checksum of {damaged} in it is wrong")
+        return archive.namelist()
 
 
 def write_weights(
@@ -125,6 +166,11 @@ def write_weights(
     path.parent.mkdir(parents=True, exist_ok=True)
     architecture = Architecture.of(weights, options=options)
     tensors = to_theirs(weights, library, architecture)
+    if library == "timm" and HEAD_NORM[0] not in weights:
+        # timm's models have this normalization, without a head too, and load no file without its weights.
+        width = architecture.dims[-1]
+        new = {"head.norm.weight": np.ones(width, "float32"), "head.norm.bias": np.zeros(width, "float32")}
+        tensors = {**tensors, **new}
     if path.suffix in WRITTEN and library != "huggingface":
         write = write_safetensors if path.suffix == SAFETENSORS else _write_pytorch
         write(tensors, path)
@@ -146,8 +192,6 @@ def _read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
         content: pathlib.Path | io.BytesIO = path
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if archive.getinfo("model.weights.h5").file_size > MOST_COMPRESSED * path.stat().st_size:
-                    raise ValueError("it declares more weights than fit into a file of its size")
                 content = io.BytesIO(archive.read("model.weights.h5"))
         arrays = {}
 
@@ -186,10 +230,23 @@ def _our_name(file: h5py.File, place: str) -> str:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns `{name: array}` of the floating-point tensors in a file."""
     try:
-        return safetensors.numpy.load_file(path)
+        with safetensors.safe_open(path, framework="numpy") as file:
+            names = file.keys()
+            return {name: file.get_tensor(name) for name in names if file.get_slice(name).get_dtype() in FLOATS}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise PretrainedError(f"{path} is no safetensors file, or it is cut short: {_first_line(error)}.") from error
+
+
+def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns what `_read_safetensors` does, of all files beside an index that it names."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        parts = [index.with_name(name) for name in names]  # which raises for a path
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PretrainedError(f"{index} is no index of safetensors files: {_first_line(error)}.") from error
+    return {name: array for part in parts for name, array in _read_safetensors(part).items()}
 
 
 def _read_keras_options(path: pathlib.Path) -> dict[str, Any]:
@@ -205,73 +262,61 @@ def _read_keras_options(path: pathlib.Path) -> dict[str, Any]:
         raise PretrainedError(f"{path} is no Keras file, or it is damaged: {_first_line(error)}.") from error
 
 
-def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
-    """Returns `{entry: {name: array}}` of all that a checkpoint holds at any depth."""
+def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Returns `{entry: {name: tensor}}` of the floating-point tensors that a checkpoint holds at any depth."""
     torch = _import_torch(f"{path} can be read where PyTorch is: pip install torch, or convert it there.")
-    _check_archive(path)
+    stand_ins = [(_Ignored, name) for name in PLAIN_DATA]
     try:
-        with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(_data_types()):
+        with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the damage leads to, or a class that is not let through
-        if refused := REFUSED_CLASS.search(str(error)):
+        refused = REFUSED_CLASS.search(str(error))
+        if refused or "TorchScript" in str(error):
+            what = f"it names {refused[1]}" if refused else "it is a TorchScript program"
             raise PretrainedError(
-                f"{path} would have to run code, which is refused: it names {refused[1]}. Load it where you trust it, "
-                "and save its state_dict alone."
+                f"{path} would have to run code, which is refused: {what}. Load it where you trust it, and save its "
+                "state_dict alone."
             ) from error
         raise PretrainedError(
-            f"{path} cannot be read: it is not a PyTorch file, or it is damaged or cut short ({_first_line(error)})."
+            f"{path} cannot be read: it is not a PyTorch file, it is damaged or cut short, or it holds more than "
+            f"tensors and plain data ({_first_line(error).partition('. ')[0]})."
         ) from error
-    if not isinstance(checkpoint, dict):
+    if not isinstance(checkpoint, (dict, list, tuple)):
         raise PretrainedError(f"{path} holds a {type(checkpoint).__name__}, not a state_dict.")
-    states: dict[str, dict[str, np.ndarray]] = {}
-
-    def collect(place: str, content: dict) -> None:
-        named = {name: value for name, value in content.items() if isinstance(name, str)}
-        arrays = {name: value for name, value in named.items() if _is_floating(value, torch)}
-        if odd := [name for name, value in arrays.items() if not _is_dense(value, torch)]:
-            raise PretrainedError(f"{path} holds tensors that are not arrays in memory: {', '.join(odd[:4])}.")
-        if arrays:
-            states[place] = {name: value.detach().float().numpy() for name, value in arrays.items()}
-        for name, value in named.items():
-            if isinstance(value, dict):
-                collect(f"{place}.{name}" if place else name, value)
-
-    collect("", checkpoint)
+    states: dict[str, dict[str, Any]] = {}
+    waiting, seen = [("", checkpoint)], set()  # a container may hold itself
+    for place, content in waiting:
+        if id(content) in seen:
+            continue
+        seen.add(id(content))
+        for name, value in content.items() if isinstance(content, dict) else enumerate(content):
+            if isinstance(value, (dict, list, tuple)):
+                waiting.append((f"{place}.{name}" if place else f"{name}", value))
+            elif isinstance(value, torch.Tensor) and value.is_floating_point():
+                states.setdefault(place, {})[f"{name}"] = value
     return states
 
 
-def _data_types() -> list[Any]:
-    """The types that hold data alone and that training scripts save beside weights: they run nothing when read."""
-    scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}
-    older = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
-    return [argparse.Namespace, np.dtype, *dtypes, *older]
+class _Ignored:
+    """Takes the place of an object of plain data beside the weights, and drops what is in it."""
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
 
 
-def _is_floating(value: Any, torch: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
-
-
-def _is_dense(value: Any, torch: Any) -> bool:
-    return (
-        value.layout == torch.strided
-        and not value.is_meta
-        and value.numel() * value.element_size() <= value.untyped_storage().nbytes()  # a view can declare any size
-    )
-
-
-def _check_archive(path: pathlib.Path) -> None:
-    """Checks the checksums of a PyTorch archive, which PyTorch does not; the older format has none."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except DAMAGE as error:
-        raise PretrainedError(f"{path} is damaged, or it is cut short: {_first_line(error)}.") from error
-    if damaged:
-        raise PretrainedError(f"{path} is damaged: the checksum of {damaged} in it is wrong.")
+def _as_array(name: str, tensor: Any) -> np.ndarray:
+    """Returns the array of a tensor of PyTorch, or one of NumPy as it is."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
+    is_array = str(tensor.layout) == "torch.strided" and not tensor.is_meta
+    # A view can declare any size.
+    if not is_array or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise PretrainedError(f"{name} is not an array in memory")
+    return tensor.detach().float().numpy()
 
 
 def _write_pytorch(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:

@@ -28,7 +28,15 @@ STEM_KERNEL = "stem/conv/kernel"
 # What is done with the stem of a source: load it; average it over its input channels; leave it out.
 STEMS = ("load", "average", "leave_out")
 # What a folder may hold: a run's results, or a model of Transformers or timm.
-IN_FOLDER = ("classifier.keras", "encoder.keras", "model.safetensors", "pytorch_model.bin")
+IN_FOLDER = (
+    "classifier.keras",
+    "encoder.keras",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +129,7 @@ def assign_weights(
     loaded = [name for name in targets if name in values and name not in optional]
     missing = [name for name in targets if name not in loaded]
     left_out = [*(name for name in values if name not in loaded), *checkpoint.left_out]
-    _check(path, targets, values, optional)
+    _check(path, targets, values, optional, _other_sizes(model, values))
     for name in loaded:
         targets[name].assign(values[name])
     return LoadReport(str(path), tuple(loaded), tuple(left_out), tuple(missing), averaged, checkpoint.prefix)
@@ -157,8 +165,8 @@ def find_weights(source: str | os.PathLike) -> pathlib.Path:
             if (path / name).is_file():
                 return path / name
         raise PretrainedError(
-            f"{path} has no encoder.keras, so no run has finished there, and no model.safetensors of Transformers. "
-            "Start the run's command again to finish it, or name another folder."
+            f"{path} has no encoder.keras, so no run has finished there, and no model.safetensors of another library. "
+            "Start the run's command again to finish it, or name another folder or a file."
         )
     if not path.exists():
         raise PretrainedError(f"There is no {path}: pretrained weights are a run's workdir, or a {KINDS} file.")
@@ -211,7 +219,11 @@ def _optional_parts(targets: Mapping[str, keras.Variable], values: Mapping[str, 
 
 
 def _check(
-    path: str | os.PathLike, targets: Mapping[str, keras.Variable], values: Mapping[str, np.ndarray], optional: set[str]
+    path: str | os.PathLike,
+    targets: Mapping[str, keras.Variable],
+    values: Mapping[str, np.ndarray],
+    optional: set[str],
+    sizes: str,
 ) -> None:
     """Raises PretrainedError if a variable of one side has no counterpart of its shape on the other."""
     needed = [name for name in targets if name not in optional]
@@ -226,13 +238,27 @@ def _check(
     ]
     shown = "; ".join(differences[:4])
     more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
-    hint = ""
+    hint = f" The weights are of a model with {sizes}." if sizes else ""
     if wrong == [STEM_KERNEL] and not unknown and _differs_in_channels(targets, values):
         hint = " For another number of input channels ask for pretrained_stem=average or pretrained_stem=leave_out."
     raise PretrainedError(
         f"{path} does not fit the model ({len(fitting)} of the model's {len(targets)} variables do): "
         f"{shown}{more}.{hint}"
     )
+
+
+def _other_sizes(model: keras.Model, values: Mapping[str, np.ndarray]) -> str:
+    """Returns the sizes of the model that some weights belong to, where they are not those of this one."""
+    backbone = getattr(model, "backbone", model)
+    try:
+        theirs = Architecture.of(values)
+    except PretrainedError:
+        return ""
+    names = ("depths", "dims", "stem_stride", "kernel_size")
+    sizes = {name: getattr(theirs, name) for name in names if getattr(theirs, name) != getattr(backbone, name)}
+    if not isinstance(backbone, VERSIONS[theirs.version]):
+        sizes = {"version": theirs.version, **sizes}
+    return " and ".join(f"{name}={str(value).strip('(,)').replace(' ', '')}" for name, value in sizes.items())
 
 
 def _shape(variables: Mapping[str, Any], name: str) -> tuple[int, ...] | str:

@@ -6,7 +6,7 @@ the names that a library gives them is a wrapping, and what is no part of it is 
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,10 @@ import numpy as np
 from convnext.weights.architecture import PretrainedError
 from convnext.weights.names import FORMS, HEAD, HEAD_NORM, Form, to_ours
 
+# Parts that are taken whole or not at all, by how our names begin.
+PARTS = ("head", "decoder/")
+# Weights of these parts whose first axis is the width of the encoder.
+JOINTS = ("head_norm/gamma", "head_norm/beta", "head/kernel", "decoder/embedding/kernel")
 DECODER = {"mask_token", "embedding/kernel", "embedding/bias", "prediction/kernel", "prediction/bias"}
 SHOWN = 4  # names in an error
 
@@ -61,12 +65,17 @@ class _Candidate:
         return f"{self.label}.".startswith(f"{key}.")
 
 
-def find_convnext(states: Mapping[str, Mapping[str, Any]], key: str | None = None) -> Checkpoint:
+def find_convnext(
+    states: Mapping[str, Mapping[str, Any]],
+    key: str | None = None,
+    read: Callable[[str, Any], np.ndarray] = lambda name, array: array,
+) -> Checkpoint:
     """Returns the ConvNeXt in the entries of a file.
 
     Args:
-        states: `{entry: {name: array}}`; the whole file is the entry of the empty name.
+        states: `{entry: {name: tensor}}`; the whole file is the entry of the empty name.
         key: the entry to take, or its beginning, or what stands before the names in it.
+        read: function of a name and a tensor that returns the array; called only for what is taken.
 
     Raises:
         PretrainedError: if there is none, or more than one and no `key` chooses.
@@ -86,8 +95,43 @@ def find_convnext(states: Mapping[str, Mapping[str, Any]], key: str | None = Non
     if not fitting:
         raise PretrainedError(_why_not(states, chosen, key))
     (found,) = fitting.values()
-    tensors = states[found.entry]
-    return Checkpoint(to_ours(tensors, found.names), entry=found.entry, prefix=found.prefix, left_out=found.left_out)
+    return _read(found, states[found.entry], read)
+
+
+def _read(found: _Candidate, state: Mapping[str, Any], read: Callable[[str, Any], np.ndarray]) -> Checkpoint:
+    """Reads the weights of a candidate; a head or a decoder of another width than the encoder is left out."""
+
+    def arrays(names: Mapping[str, tuple[str, list[str]]]) -> dict[str, np.ndarray]:
+        return to_ours({name: read(name, state[name]) for name in names}, names)
+
+    of_parts = [{name: ours for name, ours in found.names.items() if ours[0].startswith(part)} for part in PARTS]
+    weights = arrays({name: ours for name, ours in found.names.items() if not ours[0].startswith(PARTS)})
+    left_out = list(found.left_out)
+    for names in of_parts:
+        try:
+            part = arrays(names)
+            fits = _fit(part, _width(weights))
+        except PretrainedError:  # not even an array of as many axes
+            fits = False
+        if fits:
+            weights |= part
+        else:
+            left_out += names
+    return Checkpoint(weights, entry=found.entry, prefix=found.prefix, left_out=tuple(left_out))
+
+
+def _width(weights: Mapping[str, np.ndarray]) -> int:
+    """Returns the number of channels of the last stage; 0 where a part of it is missing."""
+    last = max(
+        (name.partition("/")[0] for name in weights if name.startswith("stage_")), key=lambda stage: int(stage[6:])
+    )
+    return weights.get(f"{last}/block_0/norm/gamma", np.empty(0)).size
+
+
+def _fit(part: Mapping[str, np.ndarray], width: int) -> bool:
+    """Whether a head or a decoder goes on where an encoder of a width ends."""
+    classes = part["head/kernel"].shape[1:] == part["head/bias"].shape if "head/kernel" in part else True
+    return classes and all(part[name].shape[0] == width for name in JOINTS if name in part)
 
 
 def _candidates(entry: str, state: Mapping[str, Any]) -> Iterator[_Candidate]:
@@ -123,7 +167,7 @@ def _why_not(states: Mapping[str, Mapping[str, Any]], chosen: Sequence[_Candidat
         names = list(dict.fromkeys(name for state in states.values() for name in state))
         return (
             "its names are not those of a ConvNeXt of the authors, of timm or of Transformers: it has "
-            f"{_listed(names) or 'nothing'}"
+            f"{_listed(names) or 'no tensors of floating-point numbers'}"
         )
     best = max(chosen, key=lambda one: len(one.names) - len(one.foreign))
     if not best.foreign:

@@ -232,9 +232,11 @@ def run(
         RunError: if the exported model differs from the Keras model by more; nothing is left of it.
     """
     path = find_model(model)
-    config = config_of(path, data or "digits", data_dir, images=images, log=log) if images else recorded_config(path)
-    recorded = config and config.data
     keras_model = read_model(path)
+    config = recorded_config(path)
+    if images:
+        config = config_of(path, keras_model, data or "digits", data_dir, images=images, log=log)
+    recorded = config and config.data
     serving = make_serving(keras_model, request, recorded, path)
     kind = FORMATS[request.format]
     kind.check(request.format, keras_model)
@@ -278,7 +280,9 @@ def make_serving(model, request, data, path):
         raise UserError(f"{path} is an encoder, which has no {outputs}: use --outputs=features.")
     inside = request.preprocessing == INSIDE
     if data is None and inside:
-        raise UserError(f"{path.parent} has no {CONFIG} with mean and std: use --preprocessing=outside.")
+        raise UserError(
+            f"{path} has no {CONFIG} with mean and std beside it: use --preprocessing=outside, or give --image_preset."
+        )
     ends = (data and data.value_range) or (0.0, 255.0)
     if inside and ends != (0.0, 255.0) and request.input_dtype == "uint8":
         raise UserError(f"the values of the images reach from {ends[0]:g} to {ends[1]:g}: use --input_dtype=float32.")
@@ -297,7 +301,7 @@ def _size(model, text, data, path):
     if text == FREE:
         return None, None
     if text == FIXED and data is None:
-        raise UserError(f"{path.parent} has no {CONFIG} with the size: use --input_size=free or a number of pixels.")
+        raise UserError(f"{path} has no {CONFIG} with the size beside it: use --input_size=free or a number.")
     if text != FIXED and not text[:1].isdecimal():
         raise UserError(f"--input_size={text} is neither fixed, nor free, nor a number of pixels.")
     size = data.size if text == FIXED else height_and_width(parse_size(text, "--input_size"))

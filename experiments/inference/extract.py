@@ -92,11 +92,12 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, i
     """
     path = find_model(model)
     output = new_output(output, SUFFIXES)
-    images = images_to_extract(config_of(path, data, data_dir, images=images, log=log).data, split)
+    encoder = read_model(path)
+    config = config_of(path, encoder, data, data_dir, images=images, log=log)
+    images = images_to_extract(config.data, split)
     source = open_source(images)
     names = (split,) if split != ALL else [name for name in SPLITS if source.get(name)]
     splits = {name: source.split(name) for name in names}
-    encoder = read_model(path)
     log(f"{path} on {sum(part.num_examples for part in splits.values()):,} images of {source.name}")
 
     batch_size = min(batch_size, max(part.num_examples for part in splits.values()))

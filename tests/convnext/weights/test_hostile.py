@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 import pathlib
 import pickle
 import zipfile
@@ -156,11 +157,60 @@ def test_weights_that_a_file_only_declares_are_refused(model, contents, tmp_path
     assert "declares 1,099,511,627,776 bytes, which the file does not have" in refusal(nowhere)
 
 
-def test_an_archive_that_unpacks_to_more_than_weights_can_is_refused(model, tmp_path):
-    path = tmp_path / "bomb.keras"
+@pytest.mark.parametrize("name", ["model.weights.h5", "x/data.pkl"])
+def test_an_archive_that_unpacks_to_more_than_weights_can_is_refused(model, tmp_path, name):
+    path = tmp_path / "bomb"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model.weights.h5", bytes(10**7))
+        archive.writestr(name, bytes(10**7))
     assert "declares more weights than fit into a file of its size" in load(model, path)
+
+
+class Planted:
+    """A pickle that calls what it is made with."""
+
+    def __init__(self, *reduction):
+        self._reduction = reduction
+
+    def __reduce__(self):
+        return self._reduction
+
+
+def test_not_even_numpy_makes_objects_out_of_what_lies_beside_the_weights(model, tmp_path, monkeypatch):
+    """NumPy trusts the sizes, fields and flags of a pickled type, and reads memory by them."""
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(value) for name, value in read("fair_finetuned_small").items()}
+    flags = (3, "|", None, ("a",), {"a": (np.dtype("f8"), 0)}, 1 << 40, 1, 63)
+    kind = Planted(np.dtype, ("f8", False, True), flags)
+    scalar = Planted(np.float64(0).__reduce__()[0], (kind, b"A" * 8))
+    torch.save({"model": state, "best": scalar, "kind": kind}, tmp_path / "x.pt")
+    made = []
+    load_whole = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: made.append(load_whole(*args, **options)) or made[0])
+    assert len(read_weights(tmp_path / "x.pt")) == len(state)
+    assert type(made[0]["best"]) is type(made[0]["kind"]) is not np.float64
+
+
+def test_containers_that_hold_each_other_many_times_or_themselves_are_read_once(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {name: torch.from_numpy(value) for name, value in read("fair_finetuned_small").items()}
+    many = {"x": torch.ones(1)}
+    for _ in range(40):
+        many = {"a": many, "b": many}
+    content = {"model": state, "many": many}
+    content["self"] = [content]
+    torch.save(content, tmp_path / "x.pt")
+    assert len(read_weights(tmp_path / "x.pt")) == len(state)
+
+
+def test_a_program_is_refused_for_what_it_is(model, tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "x.pt")
+    assert "would have to run code, which is refused: it is a TorchScript program" in load(model, tmp_path / "x.pt")
+
+
+def test_what_is_not_a_file_does_not_block(model, tmp_path):
+    os.mkfifo(tmp_path / "x.pt")
+    assert load(model, tmp_path / "x.pt") == " is not a file."
 
 
 def test_a_few_numbers_do_not_make_a_huge_model(contents, tmp_path):

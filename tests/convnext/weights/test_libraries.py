@@ -81,14 +81,15 @@ def test_logits_and_features_equal_those_of_transformers(pair, small_outputs, si
     assert_close(logits, expected.logits.numpy(), TOLERANCE)
 
 
-def test_what_is_trained_here_goes_on_in_transformers(weights, small_outputs, tmp_path):
+def test_what_is_trained_here_goes_on_in_transformers(weights, small_outputs, tmp_path, monkeypatch):
     classifier, encoder = weights
     write_weights(classifier, tmp_path, "huggingface")
     theirs = transformers.AutoModelForImageClassification.from_pretrained(tmp_path).eval()
     assert_same_logits(lambda images: theirs(images).logits, small_outputs)
-    # `AutoBackbone` of Transformers 5 looks for a folder on the hub alone.
-    kind = getattr(transformers, theirs.config.architectures[0].replace("ForImageClassification", "Backbone"))
-    backbone = kind.from_pretrained(tmp_path, out_features=["stage1", "stage4"]).eval()
+    # `AutoBackbone` of Transformers 5 takes no folder; before, it asks the hub for a model of that name.
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_exists", lambda *_, **__: True)
+    backbone = transformers.AutoBackbone.from_pretrained(tmp_path, out_features=["stage1", "stage4"]).eval()
+    assert type(backbone).__name__ == theirs.config.architectures[0].replace("ForImageClassification", "Backbone")
     with torch.no_grad():
         maps = backbone(torch.from_numpy(random_images(*SMALL)), output_hidden_states=True).hidden_states
     for one, other in zip(maps[1:], small_outputs[1], strict=True):
@@ -122,6 +123,12 @@ def test_what_is_trained_here_goes_on_in_timm(request, weights, small_outputs, t
         assert_close(other, one.numpy(), TOLERANCE)
 
     write_weights(encoder, tmp_path / "encoder.safetensors", "timm")
+    write_weights(encoder, tmp_path / "encoder", "timm")
+    for path in (tmp_path / "encoder.safetensors", tmp_path / "encoder" / "model.safetensors"):
+        theirs = timm.create_model(name, num_classes=0, checkpoint_path=path).eval()
+        with torch.no_grad():
+            last = theirs.forward_features(torch.from_numpy(random_images(*SMALL)))
+        assert_close(small_outputs[1][-1], last.numpy(), TOLERANCE)
     overlay = {"file": str(tmp_path / "encoder.safetensors"), "num_classes": 0}
     theirs = timm.create_model(name, pretrained=True, num_classes=3, pretrained_cfg_overlay=overlay)
     kernel = theirs.stages[3].blocks[1].mlp.fc1.weight.detach().numpy()

@@ -82,14 +82,10 @@ def test_a_weight_without_a_name_elsewhere_is_an_error(library, called):
 @pytest.mark.parametrize(
     ("checkpoint", "key", "shape", "expected"),
     [
-        ("fair_finetuned_small", "head.weight", (1, 5, 16), "(out, in)"),
-        ("fair_finetuned_small", "head.bias", (), "(channels)"),
         ("fair_finetuned_small", "stages.0.0.grn.gamma", (2, 1, 1, 16), "(1, 1, 1, channels)"),
         ("fair_finetuned_small", "stages.0.0.dwconv.weight", (4, 2, 7, 7), "(channels, 1, rows, columns)"),
         ("fair_fcmae_small", "encoder.stages.0.0.dwconv.kernel", (48, 4), "(side * side, channels)"),
         ("fair_fcmae_small", "encoder.stages.0.0.dwconv.bias", (2, 4), "(1, channels)"),
-        ("fair_fcmae_small", "proj.weight", (8, 16, 3, 3), "(out, in, 1, 1)"),
-        ("fair_fcmae_small", "mask_token", (1, 8, 2, 1), "(1, channels, 1, 1)"),
     ],
 )
 def test_an_array_of_another_shape_is_an_error_that_names_it(checkpoint, key, shape, expected):
@@ -98,6 +94,27 @@ def test_an_array_of_another_shape_is_an_error_that_names_it(checkpoint, key, sh
     with pytest.raises(PretrainedError) as error:
         to_ours({**tensors, key: np.zeros(shape)})
     assert str(error.value) == f"{key} has the shape {shape}, not {expected}"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "part", "key", "shape"),
+    [
+        ("fair_finetuned_small", "head", "head.weight", (1, 5, 16)),
+        ("fair_finetuned_small", "head", "head.weight", (5, 17)),
+        ("fair_finetuned_small", "head", "head.bias", ()),
+        ("fair_finetuned_small", "head", "head.bias", (6,)),
+        ("fair_finetuned_small", "head", "norm.weight", (17,)),
+        ("fair_fcmae_small", "decoder/", "proj.weight", (8, 16, 3, 3)),
+        ("fair_fcmae_small", "decoder/", "proj.weight", (8, 17, 1, 1)),
+        ("fair_fcmae_small", "decoder/", "mask_token", (1, 8, 2, 1)),
+    ],
+)
+def test_a_head_or_decoder_of_another_network_is_left_out_whole(checkpoint, part, key, shape):
+    tensors = read(checkpoint)
+    found = find_convnext({"": {**tensors, key: np.zeros(shape)}})
+    expected = {our_name(name) for name in tensors if not our_name(name).startswith(part)}
+    assert found.weights.keys() == expected and key in found.left_out
+    assert {our_name(name) for name in found.left_out} == {our_name(name) for name in tensors} - expected
 
 
 def test_a_pointwise_layer_of_timm_has_two_axes_or_is_a_1x1_convolution():
@@ -126,7 +143,7 @@ def test_a_foreign_name_is_shown_with_the_library_that_the_others_belong_to():
 def test_other_networks_are_recognised_as_no_convnext():
     with pytest.raises(PretrainedError, match="not those of a ConvNeXt of .*: it has layer1.0.conv1.weight, fc.weight"):
         to_ours({"layer1.0.conv1.weight": np.zeros(1), "fc.weight": np.zeros(1)})
-    with pytest.raises(PretrainedError, match="not those of a ConvNeXt of .*: it has nothing"):
+    with pytest.raises(PretrainedError, match="not those of a ConvNeXt of .*: it has no tensors of floating"):
         to_ours({})
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -87,6 +88,14 @@ WRAPPINGS = {
         "half": np.float16(1),
         "kind": np.dtype("float32"),
     },
+    "plain data": lambda state: {
+        "model": state,
+        "texts": [np.str_("a"), np.bytes_(b"a"), np.datetime64("2020-01-01")],
+        "others": (np.bool_(True), np.complex64(1), np.longdouble(1), np.array(["a"]), np.arange(3)),
+        "args": argparse.Namespace(output=pathlib.Path("runs"), seed=np.int64(1)),
+    },
+    "list": lambda state: {"models": [{"lr": 0.1}, ({"params": state},)]},
+    "twice": lambda state: {"state_dict": state, "model": state},
 }
 NAMES = ["x.pt", "x.pth", "x.ckpt", "pytorch_model.bin", "checkpoint.pth.tar", "weights", "x.safetensors"]
 
@@ -167,6 +176,30 @@ def test_features_only_of_timm(tmp_path):
     assert_same_features(create_from_weights(tmp_path / "x.pth"), lambda model, images: model(images), model)
 
 
+def test_a_head_of_another_width_does_not_block_the_encoder(tmp_path, plain):
+    state = {name: value for name, value in plain.state_dict().items() if not name.startswith("head.")}
+    wide = {"head.norm.weight": torch.ones(64), "head.norm.bias": torch.ones(64), "head.fc.weight": torch.ones(3, 64)}
+    torch.save({**prefixed("backbone.", state), **wide, "head.fc.bias": torch.ones(3)}, tmp_path / "x.pt")
+    model = ConvNeXtV2(**SIZES, num_classes=3, input_shape=(64, 96, 3))
+    report = load_pretrained(model, tmp_path / "x.pt")
+    assert set(wide) < set(report.left_out) and "head/kernel" in report.missing
+    assert_same_features(create_from_weights(tmp_path / "x.pt"), timm_features, plain)
+
+
+def test_numbers_that_are_not_floating_point_are_no_weights(tmp_path, plain):
+    state = {
+        **plain.state_dict(),
+        "steps": torch.ones(3, dtype=torch.int64),
+        "scale": torch.ones(3).to(torch.float8_e5m2),
+    }
+    safetensors_torch.save_file(state, tmp_path / "x.safetensors")
+    assert len(read_weights(tmp_path / "x.safetensors")) == len(plain.state_dict())
+    quantized = {name: value.to(torch.int8) for name, value in plain.state_dict().items()}
+    safetensors_torch.save_file(quantized, tmp_path / "x.safetensors")
+    with pytest.raises(PretrainedError, match="it has no tensors of floating-point numbers"):
+        read_weights(tmp_path / "x.safetensors")
+
+
 def hidden_states(model, images):
     return model(images, output_hidden_states=True).hidden_states[1:]
 
@@ -242,6 +275,61 @@ def test_what_weights_do_not_show_is_an_argument_or_read_beside_them(tmp_path, n
     assert_same_features(create_from_weights(tmp_path / "saved.keras"), timm_features, model)
     with pytest.raises(PretrainedError, match=f"make it with {next(iter(ours))}="):
         load_pretrained(ConvNeXtV2(**SIZES, input_shape=(64, 64, 3)), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_convnext2"])
+@pytest.mark.parametrize("library", ["timm", "OpenCLIP"])
+def test_what_a_model_of_timm_has_by_its_name_is_read_beside_the_weights(tmp_path, name, library):
+    model = draw(timm.create_model(name))
+    if library == "timm":
+        timm.models.save_for_hf(model, tmp_path)
+    else:
+        torch.save(prefixed("visual.trunk.", model.state_dict()), tmp_path / "open_clip_pytorch_model.bin")
+        config = {"model_cfg": {"embed_dim": 64, "vision_cfg": {"timm_model_name": name}}}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    assert_same_features(ours := create_from_weights(tmp_path), timm_features, model, TIGHT)
+    assert (ours.epsilon, ours.activation) == (1e-5, "gelu_tanh")
+
+
+def test_the_names_that_stand_for_other_arguments_are_those_of_timm():
+    from convnext.weights.architecture import TIMM_ARGUMENTS
+
+    refused = ("rms", "_ol", "test_convnext3")  # for their weights
+    for name in [name for name in timm.list_models("*convnext*") if not any(part in name for part in refused)]:
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        found = {"norm_eps": model.stages[0].blocks[0].norm.eps, "act_layer": type(model.stages[0].blocks[0].mlp.act)}
+        expected = {"norm_eps": 1e-6, "act_layer": "gelu", **TIMM_ARGUMENTS.get(name, {})}
+        assert found["norm_eps"] == expected["norm_eps"], name
+        assert (found["act_layer"].__name__ == "GELUTanh") == (expected["act_layer"] == "gelu_tanh"), name
+
+
+def test_a_model_in_several_files_is_read_by_their_index(tmp_path):
+    config = transformers.ConvNextV2Config(depths=list(SIZES["depths"]), hidden_sizes=list(SIZES["dims"]))
+    model = draw(transformers.ConvNextV2Model(config))
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(parts := sorted(tmp_path.glob("*.safetensors"))) > 2
+    assert_same_features(create_from_weights(tmp_path), hidden_states, model)
+    with pytest.raises(PretrainedError, match="is one part of several: name the folder"):
+        read_weights(parts[0])
+    parts[1].unlink()
+    with pytest.raises(PretrainedError, match=f"{parts[1].name} is no safetensors file|No such file"):
+        create_from_weights(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
+    with pytest.raises(PretrainedError, match="is no index of safetensors files: Invalid name"):
+        create_from_weights(tmp_path)
+
+
+def test_a_head_with_another_epsilon_than_ours_is_left_out(tmp_path):
+    for epsilon, is_read in ((1e-12, True), (1e-3, False)):
+        config = transformers.ConvNextV2Config(
+            depths=list(SIZES["depths"]), hidden_sizes=list(SIZES["dims"]), layer_norm_eps=epsilon, num_labels=5
+        )
+        model = draw(transformers.ConvNextV2ForImageClassification(config))
+        model.save_pretrained(tmp_path)
+        checkpoint, ours = read_checkpoint(tmp_path / "model.safetensors"), create_from_weights(tmp_path)
+        assert ours.include_top == is_read and ("head/kernel" in checkpoint.left_out) != is_read
+        assert_same_features(ours, hidden_states, model)
 
 
 def test_the_activation_of_transformers_is_read_beside_the_weights(tmp_path):

@@ -113,7 +113,7 @@ def test_a_split_that_is_not_there_is_refused(tmp_path, runs, pictures):
 
 def test_a_model_without_its_configuration_is_refused(tmp_path, runs):
     shutil.copy(runs / "pretrained" / "encoder.keras", tmp_path)
-    message = f"{tmp_path} has no config.json, which says how the images of encoder.keras are prepared: give"
+    message = f"There is no config.json beside {tmp_path / 'encoder.keras'} that says how its images are prepared: give"
     with pytest.raises(UserError, match=re.escape(message)):
         evaluate.run(tmp_path, log=Lines())
 

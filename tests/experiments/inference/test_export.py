@@ -174,9 +174,14 @@ def test_weights_without_a_run_can_be_exported_with_preprocessing_outside(runs, 
     model.save(tmp_path / "weights.keras")
     wanted = Request("saved_model", input_size="48")
     export.run(tmp_path / "weights.keras", tmp_path / "model", wanted, num_images=1, log=Lines())
-    with pytest.raises(UserError, match="has no config.json with mean and std: use --preprocessing=outside"):
+    with pytest.raises(
+        UserError,
+        match="has no config.json with mean and std beside it: use --preprocessing=outside, or give --image_preset",
+    ):
         export.run(tmp_path / "weights.keras", tmp_path / "x", dataclasses.replace(wanted, preprocessing="inside"))
-    with pytest.raises(UserError, match="has no config.json with the size: use --input_size=free or a number"):
+    with pytest.raises(
+        UserError, match="has no config.json with the size beside it: use --input_size=free or a number"
+    ):
         export.run(tmp_path / "weights.keras", tmp_path / "x", dataclasses.replace(wanted, input_size="fixed"))
 
 
