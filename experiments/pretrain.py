@@ -2,6 +2,8 @@
 
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.sources import open_source
+from experiments.data.splits import at_most
+from experiments.evaluation.features import PooledFeatures, effective_rank, feature_std
 from experiments.evaluation.reconstruction import ReconstructionLoss
 from experiments.models import make_fcmae
 from experiments.training.callbacks import Measure, evenly_spaced
@@ -12,6 +14,7 @@ from experiments.training.workdir import save_model
 from fcmae.masking import sample_visible
 
 IMAGES_IN_PICTURE = 8
+FEATURE_IMAGES = 2048  # by which the rank of the features is measured
 
 
 def run(config, workdir, resume="auto", log=print):
@@ -60,9 +63,8 @@ class Pretraining(Task):
         )
         self._measures = []  # of which the summary holds the last figures
         if held_out:
-            loss = ReconstructionLoss(model, held_out, run.preprocessing, run.evaluation_batch_size, self.config.seed)
             at_steps = evenly_spaced(training.evaluations, run.schedule)
-            self._measures.append(Measure(lambda step: {"validation_loss": float(loss())}, run, at_steps))
+            self._measures.append(Measure(self._validation(run, held_out), run, at_steps))
         if training.probe_every:
             self._measures += probing_callbacks(run, model.backbone)
         return [pictures, *self._measures]
@@ -74,6 +76,23 @@ class Pretraining(Task):
         for measure in self._measures:
             results |= measure.final()
         return results
+
+    def _validation(self, run, held_out):
+        """Returns the function that measures, without labels, how well and what the model learns."""
+        batch_size, seed = run.evaluation_batch_size, self.config.seed
+        loss = ReconstructionLoss(run.model, held_out, run.preprocessing, batch_size, seed)
+        features_of = PooledFeatures(run.model.backbone, run.preprocessing, batch_size)
+        some = at_most(held_out, FEATURE_IMAGES, seed)
+
+        def measure(step):
+            features, _ = features_of(some, labelled=False)
+            return {
+                "validation_loss": float(loss()),
+                "feature_rank": effective_rank(features),
+                "feature_std": feature_std(features),
+            }
+
+        return measure
 
     def _picture_batch(self, run, split):
         """Returns the images that every picture of a run shows, under the masks of the validation loss."""

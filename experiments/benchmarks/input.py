@@ -131,18 +131,18 @@ def run(settings: InputSettings, log: Callable = print) -> dict:
         else:
             size = height_and_width(settings.file_size)
             paths = write_photographs(folder, settings.files, SEED, size, 1e3 * settings.file_kilobytes)
-        paths = [str(path) for path in paths]
-        results["mean_file_bytes"] = sum(map(os.path.getsize, paths)) / len(paths)
+        names = [str(path) for path in paths]
+        results["mean_file_bytes"] = sum(map(os.path.getsize, names)) / len(names)
         kind = "files" if settings.source else f"JPEG files of {size_text(settings.file_size)}"
         facts = {
             "source": settings.source or "files made for the benchmark",
-            "files": f"{len(paths)} {kind}, {results['mean_file_bytes'] / 1e3:.1f} kB on average",
+            "files": f"{len(names)} {kind}, {results['mean_file_bytes'] / 1e3:.1f} kB on average",
             "images": f"{size_text(settings.image_size)}, batches of {settings.batch_size}",
             "rounds": f"{settings.rounds} of {settings.steps} batches each, after {settings.warmup} warmup batches",
         }
         for line in harness.heading_lines("benchmark of the input pipeline", facts, results):
             log(line)
-        task = {"settings": dataclasses.asdict(settings), "paths": paths}
+        task = {"settings": dataclasses.asdict(settings), "paths": names}
         module = "experiments.benchmarks.input"
         with (
             harness.Worker("pillow", module, {**task, "pillow": True}, ENVIRONMENT) as pillow,
@@ -331,10 +331,12 @@ def load_with_pillow(path, size: tuple[int, int], normalization: tuple | None, g
             ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(window[2] / size[1], window[3] / size[0]) >= 2 * ratio
         )
         if ratio > 1:
-            file.draft("RGB", tuple(side // ratio for side in full))
+            file.draft("RGB", (full[0] // ratio, full[1] // ratio))
         image = file.convert("RGB")
-    scales = [new / old for new, old in zip(image.size, full)] * 2
-    image = crop_and_resize(image, [round(side * scale) for side, scale in zip(window, scales)], size)
+    across, down = (new / old for new, old in zip(image.size, full))
+    left, top, width, height = window
+    window = round(left * across), round(top * down), round(width * across), round(height * down)
+    image = crop_and_resize(image, window, size)
     if generator.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     pixels = np.asarray(image)

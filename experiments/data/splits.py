@@ -98,6 +98,13 @@ def balanced_part(split, count, seed):
     return _take_balanced(split, split.labels, count, seed)
 
 
+def at_most(split, count, seed):
+    """Returns the split, or `count` of its examples chosen at random where it has more; 0 for all."""
+    if not 0 < count < split.num_examples:
+        return split
+    return split.take(np.sort(np.random.default_rng(seed).permutation(split.num_examples)[:count]))
+
+
 def _take_balanced(split, labels, count, seed):
     (labelled,) = np.nonzero(labels >= 0)
     chosen = _balanced(labels[labelled], count, np.random.default_rng(seed))

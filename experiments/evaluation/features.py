@@ -41,13 +41,17 @@ class PooledFeatures:
         self._batch_size = batch_size
         self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
 
-    def __call__(self, split):
-        """Returns the features of a split, in its order and without images that cannot be read or have no label.
+    def __call__(self, split, labelled=True):
+        """Returns the features of a split, in its order and without images that cannot be read.
+
+        Args:
+            split: the examples.
+            labelled: whether images without a label are left out as well.
 
         Returns:
             `(features, labels)`, NumPy `(N, C)` float32 and `(N,)` int64.
         """
-        parts = list(self.batches(split, labelled=True))
+        parts = list(self.batches(split, labelled))
         return np.concatenate([part.features for part in parts]), np.concatenate([part.labels for part in parts])
 
     def batches(self, split, labelled=False, description=""):
@@ -66,3 +70,40 @@ class PooledFeatures:
             values = batch["weights"] > 0, self._features_of(batch["images"]), batch["labels"]
             kept, features, labels = (value.numpy()[: len(positions)] for value in values)
             yield FeatureBatch(positions[kept], features[kept].astype(np.float32), labels[kept], positions[~kept])
+
+
+def effective_rank(features):
+    """Returns in how many directions features vary: RankMe (https://arxiv.org/abs/2210.02885, equation 1).
+
+    It is the exponential of the entropy of the singular values, each as a share of their sum.
+
+    Args:
+        features: `(N, C)`, for a sound figure with N several times C.
+
+    Returns:
+        From 1, where all are multiples of one, to min(N, C); not a number where features are not finite.
+    """
+    if not np.isfinite(features).all():
+        return float("nan")
+    singular_values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
+    shares = singular_values / max(singular_values.sum(), np.finfo(np.float64).tiny)
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def feature_std(features):
+    """Returns how far the directions of features are spread (https://arxiv.org/abs/2011.10566, figure 2b).
+
+    Args:
+        features: `(N, C)`.
+
+    Returns:
+        The standard deviation of each channel of the features, scaled to length one, on average over the channels and
+        times the square root of C: 0 where all images have one direction, 1 where all directions are as likely; not a
+        number where features are not finite.
+    """
+    if not np.isfinite(features).all():
+        return float("nan")
+    features = features.astype(np.float64)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return float((features / np.maximum(lengths, 1e-12)).std(axis=0).mean() * np.sqrt(features.shape[1]))

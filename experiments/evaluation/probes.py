@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn import linear_model, neighbors, pipeline, preprocessing
 
-from experiments.data.splits import balanced_part
+from experiments.data.splits import at_most, balanced_part
 from experiments.errors import UserError
 
 FROZEN_PROBES = ("knn", "linear")
@@ -35,8 +35,8 @@ class FrozenProbes:
         validation = source.get("validation") if "linear" in probes and target != "validation" else None
         if max_images and max_images < self.train.num_examples:
             self.train = balanced_part(self.train, max_images, seed)
-        self.target = _at_most(self.target, max_images, seed)
-        self._validation = validation and _at_most(validation, max_images, seed)
+        self.target = at_most(self.target, max_images, seed)
+        self._validation = validation and at_most(validation, max_images, seed)
 
     def __call__(self, features_of):
         """Returns `{probe: top-1 in percent}`, not a number for an encoder whose features are not finite.
@@ -53,13 +53,6 @@ class FrozenProbes:
         if "linear" in self._probes:
             figures["linear"] = linear_top1(train, self._validation and features_of(self._validation), target)
         return figures
-
-
-def _at_most(split, count, seed):
-    """Returns the split, or `count` of its examples chosen at random where it has more; 0 for all."""
-    if not 0 < count < split.num_examples:
-        return split
-    return split.take(np.sort(np.random.default_rng(seed).permutation(split.num_examples)[:count]))
 
 
 NEIGHBOURS = 20

@@ -20,6 +20,8 @@ METRICS = {
     "validation_map": "validation mean average precision (%)",
     "validation_map_ema": "validation mean average precision of the average (%)",
     "validation_f1": "validation F1 (%)",
+    "feature_rank": "effective rank of the features (RankMe)",
+    "feature_std": "standard deviation of the features",
     "knn_top1": "k-NN, validation top-1 (%)",
     "linear_top1": "linear probe, validation top-1 (%)",
     "learning_rate": "learning rate",

@@ -142,6 +142,7 @@ def _results(run, runs):
     if run.task == "pretrain":
         figures = {"k-NN (random)": _probe(run, "knn_top1"), "linear probe (random)": _probe(run, "linear_top1")}
         figures["validation loss"] = _format("{:.4f}", run.figure("validation_loss"))
+        figures["rank of features"] = _format("{:.1f}", run.figure("feature_rank"))
     elif run.task == "finetune":
         best = [run.summary.get(f"best_{name}", run.best.get(name)) for name in ("validation_top1", "epoch")]
         best = [value if is_number(value) else None for value in best]

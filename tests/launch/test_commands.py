@@ -121,6 +121,8 @@ def test_pretraining_says_what_it_does_and_what_came_of_it(outcomes):
         "  steps                1",
         "  images               26",
         r"  validation_loss      [\d.]+",
+        r"  feature_rank         [\d.]+",
+        r"  feature_std          [\d.]+",
     )
 
 

@@ -11,7 +11,7 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.evaluation.classification import Predictions, figures
-from experiments.evaluation.features import PooledFeatures
+from experiments.evaluation.features import PooledFeatures, effective_rank, feature_std
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss
 from experiments.training.distributed.strategy import make_strategy
@@ -226,3 +226,30 @@ def test_the_reconstruction_loss_is_the_mean_over_all_images_whatever_the_batch_
     assert loss() == pytest.approx(losses.mean(), rel=1e-5) == loss()
     other_masks = ReconstructionLoss(fcmae, SPLIT, PREPROCESSING, batch_size, seed=4)
     assert other_masks() != pytest.approx(losses.mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("directions", [1, 3, 8])
+def test_the_effective_rank_counts_equally_strong_directions(directions):
+    features = 5.0 * np.eye(8, dtype="float32")[np.arange(120) % directions]
+    assert effective_rank(features) == pytest.approx(directions)
+
+
+def test_the_effective_rank_is_that_of_its_equation():
+    features = np.random.default_rng(0).normal(size=(200, 6)) * [9.0, 5.0, 2.0, 1.0, 0.5, 0.1]
+    strengths = np.sqrt(np.linalg.eigvalsh(features.T @ features))
+    shares = strengths / strengths.sum()
+    assert effective_rank(features) == pytest.approx(np.prod(shares**-shares), rel=1e-9)
+
+
+def test_the_standard_deviation_of_features_tells_a_collapse():
+    features = np.random.default_rng(0).normal(size=(5000, 32)).astype("float32")
+    assert feature_std(features) == pytest.approx(1.0, abs=0.02)
+    assert feature_std(features * np.linspace(1, 9, 5000)[:, None]) == pytest.approx(1.0, abs=0.02)
+    one_direction = np.linspace(1, 9, 50)[:, None] * features[:1]
+    assert feature_std(one_direction) < 1e-6 and effective_rank(one_direction) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("figure", [effective_rank, feature_std])
+def test_features_that_are_not_finite_have_no_figure(figure):
+    assert np.isnan(figure(np.array([[1.0, np.nan], [2.0, 3.0]], "float32")))
+    assert np.isfinite(figure(np.zeros((4, 3), "float32")))

@@ -85,6 +85,19 @@ def test_the_validation_loss_is_that_of_the_saved_autoencoder(run):
     assert summary["validation_loss"] == pytest.approx(references.losses(prediction, targets, visible).mean(), rel=0.1)
 
 
+def test_the_rank_of_the_features_is_that_of_the_saved_encoder(run):
+    workdir, summary, _ = run
+    encoder = keras.saving.load_model(workdir / "encoder.keras")
+    split = open_source(CONFIG.data).split("validation")
+    (batch,) = evaluation_batches(split, Preprocessing.of(CONFIG.data), split.num_examples).as_numpy_iterator()
+    features = np.asarray(encoder.extract_features(batch["images"])[-1], "float64").mean(axis=(1, 2))
+    strengths = np.linalg.svd(features, compute_uv=False)
+    shares = strengths / strengths.sum()
+    assert summary["feature_rank"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-4)
+    spread = (features / np.linalg.norm(features, axis=1, keepdims=True)).std(axis=0).mean() * 8**0.5
+    assert summary["feature_std"] == pytest.approx(spread, rel=1e-4)
+
+
 def test_pictures_show_original_masked_and_reconstruction(run):
     names = sorted(path.name for path in (run[0] / "reconstructions").iterdir())
     assert names == ["step_00000002.png", "step_00000004.png"]
