@@ -45,7 +45,7 @@ def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, 
         captions.append([_caption(target, class_names) for target in mixed["targets"].numpy()])
     pixels = np.nan_to_num(np.stack(columns)) * np.array(preprocessing.std) + np.array(preprocessing.mean)
     pixels = pixels[..., shown]
-    _draw_grid(path, np.clip(pixels, 0.0, 1.0), captions)
+    _draw_grid(path, pixels, captions)
 
 
 def augmented_examples(split, preprocessing, seed):
@@ -90,12 +90,12 @@ def _caption(target, class_names):
 
 @matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def _draw_grid(path, columns, captions):
-    """Draws `(columns, rows, H, W, C)` in [0, 1], each cell with its caption below."""
+    """Draws `(columns, rows, H, W, C)`, black at 0 and white at 1, each cell with its caption below."""
     num_columns, num_rows, *sides, channels = columns.shape
     height, width = (max(1, round(side * CELL / max(sides))) for side in sides)
     method = "area" if max(sides) > CELL else "nearest"
     cells = tf.image.resize(columns.reshape(-1, *columns.shape[2:]), (height, width), method=method).numpy()
-    cells = cells.reshape(num_columns, num_rows, height, width, channels)
+    cells = np.clip(cells, 0.0, 1.0).reshape(num_columns, num_rows, height, width, channels)
     canvas = np.ones((GAP + num_rows * (height + GAP), num_columns * (width + GAP), channels))
     corners = {
         (j, i): (GAP + i * (height + GAP), GAP // 2 + j * (width + GAP))

@@ -45,6 +45,12 @@ def test_images_that_are_not_square_are_drawn_in_their_shape(tmp_path):
     np.testing.assert_allclose(first, shown(originals[0]), atol=TOLERANCE)
 
 
+def test_bright_images_that_are_drawn_smaller_draw_no_warning(tmp_path, caplog):
+    white = [encode(np.full((150, 210, 3), 255, np.uint8))] * 3
+    draw(tmp_path / "a.png", split_of(white), dataclasses.replace(PREPROCESSING, image_size=(CELL + 11, CELL + 31)))
+    assert not caplog.records
+
+
 def cell(picture, column, row):
     top, left = GAP + row * (CELL + GAP), GAP // 2 + column * (CELL + GAP)
     return picture[top : top + CELL, left : left + CELL]
