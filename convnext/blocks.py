@@ -19,7 +19,7 @@ from convnext.layers import (
     normalize_response,
 )
 from convnext.tf_cpu.depthwise import DepthwiseConv
-from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.devices import compiles_chains, is_tensorflow_on_cpu
 from convnext.tf_cpu.fusion import fused, fused_matmul
 from convnext.types import Shape, Tensor
 
@@ -224,7 +224,7 @@ class ConvNextV2Block(ConvNextBlock):
 
 
 def _is_fused(visible: Tensor | None, training: bool | None) -> bool:
-    return bool(training) and visible is None and is_tensorflow_on_cpu()
+    return bool(training) and visible is None and compiles_chains()
 
 
 @functools.cache  # one function an activation, which is compiled once

@@ -1,13 +1,15 @@
 """Normalizations, layer scale, stochastic depth."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.devices import compiles_chains
 from convnext.tf_cpu.fusion import fused
 from convnext.types import Shape, Tensor
 
@@ -25,7 +27,7 @@ def check_layer_arguments(arguments: Mapping[str, Any]) -> None:
 class LayerNormalization(keras.layers.LayerNormalization):
     """Layer normalization over the channels, `(B, ..., C)`.
 
-    With TensorFlow on a CPU it is `fused`; on other devices and backends it is the framework's.
+    Where chains are compiled, as with TensorFlow on a CPU, it is `fused`; elsewhere it is the framework's.
 
     Args:
         epsilon: added to the variance; by default that of the published models.
@@ -37,7 +39,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, inputs: Tensor) -> Tensor:
-        if not is_tensorflow_on_cpu():
+        if not compiles_chains():
             return super().call(inputs)
         return fused(_channel_normalization(self.epsilon))(inputs, *in_float32(self.gamma, self.beta))
 
@@ -141,6 +143,19 @@ class LayerScale(keras.layers.Layer):
         return {**super().get_config(), "initial_value": self.initial_value}
 
 
+_draws: contextvars.ContextVar[Mapping[int, Tensor]] = contextvars.ContextVar("draws")
+
+
+@contextlib.contextmanager
+def drawn(layers: Sequence["StochasticDepth"], draws: Sequence[Tensor]) -> Iterator[None]:
+    """Context in which layers take what their `draw` returned before, in a place where it draws other numbers."""
+    token = _draws.set({id(layer): keep for layer, keep in zip(layers, draws)})
+    try:
+        yield
+    finally:
+        _draws.reset(token)
+
+
 @keras.saving.register_keras_serializable(package="convnext")
 class StochasticDepth(keras.layers.Layer):
     """Drops a residual branch for a random part of the images (https://arxiv.org/abs/1603.09382).
@@ -168,11 +183,20 @@ class StochasticDepth(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
+    def draw(self, count: int | Tensor) -> Tensor:
+        """Draws for each of so many images whether it keeps its branch, `(B,)` booleans."""
+        return keras.random.uniform((count,), dtype="float32", seed=self.seed_generator) >= self.rate
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether this is within `drawn`, which has drawn for the layer."""
+        return id(self) in _draws.get({})
+
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or self.rate == 0.0:
             return inputs
-        shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
-        keep = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) >= self.rate
+        keep = _draws.get()[id(self)] if self.is_drawn else self.draw(ops.shape(inputs)[0])
+        keep = ops.reshape(keep, (-1,) + (1,) * (len(inputs.shape) - 1))
         return inputs * (ops.cast(keep, inputs.dtype) / (1.0 - self.rate))
 
     def get_config(self) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a ConvNeXt is made of, above its blocks: stem, downsampling, stage."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import keras
 from convnext.blocks import ConvNextBlock, initializer
 from convnext.composite import Composite
 from convnext.layers import EPSILON, LayerNormalization
+from convnext.remat import checkpointed
 from convnext.tf_cpu.patch_conv import PatchConv
 from convnext.types import Shape, Tensor
 
@@ -118,10 +120,13 @@ class Stage(Composite, keras.layers.Layer):
         return input_shape if self.downsampling is None else self.downsampling.compute_output_shape(input_shape)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        return checkpointed(["stage"], [self], functools.partial(self._apply, training=training), x, training)
+
+    def _apply(self, x: Tensor, training: bool | None) -> Tensor:
         if self.downsampling is not None:
             x = self.downsampling(x)
         for block in self.blocks:
-            x = block(x, training=training)
+            x = checkpointed(["block"], [block], functools.partial(block, training=training), x, training)
         return x
 
     def get_config(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import typing
 from ml_collections import config_dict
 
 from convnext.layers import ACTIVATIONS, EPSILON
+from convnext.remat import REMAT
 from convnext.weights import ImageSettings
 from convnext.weights.loader import STEMS, VERSIONS
 from experiments.errors import UserError
@@ -111,6 +112,8 @@ class ModelConfig(Section):
             parameters stay at zero, at which it changes nothing: an ablation of version 2.
         decoder_dim: channels of the decoder.
         decoder_depth: blocks of the decoder.
+        remat: what training computes again for the gradient instead of keeping it in memory: `none`, the inside of each
+            `stage`, or of each `block`. Numbers and random draws are the same.
     """
 
     version: int = 2
@@ -123,6 +126,7 @@ class ModelConfig(Section):
     response_normalization: bool = True
     decoder_dim: int = 512
     decoder_depth: int = 1
+    remat: str = "none"
 
     section: typing.ClassVar[str] = "model"
 
@@ -140,6 +144,7 @@ class ModelConfig(Section):
         )
         require_at_least("model", self, 1, "stem_stride", "decoder_dim", "decoder_depth")
         require_one_of("model.activation", self.activation, ACTIVATIONS)
+        require_one_of("model.remat", self.remat, REMAT)
         require(self.epsilon > 0, f"model.epsilon is above 0, got {self.epsilon:g}.")
         require(
             self.response_normalization or self.version == 2,
@@ -664,6 +669,9 @@ class Config(Section):
             `average` (over the channels) or `leave_out`.
         precision: `float32`, `mixed_bfloat16`, `mixed_float16` (with dynamic loss scaling), or `auto`: bfloat16 on GPUs
             of compute capability 8 and up, float16 on those of 7, float32 elsewhere.
+        compile: what XLA compiles of a training step: `none`; `chains` of element-wise operations, while convolutions
+            and matrix products are TensorFlow's; the whole `step`, forward and backward; `auto`: chains on CPUs, where
+            the whole step is several times slower, and nothing on GPUs.
         distribution: `auto` (all GPUs), `none` (one device), `mirrored`, or `multiworker` (all GPUs of
             several processes, which TF_CONFIG or Slurm's variables name).
         logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
@@ -687,6 +695,7 @@ class Config(Section):
     pretrained: str = ""
     pretrained_stem: str = "load"
     precision: str = "auto"
+    compile: str = "auto"
     distribution: str = "auto"
     logical_cpus: int = 0
     evaluation_batch_size: int = 0
@@ -701,6 +710,7 @@ class Config(Section):
     def __post_init__(self):
         super().__post_init__()
         require_one_of("precision", self.precision, ("auto", "float32", "mixed_bfloat16", "mixed_float16"))
+        require_one_of("compile", self.compile, ("auto", "none", "chains", "step"))
         require_one_of("distribution", self.distribution, ("auto", "none", "mirrored", "multiworker"))
         require(
             self.distribution != "multiworker" or self.logical_cpus <= 1,

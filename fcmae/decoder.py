@@ -1,5 +1,6 @@
 """The light decoder: from the encoder's visible features to the pixels of every patch."""
 
+import functools
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ from keras import ops
 
 from convnext.blocks import ConvNextV2Block, initializer
 from convnext.composite import Composite
+from convnext.remat import checkpointed
 from convnext.types import Shape, Tensor
 from fcmae.layout import gather_patches
 
@@ -71,15 +73,16 @@ class Decoder(Composite, keras.layers.Layer):
         x = self.embedding(latent)
         kept = ops.cast(ops.reshape(visible, (-1, rows, columns, 1)), x.dtype)
         x = x * kept + ops.cast(self.mask_token, x.dtype) * (1.0 - kept)
-        if chosen is not None and self.blocks:
-            return self.prediction(self._apply_blocks_for(chosen, x, training))
-        for block in self.blocks:
-            x = block(x, training=training)
-        x = _as_patches(x)
-        return self.prediction(x if chosen is None else gather_patches(x, chosen))
+        apply = functools.partial(self._apply_blocks, chosen=chosen, training=training)
+        return self.prediction(checkpointed(["stage", "block"], self.blocks, apply, x, training))
 
-    def _apply_blocks_for(self, chosen: Tensor, x: Tensor, training: bool | None) -> Tensor:
-        """What the blocks make of the chosen patches, `(B, n, dim)`."""
+    def _apply_blocks(self, x: Tensor, chosen: Tensor | None, training: bool | None) -> Tensor:
+        """What the blocks make of the chosen patches, `(B, n, dim)`, or of all."""
+        if chosen is None or not self.blocks:
+            for block in self.blocks:
+                x = block(x, training=training)
+            x = _as_patches(x)
+            return x if chosen is None else gather_patches(x, chosen)
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x, training=training)

@@ -12,9 +12,14 @@ Two executions compute this same function with the same layers:
   only.
 """
 
+import functools
+
 from keras import ops
 
 from convnext.backbone import ConvNeXt
+from convnext.blocks import ConvNextBlock
+from convnext.remat import checkpointed
+from convnext.stages import Stage
 from convnext.types import Tensor
 from fcmae.layout import StageLayout, gather_patches, nan_unless_exact, rank_patches, split_patches
 from fcmae.masking import patch_grid, patchify, upsample_mask
@@ -47,7 +52,8 @@ def encode_dense(backbone: ConvNeXt, images: Tensor, visible: Tensor, training: 
         stage_visible = upsample_mask(visible, grid, factor)
         x = ops.where(stage_visible > 0, x, 0.0)  # a product would let NaN pass
         for block in stage.blocks:
-            x = block(x, visible=stage_visible, training=training)
+            apply_block = functools.partial(block, visible=stage_visible, training=training)
+            x = checkpointed(["stage", "block"], [block], apply_block, x, training)
     return x
 
 
@@ -78,14 +84,25 @@ def encode_sparse(
     factor = patch_size // backbone.stem_stride
     # Each visible patch is a small image of its own for the stem and the downsamplings: (B * K, r, r, C).
     x = backbone.stem(ops.reshape(patches, (-1, patch_size, patch_size, images.shape[-1])))
-    for stage in backbone.stages:
-        if stage.downsampling is not None:
-            x = stage.downsampling(x)
-            factor //= 2
-        layout = StageLayout(indices, ranks, grid, factor)
-        rows = ops.reshape(x, (-1, num_visible * factor**2, x.shape[-1]))
-        for block in stage.blocks:
-            convolved = layout.to_rows(block.depthwise_conv(layout.to_grid(rows)))
-            rows = rows + block.mix_channels(convolved, training=training)
-        x = ops.reshape(rows, (-1, factor, factor, rows.shape[-1]))
+    for i, stage in enumerate(backbone.stages):
+        layout = StageLayout(indices, ranks, grid, factor // 2**i)
+        apply = functools.partial(_apply_sparse_stage, stage=stage, layout=layout, training=training)
+        x = checkpointed(["stage"], [stage], apply, x, training)
+    rows = ops.reshape(x, (-1, num_visible, x.shape[-1]))
     return nan_unless_exact(layout.to_grid(rows), visible, num_visible)
+
+
+def _apply_sparse_stage(x: Tensor, stage: Stage, layout: StageLayout, training: bool | None) -> Tensor:
+    """Applies a stage to visible patches, `(B * K, r, r, C)`."""
+    if stage.downsampling is not None:
+        x = stage.downsampling(x)
+
+    def apply_block(rows: Tensor, block: ConvNextBlock) -> Tensor:
+        convolved = layout.to_rows(block.depthwise_conv(layout.to_grid(rows)))
+        return rows + block.mix_channels(convolved, training=training)
+
+    _, height, width, channels = x.shape
+    rows = ops.reshape(x, (-1, layout.num_rows, channels))
+    for block in stage.blocks:
+        rows = checkpointed(["block"], [block], functools.partial(apply_block, block=block), rows, training)
+    return ops.reshape(rows, (-1, height, width, channels))

@@ -71,11 +71,14 @@ class StageLayout:
         ranks: `(B, L)` int32, of `rank_patches`.
         grid: `(rows, columns)` of the patches.
         factor: positions `r` of the stage on the side of a patch.
+
+    Attributes:
+        num_rows: visible positions of an image, `K * r * r`.
     """
 
     def __init__(self, indices: Tensor, ranks: Tensor, grid: tuple[int, int], factor: int) -> None:
         self._height, self._width = grid[0] * factor, grid[1] * factor
-        self._num_rows = indices.shape[1] * factor * factor
+        self.num_rows = indices.shape[1] * factor * factor
         self._grid_of_row = self._positions_of_rows(indices, grid, factor)
         self._row_of_grid = self._rows_of_positions(ranks, indices.shape[1], grid, factor)
 
@@ -84,14 +87,14 @@ class StageLayout:
         inside = ops.arange(factor, dtype="int32")
         row = (indices // grid[1] * factor)[:, :, None, None] + inside[:, None]
         column = (indices % grid[1] * factor)[:, :, None, None] + inside
-        return ops.reshape(row * self._width + column, (-1, self._num_rows))
+        return ops.reshape(row * self._width + column, (-1, self.num_rows))
 
     def _rows_of_positions(self, ranks: Tensor, num_visible: int, grid: tuple[int, int], factor: int) -> Tensor:
         """Returns for each position of the flattened `(H, W)` its row, or the row after the last if it is hidden."""
         inside = ops.arange(factor, dtype="int32")
         rows = ops.reshape(ranks * factor**2, (-1, grid[0], 1, grid[1], 1)) + (inside[:, None, None] * factor + inside)
         hidden = ops.reshape(ranks == num_visible, (-1, grid[0], 1, grid[1], 1))
-        return ops.reshape(ops.where(hidden, self._num_rows, rows), (-1, self._height * self._width))
+        return ops.reshape(ops.where(hidden, self.num_rows, rows), (-1, self._height * self._width))
 
     def to_grid(self, rows: Tensor) -> Tensor:
         """Puts rows at their positions: `(B, K * r * r, C)` to `(B, H, W, C)`, zero at hidden positions."""

@@ -9,6 +9,7 @@ import keras
 # What stands in for operations of TensorFlow on a CPU, by the names that `portable` takes.
 REPLACEMENTS = ("depthwise_gradient", "patch_products", "compiled_chains")
 
+_on_all_devices: contextvars.ContextVar[bool] = contextvars.ContextVar("on_all_devices", default=False)
 _switched_off: contextvars.ContextVar[frozenset] = contextvars.ContextVar("switched_off", default=frozenset())
 
 
@@ -22,6 +23,23 @@ def is_tensorflow_on_cpu(replacement: str | None = None) -> bool:
     return keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
 
 
+def compiles_chains() -> bool:
+    """Whether chains of element-wise operations are compiled: with TensorFlow, on a CPU or within `compiled_chains`."""
+    if "compiled_chains" in _switched_off.get():
+        return False
+    return is_tensorflow_on_cpu() or (_on_all_devices.get() and keras.backend.backend() == "tensorflow")
+
+
+@contextlib.contextmanager
+def compiled_chains() -> Iterator[None]:
+    """Context in which TensorFlow compiles chains of element-wise operations on GPUs too."""
+    token = _on_all_devices.set(True)
+    try:
+        yield
+    finally:
+        _on_all_devices.reset(token)
+
+
 @contextlib.contextmanager
 def portable(*replacements: str) -> Iterator[None]:
     """Context in which models are called as on every device: for graphs that will run on another machine.
@@ -31,7 +49,7 @@ def portable(*replacements: str) -> Iterator[None]:
     Args:
         *replacements: those of `REPLACEMENTS` to leave out; without any, all of them.
     """
-    token = _switched_off.set(frozenset(replacements or (None, *REPLACEMENTS)))
+    token = _switched_off.set(_switched_off.get() | frozenset(replacements or (None, *REPLACEMENTS)))
     try:
         yield
     finally:

@@ -11,7 +11,7 @@ from typing import Any
 
 from keras import ops
 
-from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.devices import compiles_chains
 from convnext.types import Tensor
 
 # Compiling takes about a second for each size, which a chain over fewer values would not win back.
@@ -19,9 +19,9 @@ LEAST_VALUES = 2**17
 
 
 def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Returns `function` in a form that, in graphs of TensorFlow on a CPU, is compiled where that pays.
+    """Returns `function` in a form that, in graphs of TensorFlow, is compiled where `compiles_chains` and that pays.
 
-    On other backends and devices the function is called as it is (JAX compiles whole steps by itself), and so it is
+    Elsewhere the function is called as it is (JAX compiles whole steps by itself), and so it is
     outside of a `tf.function`, where each new size would have to wait for the compiler.
 
     Args:
@@ -54,7 +54,7 @@ def fused_matmul(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _pays(values: Tensor) -> bool:
-    if not is_tensorflow_on_cpu("compiled_chains") or None in values.shape or math.prod(values.shape) < LEAST_VALUES:
+    if not compiles_chains() or None in values.shape or math.prod(values.shape) < LEAST_VALUES:
         return False
     import tensorflow as tf
 

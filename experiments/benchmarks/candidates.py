@@ -10,6 +10,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from convnext.remat import rematerialized
 from convnext.tf_cpu.devices import REPLACEMENTS, portable
 from experiments.config import Config
 from experiments.models import make_fcmae
@@ -121,7 +122,8 @@ class KerasTensorFlowCandidate(Candidate):
         def losses(batch):
             return example_losses(model, batch["images"], batch["visible"], ablation)
 
-        self._step = make_training_step(strategy, model, optimizer, losses)
+        execution = {"compilation": config.compile, "remat": config.model.remat}
+        self._step = make_training_step(strategy, model, optimizer, losses, **execution)
         self._gpu = next(iter(tf.config.list_physical_devices("GPU")), None)
         if self._gpu:
             self.device = tf.config.experimental.get_device_details(self._gpu).get("device_name", "GPU")
@@ -153,7 +155,8 @@ class KerasJaxCandidate(Candidate):
 
         def mean_loss(weights, images, visible):
             # What `stateless_call` does around `call`: the variables have the values that are handed in.
-            with keras.StatelessScope(state_mapping=zip(variables, weights)):
+            scope = keras.StatelessScope(state_mapping=zip(variables, weights))
+            with scope, rematerialized(config.model.remat):
                 return jnp.mean(example_losses(model, images, visible, ablation))
 
         def step(state, images, visible):

@@ -13,6 +13,7 @@ import socket
 import threading
 
 import numpy as np
+import tensorflow as tf
 
 from experiments.data.pipeline import examples_of_batch
 from experiments.errors import Interrupted, RunError, UserError
@@ -308,6 +309,44 @@ class Divergence:
             "epoch": epoch,
             "examples": [{"position": position, **example} for position, example in zip(positions, examples)],
         }
+
+
+@contextlib.contextmanager
+def naming_lack_of_memory(run, last_good):
+    """Context in which a lack of memory, of a device or of the host, ends the run with what to change.
+
+    Args:
+        run: the `Run`.
+        last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
+
+    Raises:
+        RunError: in its place.
+    """
+    try:
+        yield
+    except (MemoryError, tf.errors.OpError) as error:
+        text = str(error).lower()
+        if not isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)) and "out of memory" not in text:
+            raise
+        raise RunError(f"Out of memory: {_less_memory(run)} {_sentence(last_good())}") from error
+
+
+def _less_memory(run):
+    """What a run works on at a time, and the flags that make it less."""
+    training, section = run.training, run.training.section
+    share, parts = training.batch_size // run.workers.strategy.num_replicas_in_sync, training.accumulation_steps
+    finer = next((count for count in range(parts + 1, share + 1) if share % count == 0), None)
+    flags = [f"--config.{section}.accumulation_steps={finer}"] if finer else []
+    flags += ["--config.model.remat=block"] if run.config.model.remat != "block" else []
+    flags += [f"a smaller --config.{section}.batch_size (with --resume=anyway)"] if training.batch_size > 1 else []
+    return (
+        f"a device trains on {share // parts} images at a time and evaluates {run.evaluation_batch_size}. Use "
+        f"{' or '.join(flags)}; in evaluation a smaller --config.evaluation_batch_size."
+    )
+
+
+def _sentence(text):
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 @contextlib.contextmanager

@@ -23,7 +23,14 @@ from experiments.training.distributed.strategy import (
 )
 from experiments.training.distributed.workers import connected_workers
 from experiments.training.ema import AveragedWeights
-from experiments.training.guards import Divergence, Interruption, ignoring_broken_pipe, only_run_in, stopping_at_once
+from experiments.training.guards import (
+    Divergence,
+    Interruption,
+    ignoring_broken_pipe,
+    naming_lack_of_memory,
+    only_run_in,
+    stopping_at_once,
+)
 from experiments.training.loggers import Loggers
 from experiments.training.loop import train
 from experiments.training.loss_scale import LossScale
@@ -259,12 +266,15 @@ class Run:
             training.clip_norm,
             self.averages,
             self.loss_scale,
+            self.config.compile,
+            self.config.model.remat,
         )
         divergence = Divergence(self)
         began = time.perf_counter()
         with self._recorded() as callbacks, Interruption() as interruption, workers.training(interruption):
             stop = workers.stop_request(interruption)
-            train(self, training_step, batches, callbacks, self._checkpoints, stop, divergence)
+            with naming_lack_of_memory(self, lambda: self._checkpoints.last_good):
+                train(self, training_step, batches, callbacks, self._checkpoints, stop, divergence)
         self.seconds = time.perf_counter() - began
 
     def finish(self):

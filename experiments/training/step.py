@@ -1,8 +1,21 @@
 """One optimizer step over all devices."""
 
 import contextlib
+import functools
 
 import tensorflow as tf
+
+from convnext.layers import StochasticDepth, drawn
+from convnext.remat import rematerialized
+from convnext.tf_cpu.devices import compiled_chains, portable
+
+# For what `Config.compile` names, the context that says whether chains of operations are compiled by themselves.
+CHAINS = {
+    "auto": contextlib.nullcontext,  # on CPUs alone
+    "none": functools.partial(portable, "compiled_chains"),
+    "chains": compiled_chains,
+    "step": functools.partial(portable, "compiled_chains"),
+}
 
 
 def make_training_step(
@@ -14,6 +27,8 @@ def make_training_step(
     clip_norm=0.0,
     averages=None,
     loss_scale=None,
+    compilation="auto",
+    remat="none",
 ):
     """Returns the function that takes one optimizer step.
 
@@ -33,6 +48,8 @@ def make_training_step(
         clip_norm: largest global norm of the gradient; 0 does not clip.
         averages: `AveragedWeights` that follow the step; None for none.
         loss_scale: the `LossScale` of float16, for which the optimizer is a `FusedAdamW`; None for no scaling.
+        compilation: what XLA compiles, see `Config.compile`.
+        remat: what is computed again for the gradient, see `ModelConfig.remat`.
 
     Returns:
         A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (examples of
@@ -44,10 +61,11 @@ def make_training_step(
     tensors = [variable.value for variable in variables]
 
     def gradient_sums(batch):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(example_losses(batch) * batch["weights"])
-            scaled = loss * loss_scale.scale if loss_scale else loss
-        return (*tape.gradient(scaled, tensors), loss)
+        with CHAINS[compilation](), rematerialized(remat):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(example_losses(batch) * batch["weights"])
+                scaled = loss * loss_scale.scale if loss_scale else loss
+            return (*tape.gradient(scaled, tensors), loss)
 
     def replica_step(batch, request):
         context = tf.distribute.get_replica_context()
@@ -55,7 +73,8 @@ def make_training_step(
         weight = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(batch["weights"]))
         # Dividing the weights, few as they are, makes the sums below those of the mean.
         shares = {**batch, "weights": batch["weights"] / tf.maximum(weight, 1.0)}
-        *gradients, loss = _sum_over_parts(gradient_sums, shares, accumulation_steps)
+        function = _compiled(gradient_sums, model) if compilation == "step" else gradient_sums
+        *gradients, loss = _sum_over_parts(function, shares, accumulation_steps)
         metrics = {"loss": context.all_reduce(tf.distribute.ReduceOp.SUM, loss)}
         metrics["unreadable"] = tf.cast(batch["weights"].shape[0] * replicas, tf.float32) - weight
         if request is not None:
@@ -89,6 +108,21 @@ def make_training_step(
     return training_step
 
 
+def _compiled(function, model):
+    """Returns a function of a batch compiled by XLA, for the device that is being traced and its copy of the variables.
+
+    Stochastic depth is drawn outside of it: from the same seeds XLA would draw other numbers.
+    """
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, StochasticDepth) and layer.rate > 0.0]
+
+    @tf.function(jit_compile=True)
+    def compiled(batch, draws):
+        with drawn(layers, draws):
+            return function(batch)
+
+    return lambda batch: compiled(batch, [layer.draw(batch["weights"].shape[0]) for layer in layers])
+
+
 def _sum_over_parts(function, batch, num_parts):
     """Cuts a batch into parts, applies the function to one after the other, and sums what it returns."""
     if num_parts == 1:
@@ -98,7 +132,9 @@ def _sum_over_parts(function, batch, num_parts):
         raise ValueError(f"A device's {batch['weights'].shape[0]} examples do not divide into {num_parts} parts.")
 
     def part(i):
-        return {name: value[i * part_size : (i + 1) * part_size] for name, value in batch.items()}
+        pieces = {name: value[i * part_size : (i + 1) * part_size] for name, value in batch.items()}
+        # What is compiled has to know its size.
+        return {name: tf.ensure_shape(piece, (part_size, *piece.shape[1:])) for name, piece in pieces.items()}
 
     def add(i, sums):
         return i + 1, tuple(a + b for a, b in zip(sums, function(part(i))))

@@ -9,8 +9,12 @@ from experiments.errors import UserError
 from experiments.io import FAULTS, TEMPORARY, StorageError, as_path, is_url, reason, remove, replacing
 
 CONFIG, SUMMARY, PICTURES = "config.json", "summary.json", "reconstructions"
-# Fields that do not change the results of a run.
+# Fields that do not change the results of a run, up to rounding.
 FREE_FIELDS = (
+    "pretrain.accumulation_steps",
+    "finetune.accumulation_steps",
+    "model.remat",
+    "compile",
     "distribution",
     "logical_cpus",
     "evaluation_batch_size",
@@ -158,7 +162,8 @@ def _differences(old_config, config, task):
 def _relevant(config, task):
     """Returns `{dotted name: value}` of the fields that change the results of this task."""
     other = "finetune" if task == "pretrain" else "pretrain"
-    return flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, other)})
+    fields = flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, other)})
+    return {name: value for name, value in fields.items() if name not in FREE_FIELDS}
 
 
 def flatten(values, prefix=""):
