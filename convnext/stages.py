@@ -126,7 +126,8 @@ class Stage(Composite, keras.layers.Layer):
         if self.downsampling is not None:
             x = self.downsampling(x)
         for block in self.blocks:
-            x = checkpointed(["block"], [block], functools.partial(block, training=training), x, training)
+            apply_block = functools.partial(block.__call__, training=training)
+            x = checkpointed(["block"], [block], apply_block, x, training)
         return x
 
     def get_config(self) -> dict[str, Any]:

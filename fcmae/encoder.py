@@ -52,7 +52,7 @@ def encode_dense(backbone: ConvNeXt, images: Tensor, visible: Tensor, training: 
         stage_visible = upsample_mask(visible, grid, factor)
         x = ops.where(stage_visible > 0, x, 0.0)  # a product would let NaN pass
         for block in stage.blocks:
-            apply_block = functools.partial(block, visible=stage_visible, training=training)
+            apply_block = functools.partial(block.__call__, visible=stage_visible, training=training)
             x = checkpointed(["stage", "block"], [block], apply_block, x, training)
     return x
 

@@ -26,7 +26,7 @@ ACTIVATION_NAMES = {
     "gelu_new": "gelu_tanh",
 }
 # What models of timm have by their names alone.
-TIMM_ARGUMENTS = {
+TIMM_ARGUMENTS: dict[str, dict[str, Any]] = {
     "convnext_xxlarge": {"norm_eps": 1e-5},
     "test_convnext": {"norm_eps": 1e-5, "act_layer": "gelu_tanh"},
     "test_convnext2": {"norm_eps": 1e-5, "act_layer": "gelu_tanh"},
