@@ -8,6 +8,7 @@ for all that it does not do exactly.
 
 import dataclasses
 import importlib.util
+import logging
 import math
 import struct
 import typing
@@ -108,6 +109,8 @@ def read_header(file, pages=FIRST):
 
 def check_size(header, max_pixels):
     """Raises UnreadableError for an image that is too large to be decoded."""
+    if min(*header.size, header.channels) < 1:
+        raise UnreadableError("an image without pixels")
     pixels = math.prod(header.size)
     if pixels > max_pixels or pixels * header.channels > DEEP * max_pixels:
         raise UnreadableError(f"more than {max_pixels:,} pixels, data.max_pixels")
@@ -250,6 +253,7 @@ def _open_tiff(file, pages):
     """tifffile reads any type and number of channels; Pillow what has to be turned into colours."""
     import tifffile
 
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of each damaged tag, whether it matters or not
     tiff = tifffile.TiffFile(file)
     page = tiff.pages[0]
     if page.photometric not in (*GREY, RGB):

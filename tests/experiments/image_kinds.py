@@ -297,7 +297,7 @@ def refused_kinds():
     two_bits, rows16, rows32 = (packed_rows(values[..., 0], bits) for bits in (2, 16, 32))
     palette = b"".join(colour + b"\0" for colour in colours(4))
     apple = png(PIXELS, 8, 2).replace(b"\r\n\x1a\n", b"\r\n\x1a\n" + chunk(b"CgBI", bytes(4)), 1)
-    rare = "a {} that is damaged, or of a kind that cannot be decoded here".format
+    rare = "a damaged {} file, or one of a kind that cannot be decoded here".format
     return {
         "BMP, 2 bits": (bmp(2, two_bits, palette=palette), rare("BMP")),
         "BMP, 16 bits, 444": (bmp(16, rows16, 40, BITFIELDS, (0xF00, 0xF0, 0xF)), rare("BMP")),

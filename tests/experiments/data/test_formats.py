@@ -285,8 +285,10 @@ PROBLEMS = [
     (npy(np.zeros((2, 2, 2, 2))), {}, "an array that is not numbers of (height, width) or (height, width, channels)"),
     (npy(np.array([["a", "b"]])), {}, "an array that is not numbers of (height, width) or (height, width, channels)"),
     (npy(np.array([[None]], object)), {}, "an array that is not numbers of"),
+    (npy(np.zeros((0, 5, 3))), {}, "an image without pixels"),
+    (npy(np.zeros((4, 5, 0))), {}, "an image without pixels"),
     (encode(PIXELS, "webp")[:-9], {}, "the file is cut short"),
-    (npy(noise(3, "uint8"))[:60], {}, "a NPY that is damaged, or of a kind that cannot be decoded here"),
+    (npy(noise(3, "uint8"))[:60], {}, "a damaged NPY file, or one of a kind that cannot be decoded here"),
     (b"\0\0\0\x1cftypheic" + bytes(40), {}, "HEIC needs what is not installed: python -m pip install pillow-heif"),
 ]
 
@@ -296,6 +298,13 @@ def test_what_does_not_fit_is_skipped_by_a_folder_and_not_decoded(tmp_path, cont
     assert problem_of(write(tmp_path / "x", content), Reading(**options)).startswith(problem)
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(content, **options)
+
+
+def test_a_damaged_tag_of_a_tiff_is_not_warned_of(tmp_path, caplog):
+    content = tiff(noise(3, "uint8"), photometric="rgb", resolution=(72, 72))
+    tag = content.index((282).to_bytes(2, "little"))
+    content = content[: tag + 8] + b"\xff\xff\xff\x7f" + content[tag + 12 :]  # the place of the resolution
+    assert not problem_of(write(tmp_path / "x.tif", content), Reading()) and not caplog.records
 
 
 @pytest.mark.parametrize("value", [np.nan, 1.5, -0.5])
