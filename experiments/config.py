@@ -15,6 +15,7 @@ from ml_collections import config_dict
 
 from convnext.layers import ACTIVATIONS, EPSILON
 from convnext.remat import REMAT
+from convnext.segmentation import DECODERS
 from convnext.weights import ImageSettings
 from convnext.weights.loader import STEMS, VERSIONS
 from experiments.errors import UserError
@@ -252,6 +253,10 @@ class DataConfig(Section):
         dir: where TensorFlow Datasets keeps its data; empty for its own default.
         labels_file: CSV or Parquet file with the labels of a folder's images, in columns `path`, `label` and, if
             wanted, `split`; see `experiments.data.sources.labels_file`. Empty for labels from sub-folders.
+        class_names: text file with the names of the classes of a segmentation, see `experiments.data.masks`; empty for
+            `classes.txt` in the folder, or without one for the numbers that occur in the masks.
+        ignore_label: numbers in the masks of a segmentation whose pixels do not count.
+        mask_feature: of a data set of TensorFlow Datasets, the feature that holds the masks of a segmentation.
         pretrain_split: what pretraining learns from, in the split syntax of TensorFlow Datasets: `unlabelled`,
             `train[:90%]+extra`; empty for the training split.
         train_split: what fine-tuning learns from, in the same syntax; empty for `train`.
@@ -292,6 +297,9 @@ class DataConfig(Section):
     source: str = "digits"
     dir: str = ""
     labels_file: str = ""
+    class_names: str = ""
+    ignore_label: tuple[int, ...] = ()
+    mask_feature: str = "segmentation_mask"
     pretrain_split: str = ""
     train_split: str = ""
     validation_split: str = ""
@@ -514,6 +522,12 @@ class PretrainConfig(TrainingConfig):
 
 
 CLASS_WEIGHTS = ("none", "balanced")
+TASKS = ("classification", "segmentation")
+# Fields of fine-tuning that segmentation has no use for, and must not be set.
+FOR_CLASSIFICATION = (
+    *("label_smoothing", "randaugment_magnitude", "erasing_probability", "mixup_alpha", "cutmix_alpha"),
+    *("dropout_rate", "multi_label"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -525,6 +539,7 @@ class FinetuneConfig(TrainingConfig):
     smallest no Mixup and CutMix, and label smoothing of 0.2.
 
     Args:
+        task: `classification` of images or `segmentation`, a class for each pixel, see `SegmentationConfig`.
         labels: which labelled images are used: `all`, a number of them (`100`), a share (`1%`), or
             `10 per class`; drawn with the seed and balanced over the classes.
         drop_path_rate: stochastic depth rate of the last block.
@@ -553,12 +568,13 @@ class FinetuneConfig(TrainingConfig):
             learned: a linear probe. The normalization before them stays too; MAE's probe has one without parameters.
         report_test: whether the summary has the figures of the test images. False where settings are compared, so that
             nobody chooses by them; `launch.evaluate` gives them for the run that was chosen.
-        class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images it has; in
-            multi-label fine-tuning, of each class the images with and without it.
+        class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images (in
+            segmentation: pixels) it has; in multi-label fine-tuning, of each class the images with and without it.
         multi_label: whether each class has a sigmoid of its own, for images of several classes or none; always where
             labels name several, see `data.labels_file`.
     """
 
+    task: str = "classification"
     labels: str = "all"
     drop_path_rate: float = 0.0
     dropout_rate: float = 0.0
@@ -617,8 +633,13 @@ class FinetuneConfig(TrainingConfig):
 
     def _check_training(self):
         require(0 < self.layer_decay <= 1, f"finetune.layer_decay lies in (0, 1], got {self.layer_decay:g}.")
-        for name, allowed in (("layer_decay_groups", GROUPS), ("class_weights", CLASS_WEIGHTS)):
+        choices = (("task", TASKS), ("layer_decay_groups", GROUPS), ("class_weights", CLASS_WEIGHTS))
+        for name, allowed in choices:
             require_one_of(f"finetune.{name}", getattr(self, name), allowed)
+        if self.task == "segmentation":
+            for field in dataclasses.fields(self):
+                unused = field.name in FOR_CLASSIFICATION and getattr(self, field.name) != field.default
+                require(not unused, f"finetune.{field.name} is for finetune.task=classification: leave it out.")
         if not self.frozen_encoder:
             return
         for name, off in (("drop_path_rate", 0.0), ("layer_decay", 1.0)):
@@ -627,6 +648,52 @@ class FinetuneConfig(TrainingConfig):
                 f"finetune.frozen_encoder leaves nothing for finetune.{name}={getattr(self, name):g} to act on: add "
                 f"--config.finetune.{name}={off:g}.",
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig(Section):
+    """Segmentation, with `finetune.task=segmentation`, beside what `finetune` says of training.
+
+    A training image is a window of `data.image_size`, out of an image that is enlarged or reduced at random; what of
+    the window lies outside of the image does not count. `finetune.crop` and `crop_scale` are not used.
+
+    Args:
+        decoder: `upernet`, as in the ConvNeXt papers, or `fpn`, which is lighter.
+        decoder_dim: channels of the decoder; the papers' UPerNet has 512.
+        dropout_rate: of the channels before the logits.
+        auxiliary_weight: weight in the loss of a second, small head on the last stage but one; 0 for none.
+        dice_weight: weight in the loss of the Dice loss, beside the cross-entropy; 0 for none.
+        scale: smallest and largest factor by which training changes the size of an image, drawn log-uniformly.
+        window: largest height and width of what evaluation sees at a time, in pixels; larger images are cut into
+            windows that overlap.
+        window_overlap: share of a window that the next one repeats at least, in [0, 1).
+        pictures: number of pictures of images, masks and predictions over a run, evenly spaced, at most one an epoch.
+    """
+
+    decoder: str = "upernet"
+    decoder_dim: int = 512
+    dropout_rate: float = 0.1
+    auxiliary_weight: float = 0.4
+    dice_weight: float = 0.0
+    scale: tuple[float, ...] = (0.5, 2.0)
+    window: int = 1024
+    window_overlap: float = 0.25
+    pictures: int = 5
+
+    section: typing.ClassVar[str] = "segmentation"
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_one_of("segmentation.decoder", self.decoder, DECODERS)
+        require_at_least("segmentation", self, 1, "decoder_dim", "window")
+        require_at_least("segmentation", self, 0, "auxiliary_weight", "dice_weight", "pictures")
+        for name in ("dropout_rate", "window_overlap"):
+            require(0 <= getattr(self, name) < 1, f"segmentation.{name} lies in [0, 1).")
+        scale = self.scale
+        require(
+            len(scale) == 2 and 0 < scale[0] <= scale[1],
+            f"segmentation.scale is (smallest, largest) with 0 < smallest <= largest, got {scale}.",
+        )
 
 
 MOST_IN_EVALUATION = 256  # images that one device evaluates at a time unless told otherwise
@@ -663,6 +730,7 @@ class Config(Section):
         data: the images.
         pretrain: how to pretrain.
         finetune: how to fine-tune.
+        segmentation: what segmentation adds to it.
         pretrained: a run's workdir, or a file of Keras, the authors' code, timm or Transformers, to start from; empty
             for random weights.
         pretrained_stem: `load`, or for images of another number of channels than those of the pretrained weights
@@ -692,6 +760,7 @@ class Config(Section):
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     finetune: FinetuneConfig = dataclasses.field(default_factory=FinetuneConfig)
+    segmentation: SegmentationConfig = dataclasses.field(default_factory=SegmentationConfig)
     pretrained: str = ""
     pretrained_stem: str = "load"
     precision: str = "auto"

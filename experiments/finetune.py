@@ -1,4 +1,7 @@
-"""Fine-tuning: a classifier learns from labelled images, on top of a pretrained encoder or from scratch."""
+"""Fine-tuning: a classifier learns from labelled images, on top of a pretrained encoder or from scratch.
+
+`experiments.segmentation` changes it for a class for each pixel.
+"""
 
 import keras
 
@@ -8,7 +11,7 @@ from experiments.data.picture import augmented_examples, draw_augmentation
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
-from experiments.evaluation.classification import Predictions, figures
+from experiments.evaluation.classification import Predictions, confusion, figures, top_one
 from experiments.evaluation.report import draw_confusion, write_multi_label_report, write_report
 from experiments.io import replacing
 from experiments.models import make_classifier
@@ -22,11 +25,14 @@ from experiments.training.workdir import save_model
 
 
 def run(config, workdir, resume="auto", log=print):
-    """Fine-tunes a classifier, or resumes the run in the workdir; arguments, result and errors are those of `run_task`.
+    """Fine-tunes a model, or resumes the run in the workdir; arguments, result and errors are those of `run_task`.
 
-    The field `pretrained` of the configuration names what the encoder starts from.
+    The field `finetune.task` of the configuration says which model, `pretrained` what the encoder starts from.
     """
-    return run_task(Finetuning, config, workdir, resume, log)
+    from experiments.segmentation import Segmentation  # which is made of the task below
+
+    task = Segmentation if config.finetune.task == "segmentation" else Finetuning
+    return run_task(task, config, workdir, resume, log)
 
 
 class Finetuning(Task):
@@ -37,10 +43,18 @@ class Finetuning(Task):
     """
 
     name = "finetune"
+    model_name = "classifier"  # of the files of the models
 
     def __init__(self, config):
         super().__init__(config)
-        training = self.training
+        self.layer_decay = LayerDecay(
+            config.model.stages[0], self.training.layer_decay, self.training.layer_decay_groups
+        )
+        self.ema_decay = self.training.ema_decay
+        self._open_images()
+
+    def _open_images(self):
+        config, training = self.config, self.training
         self.source = open_source(config.data)
         if not self.source.num_classes:
             raise UserError(f"{self.source.name} has no labels to fine-tune on.")
@@ -48,8 +62,6 @@ class Finetuning(Task):
             self.source = self.source.as_multi_label()
         classes = self.source.num_classes, self.source.label_sets
         self.split = label_subset(self.source.split("train"), training.labels, classes[0], config.seed, classes[1])
-        self.layer_decay = LayerDecay(config.model.stages[0], training.layer_decay, training.layer_decay_groups)
-        self.ema_decay = training.ema_decay
         self.mixing = Mixing.of(training, *classes)
         self._class_weights = None
         if training.class_weights == "balanced":
@@ -65,17 +77,16 @@ class Finetuning(Task):
         return cross_entropy(model, self._class_weights, self.training.frozen_encoder, self._is_multi_label)
 
     def callbacks(self, run):
-        draw = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._draw_augmentation(run))
         self._validation = None
         if held_out := self.source.get("validation"):
             predict = self._predictions(run, held_out)
             at_steps = evenly_spaced(self.training.evaluations, run.schedule)
-            metric = "map" if self._is_multi_label else "top1"
-            self._validation = Validation(run, lambda: figures(*predict()), metric, at_steps)
-        return [draw, self._validation] if self._validation else [draw]
+            best = f"{self.model_name}_best.keras"
+            self._validation = Validation(run, lambda: self._figures(*predict()), self._metric, at_steps, best)
+        return [self._pictures(run), *([self._validation] if self._validation else [])]
 
     def finish(self, run):
-        """Saves the classifiers, and evaluates them on the test images, which never choose.
+        """Saves the models, and evaluates them on the test images, which never choose. Those of a classifier:
 
         - `classifier.keras` has the weights of the end of the run, whatever its figures;
         - `classifier_ema.keras`, where there is a moving average, the average of the end;
@@ -86,34 +97,48 @@ class Finetuning(Task):
         `report_test` is off: `report_test.csv` and, but for a multi-label one, `confusion_test.png`.
         """
         model, validation = run.model, self._validation
-        results = {"classes": list(self.source.class_names), "pretrained": self.config.pretrained}
-        if self._is_multi_label:
-            results["multi_label"] = True
+        results = {"classes": list(self.source.class_names), "pretrained": self.config.pretrained, **self._facts}
         results |= validation.final() if validation else {}
         test = self.source.get("test") if self.training.report_test else None
         predict = self._predictions(run, test) if test else None
-        save_model(model, run.workdir / "classifier.keras")
+        save_model(model, run.workdir / f"{self.model_name}.keras")
         if test:
-            labels, predicted = predict()
-            results |= {f"test_{name}": value for name, value in figures(labels, predicted).items()}
-            self._report(run, "test", labels, predicted)
+            answers = predict()
+            results |= {f"test_{name}": value for name, value in self._figures(*answers).items()}
+            self._report(run, "test", *answers)
         elif validation:
             self._report(run, "validation", *self._predictions(run, self.source.get("validation"))())
         if run.averages:
             with run.averages.in_place():
-                save_model(model, run.workdir / "classifier_ema.keras")
+                save_model(model, run.workdir / f"{self.model_name}_ema.keras")
                 if test:
-                    results |= {f"test_{name}_ema": value for name, value in figures(*predict()).items()}
+                    results |= {f"test_{name}_ema": value for name, value in self._figures(*predict()).items()}
         if validation:
             results |= {f"best_{name}": value for name, value in validation.best.record.items()}
             if test:
-                load_pretrained(model, validation.best.path)  # all others are saved
-                results |= {f"best_test_{name}": value for name, value in figures(*predict()).items()}
+                self._load(model, validation.best.path)  # all others are saved
+                results |= {f"best_test_{name}": value for name, value in self._figures(*predict()).items()}
         return results
 
     def _predictions(self, run, split):
         label_sets = self.source.label_sets
         return Predictions(run.model, split, run.preprocessing, run.evaluation_batch_size, label_sets)
+
+    def _load(self, model, path):
+        load_pretrained(model, path)
+
+    @property
+    def _facts(self):
+        """What the summary says of the model beside its classes."""
+        return {"multi_label": True} if self._is_multi_label else {}
+
+    @property
+    def _metric(self):
+        """The figure by which the best weights are chosen."""
+        return "map" if self._is_multi_label else "top1"
+
+    def _figures(self, labels, answers):
+        return figures(labels, answers)
 
     @property
     def _is_multi_label(self):
@@ -126,8 +151,13 @@ class Finetuning(Task):
             write(path, labels, predicted, names)
         if self._is_multi_label:
             return
+        matrix = confusion(labels, predicted, len(names))
+        share = f"top-1 {top_one(labels, predicted):.2f}% of {len(labels):,} images"
         with replacing(run.workdir / f"confusion_{name}.png") as path:
-            draw_confusion(path, labels, predicted, names, f"{name} images of {self.source.name}")
+            draw_confusion(path, matrix, names, f"{name} images of {self.source.name}: {share}")
+
+    def _pictures(self, run):
+        return keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._draw_augmentation(run))
 
     def _draw_augmentation(self, run):
         """Draws `augmentation.png` when a run begins."""

@@ -3,6 +3,7 @@
 import contextlib
 import random
 
+from convnext.segmentation import Segmenter
 from convnext.weights.loader import VERSIONS
 from fcmae import FCMAE, StemMaskedFCMAE
 
@@ -84,6 +85,25 @@ def make_classifier(config, num_classes, dtype="float32"):
         for layer in (classifier.stem, *classifier.stages, classifier.head_norm):
             layer.trainable = False
     return classifier
+
+
+def make_segmenter(config, num_classes, dtype="float32"):
+    """Returns a new segmentation model of `num_classes` classes and a Keras dtype policy.
+
+    With `finetune.frozen_encoder` the encoder does not train.
+    """
+    encoder = make_encoder(config, drop_path_rate=config.finetune.drop_path_rate, dtype=dtype)
+    encoder.trainable = not config.finetune.frozen_encoder
+    return Segmenter(
+        encoder,
+        num_classes,
+        config.segmentation.decoder,
+        config.segmentation.decoder_dim,
+        config.segmentation.dropout_rate,
+        config.segmentation.auxiliary_weight > 0,
+        dtype=dtype,
+        name="segmenter",
+    )
 
 
 def make_random_encoder(config, dtype="float32"):

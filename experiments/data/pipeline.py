@@ -216,8 +216,8 @@ def training_batches(
     else:
         examples = endless_examples(split, seed, batch_size, places, start_step)
         batches = load_batches(split, examples, load, finish, len(places), drop_remainder=True)
-    batches = _fill_gaps(batches, preprocessing, num_patches)
-    return _finish(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
+    batches = fill_gaps(batches, preprocessing, num_patches)
+    return finish_batches(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
 def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_patches=0, seed=0):
@@ -265,8 +265,8 @@ def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_pat
         batches = parallel_map(numbers, batch_in_memory)
     else:
         batches = load_batches(split, split.in_order().enumerate(), load, name, batch_size)
-    batches = _fill_gaps(batches, preprocessing, num_patches)
-    return _finish(batches.map(lambda batch: _fill_up(batch, batch_size)))
+    batches = fill_gaps(batches, preprocessing, num_patches)
+    return finish_batches(batches.map(lambda batch: _fill_up(batch, batch_size)))
 
 
 def example_seed(seed, epoch, position):
@@ -337,7 +337,7 @@ def _weight(labels, labelled):
     return tf.cast(labels >= 0, tf.float32) if labelled else tf.ones_like(labels, tf.float32)
 
 
-def _fill_gaps(batches, preprocessing, num_patches):
+def fill_gaps(batches, preprocessing, num_patches=0):
     """Puts the mean, 0, where data is missing, and for masked autoencoding says where there is some."""
 
     def fill(batch):
@@ -358,7 +358,8 @@ def _fill_up(batch, batch_size):
     }
 
 
-def _finish(batches):
+def finish_batches(batches):
+    """Returns batches that are made ahead of time, in a fixed order, and that `tf.distribute` leaves undivided."""
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

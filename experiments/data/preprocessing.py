@@ -144,6 +144,10 @@ class Preprocessing:
         """Bytes to an image to keep in memory, `(H, W, channels)` float32, values in [0, 255]."""
         return decode_and_crop(encoded, views.whole_window, self.reading)
 
+    def resize(self, image):
+        """Resizes `(H, W, channels)` to the image size: values in [0, 255], float32."""
+        return self._with_gaps(lambda image: views.resize(image, self.size))(image)
+
     @property
     def _aspect(self):
         return self.size[1] / self.size[0]
@@ -171,8 +175,7 @@ class Preprocessing:
     def _view(self, encoded, choose_windows, target=None):
         """Decodes a window and resizes it: values in [0, 255], float32."""
         choose_window = lambda size: choose_windows(size[tf.newaxis])[0]  # noqa: E731
-        resize = lambda image: views.resize(image, self.size)  # noqa: E731
-        image = decode_and_crop(encoded, choose_window, self.reading, self._with_gaps(resize), target)
+        image = decode_and_crop(encoded, choose_window, self.reading, self.resize, target)
         return tf.ensure_shape(image, (*self.size, self.channels))
 
     def _resize_windows(self, images, windows):

@@ -255,6 +255,7 @@ class Source:
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     label_sets: np.ndarray | None = None
+    masks: typing.Any = None
 
     def as_multi_label(self):
         """Returns the source with `label_sets`: where a label is a class, the set of that class alone."""

@@ -70,3 +70,16 @@ def figures(labels, answers):
 def top_one(labels, predicted):
     """Returns the share of equal ones, in percent; 0 for none."""
     return float(100.0 * np.count_nonzero(labels == predicted) / max(len(labels), 1))
+
+
+def confusion(labels, predicted, num_classes):
+    """Returns how often each class (row) is taken for each other, `(num_classes, num_classes)` int64.
+
+    Args:
+        labels: integers, of any shape; negative ones do not count.
+        predicted: the same shape, from 0 on.
+        num_classes: number of classes.
+    """
+    counts = labels >= 0
+    pairs = labels[counts].astype(np.int64) * num_classes + predicted[counts]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

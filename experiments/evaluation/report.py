@@ -1,4 +1,4 @@
-"""What a classifier gets right and wrong, class by class: a table, and a picture of the confusions."""
+"""What a model gets right and wrong, class by class: a table, and a picture of the confusions."""
 
 import csv
 
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from sklearn import metrics
 
-from experiments.evaluation.classification import THRESHOLD, top_one
+from experiments.evaluation.classification import THRESHOLD
 
 MOST_NAMED = 25  # classes up to which the picture names all of them
 MOST_CELLS = 250  # rows and columns of the picture of more classes, which share cells
@@ -71,6 +71,27 @@ def write_multi_label_report(path, targets, scores, class_names):
             writer.writerow((name, images[i], correct[i], taken[i], *map(_percent, shares)))
 
 
+def write_segmentation_report(path, matrix, class_names):
+    """Writes a CSV file with a row for each class of a segmentation.
+
+    Its columns: `class`; `pixels` of it; how many of them are `correct`; how many pixels are `predicted` to be of it;
+    `iou`, `recall`, `precision` and `f1` (Dice) in percent, empty where there is nothing to take them of.
+
+    Args:
+        path: of the file.
+        matrix: what `Confusions` returns.
+        class_names: names of the classes.
+    """
+    pixels, taken, correct = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("class", "pixels", "correct", "predicted", "iou", "recall", "precision", "f1"))
+        for name, *counts in zip(class_names, pixels, correct, taken):
+            own, right, found = counts
+            shares = ((right, own + found - right), (right, own), (right, found), (2 * right, own + found))
+            writer.writerow((name, *counts, *(_percent(_share(*pair)) for pair in shares)))
+
+
 def _share(part, whole):
     return part / whole if whole else np.nan
 
@@ -80,36 +101,35 @@ def _percent(share):
 
 
 @matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
-def draw_confusion(path, labels, predicted, class_names, title):
+def draw_confusion(path, matrix, class_names, title, unit="images"):
     """Draws which classes are taken for which.
 
-    Up to 25 classes the picture is a table of counts, a row for each class. With more it is an image of the mistakes,
-    beside the pairs of classes that are confused most.
+    Up to 25 classes the picture is a table, a row for each class: of counts, or of pixels their share in percent. With
+    more it is an image of the mistakes, beside the pairs of classes that are confused most.
 
     Args:
         path: of the PNG file.
-        labels: `(N,)` integers.
-        predicted: the same, of a classifier.
+        matrix: `(num_classes, num_classes)` integers, how often a class (row) is taken for another.
         class_names: names of the classes.
-        title: what the images are; the top-1 is added.
+        title: of the picture.
+        unit: what is counted, `images` or `pixels`.
     """
-    small = len(class_names) <= MOST_NAMED
-    figure = _table(labels, predicted, class_names) if small else _overview(labels, predicted, class_names)
-    figure.suptitle(f"{title}: top-1 {top_one(labels, predicted):.2f}% of {len(labels):,} images", fontsize=11)
+    draw = _table if len(class_names) <= MOST_NAMED else _overview
+    figure = draw(matrix, class_names, unit)
+    figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=110, format="png")
 
 
-def most_confused(labels, predicted, count):
-    """Returns up to `count` pairs of classes, `[(class, taken for, images), ...]`, the most frequent first."""
-    wrong = labels != predicted
-    pairs, images = np.unique(np.stack([labels[wrong], predicted[wrong]]), axis=1, return_counts=True)
-    order = np.argsort(-images, kind="stable")[:count]
-    return [(int(pairs[0, i]), int(pairs[1, i]), int(images[i])) for i in order]
+def most_confused(matrix, count):
+    """Returns up to `count` pairs of classes, `[(class, taken for, how often), ...]`, the most frequent first."""
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    pairs = zip(*np.unravel_index(order, matrix.shape))
+    return [(int(one), int(other), int(wrong[one, other])) for one, other in pairs if wrong[one, other]]
 
 
-def _table(labels, predicted, class_names):
+def _table(matrix, class_names, unit):
     count = len(class_names)
-    matrix = metrics.confusion_matrix(labels, predicted, labels=np.arange(count))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = max(4.0, 0.42 * count)
     figure = Figure(figsize=(side + 2.5, side + 1.6), layout="constrained")
@@ -117,7 +137,8 @@ def _table(labels, predicted, class_names):
     image = axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     for row, column in np.argwhere(matrix):
         color = "white" if shares[row, column] > 0.5 else "black"
-        axis.text(column, row, f"{matrix[row, column]:,}", ha="center", va="center", color=color, fontsize=7)
+        text = f"{matrix[row, column]:,}" if unit == "images" else f"{100 * shares[row, column]:.1f}"
+        axis.text(column, row, text, ha="center", va="center", color=color, fontsize=7)
     names = [_short(name, 24) for name in class_names]
     long = max(map(len, names)) > 3
     axis.set_xticks(range(count), names, rotation=90 if long else 0, fontsize=8)
@@ -128,48 +149,49 @@ def _table(labels, predicted, class_names):
     return figure
 
 
-def _overview(labels, predicted, class_names):
+def _overview(matrix, class_names, unit):
     figure = Figure(figsize=(15, 7), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    _draw_mistakes(figure, left, labels, predicted, len(class_names))
-    _draw_pairs(right, labels, predicted, class_names)
+    _draw_mistakes(figure, left, matrix, unit)
+    _draw_pairs(right, matrix, class_names, unit)
     return figure
 
 
-def _draw_mistakes(figure, axis, labels, predicted, num_classes):
+def _draw_mistakes(figure, axis, matrix, unit):
     """Where the mistakes are; what is right would drown them."""
-    wrong = labels != predicted
-    per_cell = -(-num_classes // MOST_CELLS)
-    cells = -(-num_classes // per_cell)
-    matrix, _, _ = np.histogram2d(labels[wrong] // per_cell, predicted[wrong] // per_cell, bins=np.arange(cells + 1))
+    per_cell = -(-len(matrix) // MOST_CELLS)
+    cells = -(-len(matrix) // per_cell)
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    starts = np.arange(cells) * per_cell
+    shown = np.add.reduceat(np.add.reduceat(wrong, starts, axis=0), starts, axis=1)
     end = cells * per_cell - 0.5
     image = axis.imshow(
-        np.where(matrix, matrix, np.nan),
+        np.where(shown, shown, np.nan),
         cmap="viridis_r",
-        norm=LogNorm(1.0, max(10.0, matrix.max())),
+        norm=LogNorm(1.0, max(10.0, shown.max())),
         extent=(-0.5, end, end, -0.5),
         interpolation="nearest",
     )
     bar = figure.colorbar(image, ax=axis, shrink=0.7, format="%g")
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.set_label("images", fontsize=9)
+    bar.set_label(unit, fontsize=9)
     axis.set_title("mistakes" + (f", {per_cell} x {per_cell} classes in a cell" if per_cell > 1 else ""), fontsize=10)
     _name_axes(axis)
 
 
-def _draw_pairs(axis, labels, predicted, class_names):
-    pairs = most_confused(labels, predicted, PAIRS_SHOWN)
-    sizes = np.bincount(labels, minlength=len(class_names))
+def _draw_pairs(axis, matrix, class_names, unit):
+    pairs = most_confused(matrix, PAIRS_SHOWN)
+    sizes = matrix.sum(axis=1)
     names = [f"{_short(class_names[one], 22)} → {_short(class_names[other], 22)}" for one, other, _ in pairs]
-    axis.barh(range(len(pairs)), [images for _, _, images in pairs], color="tab:blue")
+    axis.barh(range(len(pairs)), [number for _, _, number in pairs], color="tab:blue")
     axis.set_yticks(range(len(pairs)), names, fontsize=8)
-    for place, (one, _, images) in enumerate(pairs):
-        axis.text(images, place, f" {images:,} of {sizes[one]:,}", va="center", fontsize=8)
-    axis.set_xlim(0, 1.2 * max((images for _, _, images in pairs), default=1))
+    for place, (one, _, number) in enumerate(pairs):
+        axis.text(number, place, f" {number:,} of {sizes[one]:,}", va="center", fontsize=8)
+    axis.set_xlim(0, 1.2 * max((number for _, _, number in pairs), default=1))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylim(PAIRS_SHOWN - 0.5, -0.5)
     axis.set_title("most confused: class → taken for", fontsize=10)
-    axis.set_xlabel("images", fontsize=9)
+    axis.set_xlabel(unit, fontsize=9)
 
 
 def _name_axes(axis):

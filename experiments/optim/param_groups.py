@@ -67,7 +67,7 @@ class LayerDecay:
     """The factor by which the learning rate of each variable of a classifier is multiplied.
 
     A classifier has layers 0 to L + 1, and layer i the factor `decay ** (L + 1 - i)`, so the head (normalization and
-    logits) has 1. The layers are those of the authors' `optim_factory.py`
+    logits, or what a segmenter has beside its encoder) has 1. The layers are those of the authors' `optim_factory.py`
     (https://github.com/facebookresearch/ConvNeXt-V2):
 
     - `single`: every block is a layer, from 1 to L; the stem belongs to the first block, and each downsampling to the
@@ -101,7 +101,7 @@ class LayerDecay:
             return self._layer(0, 0) if self.groups == "single" else 0
         if match := re.search(r"(^|/)stage_(\d+)/(downsampling|block_(\d+))/", path):
             return self._layer(int(match[2]), int(match[4] or 0))
-        if re.search(r"(^|/)(head_norm|head)/", path):
+        if re.search(r"(^|/)(head_norm|head|segmenter)/", path):
             return self.num_layers + 1
         raise ValueError(f"No rule says to which layer {path} belongs; add one.")
 

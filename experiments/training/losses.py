@@ -1,4 +1,4 @@
-"""The losses of fine-tuning: cross-entropy, of the whole model or of the head on a frozen encoder."""
+"""The losses of fine-tuning: cross-entropy, of the whole model or of the head on a frozen encoder, and Dice."""
 
 import numpy as np
 from keras import ops
@@ -48,6 +48,68 @@ def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=F
     return sigmoid_losses if multi_label else softmax_losses
 
 
+def pixel_losses(model, class_weights=None, dice_weight=0.0, auxiliary_weight=0.0, frozen_encoder=False):
+    """Returns the function from a batch to the loss of each image of a segmentation, `(B,)`.
+
+    It is the mean of the cross-entropy over the pixels that count, those whose label is a class: whatever the model
+    says of others changes nothing. With class weights the cross-entropy of a pixel is multiplied by that of its class.
+    An image without a pixel that counts has the loss 0.
+
+    Args:
+        model: a `Segmenter`.
+        class_weights: `(num_classes,)`, or None.
+        dice_weight: weight of the Dice loss, see `dice_losses`; 0 for none.
+        auxiliary_weight: weight of the cross-entropy of the auxiliary head; 0 for none.
+        frozen_encoder: whether the encoder is in inference mode, and no gradient goes through it.
+    """
+
+    def losses(batch):
+        labels = batch["labels"]
+        logits, auxiliary = model.call_with_auxiliary(batch["images"], training=True, frozen_encoder=frozen_encoder)
+        total = mean_cross_entropy(logits, labels, class_weights)
+        if auxiliary_weight:
+            total = total + auxiliary_weight * mean_cross_entropy(auxiliary, labels, class_weights)
+        return total + dice_weight * dice_losses(logits, labels) if dice_weight else total
+
+    return losses
+
+
+def mean_cross_entropy(logits, labels, class_weights=None):
+    """Returns the mean cross-entropy over the pixels of each image that count, `(B,)` float32.
+
+    Args:
+        logits: `(B, H, W, num_classes)`.
+        labels: `(B, H, W)` integers; negative ones do not count.
+        class_weights: `(num_classes,)`, or None.
+    """
+    counts = labels >= 0
+    classes = ops.where(counts, labels, 0)
+    # Where a pixel does not count, its logits are left out before anything is computed of them.
+    logits = ops.where(counts[..., None], ops.cast(logits, "float32"), 0.0)
+    losses = ops.sparse_categorical_crossentropy(classes, logits, from_logits=True)
+    weights = ops.cast(counts, "float32")
+    number = ops.maximum(ops.sum(weights, axis=(1, 2)), 1.0)
+    if class_weights is not None:
+        weights = weights * ops.take(ops.convert_to_tensor(class_weights, "float32"), classes)
+    return ops.sum(losses * weights, axis=(1, 2)) / number
+
+
+def dice_losses(logits, labels):
+    """Returns `1 - Dice` of each image, the mean over the classes that it has, `(B,)` float32.
+
+    The Dice coefficient of a class is `(2 sum(p y) + 1) / (sum(p) + sum(y) + 1)` over the pixels that count, with the
+    shares p of the softmax and y of 1 where a pixel is of the class. Arguments are those of `mean_cross_entropy`.
+    """
+    counts = labels >= 0
+    logits = ops.where(counts[..., None], ops.cast(logits, "float32"), 0.0)
+    truth = ops.one_hot(labels, logits.shape[-1], dtype="float32")  # of negative labels zeros
+    shares = ops.softmax(logits, axis=-1) * ops.cast(counts, "float32")[..., None]
+    both, size = (ops.sum(values, axis=(1, 2)) for values in (truth * shares, truth))
+    dice = (2.0 * both + 1.0) / (ops.sum(shares, axis=(1, 2)) + size + 1.0)
+    present = ops.cast(size > 0, "float32")
+    return ops.sum((1.0 - dice) * present, axis=-1) / ops.maximum(ops.sum(present, axis=-1), 1.0)
+
+
 def balanced_class_weights(labels, class_names, label_sets=None):
     """Returns a weight for each class, so that all classes weigh the same and the mean over the examples is 1.
 
@@ -73,10 +135,20 @@ def balanced_class_weights(labels, class_names, label_sets=None):
         having = np.count_nonzero(label_sets[labels], axis=0)
         counts, needed, missing = np.stack([len(labels) - having, having]), "with and without", "not both"
         smallest = counts.min(axis=0)
-    if empty := [name for name, count in zip(class_names, smallest) if not count]:
+    _check_none_empty(class_names, smallest, f"images {needed} every class, and there are {missing} of")
+    return (len(labels) / (len(counts) * counts)).astype("float32")
+
+
+def weights_of_counts(counts, class_names):
+    """Returns the same weights, `(num_classes,)` float32, of the number of pixels of each class."""
+    _check_none_empty(class_names, counts, "pixels of every class, and there are none of")
+    return (counts.sum() / (len(counts) * counts)).astype("float32")
+
+
+def _check_none_empty(class_names, counts, needed):
+    if empty := [name for name, count in zip(class_names, counts) if not count]:
         shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         raise UserError(
-            f"finetune.class_weights=balanced needs training images {needed} every class, and there are {missing} of "
-            f"{shown}: add --config.finetune.class_weights=none."
+            f"finetune.class_weights=balanced needs training {needed} {shown}: add "
+            "--config.finetune.class_weights=none."
         )
-    return (len(labels) / (len(counts) * counts)).astype("float32")

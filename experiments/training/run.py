@@ -2,11 +2,13 @@
 
 import contextlib
 import csv
+import functools
 import time
 
 import keras
 
 from experiments.config import size_text
+from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
@@ -92,6 +94,20 @@ class Task:
     def num_patches(self, model):
         """Returns the number of patches of an image for which mask noise is drawn; 0 draws none."""
         return 0
+
+    def batches(self, run, shard, num_shards):
+        """Returns the endless training batches from the start step of a run on, or one shard of them."""
+        return training_batches(
+            self.split,
+            run.preprocessing,
+            self.training.batch_size,
+            self.config.seed,
+            run.start_step,
+            self.num_patches(run.model),
+            self.mixing,
+            shard,
+            num_shards,
+        )
 
     def example_losses(self, model):
         """Returns the function from a batch to the loss of each example, `(B,)` float32."""
@@ -247,16 +263,8 @@ class Run:
             UserError, RunError: if it cannot start or continue.
         """
         training, task, workers, model = self.training, self.task, self.workers, self.model
-        batches = distribute_batches(
-            workers.strategy,
-            self.split,
-            self.preprocessing,
-            training.batch_size,
-            self.config.seed,
-            self.start_step,
-            task.num_patches(model),
-            task.mixing,
-        )
+        batches_of = functools.partial(task.batches, self)
+        batches = distribute_batches(workers.strategy, batches_of, training.batch_size)
         training_step = make_training_step(
             workers.strategy,
             model,

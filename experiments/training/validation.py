@@ -9,30 +9,32 @@ from experiments.training.workdir import read_json, save_model, write_json
 
 PLAIN, AVERAGED = "", "_ema"  # what names of figures end with
 WEIGHTS = {PLAIN: "plain", AVERAGED: "ema"}
-BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"
+BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"  # the former of a classifier
 
 
 class Best:
     """The weights with the highest figure on the validation images so far; the earliest of equals.
 
-    They are in the workdir, `classifier_best.keras`, described by `best.json`, so a resumed run knows them. The model
+    They are in the workdir, in the file `name`, described by `best.json`, so a resumed run knows them. The model
     is written first: if the run is killed between the two, it repeats that step.
 
     Args:
-        model: the classifier.
+        model: the model.
         workdir: of the run.
-        metric: name of the figure, `validation_top1` or `validation_map`; in percent.
+        metric: name of the figure, such as `validation_top1`; in percent.
+        name: of the file.
     """
 
-    def __init__(self, model, workdir, metric="validation_top1"):
+    def __init__(self, model, workdir, metric="validation_top1", name=BEST_MODEL):
         self._model = model
         self._workdir = workdir
         self._metric = metric
+        self._name = name
 
     @property
     def path(self):
         """Path of the model."""
-        return self._workdir / BEST_MODEL
+        return self._workdir / self._name
 
     @property
     def record(self):
@@ -75,23 +77,24 @@ class Best:
 
 
 class Validation(Measure):
-    """Measures a classifier on the validation images, with an average of its weights too, and keeps the best.
+    """Measures a model on the validation images, with an average of its weights too, and keeps the best.
 
     Args:
         run: the `Run`.
-        evaluate: function without arguments that returns the figures of the classifier as it is, `{name: percent}`.
+        evaluate: function without arguments that returns the figures of the model as it is, `{name: percent}`.
         metric: the name of the one by which the best are chosen.
         at_steps: the steps.
+        best_model: name of the file of the best weights.
 
     Attributes:
         best: the `Best`.
     """
 
-    def __init__(self, run, evaluate, metric, at_steps):
+    def __init__(self, run, evaluate, metric, at_steps, best_model=BEST_MODEL):
         super().__init__(self._evaluate, run, at_steps)
         self._figures = evaluate
         self._metric = f"validation_{metric}"
-        self.best = Best(run.model, run.workdir, self._metric)
+        self.best = Best(run.model, run.workdir, self._metric, best_model)
         _ = self.best.record  # a damaged one ends the run at its start
 
     def on_train_begin(self, logs=None):

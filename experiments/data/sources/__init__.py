@@ -3,20 +3,37 @@
 from experiments.data.cache import with_cache
 from experiments.data.sources.digits import open_digits
 from experiments.data.sources.folder import open_folder
+from experiments.data.sources.masked import open_masked_folder
 from experiments.data.sources.mix import mix
 from experiments.data.sources.shards import open_shards, open_webdataset
+from experiments.errors import UserError
 
 
-def open_source(config):
+def open_source(config, masks=False):
     """Returns the `Source` of a `DataConfig`.
+
+    Args:
+        config: the `DataConfig`.
+        masks: whether its images have to have masks, for segmentation.
 
     Raises:
         UserError: if it cannot be opened.
     """
-    sources = [_open(source, config) for source, _ in config.sources]
+    sources = [_open_masked(source, config) if masks else _open(source, config) for source, _ in config.sources]
     weights = [weight for _, weight in config.sources]
     source = mix(sources, weights) if len(sources) > 1 else sources[0]
     return with_cache(source, config.cache)
+
+
+def _open_masked(source, config):
+    kind, _, name = source.partition(":")
+    if kind == "folder" and len(config.sources) == 1:
+        return open_masked_folder(name, config)
+    if kind == "tfds" and len(config.sources) == 1:
+        from experiments.data.sources.tfds import open_tfds
+
+        return open_tfds(name, config, masks=True)
+    raise UserError(f"finetune.task=segmentation needs one folder:PATH or tfds:NAME; data.source={config.source!r}.")
 
 
 def _open(source, config):

@@ -10,6 +10,8 @@ those of the first level are the classes. Images of other splits have to lie in 
 folder without a readable image is no class; a class may have no images in another split. Both are noted. A labels file
 takes the place of the class folders, and where it names splits of theirs too.
 
+A folder that has the sub-folders `images` and `masks` is one for segmentation (see `masked`): `images` stands for it.
+
 Hidden folders and those that systems keep for themselves (`SYSTEM_FOLDERS`) are neither, and not looked into.
 """
 
@@ -34,6 +36,7 @@ from experiments.io import local_path
 
 NAMED_IN_NOTES = 5
 UNLABELLED = "unlabelled"  # images for pretraining alone
+IMAGES, MASKS = "images", "masks"  # sub-folders of a folder for segmentation
 
 
 def open_folder(path, config):
@@ -59,18 +62,16 @@ def open_folder(path, config):
     root = local_path(path)
     if not root.is_dir():
         raise UserError(f"There is no folder {root}.")
-    good, skipped, system_folders = _readable(root, Reading.of(config))
+    if has_masks(root):
+        root = root / IMAGES
+    good, skipped, system_folders = readable_files(root, Reading.of(config))
     if config.labels_file:
         layout = read_labelled_layout(root, good, skipped, config.labels_file)
     else:
         layout = read_layout(root, good)
-    splits = {name: _split(root, *examples) for name, examples in layout.splits.items()}
+    splits = {name: split_of_files(root, *examples) for name, examples in layout.splits.items()}
     shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
-    missing = {name: share for name, share in shares.items() if name not in splits}
-    train = splits["train"]
-    too_small = check_shares(train.num_examples, missing, f"folder:{root}")
-    parts = held_out(train.num_examples, tuple(missing.values()))
-    splits |= {name: train.take(part) for name, part in zip(("train", *missing), parts)}
+    splits, too_small = with_held_out(splits, shares, f"folder:{root}")
     if unlabelled := splits.get(UNLABELLED):
         splits["pretrain"] = splits["train"].followed_by(unlabelled)
     notes = (
@@ -79,16 +80,39 @@ def open_folder(path, config):
         *_notes_on_training(splits["train"], layout),
     )
     return Source(
-        _printable(f"folder:{root}"),
+        printable(f"folder:{root}"),
         splits,
-        tuple(map(_printable, layout.class_names)),
-        tuple(map(_printable, notes)),
-        tuple(tuple(map(_printable, pair)) for pair in _left_out(good, layout, skipped)),
+        tuple(map(printable, layout.class_names)),
+        tuple(map(printable, notes)),
+        tuple(tuple(map(printable, pair)) for pair in _left_out(good, layout, skipped)),
         layout.label_sets,
     )
 
 
-def _readable(root, reading):
+def has_masks(root):
+    """Whether a folder is one of images with masks, see `experiments.data.sources.masked`."""
+    return (root / IMAGES).is_dir() and (root / MASKS).is_dir()
+
+
+def with_held_out(splits, shares, name):
+    """Returns splits with those that are missing, drawn from the training images, and lines for the user.
+
+    Args:
+        splits: `{name: split}`, with `train`.
+        shares: `{name: share}` of the training images that each of the others takes where it is missing.
+        name: of the folder, for messages.
+
+    Raises:
+        UserError: if no image is left to train on.
+    """
+    missing = {split: share for split, share in shares.items() if split not in splits}
+    train = splits["train"]
+    too_small = check_shares(train.num_examples, missing, name)
+    parts = held_out(train.num_examples, tuple(missing.values()))
+    return splits | {split: train.take(part) for split, part in zip(("train", *missing), parts)}, too_small
+
+
+def readable_files(root, reading):
     """Returns the readable image files, the others with their problems, and the folders of the system.
 
     Files are texts, relative to the root.
@@ -108,12 +132,13 @@ def _readable(root, reading):
     return [file for file, problem in problems.items() if not problem], skipped, system_folders
 
 
-def _printable(text):
+def printable(text):
     """Shows the bytes of names that are not UTF-8 as `\\xe9`: nothing could print or write them as they are."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
-def _split(root, files, labels):
+def split_of_files(root, files, labels):
+    """Returns the split of some files, relative to the root, with labels `(N,)`."""
     paths = np.array([os.fsencode(f"{root}{os.sep}{file}") for file in files], dtype=object)
     return MemorySplit(paths, labels, are_paths=True)
 
@@ -162,7 +187,12 @@ def _left_out(good, layout, skipped):
 
 def _notes(good, layout, skipped, system_folders):
     labelling = f"{len(layout.class_names)} classes from {layout.labels_from}" if layout.class_names else "no labels"
-    notes = [f"{len(good):,} images, {labelling}", *layout.notes]
+    return f"{len(good):,} images, {labelling}", *layout.notes, *notes_on_skipped(skipped, system_folders)
+
+
+def notes_on_skipped(skipped, system_folders):
+    """Returns lines for the user about files that are skipped, `[(file, problem), ...]`, and folders of systems."""
+    notes = []
     if system_folders:
         kinds = ", ".join(sorted(set(system_folders)))
         notes.append(f"not looked into: {len(system_folders):,} folders that systems keep ({kinds})")
@@ -173,7 +203,7 @@ def _notes(good, layout, skipped, system_folders):
         notes += [f"  {file}: {problem}" for file, problem in skipped[:NAMED_IN_NOTES]]
         if len(skipped) > NAMED_IN_NOTES:
             notes.append(f"  and {len(skipped) - NAMED_IN_NOTES:,} more")
-    return tuple(notes)
+    return notes
 
 
 def _notes_on_training(train, layout):
@@ -228,9 +258,9 @@ def read_layout(root, files):
     Raises:
         UserError: if the splits cannot be told apart, lack images, or differ in their classes.
     """
-    folders = _split_folders(root, files)
+    folders = split_folders(root, files)
     bases = folders or {"train": ""}
-    members = {split: [file for file in files if _is_below(base, file)] for split, base in bases.items()}
+    members = {split: [file for file in files if is_below(base, file)] for split, base in bases.items()}
     for split, base in bases.items():
         if not members[split]:
             raise UserError(f"{root / base} holds no image that can be read; fill or remove it.")
@@ -275,9 +305,9 @@ def read_labelled_layout(root, files, skipped, path):
         raise UserError(f"{path} names {found} of images that can be read; it needs two or more.")
 
     named = {row.split for row in rows.values()} - {""}
-    folders = {} if named else _split_folders(root, files)
+    folders = {} if named else split_folders(root, files)
     bases = folders or {"train": ""}
-    below = {file: split for split, base in bases.items() for file in files if _is_below(base, file)}
+    below = {file: split for split, base in bases.items() for file in files if is_below(base, file)}
     split_of = {file: row.split for file, row in rows.items()} if named else below
     label_of = dict(zip(labelled, labels))
     members = {split: [file for file in labelled if split_of.get(file) == split] for split in named or bases}
@@ -311,7 +341,7 @@ def _notes_on_rows(files, skipped, rows, splits, folders):
         yield f"left out: {left_out:,} images without a label"
 
 
-def _split_folders(root, files):
+def split_folders(root, files):
     """Returns `{split: folder}`, empty where the sub-folders are no splits."""
     found = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
@@ -335,7 +365,8 @@ def _split_folders(root, files):
     return {split: found[split][0] for split in ("train", "validation", "test") if split in found}
 
 
-def _is_below(base, file):
+def is_below(base, file):
+    """Whether a file lies in a folder, `base`; an empty one is that of all files."""
     return not base or file.startswith(base + os.sep)
 
 

@@ -21,12 +21,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from experiments.config import SPLIT_FIELDS
+from experiments.data.masks import ClassTable, Masks
 from experiments.data.source import Source, StreamSplit
 from experiments.data.splits import check_shares
 from experiments.errors import UserError
 
 
-def open_tfds(name, config):
+def open_tfds(name, config, masks=False):
     """Opens a prepared data set.
 
     An image that cannot be decoded counts as unreadable when it is met. One without a label, or with one outside of the
@@ -34,7 +35,8 @@ def open_tfds(name, config):
 
     Args:
         name: of the data set, such as `fashion_mnist` or `imagenet2012:5.1.0`.
-        config: a `DataConfig`; its fields on splits follow the rule of `tfds_splits`.
+        config: a `DataConfig`; its fields on splits follow the rule of `choose_ranges`.
+        masks: whether the images come with their masks, of the feature `data.mask_feature`.
 
     Returns:
         A `Source`.
@@ -51,11 +53,17 @@ def open_tfds(name, config):
     features = builder.info.features
     if "image" not in features:
         raise UserError(f"tfds:{name} has no feature called image; it has {', '.join(features)}.")
-    labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
-    class_names = tuple(features["label"].names) if labelled else ()
     ranges, notes = choose_ranges(builder.info.splits, config, f"tfds:{name}")
-    splits = {part: _stream(builder, ranges[part], len(class_names), config.shuffle_buffer) for part in ranges}
-    return Source(f"tfds:{name}", splits, class_names, notes)
+    if masks:
+        table = _class_table(features, config, f"tfds:{name}")
+        example_of, decoded_later = _example_with_mask(config.mask_feature), ("image", config.mask_feature)
+        class_names, masks = table.names, Masks(table, max_pixels=config.max_pixels)
+    else:
+        labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
+        class_names, masks = tuple(features["label"].names) if labelled else (), None
+        example_of, decoded_later = _example_with_label(len(class_names)), ("image",)
+    splits = {part: _stream(builder, ranges[part], example_of, decoded_later, config.shuffle_buffer) for part in ranges}
+    return Source(f"tfds:{name}", splits, class_names, notes, masks=masks)
 
 
 def find_builder(name, directory):
@@ -78,18 +86,46 @@ def find_builder(name, directory):
         raise UserError(f"tfds:{name}: {reason}") from error
 
 
-def _stream(builder, ranges, num_classes, shuffle_buffer):
+def _class_table(features, config, name):
+    """Returns the `ClassTable` of the masks of a data set; raises UserError where there are none, or no names."""
+    feature = features.get(config.mask_feature)
+    if not isinstance(feature, tfds.features.Image):
+        raise UserError(f"{name} has no image data.mask_feature={config.mask_feature!r}; it has {', '.join(features)}.")
+    if config.class_names:
+        return ClassTable.read(config.class_names, config.ignore_label)
+    if names := getattr(feature, "names", None):
+        pairs = [(number, name) for number, name in enumerate(names) if number not in config.ignore_label]
+        numbers, names = zip(*pairs)
+        return ClassTable(names, numbers, config.ignore_label)
+    raise UserError(f"{name} does not name the classes of its masks: name a text file with data.class_names.")
+
+
+def _example_with_label(num_classes):
+    def example_of(features):
+        label = features["label"] if num_classes else tf.constant(-1, tf.int64)
+        return features["image"], tf.where((label >= 0) & (label < num_classes), label, tf.constant(-1, tf.int64))
+
+    return example_of
+
+
+def _example_with_mask(feature):
+    """Returns the function to an example as `Masks` reads it: the mask's bytes follow those of the image."""
+
+    def example_of(features):
+        image = features["image"]
+        return image + features[feature], tf.cast(tf.strings.length(image), tf.int64)
+
+    return example_of
+
+
+def _stream(builder, ranges, example_of, decoded_later, shuffle_buffer):
     # Without cycles over shards and with deterministic options the order never changes.
     examples = builder.as_dataset(
         split="+".join(map(str, ranges)),
         shuffle_files=False,
-        decoders={"image": tfds.decode.SkipDecoding()},
+        decoders={feature: tfds.decode.SkipDecoding() for feature in decoded_later},
         read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
     )
-
-    def example_of(features):
-        label = features["label"] if num_classes else tf.constant(-1, tf.int64)
-        return features["image"], tf.where((label >= 0) & (label < num_classes), label, tf.constant(-1, tf.int64))
 
     examples = examples.map(example_of, num_parallel_calls=tf.data.AUTOTUNE)
     available = builder.info.splits

@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from experiments.data.pipeline import training_batches
 from experiments.errors import RunError, UserError
 from experiments.io import reason
 
@@ -134,17 +133,15 @@ def describe_devices(strategy, num_workers=1):
     return f"{workers}{len(names)} x {names[0]}" + (", mirrored" if num_workers * len(names) > 1 else "")
 
 
-def distribute_batches(strategy, split, preprocessing, batch_size, *arguments):
-    """Returns the batches of `training_batches`, each divided among all devices.
+def distribute_batches(strategy, batches_of, batch_size):
+    """Returns training batches, each divided among all devices.
 
     Each worker reads the share of a batch that its own devices work on.
 
     Args:
         strategy: the `tf.distribute.Strategy`.
-        split: the examples.
-        preprocessing: a `Preprocessing`.
+        batches_of: function of the number of a shard and how many there are that returns its `tf.data.Dataset`.
         batch_size: images of a batch, over all devices.
-        *arguments: of `training_batches`, from `seed` to `mixing`.
 
     Raises:
         UserError: if the workers cannot share the batches.
@@ -152,8 +149,8 @@ def distribute_batches(strategy, split, preprocessing, batch_size, *arguments):
     size = batch_size // strategy.num_replicas_in_sync
 
     def of_worker(context):
-        shard, num_shards = context.input_pipeline_id, context.num_input_pipelines
-        batches = training_batches(split, preprocessing, batch_size, *arguments, shard=shard, num_shards=num_shards)
+        num_shards = context.num_input_pipelines
+        batches = batches_of(context.input_pipeline_id, num_shards)
         devices = strategy.num_replicas_in_sync // num_shards
         if devices > 1:
             batches = batches.rebatch(size, drop_remainder=True).prefetch(devices)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from experiments.evaluation.classification import figures, top_one
+from experiments.evaluation.classification import confusion, figures, top_one
 from experiments.evaluation.report import draw_confusion, most_confused, write_multi_label_report, write_report
 
 NAMES = ("cat, small", "dog", "never seen", "never said")
@@ -60,8 +60,8 @@ def test_the_multi_label_report_is_that_of_scikit_learn(tmp_path):
 
 def test_the_most_confused_pairs_come_first():
     labels, predicted = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([1, 1, 2, 0, 1, 1, 1, 1])
-    assert most_confused(labels, predicted, 3) == [(2, 1, 3), (0, 1, 2), (0, 2, 1)]
-    assert most_confused(labels, labels, 3) == []
+    assert most_confused(confusion(labels, predicted, 3), 3) == [(2, 1, 3), (0, 1, 2), (0, 2, 1)]
+    assert most_confused(confusion(labels, labels, 3), 3) == []
 
 
 @pytest.mark.parametrize(("num_classes", "right"), [(3, 0.6), (30, 1.0), (600, 0.6)])
@@ -70,7 +70,8 @@ def test_the_picture_shows_something_for_any_number_of_classes(tmp_path, num_cla
     labels = rng.integers(0, num_classes, 400)
     predicted = np.where(rng.random(400) < right, labels, rng.integers(0, num_classes, 400))
     path = tmp_path / "confusion.png"
-    draw_confusion(path, labels, predicted, [f"class {i}" for i in range(num_classes)], "test images")
+    names = [f"class {i}" for i in range(num_classes)]
+    draw_confusion(path, confusion(labels, predicted, num_classes), names, "test images")
     pixels = np.asarray(Image.open(path).convert("L"))
     assert min(pixels.shape) > 400 and pixels.std() > 10
 
@@ -78,5 +79,6 @@ def test_the_picture_shows_something_for_any_number_of_classes(tmp_path, num_cla
 @pytest.mark.parametrize("num_classes", [3, 26])
 def test_names_with_dollars_are_no_formulas(tmp_path, num_classes):
     names = [f"$\\nothing$ {i}" for i in range(num_classes)]
-    draw_confusion(tmp_path / "confusion.png", LABELS % 3, PREDICTED % 3, names, "test images of folder:/$\\nothing$")
+    matrix = confusion(LABELS % 3, PREDICTED % 3, num_classes)
+    draw_confusion(tmp_path / "confusion.png", matrix, names, "test images of folder:/$\\nothing$")
     assert (tmp_path / "confusion.png").stat().st_size

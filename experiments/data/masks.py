@@ -1,0 +1,187 @@
+"""Masks of a segmentation: PNG or TIFF files with one number a pixel, and which class each number stands for.
+
+Numbers have 8 or 16 bits. Of a palette the numbers count, not the colours. `data.ignore_label` names numbers whose
+pixels do not count, in loss and figures. The names of the classes come from a text file: a name a line, for the numbers
+from 0 on, or `NUMBER NAME` in every line where they are others:
+
+    0 background
+    255 polyp
+
+Empty lines, and lines that begin with `#`, are left out. Without such a file each number that occurs is a class.
+"""
+
+import dataclasses
+import io
+import re
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from experiments.config import MAX_PIXELS
+from experiments.data.files import read_path
+from experiments.data.formats import Header, UnreadableError, check_size, format_of, orientation_of, upright
+from experiments.errors import UserError
+from experiments.io import local_path, reason
+
+SUFFIXES = (".png", ".tif", ".tiff")
+CLASSES = "classes.txt"  # in a folder of images with masks, and in the workdir of a run
+IGNORED = -1  # class of pixels that do not count
+UNKNOWN = -2  # class of a number that is none
+LARGEST = 2**16 - 1
+MOST_CLASSES = 1000
+
+
+def read_numbers(content, max_pixels=MAX_PIXELS):
+    """Returns the numbers of a mask, of the bytes of its file: `(H, W)` of an integer type, upright.
+
+    Raises:
+        UnreadableError: if it is no mask.
+        Exception: whatever damage leads the libraries to.
+    """
+    kind = format_of(content[:32])
+    if kind == "PNG":
+        numbers, orientation = _read_png(content, max_pixels)
+    elif kind == "TIFF":
+        numbers, orientation = _read_tiff(content, max_pixels)
+    else:
+        raise UnreadableError("a mask is a PNG or a TIFF file" if content else "the file is empty")
+    if numbers.ndim == 3:
+        if not (numbers[..., :1] == numbers[..., :3]).all():
+            raise UnreadableError("it has colours, and a mask has one number a pixel")
+        numbers = numbers[..., 0]
+    if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
+        raise UnreadableError("a mask has one whole number a pixel")
+    return upright(numbers, orientation)
+
+
+def _read_png(content, max_pixels):
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+        check_size(Header((image.height, image.width), 1), max_pixels)
+        numbers = np.asarray(image)
+        orientation = orientation_of(image)
+    depth, colour = content[24:26]
+    if colour == 0 and depth in (2, 4):  # Pillow spreads grey over 0 to 255
+        numbers = numbers // (255 // (2**depth - 1))
+    return numbers[..., 0] if image.mode == "LA" else numbers, orientation
+
+
+def _read_tiff(content, max_pixels):
+    import tifffile
+
+    page = tifffile.TiffFile(io.BytesIO(content)).pages[0]
+    check_size(Header((page.imagelength, page.imagewidth), 1), max_pixels)
+    tag = page.tags.get(0x112)
+    return page.asarray(), int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassTable:
+    """Which number in a mask stands for which class.
+
+    Args:
+        names: of the classes.
+        numbers: of each class, in a mask.
+        ignored: numbers of pixels that do not count.
+    """
+
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    ignored: tuple[int, ...] = ()
+
+    @classmethod
+    def of_numbers(cls, numbers, ignored):
+        """Returns the table of classes that are called as their numbers."""
+        numbers = tuple(sorted({*numbers} - {*ignored}))
+        return cls(tuple(map(str, numbers)), numbers, tuple(ignored))
+
+    @classmethod
+    def read(cls, path, ignored=()):
+        """Returns the table of a text file, without its ignored numbers.
+
+        Raises:
+            UserError: if it cannot be read, has fewer than two classes, or names one twice.
+        """
+        try:
+            text = local_path(path).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            why = reason(error) if isinstance(error, OSError) else "it is not UTF-8"
+            raise UserError(f"data.class_names={path} cannot be read: {why}.") from error
+        lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+        pairs = [re.fullmatch(r"(\d+)[\s,;:]+(.+)", line) for line in lines]
+        entries = ((int(pair[1]), pair[2]) for pair in pairs) if all(pairs) else enumerate(lines)
+        entries = [(number, name) for number, name in entries if number not in ignored]
+        numbers, names = zip(*entries) if entries else ((), ())
+        for what, values in (("number", numbers), ("name", names)):
+            twice = next((value for value in values if values.count(value) > 1), None)
+            if twice is not None:
+                raise UserError(f"{path} has the {what} {twice} twice.")
+        if not 2 <= len(names) <= MOST_CLASSES or max(numbers) > LARGEST:
+            raise UserError(
+                f"{path} names {len(names)} classes; there are 2 to {MOST_CLASSES}, of numbers up to {LARGEST}."
+            )
+        return cls(tuple(names), tuple(numbers), tuple(ignored))
+
+    def to_text(self):
+        """Returns what `read` reads."""
+        return "".join(f"{number} {name}\n" for number, name in zip(self.numbers, self.names))
+
+    def unknown(self, numbers):
+        """Returns the first of some numbers that is no class and not ignored, or None."""
+        return next((number for number in numbers if number not in self.numbers and number not in self.ignored), None)
+
+    def classes(self, numbers):
+        """Returns the class of each number of an array, int32: `IGNORED` or `UNKNOWN` for those that have none."""
+        known = np.full(LARGEST + 2, UNKNOWN, np.int32)
+        known[list(self.ignored)] = IGNORED
+        known[list(self.numbers)] = np.arange(len(self.numbers))
+        return known[np.where((numbers < 0) | (numbers > LARGEST), LARGEST + 1, numbers)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Masks:
+    """The masks of a source.
+
+    Args:
+        table: the `ClassTable`.
+        paths: `(M,)` paths of files; the label of an example is the place of its mask among them. None where an example
+            is the bytes of the image and then those of its mask, and the label is the number of the former.
+        max_pixels: largest number of pixels of a mask that is decoded.
+    """
+
+    table: ClassTable
+    paths: np.ndarray | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def read(self, content, label):
+        """Reads the mask of an example, in the graph of a data set.
+
+        Args:
+            content: scalar string tensor, of the example.
+            label: scalar int64 tensor, of the example.
+
+        Returns:
+            `(content, mask)`: the content of the image, for `split.read`, and `(H, W)` int32, the class of each pixel.
+
+        Raises:
+            InvalidArgumentError: when it is run, if the mask cannot be read or has a number that is no class.
+        """
+        if self.paths is None:
+            content, encoded = tf.strings.substr(content, 0, label), tf.strings.substr(content, label, -1)
+        else:
+            with tf.init_scope(), tf.device("CPU"):
+                paths = tf.constant(self.paths)
+            encoded = read_path(paths[label])
+        mask = tf.ensure_shape(tf.numpy_function(self._decode, [encoded], tf.int32), (None, None))
+        with tf.control_dependencies([tf.debugging.assert_positive(tf.size(mask), "no mask that can be read")]):
+            return content, tf.identity(mask)
+
+    def _decode(self, content):
+        """Returns `(H, W)` int32, without pixels where it fails: TensorFlow would log an exception at length."""
+        try:
+            classes = self.table.classes(read_numbers(np.asarray(content, object).item(), self.max_pixels))
+            if classes.min() > UNKNOWN:
+                return classes
+        except Exception:  # whatever the damage leads the libraries to
+            pass
+        return np.zeros((0, 0), np.int32)

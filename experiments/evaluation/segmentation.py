@@ -1,0 +1,131 @@
+"""The classes that a segmentation model finds in whole images, and how good they are: IoU and accuracy of pixels."""
+
+import numpy as np
+import tensorflow as tf
+
+from experiments.data.pairs import evaluation_pairs
+from experiments.evaluation.classification import confusion
+
+
+class PixelClasses:
+    """Finds the class of each pixel of images of any size.
+
+    An image that is higher or wider than `window` is cut into windows, all of the same size, that overlap; of each
+    pixel the window counts whose border is farther. So memory does not grow with the image, but for its classes.
+
+    Args:
+        model: a `Segmenter`.
+        window: largest height and width that the model sees at a time.
+        overlap: share of a window that the next one repeats at least, in [0, 1).
+        most_pixels: number of pixels that the model works on at a time, where that is more than one window.
+    """
+
+    def __init__(self, model, window=1024, overlap=0.25, most_pixels=1):
+        self._window, self._overlap, self._most_pixels = window, overlap, most_pixels
+
+        @tf.function(reduce_retracing=True)  # sizes that differ become one graph of any size
+        def answer(images):
+            return tf.argmax(model(images, training=False), axis=-1, output_type=tf.int32)
+
+        self._answer = answer
+
+    def of_image(self, image):
+        """Returns the class of each pixel of an image, `(H, W, channels)` normalized: `(H, W)` int32."""
+        return next(self.of_images([image]))
+
+    def of_images(self, images):
+        """Yields the classes of each of some images, in their order; images of one size are worked on together."""
+        waiting = []
+        for image in images:
+            if waiting and (image.shape != waiting[0].shape or len(waiting) == self._at_once(image.shape)):
+                yield from self._of_size(waiting)
+                waiting = []
+            waiting.append(image)
+        if waiting:
+            yield from self._of_size(waiting)
+
+    def _at_once(self, shape):
+        height, width = (min(side, self._window) for side in shape[:2])
+        return max(1, self._most_pixels // (height * width))
+
+    def _of_size(self, images):
+        height, width = images[0].shape[:2]
+        if max(height, width) <= self._window:
+            yield from self._answer(tf.stack(images)).numpy()
+            return
+        places = [
+            (top, left, rows, columns)
+            for top, rows in _windows(height, self._window, self._overlap)
+            for left, columns in _windows(width, self._window, self._overlap)
+        ]
+        size, at_once = min(height, self._window), self._at_once(images[0].shape)
+        for image in images:
+            classes = np.zeros((height, width), np.int32)
+            for i in range(0, len(places), at_once):
+                part = places[i : i + at_once]
+                windows = [image[top : top + size, left : left + min(width, self._window)] for top, left, *_ in part]
+                for (top, left, rows, columns), found in zip(part, self._answer(tf.stack(windows)).numpy()):
+                    kept = found[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+                    classes[slice(*rows), slice(*columns)] = kept
+            yield classes
+
+
+def _windows(side, window, overlap):
+    """Returns `[(start, (first, end)), ...]` of windows along a side, and which positions each of them decides on."""
+    if side <= window:
+        return [(0, (0, side))]
+    step = max(1, int(window * (1 - overlap)))
+    count = -(-(side - window) // step) + 1
+    starts = [round(i * (side - window) / (count - 1)) for i in range(count)]
+    borders = [0, *((one + window + other) // 2 for one, other in zip(starts, starts[1:])), side]
+    return list(zip(starts, zip(borders, borders[1:])))
+
+
+class Confusions:
+    """The confusion matrix of a model over all pixels that count, of all images of a split that can be read.
+
+    Each pixel counts once, whatever the size of the batches and the number of devices: one of them does the work.
+    Calling the object evaluates the model as it is at that moment.
+
+    Args:
+        pixel_classes: the `PixelClasses`.
+        split: the examples.
+        masks: the `Masks` of the source.
+        preprocessing: a `PairPreprocessing`.
+    """
+
+    def __init__(self, pixel_classes, split, masks, preprocessing):
+        self._pixel_classes = pixel_classes
+        self._num_classes = len(masks.table.names)
+        self._pairs = evaluation_pairs(split, masks, preprocessing)
+
+    def __call__(self):
+        """Returns `(num_classes, num_classes)` int64: number of pixels of a class (row) that are taken for another."""
+        matrix, truths = np.zeros((self._num_classes,) * 2, np.int64), []
+
+        def images():
+            for _, image, mask in self._pairs:
+                truths.append(mask.numpy())
+                yield image
+
+        for predicted in self._pixel_classes.of_images(images()):
+            matrix += confusion(truths.pop(0), predicted, self._num_classes)
+        return matrix
+
+
+def class_ious(matrix):
+    """Returns the intersection over union of each class, in [0, 1]; NaN for one that nowhere occurs, nor is found."""
+    both, union = np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
+    return np.where(union > 0, both / np.maximum(union, 1), np.nan)
+
+
+def figures(matrix):
+    """Returns the figures of a confusion matrix in percent, the one that chooses between models first.
+
+    `mean_iou` is the mean over the classes that occur or are found; `pixel_accuracy` the share of the pixels that are
+    classified correctly. Of no pixel both are 0.
+    """
+    if not matrix.sum():
+        return {"mean_iou": 0.0, "pixel_accuracy": 0.0}
+    accuracy = np.diag(matrix).sum() / matrix.sum()
+    return {"mean_iou": 100.0 * float(np.nanmean(class_ious(matrix))), "pixel_accuracy": 100.0 * float(accuracy)}

@@ -1,0 +1,115 @@
+"""Segmentation: fine-tuning of a model that gives each pixel a class, `finetune.task=segmentation`."""
+
+import numpy as np
+
+from experiments.data.masks import CLASSES
+from experiments.data.pairs import PairPreprocessing, evaluation_pairs, pixel_counts, training_pairs
+from experiments.data.sources import open_source
+from experiments.data.splits import label_subset
+from experiments.evaluation.mask_pictures import MaskPictures
+from experiments.evaluation.report import draw_confusion, write_segmentation_report
+from experiments.evaluation.segmentation import Confusions, PixelClasses, figures
+from experiments.finetune import Finetuning
+from experiments.io import local_copy, replacing
+from experiments.models import make_segmenter
+from experiments.training.callbacks import evenly_spaced
+from experiments.training.losses import pixel_losses, weights_of_counts
+from experiments.training.workdir import save_model
+
+IMAGES_IN_PICTURE = 6
+
+
+class Segmentation(Finetuning):
+    """Fine-tuning of a segmentation model on images with masks.
+
+    Its files are `segmenter.keras`, `segmenter_ema.keras` and `segmenter_best.keras`, as those of a classifier;
+    `encoder.keras`, the encoder of the first of them; and `classes.txt`, the classes as `data.class_names` has them.
+    The best weights are those of the highest mean IoU on the validation images. Images are evaluated at full size.
+    """
+
+    model_name = "segmenter"
+
+    def _open_images(self):
+        config, training = self.config, self.training
+        self.source = open_source(config.data, masks=True)
+        self._masks = self.source.masks
+        table = self._masks.table
+        self.split = label_subset(self.source.split("train"), training.labels, len(table.names), config.seed, table)
+        self._class_weights = None
+        if training.class_weights == "balanced":
+            self._class_weights = weights_of_counts(pixel_counts(self.split, self._masks), table.names)
+
+    def make_model(self, dtype):
+        return make_segmenter(self.config, self.source.num_classes, dtype)
+
+    def encoder(self, model):
+        return model.backbone
+
+    def batches(self, run, shard, num_shards):
+        seed, size = self.config.seed, self.training.batch_size
+        return training_pairs(
+            self.split, self._masks, self._preprocessing, size, seed, run.start_step, shard, num_shards
+        )
+
+    def example_losses(self, model):
+        segmentation = self.config.segmentation
+        return pixel_losses(
+            model,
+            self._class_weights,
+            segmentation.dice_weight,
+            segmentation.auxiliary_weight,
+            self.training.frozen_encoder,
+        )
+
+    def finish(self, run):
+        with replacing(run.workdir / CLASSES) as path:
+            path.write_text(self._masks.table.to_text(), encoding="utf-8")
+        save_model(run.model.backbone, run.workdir / "encoder.keras")
+        return super().finish(run)
+
+    @property
+    def _preprocessing(self):
+        return PairPreprocessing.of(self.config)
+
+    @property
+    def _facts(self):
+        return {"class_numbers": list(self._masks.table.numbers)}
+
+    @property
+    def _metric(self):
+        return "mean_iou"
+
+    def _figures(self, matrix):
+        return figures(matrix)
+
+    def _load(self, model, path):
+        with local_copy(path) as local:
+            model.load_weights(local)
+
+    def _predictions(self, run, split):
+        """Returns a function without arguments that returns the confusion matrix on a split, in a tuple."""
+        confusions = Confusions(pixel_classes(run.model, self.config), split, self._masks, self._preprocessing)
+        return lambda: (confusions(),)
+
+    def _report(self, run, name, matrix):
+        names = self.source.class_names
+        with replacing(run.workdir / f"report_{name}.csv") as path:
+            write_segmentation_report(path, matrix, names)
+        found = f"mean IoU {figures(matrix)['mean_iou']:.2f}%, share of each class in %"
+        with replacing(run.workdir / f"confusion_{name}.png") as path:
+            draw_confusion(path, matrix, names, f"{name} images of {self.source.name}: {found}", "pixels")
+
+    def _pictures(self, run):
+        split = self.source.get("validation") or self.split
+        count = min(IMAGES_IN_PICTURE, split.num_examples)
+        spread = np.arange(count) * split.num_examples // count  # neighbours are often frames of one film
+        examples = evaluation_pairs(split.take(spread), self._masks, self._preprocessing)
+        at_steps = evenly_spaced(self.config.segmentation.pictures, run.schedule)
+        return MaskPictures(run, pixel_classes(run.model, self.config), examples, self.source.class_names, at_steps)
+
+
+def pixel_classes(model, config):
+    """Returns the `PixelClasses` of a model, by a `Config`."""
+    height, width = config.data.size
+    most = config.evaluation_batch(config.finetune) * height * width
+    return PixelClasses(model, config.segmentation.window, config.segmentation.window_overlap, most)

@@ -1,0 +1,117 @@
+"""A segmentation run from its folder to its figures, on two devices."""
+
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import finetune
+from experiments.errors import UserError
+from experiments.training.loggers import read_metrics
+from tests.experiments.scenes import NAMES, write_scenes
+from tests.experiments.tiny import Lines, change, tiny_config
+
+MEAN, STD = (0.4, 0.4, 0.4), (0.25, 0.25, 0.25)
+FILES = {"": "segmenter.keras", "_ema": "segmenter_ema.keras", "best": "segmenter_best.keras"}
+
+
+@pytest.fixture(scope="session")
+def config(tmp_path_factory):
+    """Scenes, in windows of 32x32 pixels; evaluation sees them in parts of 32x32 too."""
+    root = write_scenes(tmp_path_factory.mktemp("scenes"), train=12)
+    training = {
+        **{"task": "segmentation", "labels": "all", "steps": 50, "batch_size": 4, "evaluations": 2},
+        **{"base_learning_rate": 1.0, "ema_decay": 0.8, "layer_decay": 0.9, "class_weights": "balanced"},
+    }
+    data = {"source": f"folder:{root}", "channels": 3, "mean": MEAN, "std": STD, "ignore_label": (250,), "flip": True}
+    config = tiny_config(finetune=training, data=data, model={"dims": (8, 8)}, logical_cpus=2, seed=1)
+    segmentation = {
+        "decoder": "fpn",
+        "decoder_dim": 8,
+        "dice_weight": 0.5,
+        "pictures": 1,
+        "window": 32,
+        "dropout_rate": 0.0,
+    }
+    return change(config, "segmentation", **segmentation)
+
+
+@pytest.fixture(scope="session")
+def run(config, tmp_path_factory):
+    """`(workdir, summary, lines)` of a finished run."""
+    workdir, lines = tmp_path_factory.mktemp("runs") / "segmented", Lines()
+    return workdir, finetune.run(config, workdir, log=lines), lines
+
+
+def windows_of(image):
+    """The parts of a 40x48 image that windows of 32x32 with an overlap of a quarter see, and which pixels count."""
+    for top, rows in ((0, slice(0, 20)), (8, slice(20, 40))):
+        for left, columns in ((0, slice(0, 24)), (16, slice(24, 48))):
+            yield image[top : top + 32, left : left + 32], top, left, rows, columns
+
+
+def ious_by_hand(config, model, split):
+    """IoU of each class, pixel by pixel from the files."""
+    root = config.data.source.removeprefix("folder:")
+    both, union = np.zeros(3), np.zeros(3)
+    for i in range(4):
+        image, mask = (Image.open(f"{root}/{kind}/{split}/{i}.png") for kind in ("images", "masks"))
+        pixels = (np.asarray(image) / 255.0 - np.array(MEAN)) / np.array(STD)
+        found = np.zeros((40, 48), int)
+        for window, top, left, rows, columns in windows_of(pixels.astype("float32")):
+            classes = np.asarray(model(window[np.newaxis]))[0].argmax(axis=-1)
+            below, right = (slice(part.start - at, part.stop - at) for part, at in ((rows, top), (columns, left)))
+            found[rows, columns] = classes[below, right]
+        truth = np.asarray(mask).astype(int)
+        for c in range(3):
+            both[c] += np.sum((truth == c) & (found == c))
+            union[c] += np.sum(((truth == c) | (found == c)) & (truth != 250))
+    return 100 * both / union
+
+
+def test_it_learns_and_the_summary_has_the_figures_of_every_model(config, run):
+    workdir, summary, lines = run
+    assert "  devices       2 x CPU, mirrored, float32" in lines
+    assert summary["classes"] == list(NAMES) and summary["class_numbers"] == [0, 1, 2]
+    assert (workdir / "classes.txt").read_text() == "0 ground\n1 square\n2 disc\n"
+    for kind, file in FILES.items():
+        model = keras.saving.load_model(workdir / file)
+        for split, folder in (("validation", "val"), ("test", "test")):
+            prefix, suffix = ("best_", "") if kind == "best" else ("", kind)
+            ious = ious_by_hand(config, model, folder)
+            assert summary[f"{prefix}{split}_mean_iou{suffix}"] == pytest.approx(ious.mean())
+            if (kind, split) == ("", "test"):
+                with open(workdir / "report_test.csv", encoding="utf-8") as csv_file:
+                    rows = list(csv.DictReader(csv_file))
+                assert [float(row["iou"]) for row in rows] == pytest.approx(ious.tolist(), rel=1e-5)
+    assert summary["best_test_mean_iou"] > 60  # of a model that says ground everywhere it is below 30
+    assert json.loads((workdir / "best.json").read_text())["validation_mean_iou"] == summary["best_validation_mean_iou"]
+
+
+def test_pictures_and_the_confusions_are_drawn(run):
+    workdir, *_ = run
+    for name in ("confusion_test.png", "segmentations/step_00000050.png"):
+        assert np.asarray(Image.open(workdir / name).convert("L")).std() > 10
+    assert {"validation_mean_iou", "validation_pixel_accuracy"} <= set().union(*read_metrics(workdir))
+
+
+def test_a_run_starts_from_a_pretrained_encoder(config, run, tmp_path):
+    """From the encoder of the other run, which at a rate of almost zero stays where it is; the decoder is new."""
+    values = {"steps": 1, "base_learning_rate": 1e-9, "evaluations": 0, "ema_decay": 0.0}
+    lines = Lines()
+    changed = {"decoder": "upernet", "auxiliary_weight": 0.0, "pictures": 0}
+    config = change(change(config, "finetune", **values), "segmentation", **changed)
+    finetune.run(dataclasses.replace(config, pretrained=str(run[0]), logical_cpus=0), tmp_path, log=lines)
+    one, other = (keras.saving.load_model(folder / "segmenter.keras") for folder in (run[0], tmp_path))
+    for before, after in zip(one.backbone.weights, other.backbone.weights, strict=True):
+        np.testing.assert_allclose(before, after, atol=1e-6)
+
+
+@pytest.mark.parametrize(("field", "value"), [("mixup_alpha", 0.2), ("multi_label", True), ("label_smoothing", 0.1)])
+def test_fields_of_classification_are_refused(config, field, value):
+    with pytest.raises(UserError, match=f"finetune.{field} is for finetune.task=classification: leave it out"):
+        change(config, "finetune", **{field: value})
