@@ -1,18 +1,26 @@
 """Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
+import dataclasses
+
+from experiments.config import SPLIT_FIELDS
 from experiments.data.damage import naming_damage
+from experiments.data.pairs import PairPreprocessing
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import Predictions, figures
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
+from experiments.evaluation.segmentation import Confusions, pixel_classes
+from experiments.evaluation.segmentation import figures as pixel_figures
 from experiments.finished_run import (
     config_of,
     find_model,
+    find_segmenter,
     is_classifier,
     is_multi_label_classifier,
     read_model,
+    read_segmenter,
     recorded_classes,
 )
 from experiments.io import local_copy
@@ -20,7 +28,8 @@ from experiments.models import initial_weights
 from experiments.training.workdir import CONFIG, SUMMARY
 
 CLASSIFIER_PROBES = {False: ("top1",), True: ("map", "f1")}  # by whether it is a multi-label one
-PROBES = ("top1", "map", "f1", *FROZEN_PROBES)
+PIXEL_PROBES = ("mean_iou", "pixel_accuracy")
+PROBES = ("top1", "map", "f1", *PIXEL_PROBES, *FROZEN_PROBES)
 
 
 def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labels_file="", images=None, log=print):
@@ -31,7 +40,8 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
         data: `digits`, `tfds:NAME` or `folder:PATH`; empty for the images of the run.
         data_dir: where TensorFlow Datasets keeps its data; empty for that of the run.
         probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model, `map` and `f1` a
-            multi-label one; `knn` and `linear` need images of one class each.
+            multi-label one, `mean_iou` and `pixel_accuracy` a segmentation model; `knn` and `linear` need images of one
+            class each.
         split: on which the figures are taken: `test` or `validation`.
         batch_size: images at a time; 0 for as many as the configuration of the run says.
         labels_file: of the images that `data` names, see `DataConfig`.
@@ -45,6 +55,8 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
     Raises:
         UserError: if the model cannot be found or does not fit the request.
     """
+    if segmenter := find_segmenter(model):
+        return _evaluate_segmenter(segmenter, data, data_dir, probes, split, log)
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
         path = find_model(path)
         trained = read_model(path, include_top=is_classifier(path))
@@ -78,6 +90,23 @@ def _evaluate(path, trained, config, probes, split, batch_size, log):
             of_random = frozen_probes(PooledFeatures(random, preprocessing, batch_size))
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
     return results
+
+
+def _evaluate_segmenter(path, data, data_dir, probes, split, log):
+    if other := next((name for name in probes if name not in PIXEL_PROBES), None):
+        raise UserError(f"{path} has no {other}; it has {' and '.join(PIXEL_PROBES)}.")
+    model, config, _ = read_segmenter(path)
+    changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
+    if data:
+        changes |= dict.fromkeys(SPLIT_FIELDS, "")
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+    source = open_source(config.data, masks=True)
+    target = source.split(split)
+    log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
+    with naming_damage(config.data):
+        confusions = Confusions(pixel_classes(model, config), target, source.masks, PairPreprocessing.of(config))
+        found = pixel_figures(confusions())
+    return {name: {"model": found[name]} for name in probes or PIXEL_PROBES}
 
 
 def _applicable(probes, path, is_multi_label, source):

@@ -4,7 +4,10 @@ import dataclasses
 
 from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
 from experiments.config import IMAGENET_MEAN, IMAGENET_STD, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
+from experiments.data.masks import CLASSES, ClassTable
 from experiments.errors import UserError
+from experiments.io import local_path
+from experiments.models import make_segmenter
 from experiments.training.workdir import CONFIG, finished_summary, read_json
 
 
@@ -18,6 +21,36 @@ def find_model(model):
         return find_weights(model)
     except PretrainedError as error:
         raise UserError(f"--model={model}: {error}") from error
+
+
+def find_segmenter(model):
+    """Returns the path of the segmentation model that `--model` names, or None if it names none.
+
+    Args:
+        model: the workdir of a run, of which it is the model of the end, or one of its files.
+    """
+    path = local_path(model)
+    path = path / "segmenter.keras" if path.is_dir() else path
+    return path if path.is_file() and path.name.startswith("segmenter") and path.suffix == ".keras" else None
+
+
+def read_segmenter(path):
+    """Returns the `Segmenter` of a run, the run's `Config`, with the classes of the run, and their `ClassTable`.
+
+    Raises:
+        UserError: if it cannot be read, or is not of a run.
+    """
+    config, classes = recorded_config(path), path.parent / CLASSES
+    if config is None:
+        raise UserError(f"{path.parent} has no {CONFIG}, which says how {path.name} is made and its images prepared.")
+    table = ClassTable.read(classes, config.data.ignore_label)
+    model = make_segmenter(config, len(table.names))
+    try:
+        model.load_weights(path)
+    except Exception as error:  # whatever the damage leads Keras to
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} cannot be read as the model of its run: {reason}") from error
+    return model, dataclasses.replace(config, data=dataclasses.replace(config.data, class_names=str(classes))), table
 
 
 def recorded_config(path):

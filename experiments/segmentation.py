@@ -1,5 +1,6 @@
 """Segmentation: fine-tuning of a model that gives each pixel a class, `finetune.task=segmentation`."""
 
+import keras
 import numpy as np
 
 from experiments.data.masks import CLASSES
@@ -8,7 +9,7 @@ from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.evaluation.mask_pictures import MaskPictures
 from experiments.evaluation.report import draw_confusion, write_segmentation_report
-from experiments.evaluation.segmentation import Confusions, PixelClasses, figures
+from experiments.evaluation.segmentation import Confusions, figures, pixel_classes
 from experiments.finetune import Finetuning
 from experiments.io import local_copy, replacing
 from experiments.models import make_segmenter
@@ -61,11 +62,17 @@ class Segmentation(Finetuning):
             self.training.frozen_encoder,
         )
 
+    def callbacks(self, run):
+        write = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._write_classes(run.workdir))
+        return [write, *super().callbacks(run)]
+
     def finish(self, run):
-        with replacing(run.workdir / CLASSES) as path:
-            path.write_text(self._masks.table.to_text(), encoding="utf-8")
         save_model(run.model.backbone, run.workdir / "encoder.keras")
         return super().finish(run)
+
+    def _write_classes(self, workdir):
+        with replacing(workdir / CLASSES) as path:
+            path.write_text(self._masks.table.to_text(), encoding="utf-8")
 
     @property
     def _preprocessing(self):
@@ -106,10 +113,3 @@ class Segmentation(Finetuning):
         examples = evaluation_pairs(split.take(spread), self._masks, self._preprocessing)
         at_steps = evenly_spaced(self.config.segmentation.pictures, run.schedule)
         return MaskPictures(run, pixel_classes(run.model, self.config), examples, self.source.class_names, at_steps)
-
-
-def pixel_classes(model, config):
-    """Returns the `PixelClasses` of a model, by a `Config`."""
-    height, width = config.data.size
-    most = config.evaluation_batch(config.finetune) * height * width
-    return PixelClasses(model, config.segmentation.window, config.segmentation.window_overlap, most)

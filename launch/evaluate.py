@@ -1,6 +1,6 @@
 """Evaluates the model of a finished run; frozen features beside those of a randomly initialised one.
 
-python -m launch.evaluate --model=runs/digits_finetuned [--data=digits] [--probe=top1|map|f1|knn|linear]
+python -m launch.evaluate --model=runs/digits_finetuned [--data=digits] [--probe=NAME]
 """
 
 import launch.environment  # noqa: F401, I001  (first)
@@ -28,10 +28,10 @@ def main(arguments):
         values.labels_file,
         images,
     )
-    unit = "%" if "map" in results else "top-1 (%)"
-    print(f"{unit:<10} {'model':>8} {'random':>8}")
+    unit = "%" if {"map", *evaluate.PIXEL_PROBES} & results.keys() else "top-1 (%)"
+    print(f"{unit:<14} {'model':>8} {'random':>8}")
     for name, figures in results.items():
-        print(f"{name:<10}", *(f"{figure:8.2f}" for figure in figures.values()))
+        print(f"{name:<14}", *(f"{figure:8.2f}" for figure in figures.values()))
 
 
 if __name__ == "__main__":

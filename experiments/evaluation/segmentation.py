@@ -70,6 +70,13 @@ class PixelClasses:
             yield classes
 
 
+def pixel_classes(model, config):
+    """Returns the `PixelClasses` of a model, by a `Config`."""
+    height, width = config.data.size
+    most = config.evaluation_batch(config.finetune) * height * width
+    return PixelClasses(model, config.segmentation.window, config.segmentation.window_overlap, most)
+
+
 def _windows(side, window, overlap):
     """Returns `[(start, (first, end)), ...]` of windows along a side, and which positions each of them decides on."""
     if side <= window:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from convnext.segmentation import Segmenter
 from experiments.config import SPLIT_FIELDS, DataConfig, height_and_width, parse_size
 from experiments.data.augmentation import views
 from experiments.data.pipeline import evaluation_batches
@@ -20,8 +21,10 @@ from experiments.errors import RunError, UserError
 from experiments.finished_run import (
     config_of,
     find_model,
+    find_segmenter,
     is_multi_label_classifier,
     read_model,
+    read_segmenter,
     recorded_classes,
     recorded_config,
 )
@@ -41,22 +44,22 @@ def describe(serving, path, data, classes):
         data: the `DataConfig` of its run, or None if there is no record of one.
         classes: names of the classes, or None.
     """
-    model, (height, width) = serving.model, serving.size
-    channels = serving.shape[-1]
+    model, channels = serving.model, serving.shape[-1]
+    encoder = getattr(model, "backbone", model)
     facts = {
-        "model": f"{type(model).__name__}, depths {list(model.depths)}, channels {list(model.dims)}",
+        "model": f"{type(model).__name__}, depths {list(encoder.depths)}, channels {list(encoder.dims)}",
         "weights": path.name,
         "input": {
             "name": IMAGES,
-            "shape": ["batch", height or "height", width or "width", channels],
+            "shape": serving.axes,
             "dtype": serving.input_dtype,
             "values": "{:g} to {:g}".format(*serving.value_range)
             if serving.normalization
             else "normalized: (value - mean) / std, of values in [0, 1]",
             "channels": {1: "grey", 3: "red, green, blue"}.get(channels, f"{channels} channels"),
-            "smallest_side": model.total_stride,
+            "smallest_side": 1 if encoder is not model else model.total_stride,
         },
-        "output": {"name": serving.outputs, "shape": ["batch", serving.output_size], "dtype": "float32"},
+        "output": {"name": serving.outputs, "shape": serving.output_axes, "dtype": "float32"},
         "preprocessing": _preprocessing(serving, data),
     }
     if classes and serving.outputs != "features":
@@ -82,12 +85,17 @@ def _preprocessing(serving, data):
     height, width = data.size
     centre = "the shorter side" if height == width else f"the largest window of the aspect ratio {width}:{height}"
     view = "the whole image" if data.whole_view else f"the centre, {data.evaluation_crop:g} of {centre}"
-    return {
+    facts = {
         "normalization": "inside" if serving.normalization else "outside",
         "mean": list(data.mean),
         "std": list(data.std),
-        "view": view,
         "orientation": "upright, as EXIF says",
+    }
+    if isinstance(serving.model, Segmenter):
+        return {**facts, "view": "the whole image, at its own size"}
+    return {
+        **facts,
+        "view": view,
         "resize": "bicubic, with antialiasing",
         "image_size": data.image_size if height == width else [height, width],
     }
@@ -231,10 +239,11 @@ def run(
         UserError: if the model cannot be read, or the request, the images or the output do not fit.
         RunError: if the exported model differs from the Keras model by more; nothing is left of it.
     """
-    path = find_model(model)
-    keras_model = read_model(path)
+    segmenter = find_segmenter(model)
+    path = segmenter or find_model(model)
+    keras_model = read_segmenter(path)[0] if segmenter else read_model(path)
     config = recorded_config(path)
-    if images:
+    if images and not segmenter:
         config = config_of(path, keras_model, data or "digits", data_dir, images=images, log=log)
     recorded = config and config.data
     serving = make_serving(keras_model, request, recorded, path)
@@ -275,8 +284,12 @@ def make_serving(model, request, data, path):
     Raises:
         UserError: if the model has no such output, the size is none, or what is asked for is not on record.
     """
-    outputs = request.outputs or ("logits" if model.include_top else "features")
-    if outputs != "features" and not model.include_top:
+    is_segmenter = isinstance(model, Segmenter)
+    has_logits = is_segmenter or model.include_top
+    outputs = request.outputs or ("logits" if has_logits else "features")
+    if is_segmenter and outputs == "features":
+        raise UserError(f"{path} has logits and probabilities of pixels: export encoder.keras beside it for features.")
+    if outputs != "features" and not has_logits:
         raise UserError(f"{path} is an encoder, which has no {outputs}: use --outputs=features.")
     inside = request.preprocessing == INSIDE
     if data is None and inside:
@@ -292,7 +305,7 @@ def make_serving(model, request, data, path):
         _size(model, request.input_size, data, path),
         normalization=(data.mean, data.std) if inside else None,
         input_dtype=request.input_dtype if inside else "float32",
-        multi_label=model.include_top and is_multi_label_classifier(path),
+        multi_label=has_logits and is_multi_label_classifier(path),
         value_range=ends,
     )
 
@@ -305,7 +318,7 @@ def _size(model, text, data, path):
     if text != FIXED and not text[:1].isdecimal():
         raise UserError(f"--input_size={text} is neither fixed, nor free, nor a number of pixels.")
     size = data.size if text == FIXED else height_and_width(parse_size(text, "--input_size"))
-    if min(size) < model.total_stride:
+    if min(size) < model.total_stride and not isinstance(model, Segmenter):
         raise UserError(f"--input_size={text}: the smallest size of this model is {model.total_stride}.")
     return size
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 from convnext.backbone import pool
+from convnext.segmentation import Segmenter
 from convnext.tf_cpu.devices import portable
 from experiments.errors import UserError
 
@@ -29,7 +30,7 @@ class Serving:
     """What is exported of a model: from a batch of images to one of its outputs.
 
     Args:
-        model: a `ConvNeXt`; one without head has features alone.
+        model: a `ConvNeXt`, of which one without head has features alone, or a `Segmenter`.
         outputs: one of `OUTPUTS`; features are those of the last stage, averaged over the positions.
         size: `(height, width)` of the images; None for free sizes.
         normalization: `(mean, std)` of the channels; None for images that come normalized.
@@ -52,13 +53,21 @@ class Serving:
         return (None, *self.size, self.model.image_shape[-1])
 
     @property
-    def output_size(self):
-        """Number of values for each image."""
-        return self.model.dims[-1] if self.outputs == "features" else self.model.num_classes
+    def axes(self):
+        """Shape of the images as people write it, `["batch", "height", "width", channels]` where all sides are free."""
+        height, width = (side or name for side, name in zip(self.size, ("height", "width")))
+        return ["batch", height, width, self.shape[-1]]
+
+    @property
+    def output_axes(self):
+        """Shape of the output: of each image, or of each pixel of a segmentation."""
+        if isinstance(self.model, Segmenter):
+            return [*self.axes[:-1], self.model.num_classes]
+        return ["batch", self.model.dims[-1] if self.outputs == "features" else self.model.num_classes]
 
     @functools.cached_property
     def function(self):
-        """The `tf.function` to export, from images to `{name of the output: (B, values) float32}`."""
+        """The `tf.function` to export, from images to `{name of the output: float32}`, see `apply`."""
 
         def serve(images):
             images = ops.cast(images, "float32")
@@ -74,7 +83,7 @@ class Serving:
         return tf.function(serve, input_signature=signature, autograph=False)
 
     def apply(self, images):
-        """The output of the Keras model for normalized images, `(B, values)` float32."""
+        """The output of the Keras model for normalized images, `(B, values)` or `(B, H, W, num_classes)` float32."""
         if self.outputs == "features":
             return pool(self.model.extract_features(images, training=False)[-1])
         logits = self.model(images, training=False)
@@ -93,7 +102,7 @@ class Format:
 
     Args:
         write: function of `Serving`, path, and the facts to record in the file.
-        load: function from the path to a function of images `(B, H, W, channels)`, which returns `(B, values)`.
+        load: function from the path to a function of images `(B, H, W, channels)`, which returns the output.
         suffix: of its files; empty for a folder.
         packages: those it needs beyond the project's own.
     """
@@ -155,9 +164,7 @@ def write_onnx(serving, path, facts):
         model, _ = tf2onnx.convert.from_function(
             function, function.input_signature, OPSET, custom_op_handlers={"Erfc": (_convert_erfc, [])}
         )
-    height, width = (side or name for side, name in zip(serving.size, ("height", "width")))
-    inputs, outputs = ["batch", height, width, serving.shape[-1]], ["batch", serving.output_size]
-    model = update_inputs_outputs_dims(model, {IMAGES: inputs}, {serving.outputs: outputs})
+    model = update_inputs_outputs_dims(model, {IMAGES: serving.axes}, {serving.outputs: serving.output_axes})
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
     onnx.save(model, path)

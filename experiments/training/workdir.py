@@ -161,8 +161,8 @@ def _differences(old_config, config, task):
 
 def _relevant(config, task):
     """Returns `{dotted name: value}` of the fields that change the results of this task."""
-    other = "finetune" if task == "pretrain" else "pretrain"
-    fields = flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, other)})
+    others = ("finetune", "segmentation") if task == "pretrain" else ("pretrain",)
+    fields = flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, *others)})
     return {name: value for name, value in fields.items() if name not in FREE_FIELDS}
 
 

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import finetune
+from experiments import evaluate, finetune
+from experiments.data.masks import ClassTable, read_numbers
 from experiments.errors import UserError
+from experiments.evaluation.mask_pictures import overlaid
+from experiments.inference import predict
 from experiments.training.loggers import read_metrics
-from tests.experiments.scenes import NAMES, write_scenes
+from tests.experiments.images import broken_inside, encode, write
+from tests.experiments.scenes import NAMES, scene, write_scenes
 from tests.experiments.tiny import Lines, change, tiny_config
 
 MEAN, STD = (0.4, 0.4, 0.4), (0.25, 0.25, 0.25)
@@ -115,3 +119,55 @@ def test_a_run_starts_from_a_pretrained_encoder(config, run, tmp_path):
 def test_fields_of_classification_are_refused(config, field, value):
     with pytest.raises(UserError, match=f"finetune.{field} is for finetune.task=classification: leave it out"):
         change(config, "finetune", **{field: value})
+
+
+def test_evaluation_gives_the_figures_of_the_summary(run, config):
+    workdir, summary, _ = run
+    names = ("mean_iou", "pixel_accuracy")
+    found = evaluate.run(workdir, log=Lines())
+    assert found == {name: {"model": pytest.approx(summary[f"test_{name}"])} for name in names}
+    best, data = workdir / "segmenter_best.keras", config.data.source
+    found = evaluate.run(best, data=data, split="validation", probes=("mean_iou",), log=Lines())
+    assert found == {"mean_iou": {"model": pytest.approx(summary["best_validation_mean_iou"])}}
+    with pytest.raises(UserError, match="has no knn; it has mean_iou and pixel_accuracy"):
+        evaluate.run(workdir, probes=("knn",), log=Lines())
+
+
+def test_predictions_are_written_as_masks_and_overlays(run, config, tmp_path):
+    workdir, _, _ = run
+    folder = tmp_path / "images"
+    for i in range(2):
+        write(folder / f"sub/{i}.jpg", encode(scene(90 + i)[0], "jpeg"))
+    write(folder / "0.png", encode(scene(90, size=(10, 75))[0]))
+    write(folder / "0.bmp", encode(scene(91)[0], "bmp"))
+    write(folder / "cut.png", broken_inside(scene(92)[0]))
+    lines = Lines()
+    assert predict.run(workdir, str(folder), str(tmp_path / "out"), log=lines) == 4
+    assert lines[-1] == "skipped 1 files: cut.png: it cannot be decoded"
+    names = {"sub/0", "sub/1", "0.png", "0.bmp"}
+    for kind, suffix in (("masks", ".png"), ("overlays", ".jpg")):
+        found = {str(path.relative_to(tmp_path / "out" / kind)) for path in (tmp_path / "out" / kind).rglob("*.*")}
+        assert found == {name + suffix for name in names}
+    path = tmp_path / "out/masks/0.bmp.png"
+    mask = Image.open(path)
+    assert mask.mode == "P"
+    np.testing.assert_array_equal(read_numbers(path.read_bytes()), np.asarray(mask))
+    pixels = (scene(91)[0] / 255.0 - np.array(MEAN)) / np.array(STD)
+    model = keras.saving.load_model(workdir / "segmenter.keras")
+    for window, top, left, rows, columns in windows_of(pixels.astype("float32")):
+        classes = np.asarray(model(window[np.newaxis]))[0].argmax(axis=-1)
+        below, right = (slice(part.start - at, part.stop - at) for part, at in ((rows, top), (columns, left)))
+        np.testing.assert_array_equal(np.asarray(mask)[rows, columns], classes[below, right])
+    overlay = np.asarray(Image.open(tmp_path / "out/overlays/0.bmp.jpg"), int)
+    assert np.abs(overlay - overlaid(scene(91)[0], np.asarray(mask))).mean() < 4
+    assert (tmp_path / "out/classes.txt").read_text() == (workdir / "classes.txt").read_text()
+    with pytest.raises(UserError, match="is not of a segmentation run"):
+        predict.run(folder, str(folder), str(tmp_path / "other"), log=Lines())
+
+
+def test_numbers_of_masks_are_those_of_the_training_masks():
+    mask = np.array([[0, 1], [2, 1]])
+    for numbers, mode in (((3, 255, 9), "P"), ((3, 700, 9), "I;16")):
+        picture = predict.mask_picture(mask, ClassTable(tuple("abc"), numbers))
+        assert picture.mode == mode
+        np.testing.assert_array_equal(np.asarray(picture), np.array(numbers)[mask])

@@ -1,0 +1,117 @@
+"""Predicting masks: a folder of images in, a folder of masks and overlays out."""
+
+import collections
+import pathlib
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from experiments.data.augmentation import views
+from experiments.data.masks import CLASSES
+from experiments.data.pairs import PairPreprocessing
+from experiments.data.pipeline import finish_batches, parallel_map
+from experiments.data.reading import decode_and_crop
+from experiments.data.sources.folder import IMAGES, has_masks, readable_files, split_of_files
+from experiments.errors import UserError
+from experiments.evaluation.mask_pictures import class_colors, overlaid
+from experiments.evaluation.segmentation import pixel_classes
+from experiments.finished_run import find_segmenter, read_segmenter
+from experiments.io import appearing, local_path, new_output
+
+SHOWN = 5  # skipped files that are named on the screen
+
+
+def run(model, data, output, overlays=True, log=print):
+    """Writes the mask that a segmentation model predicts for each image of a folder.
+
+    `masks/` has a PNG file for each image, with the numbers that the masks of training have, in the colours of a
+    palette where they fit in 8 bits; `overlays/` a JPEG file of the image under these colours; `classes.txt` the
+    classes of the numbers. Images are worked on at their own size.
+
+    Args:
+        model: workdir of a segmentation run, or one of its files.
+        data: path of a folder of images at any depth, or `folder:PATH`; of one that has `images` and `masks`, the
+            former.
+        output: path of the new folder.
+        overlays: whether overlays are written.
+        log: function that takes a line for the user.
+
+    Returns:
+        Number of images.
+
+    Raises:
+        UserError: if model, images or output cannot be used.
+    """
+    path = find_segmenter(model)
+    if path is None:
+        raise UserError(f"--model={model} is not of a segmentation run: name its workdir, or a segmenter*.keras in it.")
+    output = new_output(output)
+    root = local_path(data.removeprefix("folder:"))
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}.")
+    root = root / IMAGES if has_masks(root) else root
+    segmenter, config, table = read_segmenter(path)
+    preprocessing = PairPreprocessing.of(config)
+    files, skipped, _ = readable_files(root, preprocessing.images.reading)
+    log(f"{path} on {len(files):,} images of {root}")
+
+    names, waiting, done = _names(files), collections.deque(), set()
+
+    def images():
+        for position, values in _values(root, files, preprocessing):
+            waiting.append((int(position), values.numpy()[..., config.data.shown]))
+            yield preprocessing.normalize(values)
+
+    masks = pixel_classes(segmenter, config).of_images(images())
+    with appearing(output) as temporary:
+        for mask in tqdm(masks, "predict", len(files), leave=False, disable=None):
+            position, values = waiting.popleft()
+            done.add(position)
+            _save(mask_picture(mask, table), temporary / "masks" / f"{names[position]}.png")
+            if overlays:
+                picture = Image.fromarray(overlaid(np.nan_to_num(values), mask))
+                _save(picture, temporary / "overlays" / f"{names[position]}.jpg", quality=90)
+        if not done:
+            raise UserError(f"{root} has no image that can be decoded.")
+        (temporary / CLASSES).write_text(table.to_text(), encoding="utf-8")
+    skipped += [(file, "it cannot be decoded") for i, file in enumerate(files) if i not in done]
+    log(f"{output}: masks of {len(done):,} images")
+    if skipped:
+        named = "; ".join(f"{file}: {problem}" for file, problem in skipped[:SHOWN])
+        log(f"skipped {len(skipped):,} files: {named}{'; ...' if len(skipped) > SHOWN else ''}")
+    return len(done)
+
+
+def mask_picture(mask, table):
+    """Returns a mask of classes, `(H, W)`, as a Pillow image of the numbers in files, by a `ClassTable`."""
+    numbers = np.array(table.numbers)[mask]
+    if max(table.numbers) > 255:
+        return Image.fromarray(numbers.astype(np.uint16))
+    palette = np.zeros((256, 3), np.uint8)
+    palette[list(table.numbers)] = class_colors(len(table.numbers))
+    picture = Image.fromarray(numbers.astype(np.uint8))
+    picture.putpalette(palette.tobytes())  # which leaves the numbers as they are
+    return picture
+
+
+def _values(root, files, preprocessing):
+    """Returns a data set of `(position, (H, W, channels) in [0, 255])` of the files that can be read."""
+    split = split_of_files(root, files, np.zeros(len(files), np.int64))
+
+    def load(position, example):
+        return position, decode_and_crop(split.read(example[0]), views.whole_window, preprocessing.images.reading)
+
+    return finish_batches(parallel_map(split.in_order().enumerate(), load).ignore_errors())
+
+
+def _names(files):
+    """Returns the names of the masks of some files: theirs without suffix, but where that makes two the same."""
+    bare = [str(pathlib.PurePath(file).with_suffix("")) for file in files]
+    counts = collections.Counter(bare)
+    return [name if counts[name] == 1 else file for name, file in zip(bare, files)]
+
+
+def _save(picture, path, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **options)

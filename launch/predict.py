@@ -1,0 +1,33 @@
+"""Predicts a mask for each image of a folder, by a segmentation model.
+
+python -m launch.predict --model=runs/camvid_segmented --data=PATH --output=predicted
+
+The new folder has `masks/`, PNG files with the numbers of the classes, `overlays/`, the images under the colours of
+their classes, and `classes.txt`.
+"""
+
+import launch.environment  # noqa: F401, I001  (first)
+
+from absl import flags
+
+from experiments.errors import UserError
+from experiments.inference import predict
+from launch.command import run_command
+
+
+def main(arguments):
+    """Predicts what the flags name."""
+    del arguments
+    values = flags.FLAGS
+    for name, example in (("model", "runs/segmented"), ("data", "images"), ("output", "predicted")):
+        if not getattr(values, name):
+            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+    predict.run(values.model, values.data, values.output, values.overlays)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("model", None, "Workdir of a segmentation run, or a segmenter*.keras in it.")
+    flags.DEFINE_string("data", None, "Folder of images, at any depth.")
+    flags.DEFINE_string("output", None, "New folder.")
+    flags.DEFINE_bool("overlays", True, "Whether the images are written under the colours of their classes.")
+    run_command(main)
