@@ -159,7 +159,8 @@ class Segmenter(Composite, keras.Model):
         return resize(x, *self._padded_size(images))[:, :height, :width]
 
     def _padded_size(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = (-(-side // self.total_stride) * self.total_stride for side in size_of(images))
+        stride = self.total_stride  # no negative numbers, which ONNX divides otherwise
+        height, width = ((side + stride - 1) // stride * stride for side in size_of(images))
         return height, width
 
     def get_config(self) -> dict[str, Any]:

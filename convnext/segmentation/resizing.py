@@ -51,7 +51,7 @@ def _interpolation(size: Tensor, new_size: Tensor) -> Tensor:
 def _averages(size: Tensor, bins: int) -> Tensor:
     """Returns the weights, `(bins, size)`, of the means over `bins` ranges, which share a position where they must."""
     number = ops.arange(bins, dtype="int32")
-    first, end = number * size // bins, -(-(number + 1) * size // bins)
+    first, end = number * size // bins, ((number + 1) * size + bins - 1) // bins
     positions = ops.arange(size, dtype="int32")
     inside = (positions >= first[:, None]) & (positions < end[:, None])
     return ops.cast(inside, "float32") / ops.cast(end - first, "float32")[:, None]

@@ -22,12 +22,20 @@ class PixelClasses:
 
     def __init__(self, model, window=1024, overlap=0.25, most_pixels=1):
         self._window, self._overlap, self._most_pixels = window, overlap, most_pixels
+        self._model, self._functions, self._usual = model, {}, None
 
-        @tf.function(reduce_retracing=True)  # sizes that differ become one graph of any size
-        def answer(images):
-            return tf.argmax(model(images, training=False), axis=-1, output_type=tf.int32)
+    def _answer(self, images):
+        """Returns the classes of images `(B, H, W, channels)`, by one graph for the first shape and one for others."""
+        self._usual = self._usual or images.shape
+        shape = images.shape if images.shape == self._usual else (None, None, None, images.shape[-1])
+        if shape not in self._functions:
 
-        self._answer = answer
+            @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
+            def answer(images):
+                return tf.argmax(self._model(images, training=False), axis=-1, output_type=tf.int32)
+
+            self._functions[shape] = answer
+        return self._functions[shape](images).numpy()
 
     def of_image(self, image):
         """Returns the class of each pixel of an image, `(H, W, channels)` normalized: `(H, W)` int32."""
@@ -51,7 +59,7 @@ class PixelClasses:
     def _of_size(self, images):
         height, width = images[0].shape[:2]
         if max(height, width) <= self._window:
-            yield from self._answer(tf.stack(images)).numpy()
+            yield from self._answer(tf.stack(images))
             return
         places = [
             (top, left, rows, columns)
@@ -64,7 +72,7 @@ class PixelClasses:
             for i in range(0, len(places), at_once):
                 part = places[i : i + at_once]
                 windows = [image[top : top + size, left : left + min(width, self._window)] for top, left, *_ in part]
-                for (top, left, rows, columns), found in zip(part, self._answer(tf.stack(windows)).numpy()):
+                for (top, left, rows, columns), found in zip(part, self._answer(tf.stack(windows))):
                     kept = found[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
                     classes[slice(*rows), slice(*columns)] = kept
             yield classes

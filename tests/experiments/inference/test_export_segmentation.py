@@ -39,7 +39,8 @@ def runtime(kind, path):
         session = onnxruntime.InferenceSession(path)
         return lambda images: session.run(["logits"], {"images": images})[0]
     if kind == "saved_model":
-        return lambda images: tf.saved_model.load(path).serve(images)["logits"].numpy()
+        loaded = tf.saved_model.load(path)
+        return lambda images: loaded.serve(images)["logits"].numpy()
     interpreter = tf.lite.Interpreter(str(path))
 
     def run(images):
