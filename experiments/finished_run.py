@@ -6,7 +6,7 @@ from convnext.weights.loader import PretrainedError, create_from_weights, find_w
 from experiments.config import IMAGENET_MEAN, IMAGENET_STD, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
 from experiments.data.masks import CLASSES, ClassTable
 from experiments.errors import UserError
-from experiments.io import local_path
+from experiments.io import is_url, local_path
 from experiments.models import make_segmenter
 from experiments.training.workdir import CONFIG, finished_summary, read_json
 
@@ -27,8 +27,10 @@ def find_segmenter(model):
     """Returns the path of the segmentation model that `--model` names, or None if it names none.
 
     Args:
-        model: the workdir of a run, of which it is the model of the end, or one of its files.
+        model: the workdir of a run, of which it is the model of the end, or one of its files; none at a URL.
     """
+    if is_url(model):
+        return None
     path = local_path(model)
     path = path / "segmenter.keras" if path.is_dir() else path
     return path if path.is_file() and path.name.startswith("segmenter") and path.suffix == ".keras" else None
