@@ -134,6 +134,8 @@ def _transformers_preprocessing(images: ImageSettings) -> dict[str, Any]:
 
 
 def _timm_config(architecture: Architecture, images: ImageSettings) -> dict[str, Any]:
+    if len(architecture.depths) != 4:
+        raise PretrainedError(f"timm has models of 4 stages, not of {len(architecture.depths)}; Transformers has them.")
     prefix = "convnext" if architecture.version == 1 else "convnextv2"
     variants = {**CONVNEXT_V2, **CONVNEXT_V1} if architecture.version == 1 else CONVNEXT_V2
     own = Variant(architecture.depths, architecture.dims)

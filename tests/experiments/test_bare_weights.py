@@ -2,16 +2,19 @@
 
 import argparse
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pytest
 
 from convnext import ConvNeXtV2
-from convnext.weights import read_weights
+from convnext.weights import formats, loader, read_weights
 from convnext.weights.architecture import Architecture
 from convnext.weights.names import to_theirs
 from experiments import evaluate, finetune
 from experiments.errors import UserError
+from experiments.evaluation import features
 from experiments.finished_run import IMAGE_SETTINGS
 from experiments.inference import export, extract, search
 from tests.experiments.images import encode, write
@@ -81,6 +84,39 @@ def test_a_run_is_fine_tuned_from_them(weights, folder, tmp_path):
     lines = Lines()
     finetune.run(dataclasses.replace(config, pretrained=str(weights)), tmp_path / "run", log=lines)
     assert "the prefix 'backbone.' of the names removed" in lines.text
+
+
+@pytest.mark.parametrize("command", ["evaluate", "extract"])
+def test_they_are_read_once_as_the_configuration_beside_them_says(weights, folder, tmp_path, monkeypatch, command):
+    copy = tmp_path / "best.pth"
+    shutil.copy(weights, copy)
+    config = {"architecture": "convnextv2_own", "model_args": {"output_stride": 8, "norm_eps": 1e-3}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    read, models = [], []
+    monkeypatch.setattr(loader, "read_checkpoint", lambda *args: read.append(args) or formats.read_checkpoint(*args))
+    monkeypatch.setattr(features.PooledFeatures, "__init__", remembering(models, features.PooledFeatures.__init__))
+    settings, source = {**SETTINGS, "image_size": 48}, f"folder:{folder}"  # not of the 32 pixels of a published model
+    if command == "evaluate":
+        evaluate.run(copy, source, images=settings, probes=("knn",), log=Lines())
+    else:
+        extract.run(copy, tmp_path / "x.npz", source, images=settings, log=Lines())
+    assert len(read) == 1
+    assert {(model.output_stride, model.epsilon) for model in models} == {(8, 1e-3)}
+
+
+def remembering(models, initialize):
+    def remember(self, encoder, *args):
+        models.append(encoder)
+        initialize(self, encoder, *args)
+
+    return remember
+
+
+def test_weights_of_another_size_say_which(weights, folder, tmp_path):
+    data = {"source": f"folder:{folder}", "channels": 3, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    config = tiny_config(data=data, finetune={"labels": "all", "steps": 1, "batch_size": 4})
+    with pytest.raises(UserError, match=r"The weights are of a model with depths=2,2,4 and dims=8,16,24( and|\.$)"):
+        finetune.run(dataclasses.replace(config, pretrained=str(weights)), tmp_path / "run", log=Lines())
 
 
 def test_what_nothing_tells_is_asked_for(weights, folder):

@@ -382,6 +382,9 @@ def test_a_folder_of_a_grey_model_of_own_sizes_says_how_its_images_are_prepared(
     pixels = processor(picture, input_data_format="channels_last", return_tensors="np")["pixel_values"]
     np.testing.assert_allclose(pixels, np.full((1, 1, 32, 32), (1 - 0.3) / 0.2), rtol=1e-5)
     assert "cat, dog, owl" in (folder / "README.md").read_text()
+    with pytest.raises(PretrainedError, match="timm has models of 4 stages, not of 3"):
+        write_weights(checkpoint.weights, tmp_path / "timm", "timm", settings, checkpoint.options)
+    assert not (tmp_path / "timm").exists()
 
 
 def test_a_folder_of_timm_has_what_its_weights_do_not_show(tmp_path):
