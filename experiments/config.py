@@ -696,7 +696,8 @@ class SegmentationConfig(Section):
         )
 
 
-MOST_IN_EVALUATION = 256  # images that one device evaluates at a time unless told otherwise
+# What one device evaluates at a time unless told otherwise: images, and the memory of what a block computes of them.
+MOST_IN_EVALUATION, EVALUATION_BYTES = 256, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -743,8 +744,8 @@ class Config(Section):
         distribution: `auto` (all GPUs), `none` (one device), `mirrored`, or `multiworker` (all GPUs of
             several processes, which TF_CONFIG or Slurm's variables name).
         logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
-        evaluation_batch_size: images that evaluation works on at a time, on one device; 0 for as many as a device takes
-            at a time in training, at most 256. Figures do not depend on it, up to rounding.
+        evaluation_batch_size: images that evaluation works on at a time, on each device; 0 for as many as take about 1
+            GiB, at most 256. Figures do not depend on it, up to rounding, and not at all on the number of devices.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints; 0 counts none.
         checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. What comes of
@@ -818,15 +819,15 @@ class Config(Section):
         """Number of patches of an image."""
         return math.prod(patch_grid(*self.data.size, self.model.total_stride))
 
-    def evaluation_batch(self, training, num_devices=1):
-        """Returns how many images evaluation works on at a time.
-
-        Args:
-            training: `pretrain` or `finetune`, the section of the task that the model is of.
-            num_devices: devices that the training batch is divided among.
-        """
-        at_once = training.batch_size // (training.accumulation_steps * num_devices)
-        return self.evaluation_batch_size or min(at_once, MOST_IN_EVALUATION)
+    def evaluation_batch(self):
+        """Returns how many images evaluation works on at a time, whatever the batch and the devices of training."""
+        if self.evaluation_batch_size:
+            return self.evaluation_batch_size
+        height, width = self.data.size
+        positions = height * width // self.model.stem_stride**2
+        # Inside a block of the first stage: four times its channels, in float32, and about four such arrays at once.
+        image_bytes = positions * 4 * self.model.stages[1][0] * 4 * 4
+        return max(1, min(MOST_IN_EVALUATION, EVALUATION_BYTES // image_bytes))
 
     def to_dict(self):
         """Returns nested dictionaries of plain values."""

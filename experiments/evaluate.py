@@ -2,13 +2,14 @@
 
 import dataclasses
 
-from experiments.config import SPLIT_FIELDS
+from experiments.config import SPLIT_FIELDS, Config
 from experiments.data.damage import naming_damage
 from experiments.data.pairs import PairPreprocessing
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.evaluation.classification import Predictions, figures
+from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
 from experiments.evaluation.segmentation import Confusions, pixel_classes
@@ -25,6 +26,7 @@ from experiments.finished_run import (
 )
 from experiments.io import local_copy
 from experiments.models import initial_weights
+from experiments.training.distributed.strategy import make_strategy
 from experiments.training.workdir import CONFIG, SUMMARY
 
 CLASSIFIER_PROBES = {False: ("top1",), True: ("map", "f1")}  # by whether it is a multi-label one
@@ -59,12 +61,14 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
         return _evaluate_segmenter(segmenter, data, data_dir, probes, split, log)
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
         path = find_model(path)
-        trained = read_model(path, include_top=is_classifier(path))
+        strategy = make_strategy(Config())
+        with strategy.scope():
+            trained = read_model(path, include_top=is_classifier(path))
         config = config_of(path, trained, data, data_dir, labels_file, images, log)
-        return _evaluate(path, trained, config, probes, split, batch_size, log)
+        return _evaluate(path, trained, config, strategy, probes, split, batch_size, log)
 
 
-def _evaluate(path, trained, config, probes, split, batch_size, log):
+def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to evaluate with.")
@@ -76,18 +80,18 @@ def _evaluate(path, trained, config, probes, split, batch_size, log):
         _check_classes(path, source, is_multi_label)
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
 
-    batch_size = batch_size or config.evaluation_batch(config.finetune if is_classifier(path) else config.pretrain)
+    batch_size, devices = batch_size or config.evaluation_batch(), Devices(strategy)
     with naming_damage(config.data):
         preprocessing, results = Preprocessing.of(config.data), {}
         if of_classifier:
-            found = figures(*Predictions(trained, target, preprocessing, batch_size, source.label_sets)())
+            found = figures(*Predictions(trained, target, preprocessing, batch_size, source.label_sets, devices)())
             results |= {name: {"model": found[name]} for name in of_classifier}
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
-            of_trained = frozen_probes(PooledFeatures(trained, preprocessing, batch_size))
-            with initial_weights(config.seed):
+            of_trained = frozen_probes(PooledFeatures(trained, preprocessing, batch_size, devices))
+            with initial_weights(config.seed), strategy.scope():
                 random = type(trained).from_config(trained.get_config())
-            of_random = frozen_probes(PooledFeatures(random, preprocessing, batch_size))
+            of_random = frozen_probes(PooledFeatures(random, preprocessing, batch_size, devices))
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
     return results
 

@@ -122,7 +122,7 @@ class Finetuning(Task):
 
     def _predictions(self, run, split):
         label_sets = self.source.label_sets
-        return Predictions(run.model, split, run.preprocessing, run.evaluation_batch_size, label_sets)
+        return Predictions(run.model, split, run.preprocessing, run.evaluation_batch_size, label_sets, run.devices)
 
     def _load(self, model, path):
         load_pretrained(model, path)

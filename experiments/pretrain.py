@@ -80,8 +80,8 @@ class Pretraining(Task):
     def _validation(self, run, held_out):
         """Returns the function that measures, without labels, how well and what the model learns."""
         batch_size, seed = run.evaluation_batch_size, self.config.seed
-        loss = ReconstructionLoss(run.model, held_out, run.preprocessing, batch_size, seed)
-        features_of = PooledFeatures(run.model.backbone, run.preprocessing, batch_size)
+        loss = ReconstructionLoss(run.model, held_out, run.preprocessing, batch_size, seed, run.devices)
+        features_of = PooledFeatures(run.model.backbone, run.preprocessing, batch_size, run.devices)
         some = at_most(held_out, FEATURE_IMAGES, seed)
 
         def measure(step):

@@ -5,6 +5,7 @@ import tensorflow as tf
 from sklearn import metrics
 
 from experiments.data.pipeline import evaluation_batches
+from experiments.evaluation.devices import Devices
 
 THRESHOLD = 0.5  # share from which a class of a multi-label classifier counts as predicted
 
@@ -12,9 +13,8 @@ THRESHOLD = 0.5  # share from which a class of a multi-label classifier counts a
 class Predictions:
     """The classes of the images of a split, and those that a classifier takes them for.
 
-    Each readable image with a label counts once, whatever the size of the batches, and whatever the number of devices
-    that the classifier was made for: one of them does the work. Calling the object evaluates the classifier as it is at
-    that moment.
+    Each readable image with a label counts once, whatever the size of the batches and the number of devices. Calling
+    the object evaluates the classifier as it is at that moment.
 
     Args:
         classifier: a model with logits.
@@ -22,18 +22,21 @@ class Predictions:
         preprocessing: the `Preprocessing` of the images.
         batch_size: images at a time.
         label_sets: see `Source`; None where a label is a class.
+        devices: the `Devices` that do the work; None for one.
     """
 
-    def __init__(self, classifier, split, preprocessing, batch_size, label_sets=None):
-        self._batches = evaluation_batches(split, preprocessing, min(batch_size, split.num_examples), labelled=True)
+    def __init__(self, classifier, split, preprocessing, batch_size, label_sets=None, devices=None):
+        batch_size = min(batch_size, split.num_examples)
+        self._batches = evaluation_batches(split, preprocessing, batch_size, labelled=True)
+        self._num_batches = -(-split.num_examples // batch_size)
         self._label_sets = label_sets
 
-        @tf.function
-        def answer(images):
-            logits = classifier(images, training=False)
-            return tf.argmax(logits, axis=-1) if label_sets is None else tf.sigmoid(tf.cast(logits, tf.float32))
+        def answer(batch):
+            logits = classifier(batch["images"], training=False)
+            answers = tf.argmax(logits, axis=-1) if label_sets is None else tf.sigmoid(tf.cast(logits, tf.float32))
+            return batch["weights"], batch["labels"], answers
 
-        self._answer = answer
+        self._answers = (devices or Devices()).mapping(answer)
 
     def __call__(self):
         """Returns `(labels, predicted)`, two arrays `(N,)` of integers; with `label_sets` `(targets, scores)`.
@@ -41,10 +44,9 @@ class Predictions:
         Targets are booleans and scores the shares of the sigmoids, both `(N, num_classes)`.
         """
         labels, answers = [], []
-        for batch in self._batches:
-            readable = batch["weights"].numpy() > 0
-            labels.append(batch["labels"].numpy()[readable])
-            answers.append(self._answer(batch["images"]).numpy()[readable])
+        for weights, of_batch, answered in self._answers(self._batches, self._num_batches):
+            labels.append(of_batch[weights > 0])
+            answers.append(answered[weights > 0])
         labels, answers = np.concatenate(labels), np.concatenate(answers)
         return (labels if self._label_sets is None else self._label_sets[labels]), answers
 

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from convnext.backbone import pool
 from experiments.data.pipeline import evaluation_batches
+from experiments.evaluation.devices import Devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,18 @@ class PooledFeatures:
         encoder: a `ConvNeXt`, with or without head.
         preprocessing: the `Preprocessing` of the images.
         batch_size: images at a time.
+        devices: the `Devices` that do the work; None for one.
     """
 
-    def __init__(self, encoder, preprocessing, batch_size):
+    def __init__(self, encoder, preprocessing, batch_size, devices=None):
         self._preprocessing = preprocessing
         self._batch_size = batch_size
-        self._features_of = tf.function(lambda images: pool(encoder.extract_features(images, training=False)[-1]))
+
+        def features_of(batch):
+            features = pool(encoder.extract_features(batch["images"], training=False)[-1])
+            return batch["weights"], tf.cast(features, tf.float32), batch["labels"]
+
+        self._outputs = (devices or Devices()).mapping(features_of)
 
     def __call__(self, split, labelled=True):
         """Returns the features of a split, in its order and without images that cannot be read.
@@ -65,11 +72,12 @@ class PooledFeatures:
         batch_size = self._batch_size  # also for fewer images: splits of all sizes share one compiled function
         batches = evaluation_batches(split, self._preprocessing, batch_size, labelled)
         total, hidden = -(-split.num_examples // batch_size), None if description else True
-        for i, batch in enumerate(tqdm(batches, description, total, leave=False, disable=hidden)):
+        outputs = tqdm(self._outputs(batches, total), description, total, leave=False, disable=hidden)
+        for i, output in enumerate(outputs):
             positions = np.arange(i * batch_size, min((i + 1) * batch_size, split.num_examples))
-            values = batch["weights"] > 0, self._features_of(batch["images"]), batch["labels"]
-            kept, features, labels = (value.numpy()[: len(positions)] for value in values)
-            yield FeatureBatch(positions[kept], features[kept].astype(np.float32), labels[kept], positions[~kept])
+            weights, features, labels = (value[: len(positions)] for value in output)
+            kept = weights > 0
+            yield FeatureBatch(positions[kept], features[kept], labels[kept], positions[~kept])
 
 
 def effective_rank(features):

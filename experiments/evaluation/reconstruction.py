@@ -1,9 +1,9 @@
 """How well a masked autoencoder reconstructs images that it does not learn from."""
 
 import numpy as np
-import tensorflow as tf
 
 from experiments.data.pipeline import evaluation_batches
+from experiments.evaluation.devices import Devices
 from fcmae.masking import sample_visible
 
 
@@ -18,20 +18,24 @@ class ReconstructionLoss:
         preprocessing: the `Preprocessing` of the images.
         batch_size: images at a time.
         seed: of the masks.
+        devices: the `Devices` that do the work; None for one.
     """
 
-    def __init__(self, fcmae, split, preprocessing, batch_size, seed):
+    def __init__(self, fcmae, split, preprocessing, batch_size, seed, devices=None):
         batch_size = min(batch_size, split.num_examples)
+        self._num_batches = -(-split.num_examples // batch_size)
         self._batches = evaluation_batches(split, preprocessing, batch_size, num_patches=fcmae.num_patches, seed=seed)
 
-        @tf.function
-        def sums(batch):
+        def image_losses(batch):
             visible = sample_visible(batch["noise"], fcmae.mask_ratio)
             losses = fcmae.image_losses(batch["images"], visible, training=False, valid=batch.get("valid"))
-            return tf.reduce_sum(losses * batch["weights"]), tf.reduce_sum(batch["weights"])
+            return losses * batch["weights"], batch["weights"]
 
-        self._sums = sums
+        self._losses = (devices or Devices()).mapping(image_losses)
 
     def __call__(self):
-        loss, count = np.array([self._sums(batch) for batch in self._batches], "float64").sum(axis=0)
+        outputs = self._losses(self._batches, self._num_batches)
+        loss, count = np.array([[np.sum(values, dtype="float64") for values in of_batch] for of_batch in outputs]).sum(
+            axis=0
+        )
         return float(loss / max(count, 1.0))

@@ -81,7 +81,7 @@ class PixelClasses:
 def pixel_classes(model, config):
     """Returns the `PixelClasses` of a model, by a `Config`."""
     height, width = config.data.size
-    most = config.evaluation_batch(config.finetune) * height * width
+    most = config.evaluation_batch() * height * width
     return PixelClasses(model, config.segmentation.window, config.segmentation.window_overlap, most)
 
 

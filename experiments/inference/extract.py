@@ -8,16 +8,19 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from experiments.config import Config
 from experiments.data.augmentation import views
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.reading import decode_and_crop
 from experiments.data.sources import open_source
 from experiments.data.values import Reading
 from experiments.errors import UserError
+from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
 from experiments.finished_run import config_of, find_model, read_model
 from experiments.inference.feature_files import SUFFIXES, feature_writer
 from experiments.io import appearing, local_path, new_output
+from experiments.training.distributed.strategy import make_strategy
 
 
 def pictures_of(images, names):
@@ -92,7 +95,9 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, i
     """
     path = find_model(model)
     output = new_output(output, SUFFIXES)
-    encoder = read_model(path)
+    strategy = make_strategy(Config())
+    with strategy.scope():
+        encoder = read_model(path)
     config = config_of(path, encoder, data, data_dir, images=images, log=log)
     images = images_to_extract(config.data, split)
     source = open_source(images)
@@ -101,7 +106,7 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, i
     log(f"{path} on {sum(part.num_examples for part in splits.values()):,} images of {source.name}")
 
     batch_size = min(batch_size, max(part.num_examples for part in splits.values()))
-    features = PooledFeatures(encoder, Preprocessing.of(images), batch_size)
+    features = PooledFeatures(encoder, Preprocessing.of(images), batch_size, Devices(strategy))
     skipped, count = list(source.skipped) if split == ALL else [], 0
     with appearing(output) as temporary:
         writer = feature_writer(temporary, encoder.dims[-1], source.label_names)

@@ -206,7 +206,7 @@ def _train(trial, log):
 
 def _test(trial, log):
     classifier = keras.saving.load_model(trial.folder / "classifier.keras", safe_mode=True)
-    data, batch_size = trial.config.data, trial.config.evaluation_batch(trial.config.finetune)
+    data, batch_size = trial.config.data, trial.config.evaluation_batch()
     split = open_source(data).split("test")
     top1 = top_one(*Predictions(classifier, split, Preprocessing.of(data), batch_size)())
     write_json(trial.folder / RESULT_FILES[trial.task], {"test_top1": top1, "images": split.num_examples})
@@ -219,7 +219,7 @@ def _probe(trial, log, labels, target):
     if config.pretrained:
         load_pretrained(encoder, config.pretrained)
     source = open_source(config.data)
-    features_of = PooledFeatures(encoder, Preprocessing.of(config.data), config.evaluation_batch(config.pretrain))
+    features_of = PooledFeatures(encoder, Preprocessing.of(config.data), config.evaluation_batch())
     scored = features_of(source.split(target))
     validation = features_of(source.split("validation")) if target != "validation" else None
     top1 = {}

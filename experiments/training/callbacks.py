@@ -42,7 +42,7 @@ class LogMetrics(keras.callbacks.Callback):
 
 
 class Measure(keras.callbacks.Callback):
-    """Logs measurements of the model after some steps.
+    """Logs measurements of the model after some steps, which all workers take part in.
 
     Args:
         measure: function of the step that returns metrics, `{name: number}`.

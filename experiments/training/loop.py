@@ -64,13 +64,13 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
             window.stop()
         if log or save:
             metrics = window.metrics()
-            if is_stopping:
-                stop.release()
             divergence.check_losses(window.losses_of_taken, step, last_good)
             _check_readable(metrics, step, run.training.batch_size, checkpoints)
         if save:
             divergence.check_weights(window.losses[-1], step, last_good)
         callbacks.on_train_batch_end(step, {"epoch": step / steps_per_epoch, **metrics} if log else None)
+        if is_stopping:  # evaluation is what needs the other workers last
+            stop.release()
         run.loggers.flush()  # before the checkpoint: what comes after it is dropped when the run is resumed
         if log:
             window.clear()

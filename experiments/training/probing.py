@@ -43,13 +43,13 @@ def probing_callbacks(run, encoder):
     """
     training, schedule = run.training, run.schedule
     probes = FrozenProbes(run.source, "validation", max_images=training.probe_images, seed=run.config.seed)
-    features_of = PooledFeatures(encoder, run.preprocessing, run.evaluation_batch_size)
+    features_of = PooledFeatures(encoder, run.preprocessing, run.evaluation_batch_size, run.devices)
 
     def probe_encoder(step):
         return {METRICS[probe]: float(figure) for probe, figure in probes(features_of).items()}
 
     def probe_random_encoder():
-        random_encoder = make_random_encoder(run.config, encoder.dtype_policy)
+        random_encoder = make_random_encoder(run.config, encoder.dtype_policy)  # by the chief alone, on one device
         figures = probes(PooledFeatures(random_encoder, run.preprocessing, run.evaluation_batch_size))
         return {RANDOM_METRICS[probe]: float(figure) for probe, figure in figures.items()}
 

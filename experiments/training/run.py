@@ -11,10 +11,11 @@ from experiments.config import size_text
 from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.errors import UserError
+from experiments.evaluation.devices import Devices
 from experiments.io import FAULTS, as_path, reason, replacing
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.param_groups import rule_table
-from experiments.training.callbacks import LogMetrics, Profile, ProgressBar, RecordProvenance
+from experiments.training.callbacks import LogMetrics, Measure, Profile, ProgressBar, RecordProvenance
 from experiments.training.checkpoint import Checkpoints, check_pretrained, choose_start
 from experiments.training.distributed.strategy import (
     check_batch,
@@ -114,7 +115,10 @@ class Task:
         raise NotImplementedError
 
     def callbacks(self, run):
-        """Returns the Keras callbacks of the task; the chief alone calls them. `run` is set up, not restored."""
+        """Returns the Keras callbacks of the task; all workers call each `Measure`, the chief alone the others.
+
+        `run` is set up, not restored.
+        """
         raise NotImplementedError
 
     def finish(self, run):
@@ -190,6 +194,7 @@ class Run:
         averages: the `AveragedWeights`, or None.
         loss_scale: the `LossScale` of float16, or None.
         preprocessing: how images are prepared.
+        devices: the `Devices` of evaluation: in training those of all workers, after it those of the chief.
         loggers: the `Loggers` that take metrics and pictures.
         start_step: number of steps that were done when the run was restored.
         seconds: of training, since it was restored.
@@ -213,14 +218,15 @@ class Run:
             self.averages = AveragedWeights(variables, task.ema_decay) if task.ema_decay else None
             self.loss_scale = LossScale() if precision == "mixed_float16" else None
         self.preprocessing = Preprocessing.of(self.config.data, self.training)
+        self.devices = Devices(workers.strategy, workers)
         self.loggers = Loggers(workdir, self.config)
         self._describe(precision)
-        self._callbacks = task.callbacks(self) if workers.is_chief else []
+        self._callbacks = task.callbacks(self)
 
     @property
     def evaluation_batch_size(self):
-        """Images that every evaluation of the run works on at a time."""
-        return self.config.evaluation_batch(self.training, self.workers.strategy.num_replicas_in_sync)
+        """Images that every evaluation of the run works on at a time, on each device."""
+        return self.config.evaluation_batch()
 
     def restore(self):
         """Restores the run's own checkpoint, else pretrained weights, else keeps the random ones.
@@ -281,7 +287,7 @@ class Run:
         began = time.perf_counter()
         with self._recorded() as callbacks, Interruption() as interruption, workers.training(interruption):
             stop = workers.stop_request(interruption)
-            with naming_lack_of_memory(self, lambda: self._checkpoints.last_good):
+            with self.devices.sharing(), naming_lack_of_memory(self, lambda: self._checkpoints.last_good):
                 train(self, training_step, batches, callbacks, self._checkpoints, stop, divergence)
         self.seconds = time.perf_counter() - began
 
@@ -303,9 +309,9 @@ class Run:
 
     @contextlib.contextmanager
     def _recorded(self):
-        """Context with open loggers, which yields the callbacks; only the chief has any."""
+        """Context with open loggers, which yields the callbacks; only the chief logs."""
         if not self.workers.is_chief:
-            yield []
+            yield [callback for callback in self._callbacks if isinstance(callback, Measure)]
             return
         self.loggers.begin(self.start_step)
         try:

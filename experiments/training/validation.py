@@ -98,7 +98,8 @@ class Validation(Measure):
         _ = self.best.record  # a damaged one ends the run at its start
 
     def on_train_begin(self, logs=None):
-        self.best.drop_after(self._run.start_step)
+        if self._run.workers.is_chief:
+            self.best.drop_after(self._run.start_step)
 
     def _evaluate(self, step):
         averages = self._run.averages
@@ -107,6 +108,7 @@ class Validation(Measure):
         for suffix, in_place in held.items():
             with in_place():
                 figures |= {f"validation_{name}{suffix}": figure for name, figure in self._figures().items()}
-                chosen = figures[self._metric + suffix]
-                self.best.consider(step, step / self._run.schedule.steps_per_epoch, WEIGHTS[suffix], chosen)
+                if self._run.workers.is_chief:
+                    chosen = figures[self._metric + suffix]
+                    self.best.consider(step, step / self._run.schedule.steps_per_epoch, WEIGHTS[suffix], chosen)
         return figures

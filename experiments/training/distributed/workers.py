@@ -54,6 +54,11 @@ class Workers:
         """Number of workers."""
         return len(self.cluster.addresses) if self.cluster else 1
 
+    @property
+    def index(self):
+        """Number of this worker, from 0, the chief."""
+        return self.cluster.index if self.cluster else 0
+
     def stop_request(self, interruption):
         """Returns what stops the steps: the signals of this process, or the agreement of all workers.
 
@@ -128,18 +133,24 @@ class Workers:
 
     def _gathered(self, numbers):
         """Gathers the numbers of all workers, `(workers, numbers)`, as a sum in which each fills its own row."""
-        local = self.strategy.num_replicas_in_sync // self.count
         own = np.zeros((self.count, len(numbers)), "float64")
-        own[self.cluster.index] = numbers
+        own[self.index] = numbers
+        return np.rint(self.summed(own)).astype(np.int64)
+
+    def summed(self, array):
+        """Returns the sum over all workers, each of which calls this with a NumPy array of the same shape."""
+        local = self.strategy.num_replicas_in_sync // self.count
+
+        def of_replica(value):
+            context = tf.distribute.get_replica_context()
+            is_first = context.replica_id_in_sync_group % local == 0  # of its worker
+            return context.all_reduce("SUM", tf.where(is_first, value, tf.zeros_like(value)))
 
         @tf.function
-        def total():
-            def of_replica():
-                return tf.distribute.get_replica_context().all_reduce("SUM", tf.constant(own / local))
+        def total(value):
+            return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(value,)))[0]
 
-            return self.strategy.experimental_local_results(self.strategy.run(of_replica))[0]
-
-        return np.rint(total().numpy()).astype(np.int64)
+        return total(tf.constant(array)).numpy()
 
 
 @contextlib.contextmanager

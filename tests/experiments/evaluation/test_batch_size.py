@@ -64,23 +64,24 @@ def test_every_evaluation_of_a_run_and_after_it_takes_the_evaluation_batch_size(
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "parts", "devices", "chosen", "expected"),
+    ("model", "image_size", "chosen", "expected"),
     [
-        (4096, 1, 1, 0, 256),
-        (4096, 4, 8, 0, 128),
-        (24, 2, 2, 0, 6),
-        (24, 1, 1, 0, 24),
-        (24, 2, 2, 512, 512),
-        (4096, 1, 1, 1, 1),
+        ({"variant": "atto"}, 224, 0, 133),  # 56 * 56 positions of 4 * 40 numbers, four times
+        ({"variant": "tiny"}, 224, 0, 55),
+        ({"variant": "huge"}, 512, 0, 2),
+        ({"variant": "huge"}, 2048, 0, 1),
+        ({"variant": "atto"}, 64, 0, 256),
+        ({"variant": "atto"}, 224, 512, 512),
+        ({"variant": "atto"}, 224, 1, 1),
     ],
 )
-def test_by_default_it_is_what_a_device_takes_at_a_time_in_training_within_bounds(
-    batch_size, parts, devices, chosen, expected
-):
-    config = dataclasses.replace(Config(), evaluation_batch_size=chosen)
-    for section in ("pretrain", "finetune"):
-        config = change(config, section, batch_size=batch_size, accumulation_steps=parts)
-        assert config.evaluation_batch(getattr(config, section), devices) == expected
+def test_by_default_it_is_what_fits_a_gibibyte_whatever_the_training_batch(model, image_size, chosen, expected):
+    config = change(change(Config(), "model", **model), "data", image_size=image_size)
+    config = dataclasses.replace(config, evaluation_batch_size=chosen)
+    for batch_size in (1, 4096):
+        for section in ("pretrain", "finetune"):
+            config = change(config, section, batch_size=batch_size)
+            assert config.evaluation_batch() == expected
 
 
 def test_a_run_that_began_before_there_was_such_a_field_goes_on(tmp_path):
