@@ -3,6 +3,7 @@
 python -m launch.benchmark --what=step [--candidates=sparse,dense,pytorch] [--variant=atto] [--image_size=224]
     [--batch_size=8] [--mask_ratio=0.6] [--precision=float32] [--backend=tensorflow] [--ablate=onednn,...]
 python -m launch.benchmark --what=step --config=fashion_mnist
+python -m launch.benchmark --what=memory --config=imagenet_pretrain:tiny [--config.model.remat=block] [--memory_limit=4]
 python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size=224] [--batch_size=64]
 python -m launch.benchmark --what=input --source=folder:PATH [--crop=padded] [--pillow_folder=PATH]
 
@@ -32,6 +33,10 @@ the share of visible patches, for two or more mask ratios.
   compiled_chains     chains of element-wise operations compiled by XLA
   fused_adamw         Adam's step in one pass over memory
   hidden_only         a decoder that predicts hidden patches alone
+
+--what=memory finds the largest batch whose step fits into memory, to one part in eight, and prints the peak of each
+batch that it tries, from --batch_size on. It takes the flags of --what=step, of --candidates the first, and
+--memory_limit in GiB. With a preset, --config.model.remat=block shows what gradient checkpointing saves.
 
 --what=input times the input pipeline, from files to batches: JPEG files that are made for it, by default as large as
 ImageNet's (--file_size=375,500 --file_kilobytes=110), or the training images of --source, written as data.source.
@@ -65,13 +70,13 @@ else:
 
 from absl import flags
 
-from experiments.benchmarks import candidates, step
+from experiments.benchmarks import candidates, memory, step
 from experiments.benchmarks import input as pipeline
 from experiments.config import CROPS, Config, parse_size
 from experiments.errors import UserError
 from launch.command import define_config_flags, run_command, writable_file
 
-WHAT = ("step", "input")
+WHAT = ("step", "memory", "input")
 
 
 def main(arguments):
@@ -82,6 +87,9 @@ def main(arguments):
     file, picture = writable_file("json"), _picture()
     if flags.FLAGS.what == "step":
         results = step.run(_step_settings())
+    elif flags.FLAGS.what == "memory":
+        limit = flags.FLAGS.memory_limit
+        results = memory.run(_step_settings(), limit and round(limit * 2**30))
     else:
         given = _given(*["source", "pillow_folder", "crop", "image_size", "batch_size", "rounds", "steps", "warmup"])
         given |= _given("files", "file_size", "file_kilobytes")
@@ -151,6 +159,9 @@ def _define_flags():
     ablations = ", ".join(candidates.ABLATIONS)
     flags.DEFINE_list("ablate", [], f"What the first candidate goes without, a candidate more each: {ablations}.")
     flags.DEFINE_string("plot", None, "PNG file for a picture of --what=step over mask ratios.")
+    flags.DEFINE_float(
+        "memory_limit", None, "GiB that --what=memory may take; 9/10 of the machine's, or all of a GPU's."
+    )
     flags.DEFINE_enum("precision", "float32", list(candidates.POLICIES), "bfloat16 means mixed precision.")
     flags.DEFINE_enum("backend", "tensorflow", candidates.BACKENDS, "Backend of Keras.")
     flags.DEFINE_integer("rounds", None, "How often every candidate has its turn (step 10, input 5).")

@@ -295,12 +295,17 @@ def draw_mask_ratios(path: pathlib.Path, results: dict) -> None:
 
 def worker(settings: StepSettings, ratio: float, name: str) -> harness.Worker:
     """Starts the process of a candidate, whose turns have the figures of `_start`; `name` is one of `named`."""
+    task = {"settings": dataclasses.asdict(settings), "ratio": ratio, "name": name}
+    return harness.Worker(name, "experiments.benchmarks.step", task, worker_environment(settings, name))
+
+
+def worker_environment(settings: StepSettings, name: str) -> dict[str, str]:
+    """Returns the variables of the environment for the process of a candidate."""
     candidate, ablation = settings.named[name]
     environment = {"KERAS_BACKEND": "torch" if candidate == PYTORCH else settings.backend, **ENVIRONMENT}
     if ablation == "onednn":
         environment["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    task = {"settings": dataclasses.asdict(settings), "ratio": ratio, "name": name}
-    return harness.Worker(name, "experiments.benchmarks.step", task, environment)
+    return environment
 
 
 def _start(task):

@@ -1,0 +1,122 @@
+"""The largest batch whose training step fits into memory: doubled until it does not fit, then halved in between.
+
+Each batch is tried in a process of its own, `python -m experiments.benchmarks.memory`, which may run out of memory.
+"""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+
+from experiments.benchmarks import harness
+from experiments.benchmarks.candidates import candidate_class
+from experiments.benchmarks.step import StepSettings, worker_environment
+from experiments.config import from_mapping, size_text
+from experiments.errors import RunError, UserError
+from experiments.provenance import provenance
+
+SHARE = 8  # the largest batch is found to one part in so many
+
+
+def run(settings: StepSettings, limit: int | None = None, log: Callable = print) -> dict:
+    """Finds the largest batch of the first candidate, and prints the peak of memory of each that is tried.
+
+    Args:
+        settings: `StepSettings`, whose batch is the first that is tried.
+        limit: bytes that the step may take: on a CPU of the whole process, by default nine tenths of the machine's
+            memory; on a GPU what the framework allocates, by default all there is.
+        log: function that takes a line for the user.
+
+    Returns:
+        Everything measured, as plain values: `largest_batch`, and `tried`, `{batch: peak in bytes, None if it failed}`.
+
+    Raises:
+        UserError: if not even a single image fits.
+        RunError: if a process fails for another reason.
+    """
+    name = settings.candidates[0]
+    config = settings.at(settings.ratios[0], name)
+    results = {"what": "memory", "settings": dataclasses.asdict(settings), **provenance(), "limit": limit}
+    facts = {
+        "model": f"depths {config.model.stages[0]}, dims {config.model.stages[1]}, remat {config.model.remat}",
+        "images": f"{size_text(config.data.image_size)}x{config.data.channels}, {name}",
+        "backend": f"{settings.backend}, {settings.precision}, compile {config.compile}",
+    }
+    for line in harness.heading_lines("largest batch of a training step: forward, backward, AdamW", facts, results):
+        log(line)
+    tried: dict[int, int | None] = {}
+
+    def fits(batch):
+        if batch not in tried:
+            peak, device = _peak(settings, batch)
+            most = limit or (_installed_memory() * 9 // 10 if device == "CPU" else None)
+            tried[batch] = peak if peak and (most is None or peak <= most) else None
+            log(f"  batch {batch:>6,}  {peak / 2**20:,.0f} MiB" if peak else f"  batch {batch:>6,}  out of memory")
+        return tried[batch] is not None
+
+    results["largest_batch"] = largest(fits, config.pretrain.batch_size)
+    if not results["largest_batch"]:
+        raise UserError("Not even a batch of one image fits: use --config.model.remat=block or a smaller model.")
+    log(f"  largest batch that fits: {results['largest_batch']:,}")
+    return {**results, "tried": tried}
+
+
+def largest(fits: Callable[[int], bool], first: int) -> int:
+    """Returns the largest number that fits, to one part in `SHARE`; 0 if not even 1 does.
+
+    Args:
+        fits: function of a number that is true up to some number, and false from there on.
+        first: where the search begins.
+    """
+    low, high = first, 0
+    while low and not fits(low):
+        low, high = low // 2, low
+    while low and not high:
+        low, high = (2 * low, 0) if fits(2 * low) else (low, 2 * low)
+    while low and high - low > max(1, low // SHARE):
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _peak(settings, batch):
+    """Returns the peak of memory of some steps with a batch in bytes, None if it does not fit, and the device."""
+    pretrain = dataclasses.replace(settings.config.pretrain, batch_size=batch, accumulation_steps=1)
+    config = dataclasses.replace(settings.config, pretrain=pretrain)
+    task = {"settings": dataclasses.asdict(dataclasses.replace(settings, config=config))}
+    name = settings.candidates[0]
+    try:
+        with harness.Worker(name, "experiments.benchmarks.memory", task, worker_environment(settings, name)) as worker:
+            return worker.opening["peak"], worker.opening["device"]
+    except RunError as error:
+        if f"killed by signal {signal.SIGKILL:d}" not in str(error):
+            raise
+        return None, "CPU"
+
+
+def _start(task):
+    """Takes steps; the opening has `peak`, None if they do not fit, and `device`."""
+    settings = from_mapping(StepSettings, task["settings"], "")
+    name = settings.candidates[0]
+    candidate = None
+    try:
+        candidate = candidate_class(settings.backend, name)(settings.at(settings.ratios[0], name), settings.precision)
+        candidate.run(settings.warmup)
+        peak = candidate.device_peak() or harness.resident_peak()
+    except Exception as error:  # each framework has one of its own
+        if not isinstance(error, MemoryError) and not _is_lack_of_memory(str(error)):
+            raise
+        peak = None
+    return {"peak": peak, "device": candidate.device if candidate else ""}, lambda request: {}
+
+
+def _installed_memory():
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_lack_of_memory(text):
+    return any(words in text.lower() for words in ("out of memory", "oom when", "resource_exhausted"))
+
+
+if __name__ == "__main__":
+    harness.serve(_start)
