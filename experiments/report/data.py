@@ -10,6 +10,7 @@ import pathlib
 import statistics
 
 from experiments.errors import UserError
+from experiments.evaluation.mask_pictures import FOLDER as SEGMENTATIONS
 from experiments.io import FAULTS, as_path, is_url, reason
 from experiments.report.figures import Picture
 from experiments.training.callbacks import ENVIRONMENT
@@ -19,9 +20,11 @@ from experiments.training.workdir import CONFIG, PICTURES, SUMMARY, flatten
 
 RUN_FILES = (CONFIG, METRICS, SUMMARY)  # a folder that has none of these is not a workdir
 TASKS = ("pretrain", "finetune")
-CLASS_COLUMNS = ("class", "images", "correct", "predicted", "precision", "f1")
-CLASS_FIGURES = {"top1": "top-1", "average_precision": "average precision"}  # a table of classes has one of them
-MAX_RECONSTRUCTIONS = 6
+CLASS_COLUMNS = ("class", "correct", "predicted", "precision", "f1")
+# A table of classes has one of them, and one of the units.
+CLASS_FIGURES = {"top1": "top-1", "average_precision": "average precision", "iou": "IoU"}
+CLASS_UNITS = ("images", "pixels")
+MAX_PICTURES = 6  # of those drawn over a run
 MAX_DEPTH = 50  # of nested JSON: a run writes four levels
 
 
@@ -37,10 +40,11 @@ class Run:
     metrics: list  # lines of metrics, `{name: number}` with an integer `step`
     provenance: list  # of each start: command, times, steps, hardware, versions, commit
     evaluated_on: str  # "test" or "validation": the images of `classes` and `confusion`
-    classes: list  # rows of the table of classes, `{column: text}` with `CLASS_COLUMNS`
+    classes: list  # rows of the table of classes, `{column: text}` with `CLASS_COLUMNS` and one of `CLASS_UNITS`
     confusion: Picture | None
     augmentation: Picture | None
     reconstructions: list  # `(step or None, Picture)`: the first, the last and some between
+    segmentations: list  # the same of pictures of masks
     problems: list  # lines about missing and damaged files
     index: int = 0  # on the page; colour and marker follow from it
     name: str = ""  # the end of the path that no other run on the page has
@@ -60,11 +64,24 @@ class Run:
         return value if is_number(value) else None
 
     @property
+    def is_segmentation(self):
+        """Whether the run is one of segmentation."""
+        section = self.config.get("finetune")
+        return self.task == "finetune" and isinstance(section, dict) and section.get("task") == "segmentation"
+
+    @property
+    def class_unit(self):
+        """What `classes` counts, one of `CLASS_UNITS`."""
+        return next((name for name in CLASS_UNITS if self.classes and name in self.classes[0]), CLASS_UNITS[0])
+
+    @property
     def standard_error(self):
         """Standard error of the test top-1 in points, from the number of images alone; None if unknown."""
         top1 = self.figure("test_top1")
+        if top1 is None or self.evaluated_on != "test" or self.class_unit != "images":
+            return None
         images = sum(number for row in self.classes if (number := parsed(row["images"])) is not None)
-        if top1 is None or self.evaluated_on != "test" or images <= 0:
+        if images <= 0:
             return None
         return math.sqrt(max(top1 * (100.0 - top1), 0.0) / images)
 
@@ -203,7 +220,8 @@ def _read_run(workdir):
     task = next((task for task in (recorded.get("task"), summary.get("task")) if task in TASKS), "")
     config, starts = recorded.get("config"), reader.read(ENVIRONMENT, _parse_mapping, {}, expected=True).get("segments")
     evaluated_on = "validation" if (workdir / "report_validation.csv").exists() else "test"
-    figures = [metric for metric in ("top1", "map") for name in ("test", "validation") if f"{name}_{metric}" in summary]
+    metrics = ("top1", "map", "mean_iou")
+    figures = [metric for metric in metrics for name in ("test", "validation") if f"{name}_{metric}" in summary]
     evaluated = task == "finetune" and bool(figures)
     return Run(
         workdir=workdir,
@@ -216,10 +234,11 @@ def _read_run(workdir):
         evaluated_on=evaluated_on,
         classes=reader.read_lines(f"report_{evaluated_on}.csv", _parse_classes, expected=evaluated),
         confusion=reader.read(
-            f"confusion_{evaluated_on}.png", Picture.decode, expected=evaluated and "top1" in figures
+            f"confusion_{evaluated_on}.png", Picture.decode, expected=evaluated and "map" not in figures
         ),
-        augmentation=reader.read("augmentation.png", Picture.decode, expected=evaluated),
-        reconstructions=reader.read_reconstructions(expected=task == "pretrain" and bool(summary)),
+        augmentation=reader.read("augmentation.png", Picture.decode, expected=evaluated and "mean_iou" not in figures),
+        reconstructions=reader.read_pictures(PICTURES, expected=task == "pretrain" and bool(summary)),
+        segmentations=reader.read_pictures(SEGMENTATIONS, expected=False),
         problems=reader.problems,
     )
 
@@ -272,17 +291,17 @@ class _Reader:
             self.problems.append(f"{name} is damaged ({damaged} of {len(lines) + damaged} lines cannot be read)")
         return lines
 
-    def read_reconstructions(self, expected):
+    def read_pictures(self, folder, expected):
         """Returns `[(step or None, Picture), ...]`: the first, the last, and some between."""
         try:
-            names = sorted(path.name for path in (self._workdir / PICTURES).glob("step_*.png"))
+            names = sorted(path.name for path in (self._workdir / folder).glob("step_*.png"))
         except FAULTS:
             names = []
         if expected and not names:
-            self.problems.append(f"{PICTURES}/ holds no pictures")
-        count = min(len(names), MAX_RECONSTRUCTIONS)
+            self.problems.append(f"{folder}/ holds no pictures")
+        count = min(len(names), MAX_PICTURES)
         spread = [names[round(i * (len(names) - 1) / max(count - 1, 1))] for i in range(count)]
-        pictures = [(name[5:-4], self.read(f"{PICTURES}/{name}", Picture.decode)) for name in spread]
+        pictures = [(name[5:-4], self.read(f"{folder}/{name}", Picture.decode)) for name in spread]
         return [(int(step) if step.isdecimal() else None, picture) for step, picture in pictures if picture]
 
 
@@ -298,6 +317,7 @@ def _parse_mapping(content):
 def _parse_classes(content):
     rows = list(csv.DictReader(content.decode().splitlines()))
     needed = {*CLASS_COLUMNS, next((name for name in CLASS_FIGURES if name in rows[0]), "top1")} if rows else set()
+    needed |= {next((name for name in CLASS_UNITS if name in rows[0]), CLASS_UNITS[0])} if rows else set()
     whole = [row for row in rows if None not in row.values() and needed <= row.keys()]
     if not rows:
         raise ValueError("it holds no rows")

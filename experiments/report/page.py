@@ -158,6 +158,11 @@ def _results(run, runs):
             "averaged: test mAP": _format("{:.2f}", run.figure("test_map_ema")),
             "best: test mAP": _format("{:.2f}", run.figure("best_test_map")),
             "validation mAP": _format("{:.2f}", run.figure("validation_map")),
+            "test mean IoU": _format("{:.2f}", run.figure("test_mean_iou")),
+            "test accuracy of pixels": _format("{:.2f}", run.figure("test_pixel_accuracy")),
+            "averaged: test mean IoU": _format("{:.2f}", run.figure("test_mean_iou_ema")),
+            "best: test mean IoU": _format("{:.2f}", run.figure("best_test_mean_iou")),
+            "validation mean IoU": _format("{:.2f}", run.figure("validation_mean_iou")),
         }
     else:
         return {}
@@ -222,8 +227,9 @@ def _class_tables(runs):
         groups.setdefault((names, run.evaluated_on, run.class_figure), []).append(run)
     tables = []
     for (names, evaluated_on, figure), chosen in groups.items():
-        columns = [[row["images"] for row in chosen[0].classes]]
+        unit = chosen[0].class_unit
+        columns = [[row[unit] for row in chosen[0].classes]]
         columns += [[_format("{:.2f}", parsed(row[figure])) for row in run.classes] for run in chosen]
-        head = ["class", "images", *chosen]
+        head = ["class", unit, *chosen]
         tables.append((CLASS_FIGURES.get(figure), evaluated_on, head, list(zip(names, zip(*columns)))))
     return [table for table in tables if table[3]]

@@ -14,6 +14,8 @@ from experiments.data.masks import ClassTable, read_numbers
 from experiments.errors import UserError
 from experiments.evaluation.mask_pictures import overlaid
 from experiments.inference import predict
+from experiments.report.data import read_runs
+from experiments.report.page import render
 from experiments.training.loggers import read_metrics
 from tests.experiments.images import broken_inside, encode, write
 from tests.experiments.scenes import NAMES, scene, write_scenes
@@ -163,6 +165,16 @@ def test_predictions_are_written_as_masks_and_overlays(run, config, tmp_path):
     assert (tmp_path / "out/classes.txt").read_text() == (workdir / "classes.txt").read_text()
     with pytest.raises(UserError, match="is not of a segmentation run"):
         predict.run(folder, str(folder), str(tmp_path / "other"), log=Lines())
+
+
+def test_the_page_shows_the_run(run):
+    workdir, summary, _ = run
+    (found,) = read_runs([workdir])
+    assert found.problems == []
+    page = render([found], "scenes")
+    for text in (f"{summary['test_mean_iou']:.2f}", "IoU of each class on the test images", "Masks over time", "disc"):
+        assert text in page
+    assert "1 segmentation model" in page and "Augmentation" not in page
 
 
 def test_numbers_of_masks_are_those_of_the_training_masks():

@@ -15,6 +15,7 @@ COMMANDS = (
     "study",
     "export",
     "extract",
+    "predict",
     "search",
     "report",
 )
@@ -138,6 +139,16 @@ MISTAKES = {
     "nowhere to extract to": ("extract", ["--model={nowhere}"], ["error: --output is missing: name the .npz or"]),
     "missing model to extract with": (
         "extract", ["--model={nowhere}", "--output={new}.npz"], ["error: --model={nowhere}: There is no {nowhere}"],
+    ),
+    "nothing to predict on": ("predict", ["--model={nowhere}"], ["error: --data is missing, as in --data=images."]),
+    "a model that predicts no masks": (
+        "predict", ["--model={nowhere}", "--data={pictures}", "--output={new}"],
+        ["error: --model={nowhere} is not of a segmentation run: name its workdir, or a segmenter*.keras in it."],
+    ),
+    "segmentation of images without masks": (
+        "finetune",
+        ["--config=own_masks", "--config.data.source=folder:{pictures}", "--workdir={new}"],
+        ["error: {pictures} has no folders images and masks, which a segmentation learns from."],
     ),
     "nothing to search": ("search", ["--features={nowhere}.npz"], ["error: --query is missing, as in --query=photo."]),
     "missing features": (

@@ -1,5 +1,6 @@
 """Data sets of TensorFlow Datasets, made on the spot and read by name."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow_datasets as tfds
 
 from experiments.config import DataConfig
 from experiments.data.augmentation.mixing import Mixing
+from experiments.data.pairs import PairPreprocessing, evaluation_pairs, training_pairs
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
@@ -53,6 +55,42 @@ def folder(tmp_path_factory):
 
 def open_tiny(folder, name, **arguments):
     return open_source(DataConfig(source=f"tfds:{name}", dir=str(folder), shuffle_buffer=40, **arguments))
+
+
+def test_masks_of_a_data_set_follow_their_images(tmp_path):
+    """A mask of 1, 2 and 3 whose class follows from the grey of its image; number 3 does not count."""
+    features = {name: tfds.features.Image(shape=(8, 8, 1)) for name in ("image", "segmentation_mask")}
+    masks = [np.full((8, 8, 1), 1 + k % 3, np.uint8) for k in range(12)]
+    examples = [(k, {"image": np.full((8, 8, 1), 10 * k, np.uint8), "segmentation_mask": masks[k]}) for k in range(12)]
+    tfds.dataset_builders.AdhocBuilder(
+        name="masked",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": examples},
+        data_dir=tmp_path,
+    ).download_and_prepare()
+    names = tmp_path / "names.txt"
+    names.write_text("1 pet\n2 ground\n3 outline\n")
+    data = DataConfig(source="tfds:masked", dir=str(tmp_path), class_names=str(names), ignore_label=(3,))
+    source = open_source(data, masks=True)
+    assert source.class_names == ("pet", "ground")
+    pairs = PairPreprocessing(WHOLE)
+    split = source.split("train")
+    for part in (split, split.take(np.array([7, 2, 5]))):
+        found = list(evaluation_pairs(part, source.masks, pairs).as_numpy_iterator())
+        assert len(found) == part.num_examples
+        for _, image, mask in found:
+            number = round(25.5 * image[0, 0, 0]) % 3
+            assert (mask == (-1 if number == 2 else number)).all()
+    (batch,) = training_pairs(split, source.masks, pairs, 8, 0).take(1).as_numpy_iterator()
+    numbers = (25.5 * batch["images"][:, 0, 0, 0]).round().astype(int) % 3
+    np.testing.assert_array_equal(batch["labels"][:, 0, 0], np.where(numbers == 2, -1, numbers))
+    for changes, message in (
+        ({"class_names": ""}, "name a text file"),
+        ({"mask_feature": "a"}, "has no image data.mask"),
+    ):
+        with pytest.raises(UserError, match=message):
+            open_source(dataclasses.replace(data, **changes), masks=True)
 
 
 def values(split):

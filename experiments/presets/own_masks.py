@@ -1,0 +1,42 @@
+"""Your own folder of images with masks: a class for each pixel, by ConvNeXt V2 atto and UPerNet of 128 channels.
+
+    python -m launch.pretrain --config=own_masks --config.data.source=folder:PATH --workdir=runs/own
+    python -m launch.finetune --config=own_masks --config.data.source=folder:PATH \
+        --config.pretrained=runs/own --workdir=runs/own_segmented
+    python -m launch.predict --model=runs/own_segmented --data=PHOTOGRAPHS --output=predicted
+
+The folder has `images/` and `masks/`, see docs/segmentation.md; pretraining takes the images alone, and may take
+another folder. Images are seen as they are, in windows of 224x224 pixels: reduce photographs of many megapixels first.
+`--config.pretrain.batch_size` is at most the number of images.
+
+Numbers: pretraining as in `own_images`; of fine-tuning, stochastic depth is the paper's for atto and layer-wise decay
+that of its segmentation, the others are a guess. Nothing was tuned.
+"""
+
+from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, SegmentationConfig
+
+
+def get_config():
+    """Returns the preset."""
+    return Config(
+        model=ModelConfig(variant="atto"),
+        data=DataConfig(source="folder:images", image_size=224),
+        pretrain=PretrainConfig(
+            epochs=200,
+            batch_size=256,
+            crop_scale=(0.2, 1.0),
+            base_learning_rate=1.5e-4,
+            warmup_epochs=10,
+        ),
+        finetune=FinetuneConfig(
+            task="segmentation",
+            epochs=100,
+            batch_size=8,
+            base_learning_rate=1.6e-2,
+            warmup_epochs=5,
+            layer_decay=0.9,
+            drop_path_rate=0.1,
+            color_jitter=(0.4, 0.4, 0.4, 0.0),
+        ),
+        segmentation=SegmentationConfig(decoder_dim=128),
+    ).to_config_dict()
