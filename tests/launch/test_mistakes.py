@@ -24,15 +24,15 @@ COMMANDS = (
 MISTAKES = {
     "no preset named": (
         "pretrain", ["--workdir={new}"],
-        ["error: --config is missing: name a preset, one of cifar10, digits, ", " or a file."],
+        ["error: --config is missing: name a preset, one of camvid, cifar10, digits, ", " or a file."],
     ),
     "unknown preset": (
         "pretrain", ["--config=digit", "--workdir={new}"],
-        ["error: There is no preset 'digit': name a file, or one of cifar10, digits, "],
+        ["error: There is no preset 'digit': name a file, or one of camvid, cifar10, digits, "],
     ),
     "a preset in no folder": (
         "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
-        ["error: There is no preset 'experiments/presets/digit.py': name a file, or one of cifar10, digits, "],
+        ["error: There is no preset 'experiments/presets/digit.py': name a file, or one of camvid, cifar10, digits, "],
     ),
     "a preset of a name too long for a file": (
         "pretrain", ["--config=" + "x" * 300, "--workdir={new}"], ["error: There is no preset 'xxx"],
