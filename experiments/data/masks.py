@@ -167,7 +167,9 @@ class Masks:
             InvalidArgumentError: when it is run, if the mask cannot be read or has a number that is no class.
         """
         if self.paths is None:
-            content, encoded = tf.strings.substr(content, 0, label), tf.strings.substr(content, label, -1)
+            size = tf.cast(label, tf.int32)
+            encoded = tf.strings.substr(content, size, tf.strings.length(content))
+            content = tf.strings.substr(content, 0, size)
         else:
             with tf.init_scope(), tf.device("CPU"):
                 paths = tf.constant(self.paths)

@@ -88,7 +88,7 @@ def find_builder(name, directory):
 
 def _class_table(features, config, name):
     """Returns the `ClassTable` of the masks of a data set; raises UserError where there are none, or no names."""
-    feature = features.get(config.mask_feature)
+    feature = dict(features.items()).get(config.mask_feature)
     if not isinstance(feature, tfds.features.Image):
         raise UserError(f"{name} has no image data.mask_feature={config.mask_feature!r}; it has {', '.join(features)}.")
     if config.class_names:
