@@ -168,7 +168,7 @@ MISTAKES = {
         ["error: the mix of digits and folder:{pictures} has no labels to fine-tune on."],
     ),
     "nothing to measure": (
-        "benchmark", [], ["error: --what is missing: name what to measure, one of step, input."],
+        "benchmark", [], ["error: --what is missing: name what to measure, one of step, memory, input."],
     ),
     "ratio that is no number": (
         "benchmark", ["--what=step", "--mask_ratio=0.4,half"],
