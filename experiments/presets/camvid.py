@@ -9,6 +9,10 @@ them `classes.txt`, a name a line: sky, building, pole, road, pavement, tree, si
 
 Without `--config.pretrained` it starts from scratch. The number 11, unlabelled, does not count. `val` chooses the best
 weights; `test` is read once, at the end.
+
+Expected: not run to its end here. Rates and lengths are a guess; nothing was tuned.
+
+Cost: not run here; see the README for how to time a step.
 """
 
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, SegmentationConfig

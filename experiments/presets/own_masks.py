@@ -11,6 +11,8 @@ another folder. Images are seen as they are, in windows of 224x224 pixels: reduc
 
 Numbers: pretraining as in `own_images`; of fine-tuning, stochastic depth is the paper's for atto and layer-wise decay
 that of its segmentation, the others are a guess. Nothing was tuned.
+
+Expected result and cost depend on the images; see the README for how to time a step.
 """
 
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, SegmentationConfig

@@ -33,7 +33,7 @@ def results(outcome, file):
 
 def test_the_table_shows_each_candidate(outcome, results):
     assert outcome.errors == ""
-    assert "  files     8 JPEG files of 500x375, " in outcome.output
+    assert "  files     8 JPEG files of 375x500, " in outcome.output
     for name, figures in results["candidates"].items():
         (line,) = [line for line in outcome.lines if re.match(rf"  {name} +\d", line)]
         assert line.split()[1] == f"{figures['images_per_second']['median']:,.1f}"

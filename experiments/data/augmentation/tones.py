@@ -23,7 +23,8 @@ def autocontrast(images):
 def equalize(images):
     """Spreads the tones of each channel so that all are about as frequent."""
     height, width, channels = images.shape[1:]
-    planes = tf.transpose(tf.cast(images, tf.int32), (0, 3, 1, 2))
+    # Not transposed: of uint8, oneDNN writes a line on stderr, and a cast before it is moved behind it.
+    planes = tf.stack(tf.unstack(tf.cast(images, tf.int32), axis=-1), axis=1)
     values = tf.reshape(planes, (-1, height * width))
     counts = tf.math.bincount(values, minlength=256, maxlength=256, axis=-1)
     brightest = tf.gather(counts, tf.reduce_max(values, axis=-1, keepdims=True), batch_dims=1)
@@ -32,7 +33,7 @@ def equalize(images):
     tones = tf.where(step > 0, (step // 2 + darker) // tf.maximum(step, 1), tf.range(256))
     tones = tf.cast(tf.clip_by_value(tones, 0, 255), tf.uint8)
     planes = tf.reshape(tf.gather(tones, values, batch_dims=1), (-1, channels, height, width))
-    return tf.transpose(planes, (0, 2, 3, 1))
+    return tf.stack(tf.unstack(planes, axis=1), axis=-1)
 
 
 def invert(images):

@@ -28,7 +28,7 @@ CUDA = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of mem
             EXHAUSTED,
             {},
             "none",
-            "trains on 16 images at a time and evaluates 16. Use --config.pretrain.accumulation_steps=2 or "
+            "trains on 16 images at a time and evaluates 256. Use --config.pretrain.accumulation_steps=2 or "
             "--config.model.remat=block or a smaller --config.pretrain.batch_size (with --resume=anyway); in "
             "evaluation a smaller --config.evaluation_batch_size.",
         ),
@@ -36,7 +36,7 @@ CUDA = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of mem
             CUDA,
             {"batch_size": 15, "accumulation_steps": 3},
             "block",
-            "trains on 5 images at a time and evaluates 5. Use --config.pretrain.accumulation_steps=5 or a smaller ",
+            "trains on 5 images at a time and evaluates 256. Use --config.pretrain.accumulation_steps=5 or a smaller ",
         ),
         (MemoryError(), {"batch_size": 3, "accumulation_steps": 3}, "block", "Use a smaller --config.pretrain.batch"),
     ],
