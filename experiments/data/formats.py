@@ -251,10 +251,7 @@ TRANSPARENT = (1, 2)  # TIFF's extra samples that are an opacity
 
 def _open_tiff(file, pages):
     """tifffile reads any type and number of channels; Pillow what has to be turned into colours."""
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of each damaged tag, whether it matters or not
-    tiff = tifffile.TiffFile(file)
+    tiff = tiff_file(file)
     page = tiff.pages[0]
     if page.photometric not in (*GREY, RGB):
         file.seek(0)
@@ -282,12 +279,21 @@ def _open_tiff(file, pages):
             pixels = (largest or np.iinfo(pixels.dtype).max) - pixels
         if alpha and int(page.extrasamples[-1]) == 1:
             pixels = _unassociated(pixels)
-        return Stored(pixels, alpha, _tiff_orientation(page), largest)
+        return Stored(pixels, alpha, tiff_orientation(page), largest)
 
     return Header(size, channels, alpha), decode
 
 
-def _tiff_orientation(page):
+def tiff_file(file):
+    """Returns the `tifffile.TiffFile` of an open file."""
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of each damaged tag, whether it matters or not
+    return tifffile.TiffFile(file)
+
+
+def tiff_orientation(page):
+    """Returns the orientation, from 1 to 8, that a page of a TIFF file is stored in; 1 where it does not say."""
     tag = page.tags.get(ORIENTATION)
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 

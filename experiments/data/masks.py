@@ -20,14 +20,23 @@ from PIL import Image
 
 from experiments.config import MAX_PIXELS
 from experiments.data.files import read_path
-from experiments.data.formats import Header, UnreadableError, check_size, format_of, orientation_of, upright
+from experiments.data.formats import (
+    Header,
+    UnreadableError,
+    check_size,
+    format_of,
+    orientation_of,
+    tiff_file,
+    tiff_orientation,
+    upright,
+)
 from experiments.errors import UserError
 from experiments.io import local_path, reason
 
 SUFFIXES = (".png", ".tif", ".tiff")
 CLASSES = "classes.txt"  # in a folder of images with masks, and in the workdir of a run
 IGNORED = -1  # class of pixels that do not count
-UNKNOWN = -2  # class of a number that is none
+UNKNOWN = -2  # of a number that stands for no class
 LARGEST = 2**16 - 1
 MOST_CLASSES = 1000
 
@@ -67,12 +76,9 @@ def _read_png(content, max_pixels):
 
 
 def _read_tiff(content, max_pixels):
-    import tifffile
-
-    page = tifffile.TiffFile(io.BytesIO(content)).pages[0]
+    page = tiff_file(io.BytesIO(content)).pages[0]
     check_size(Header((page.imagelength, page.imagewidth), 1), max_pixels)
-    tag = page.tags.get(0x112)
-    return page.asarray(), int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
+    return page.asarray(), tiff_orientation(page)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +133,7 @@ class ClassTable:
         return "".join(f"{number} {name}\n" for number, name in zip(self.numbers, self.names))
 
     def unknown(self, numbers):
-        """Returns the first of some numbers that is no class and not ignored, or None."""
+        """Returns the first of some numbers that neither stands for a class nor is ignored, or None."""
         return next((number for number in numbers if number not in self.numbers and number not in self.ignored), None)
 
     def classes(self, numbers):
@@ -164,7 +170,7 @@ class Masks:
             `(content, mask)`: the content of the image, for `split.read`, and `(H, W)` int32, the class of each pixel.
 
         Raises:
-            InvalidArgumentError: when it is run, if the mask cannot be read or has a number that is no class.
+            InvalidArgumentError: when it is run, if the mask cannot be read or has a number without a class.
         """
         if self.paths is None:
             size = tf.cast(label, tf.int32)

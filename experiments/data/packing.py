@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from experiments.config import DataConfig
+from experiments.data.formats import ORIENTATION, SUFFIXES
 from experiments.data.jpeg import is_damaged
-from experiments.data.reading import SUFFIXES
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.shards import FORMAT, MANIFEST, read_manifest, samples_of
 from experiments.errors import RunError, UserError
@@ -28,12 +28,11 @@ IMAGES = 1024  # of a shard
 AT_ONCE = 64  # images in memory
 NAMED = 5  # images left out that a line names
 QUALITY = 95  # of JPEG
-ORIENTATION = 0x112  # of EXIF
 KINDS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}  # Pillow's names of what is written smaller, by its suffix
 
 
 def pack(source, output, size=0, labels_file="", log=print):
-    """Packs the images of a folder, or goes on with it; finished shards are kept if their checksums are right.
+    """Packs the images of a folder, or resumes packing: finished shards are kept if their checksums are right.
 
     Images are made smaller where their shorter side is above `size`: those of JPEG files as JPEG of quality 95, those
     of PNG files without loss. All other files are kept byte by byte: small images, of other formats, of more than 8

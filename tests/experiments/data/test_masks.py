@@ -79,6 +79,14 @@ def test_what_is_no_mask_is_told(content, message):
         read_numbers(content(), max_pixels=100)
 
 
+def test_a_damaged_tag_of_a_tiff_mask_is_not_warned_of(caplog):
+    content = tiff(NUMBERS.astype(np.uint8), resolution=(72, 72))
+    tag = content.index((282).to_bytes(2, "little"))
+    damaged = content[: tag + 8] + b"\xff\xff\xff\x7f" + content[tag + 12 :]  # the place of the resolution
+    np.testing.assert_array_equal(read_numbers(damaged), NUMBERS)
+    assert not caplog.records
+
+
 def test_classes_are_named_by_line_or_by_number(tmp_path):
     path = tmp_path / "classes.txt"
     path.write_text("# names\nsky\n\nroad 7\nunlabelled\n", encoding="utf-8")
