@@ -558,8 +558,8 @@ class FinetuneConfig(TrainingConfig):
         switch_probability: with which a mixed batch takes CutMix, where there are both.
         layer_decay: factor of the learning rate from a layer to the one below it, in (0, 1]; 1 for one rate for all.
         layer_decay_groups: what a layer is: `single` a block, `group` three consecutive blocks; see `LayerDecay`.
-        head_init_scale: by which the initial weights of the logits are multiplied. Weights that are loaded, by a run
-            that goes on or of a pretrained classifier of as many classes, are not; the authors' code draws the logits'
+        head_init_scale: factor of the initial weights of the logits. It does not apply to weights that are loaded, when
+            a run resumes or from a pretrained classifier of as many classes; the authors' code draws the logits'
             weights anew whatever it loads.
         ema_decay: decay of an exponential moving average of the weights that train; 0 for none. It begins with the
             weights that the run begins with and moves from the first step on, without a correction or warmup, as in

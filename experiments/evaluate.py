@@ -1,8 +1,6 @@
 """Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
-import dataclasses
-
-from experiments.config import SPLIT_FIELDS, Config
+from experiments.config import Config
 from experiments.data.damage import naming_damage
 from experiments.data.pairs import PairPreprocessing
 from experiments.data.preprocessing import Preprocessing
@@ -23,6 +21,7 @@ from experiments.finished_run import (
     read_model,
     read_segmenter,
     recorded_classes,
+    with_images,
 )
 from experiments.io import local_copy
 from experiments.models import initial_weights
@@ -100,10 +99,7 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, log):
     if other := next((name for name in probes if name not in PIXEL_PROBES), None):
         raise UserError(f"{path} has no {other}; it has {' and '.join(PIXEL_PROBES)}.")
     model, config, _ = read_segmenter(path)
-    changes = {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
-    if data:
-        changes |= dict.fromkeys(SPLIT_FIELDS, "")
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+    config = with_images(config, data, data_dir)
     source = open_source(config.data, masks=True)
     target = source.split(split)
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")

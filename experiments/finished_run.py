@@ -113,6 +113,12 @@ def config_of(path, model, data="", data_dir="", labels_file="", images=None, lo
         config = Config(model=sizes, data=DataConfig(**{"channels": channels, "evaluation_view": "centre", **changes}))
         size = size_text(config.data.image_size)
         log(f"images: {size}, mean {config.data.mean}, std {config.data.std}, crop {config.data.evaluation_crop:g}")
+    return with_images(config, data, data_dir, labels_file, changes)
+
+
+def with_images(config, data="", data_dir="", labels_file="", changes=()):
+    """Returns a `Config` for other images; arguments as of `config_of`, and further changes of its `DataConfig`."""
+    changes = dict(changes)
     changes |= {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
     if data:  # the names of splits and the labels file are those of the run's own data set
         changes |= dict.fromkeys((*SPLIT_FIELDS, "labels_file"), "")

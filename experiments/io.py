@@ -57,6 +57,18 @@ def local_path(path):
         raise UserError(f"{path}: it is not known where the home of that user is.") from error
 
 
+def local_folder(path):
+    """Returns the `local_path` of a folder.
+
+    Raises:
+        UserError: if there is none.
+    """
+    folder = local_path(path)
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder}.")
+    return folder
+
+
 def is_url(path):
     """Whether a path is a URL."""
     return "://" in str(path)

@@ -7,7 +7,6 @@ from experiments.data.masks import CLASSES
 from experiments.data.pairs import PairPreprocessing, evaluation_pairs, pixel_counts, training_pairs
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
-from experiments.evaluation.mask_pictures import MaskPictures
 from experiments.evaluation.report import draw_confusion, write_segmentation_report
 from experiments.evaluation.segmentation import Confusions, figures, pixel_classes
 from experiments.finetune import Finetuning
@@ -15,6 +14,7 @@ from experiments.io import local_copy, replacing
 from experiments.models import make_segmenter
 from experiments.training.callbacks import evenly_spaced
 from experiments.training.losses import pixel_losses, weights_of_counts
+from experiments.training.pictures import MaskPictures
 from experiments.training.workdir import save_model
 
 IMAGES_IN_PICTURE = 6

@@ -35,7 +35,5 @@ class ReconstructionLoss:
 
     def __call__(self):
         outputs = self._losses(self._batches, self._num_batches)
-        loss, count = np.array([[np.sum(values, dtype="float64") for values in of_batch] for of_batch in outputs]).sum(
-            axis=0
-        )
+        loss, count = np.sum([[np.sum(values, dtype="float64") for values in of_batch] for of_batch in outputs], axis=0)
         return float(loss / max(count, 1.0))

@@ -14,10 +14,10 @@ from experiments.data.pipeline import finish_batches, parallel_map
 from experiments.data.reading import decode_and_crop
 from experiments.data.sources.folder import IMAGES, has_masks, readable_files, split_of_files
 from experiments.errors import UserError
-from experiments.evaluation.mask_pictures import class_colors, overlaid
+from experiments.evaluation.mask_colors import class_colors, overlaid
 from experiments.evaluation.segmentation import pixel_classes
 from experiments.finished_run import find_segmenter, read_segmenter
-from experiments.io import appearing, local_path, new_output
+from experiments.io import appearing, local_folder, new_output
 
 SHOWN = 5  # skipped files that are named on the screen
 
@@ -47,9 +47,7 @@ def run(model, data, output, overlays=True, log=print):
     if path is None:
         raise UserError(f"--model={model} is not of a segmentation run: name its workdir, or a segmenter*.keras in it.")
     output = new_output(output)
-    root = local_path(data.removeprefix("folder:"))
-    if not root.is_dir():
-        raise UserError(f"There is no folder {root}.")
+    root = local_folder(data.removeprefix("folder:"))
     root = root / IMAGES if has_masks(root) else root
     segmenter, config, table = read_segmenter(path)
     preprocessing = PairPreprocessing.of(config)

@@ -10,13 +10,12 @@ import pathlib
 import statistics
 
 from experiments.errors import UserError
-from experiments.evaluation.mask_pictures import FOLDER as SEGMENTATIONS
 from experiments.io import FAULTS, as_path, is_url, reason
 from experiments.report.figures import Picture
 from experiments.training.callbacks import ENVIRONMENT
 from experiments.training.loggers import METRICS, is_number, parse_metrics
 from experiments.training.validation import BEST_RECORD
-from experiments.training.workdir import CONFIG, PICTURES, SUMMARY, flatten
+from experiments.training.workdir import CONFIG, PICTURES, SEGMENTATIONS, SUMMARY, flatten
 
 RUN_FILES = (CONFIG, METRICS, SUMMARY)  # a folder that has none of these is not a workdir
 TASKS = ("pretrain", "finetune")

@@ -1,4 +1,4 @@
-"""The pictures that a run draws: reconstructions, and curves of its metrics."""
+"""The pictures that a run draws: reconstructions, masks of a segmentation, and curves of its metrics."""
 
 import time
 
@@ -6,18 +6,20 @@ import keras
 import matplotlib
 import numpy as np
 
+from experiments.evaluation.mask_colors import class_colors, colored
 from experiments.io import replacing
 from experiments.report.figures import draw_run
 from experiments.training.guards import best_effort
 from experiments.training.loggers import read_metrics
-from experiments.training.workdir import PICTURES
+from experiments.training.workdir import PICTURES, SEGMENTATIONS
 from fcmae.visualize import reconstruction_panels
 
 matplotlib.use("Agg")
 
-from matplotlib import pyplot
+from matplotlib import patches, pyplot
 
 SECONDS_BETWEEN_CURVES = 60
+MOST_NAMED = 25  # classes in the legend of masks
 
 
 def draw_reconstructions(path, panels, title):
@@ -42,6 +44,34 @@ def draw_reconstructions(path, panels, title):
             axis.imshow(np.squeeze(panel[i]), cmap="gray", vmin=0.0, vmax=1.0)
             if i < per_row:
                 axis.set_title(name, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    _save(figure, path)
+
+
+@matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
+def draw_masks(path, images, truths, predictions, class_names, title):
+    """Draws images in rows: the image, its mask, the prediction.
+
+    Args:
+        path: of the PNG file.
+        images: list of `(H, W, channels)` in [0, 1], of one or three channels.
+        truths: list of masks `(H, W)`, negative where a pixel does not count, which is black.
+        predictions: list of masks.
+        class_names: names of the classes, in the legend.
+        title: above the picture.
+    """
+    ratio = np.mean([image.shape[0] / image.shape[1] for image in images])
+    size = (9.0 + 1.8, max(3.0 * ratio, 0.6) * len(images) + 0.6)
+    figure, axes = pyplot.subplots(len(images), 3, figsize=size, squeeze=False, layout="constrained")
+    for row, image, *masks in zip(axes, images, truths, predictions):
+        for axis, name, panel in zip(row, ("image", "mask", "prediction"), (np.squeeze(image), *map(colored, masks))):
+            axis.imshow(panel, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            axis.set_axis_off()
+            if row is axes[0]:
+                axis.set_title(name, fontsize=10)
+    named = list(zip(class_names, class_colors(len(class_names)) / 255.0))[:MOST_NAMED]
+    handles = [patches.Patch(color=color, label=name[:20]) for name, color in named]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     _save(figure, path)
 
@@ -119,6 +149,36 @@ class Reconstructions(keras.callbacks.Callback):
             known = None if valid is None else valid[part]
             parts.append(reconstruction_panels(self._fcmae, images[part], visible[part], data.mean, data.std, known))
         return [np.concatenate(panel)[..., data.shown] for panel in zip(*parts)]
+
+
+class MaskPictures(keras.callbacks.Callback):
+    """Draws images, masks and predictions at some steps of a run, of the same images.
+
+    Args:
+        run: the `Run`; pictures go to `segmentations/` of its workdir.
+        pixel_classes: the `PixelClasses` of its model.
+        examples: a `tf.data.Dataset` of a few `(position, image, mask)`, see `evaluation_pairs`.
+        class_names: names of the classes.
+        at_steps: steps after which a picture is drawn.
+    """
+
+    def __init__(self, run, pixel_classes, examples, class_names, at_steps):
+        super().__init__()
+        self._run, self._pixel_classes, self._examples = run, pixel_classes, examples
+        self._class_names = class_names
+        self.at_steps = set(at_steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch not in self.at_steps:
+            return
+        _, images, truths = zip(*self._examples.as_numpy_iterator())
+        predictions = list(self._pixel_classes.of_images(images))
+        data, path = self._run.config.data, self._run.workdir / SEGMENTATIONS / f"step_{batch:08d}.png"
+        shown = [np.clip(image * np.array(data.std) + np.array(data.mean), 0, 1)[..., data.shown] for image in images]
+        with best_effort(path):
+            path.parent.mkdir(exist_ok=True)
+            draw_masks(path, shown, truths, predictions, self._class_names, f"step {batch:,}")
+            self._run.loggers.pictures(batch, {SEGMENTATIONS: path})
 
 
 def _save(figure, path):

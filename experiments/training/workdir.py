@@ -8,7 +8,8 @@ from experiments.config import Config
 from experiments.errors import UserError
 from experiments.io import FAULTS, TEMPORARY, StorageError, as_path, is_url, reason, remove, replacing
 
-CONFIG, SUMMARY, PICTURES = "config.json", "summary.json", "reconstructions"
+CONFIG, SUMMARY = "config.json", "summary.json"
+PICTURES, SEGMENTATIONS = "reconstructions", "segmentations"  # folders
 # Fields that do not change the results of a run, up to rounding.
 FREE_FIELDS = (
     "pretrain.accumulation_steps",
@@ -96,7 +97,7 @@ def record_config(workdir, config, task):
     """Makes the folder of a run, if it is missing, and writes `config.json`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        folders = (folder for folder in (workdir, workdir / PICTURES) if folder.exists())
+        folders = (folder for folder in (workdir, workdir / PICTURES, workdir / SEGMENTATIONS) if folder.exists())
         for stale in [path for folder in folders for path in folder.iterdir() if path.name.startswith(TEMPORARY)]:
             remove(stale)  # of a run that was killed
         remove(workdir / SUMMARY)  # of a complete run that is resumed with a changed configuration

@@ -12,7 +12,7 @@ from PIL import Image
 from experiments import evaluate, finetune
 from experiments.data.masks import ClassTable, read_numbers
 from experiments.errors import UserError
-from experiments.evaluation.mask_pictures import overlaid
+from experiments.evaluation.mask_colors import overlaid
 from experiments.inference import predict
 from experiments.report.data import read_runs
 from experiments.report.page import render

@@ -7,8 +7,8 @@ called like splits and none of them is `train`, what to train on is unclear: an 
 
 Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders;
 those of the first level are the classes. Images of other splits have to lie in folders of the same names. A class
-folder without a readable image is no class; a class may have no images in another split. Both are noted. A labels file
-takes the place of the class folders, and where it names splits of theirs too.
+folder without a readable image is left out; a class may have no images in another split. Both are noted. A labels file
+replaces the class folders and, where it names splits, the folders of the splits.
 
 A folder that has the sub-folders `images` and `masks` is one for segmentation (see `masked`): `images` stands for it.
 
@@ -32,7 +32,7 @@ from experiments.data.sources.labels_file import SPLITS, encode_labels, read_lab
 from experiments.data.splits import check_shares, held_out
 from experiments.data.values import Reading
 from experiments.errors import UserError
-from experiments.io import local_path
+from experiments.io import local_folder
 
 NAMED_IN_NOTES = 5
 UNLABELLED = "unlabelled"  # images for pretraining alone
@@ -59,9 +59,7 @@ def open_folder(path, config):
         UserError: if the folder does not exist, holds no image, or its splits and classes or the labels file do not fit
             together, or the shares leave none to train on.
     """
-    root = local_path(path)
-    if not root.is_dir():
-        raise UserError(f"There is no folder {root}.")
+    root = local_folder(path)
     if has_masks(root):
         root = root / IMAGES
     good, skipped, system_folders = readable_files(root, Reading.of(config))

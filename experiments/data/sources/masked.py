@@ -9,7 +9,8 @@ of `experiments.data.sources.folder`, by the sub-folders of `images/`; what is m
 
 When a folder is opened, every image and mask is looked at, once until it changes. An image is skipped, counted and
 named if its mask is missing, cannot be read, is no mask, or is of another size than the image (upright). A number that
-is no class and not ignored is an error: the names or `data.ignore_label` are wrong, and every image may be concerned.
+neither stands for a class nor is ignored is an error: the names or `data.ignore_label` are wrong, and every image may
+be concerned.
 """
 
 import os
@@ -38,7 +39,7 @@ from experiments.data.sources.folder import (
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.values import Reading
 from experiments.errors import UserError
-from experiments.io import local_path
+from experiments.io import local_folder
 
 
 def open_masked_folder(path, config):
@@ -52,11 +53,9 @@ def open_masked_folder(path, config):
         A `Source` with `masks`; the label of an image is the place of its mask.
 
     Raises:
-        UserError: if the folder has no images with masks, or a mask has a number that is no class.
+        UserError: if the folder has no images with masks, or a mask has a number without a class.
     """
-    root = local_path(path)
-    if not root.is_dir():
-        raise UserError(f"There is no folder {root}.")
+    root = local_folder(path)
     if not has_masks(root):
         raise UserError(f"{root} has no folders {IMAGES} and {MASKS}, which a segmentation learns from.")
     images = root / IMAGES

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import pretrain
 from experiments.errors import RunError, UserError
-from experiments.io import append
+from experiments.io import TEMPORARY, append
 from experiments.training.loggers import Loggers, read_metrics
 from experiments.training.workdir import check_recorded, check_writable, read_json, record_config, write_json
 from tests.experiments.disks import full_disk, mounted
@@ -251,3 +251,12 @@ def test_lines_held_back_are_written_at_the_end(disk):
     disk.free()
     loggers.close()
     assert read_metrics(disk.folder) == [{"step": 1, "loss": 1.0}]
+
+
+@pytest.mark.parametrize("folder", [".", "reconstructions", "segmentations"])
+def test_what_a_killed_run_left_half_written_is_removed(tmp_path, folder):
+    stale = tmp_path / folder / f"{TEMPORARY}step_00000003.png"
+    stale.parent.mkdir(exist_ok=True)
+    stale.touch()
+    record_config(tmp_path, tiny_config(), "finetune")
+    assert not stale.exists() and (tmp_path / "config.json").exists()
