@@ -21,16 +21,16 @@ from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, 
 def get_config():
     """Returns the preset."""
     return Config(
-        # A stem of stride 1 makes patches of 8x8 pixels: a grid of 4x4.
-        model=ModelConfig(variant="atto", stem_stride=1),
-        data=DataConfig(source="tfds:cifar10", image_size=32, evaluation_crop=1.0),
-        pretrain=PretrainConfig(
-            epochs=400,
-            batch_size=512,
-            base_learning_rate=1.5e-4,
-            warmup_epochs=10,
-            probe_every=20,
+        # Patches of 4x4 pixels, a grid of 8x8, and 1.2 million parameters in two stages.
+        model=ModelConfig(depths=(1, 2), dims=(64, 256), stem_stride=2, decoder_dim=128),
+        data=DataConfig(
+            source="tfds:cifar10",
+            image_size=32,
+            evaluation_crop=1.0,
+            mean=(0.491, 0.482, 0.447),
+            std=(0.245, 0.243, 0.260),
         ),
+        pretrain=PretrainConfig(epochs=100, batch_size=128, base_learning_rate=6e-3, probe_every=10),
         finetune=FinetuneConfig(
             epochs=100,
             batch_size=256,
