@@ -122,6 +122,7 @@ def _decode(split, preprocessing):
     return DecodedImages(tf.constant(images), sizes, tf.constant(labels), tf.constant(readable))
 
 
+@tf.autograph.experimental.do_not_convert
 def _decode_some(split, preprocessing, count, total, available):
     """Decodes the first `count` of `total` images: to the arrays of `DecodedImages`, or None if all are too large."""
 

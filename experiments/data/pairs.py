@@ -130,6 +130,7 @@ def _checked(window, found, size):
         return tf.identity(window)
 
 
+@tf.autograph.experimental.do_not_convert
 def training_pairs(split, masks, preprocessing, batch_size, seed, start_step=0, shard=0, num_shards=1):
     """Returns the endless stream of training batches from a given step on, or one shard of it.
 
@@ -153,6 +154,7 @@ def training_pairs(split, masks, preprocessing, batch_size, seed, start_step=0, 
     return finish_batches(fill_gaps(batches, preprocessing.images))
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_pairs(split, masks, preprocessing):
     """Returns the examples of a split that can be read, once and in order, each of its own size.
 
@@ -169,6 +171,7 @@ def evaluation_pairs(split, masks, preprocessing):
     return finish_batches(examples)
 
 
+@tf.autograph.experimental.do_not_convert
 def pixel_counts(split, masks):
     """Returns how many pixels of the masks of a split are of each class, `(num_classes,)` int64. Reads all of them."""
     num_classes = len(masks.table.names)

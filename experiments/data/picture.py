@@ -48,6 +48,7 @@ def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, 
     _draw_grid(path, pixels, captions)
 
 
+@tf.autograph.experimental.do_not_convert
 def augmented_examples(split, preprocessing, seed):
     """Returns a few images of a split, as evaluation sees them and as training does in some epochs.
 

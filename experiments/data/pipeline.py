@@ -10,6 +10,9 @@ Only that is decoded which a batch shows. An example that cannot be decoded, and
 Each example keeps its place whatever other one is broken. TensorFlow can leave out elements of a data set that raise
 errors, but nothing else: so a part of a batch is loaded as a small data set of its own, and what is missing at its end
 is made up for by blanks, which the whole batch then moves to their places.
+
+AutoGraph is off: no function of a data set has control flow to convert, and looking for some takes most of the time in
+which a data set is set up.
 """
 
 import math
@@ -115,13 +118,12 @@ def _load_or_blank(examples, load, batch_size):
 
     In each part those that cannot be loaded come last, as zeros without a place, -1.
     """
-    spec = examples.map(load).element_spec
-    blank = (tf.constant(-1, tf.int64), tuple(tf.zeros(value.shape, value.dtype) for value in spec))
 
     def load_part(places, example):
         part = tf.data.Dataset.from_tensor_slices((places, example))
         loaded = part.map(lambda place, example: (place, load(*example))).ignore_errors()
-        blanks = tf.data.Dataset.from_tensors(blank).repeat()
+        blank = tuple(tf.zeros(value.shape, value.dtype) for value in loaded.element_spec[1])
+        blanks = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), blank)).repeat()
         return loaded.concatenate(blanks).take(tf.size(places, tf.int64))
 
     placed = examples.enumerate().map(lambda count, example: (count % batch_size, example))
@@ -150,6 +152,7 @@ def _put_in_place(places, batch):
     return tf.cond(tf.reduce_all(places >= 0), lambda: batch, moved)
 
 
+@tf.autograph.experimental.do_not_convert
 def training_batches(
     split, preprocessing, batch_size, seed, start_step=0, num_patches=0, mixing=None, shard=0, num_shards=1
 ):
@@ -220,6 +223,7 @@ def training_batches(
     return finish_batches(parallel_map(batches.enumerate(start_step), mix) if mixing else batches)
 
 
+@tf.autograph.experimental.do_not_convert
 def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_patches=0, seed=0):
     """Returns the examples of a split once, in order.
 

@@ -32,6 +32,8 @@ LOADED = ("BMP", "DIB", "GIF")  # formats whose files are decoded when they are 
 RATIOS = (1, 2, 4, 8)  # of its size to that at which libjpeg decodes a JPEG
 GENERAL, BY_TENSORFLOW = 0, ("JPEG", "PNG", "WEBP")
 ORIENTATIONS = 16  # the way of decoding is a number of this for the format, and the orientation
+# Whether rows and columns are exchanged, and whether the result is mirrored downwards and to the right.
+TURNS = np.array([turns(i) for i in range(ORIENTATIONS)])
 
 
 def is_image_name(name):
@@ -105,53 +107,47 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         image = tf.numpy_function(lambda content: _values(content, reading), [encoded], tf.float32)
         image = tf.ensure_shape(image, (None, None, reading.channels))
         with tf.control_dependencies([tf.debugging.assert_positive(tf.size(image), "no image that can be read")]):
-            top, left, height, width = tf.unstack(choose_window(tf.shape(image)[:2]))
-        return finish(image[top : top + height, left : left + width])
+            window = choose_window(tf.shape(image)[:2])
+        return finish(_cut(image, window))
 
     def of_8_bits():
-        image = tf.switch_case(way // ORIENTATIONS - 1, [decode_jpeg, decode_png, decode_webp])
-        image = tf.ensure_shape(image, (None, None, 3))
+        kind = way // ORIENTATIONS - 1
+        size = tf.switch_case(kind, [size_of_jpeg, size_of_png, size_of_webp])
+        with tf.control_dependencies([_check_size(size, reading.max_pixels)]):
+            size, content = tf.ensure_shape(size, (2,)), tf.identity(encoded)  # decoded once its size is known
+        turn = tf.unstack(tf.gather(TURNS, way % ORIENTATIONS))
+        window = _window_in_file(choose_window, size, *turn)
+        decoders = [
+            lambda: decode_jpeg(size, window, turn[0]),
+            lambda: _cut(tf.io.decode_png(content, channels=3), window),
+            lambda: _cut(tf.io.decode_webp(content)[0, ..., :3], window),
+        ]
+        image = tf.ensure_shape(tf.switch_case(kind, decoders), (None, None, 3))
+        image = tf.cond(tf.reduce_any(turn), lambda: _turned_back(image, *turn), lambda: image)
         return finish(tf.image.rgb_to_grayscale(image) if reading.channels == 1 else image)
 
-    def decode_jpeg():
-        size = tf.io.extract_jpeg_shape(encoded)[:2]
+    def size_of_jpeg():
+        return tf.io.extract_jpeg_shape(encoded)[:2]
 
-        def decode(window, ratio=1):
-            if ratio > 1:
-                window = _reduced(window, ratio, size)
-            return tf.io.decode_and_crop_jpeg(encoded, window, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+    def size_of_png():
+        return tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)[::-1]
 
-        def decode_reduced(window):
-            least = 2 * tf.constant(target)
-            least = tf.where(_turned(way % ORIENTATIONS)[0], least[::-1], least)
-            fitting = [tf.reduce_all(window[2:] >= ratio * least) for ratio in RATIOS[1:]]
-            branches = [functools.partial(decode, window, ratio) for ratio in RATIOS]
-            return tf.switch_case(tf.reduce_sum(tf.cast(fitting, tf.int32)), branches)
-
-        return upright(size, decode_reduced if target else decode)
-
-    def decode_png():
-        size = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)[::-1]
-        return upright(size, lambda window: crop(tf.io.decode_png(encoded, channels=3), window))
-
-    def decode_webp():
+    def size_of_webp():
         size = tf.io.decode_raw(tf.strings.substr(encoded, 26, 4), tf.uint16)[::-1]
-        size = tf.bitwise.bitwise_and(tf.cast(size, tf.int32), 0x3FFF)
-        return upright(size, lambda window: crop(tf.io.decode_webp(encoded)[0, ..., :3], window))
+        return tf.bitwise.bitwise_and(tf.cast(size, tf.int32), 0x3FFF)
 
-    def upright(size, decode):
-        with tf.control_dependencies([_check_size(size, reading.max_pixels)]):
-            size = tf.ensure_shape(size, (2,))
-        orientation = way % ORIENTATIONS
-        return tf.cond(
-            orientation > 1,
-            lambda: _decode_turned(size, orientation, choose_window, decode),
-            lambda: decode(choose_window(size)),
-        )
+    def decode_jpeg(size, window, swaps):
+        def decode(ratio=1):
+            reduced = _reduced(window, ratio, size) if ratio > 1 else window
+            return tf.io.decode_and_crop_jpeg(encoded, reduced, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
-    def crop(image, window):
-        top, left, height, width = tf.unstack(window)
-        return image[top : top + height, left : left + width]
+        if not target:
+            return decode()
+        least = 2 * tf.constant(target)
+        least = tf.where(swaps, least[::-1], least)
+        fitting = [tf.reduce_all(window[2:] >= ratio * least) for ratio in RATIOS[1:]]
+        branches = [functools.partial(decode, ratio) for ratio in RATIOS]
+        return tf.switch_case(tf.reduce_sum(tf.cast(fitting, tf.int32)), branches)
 
     if not reading.is_plain:
         return general()
@@ -191,9 +187,9 @@ def _png_chunks(content):
         at += 12 + int.from_bytes(content[at : at + 4])
 
 
-def _turned(orientation):
-    """Returns whether rows and columns are exchanged, and whether the result is mirrored downwards and to the right."""
-    return [tf.reduce_any([orientation == i for i in range(1, 9) if turns(i)[k]]) for k in range(3)]
+def _cut(image, window):
+    top, left, height, width = tf.unstack(window)
+    return image[top : top + height, left : left + width]
 
 
 def _reduced(window, ratio, size):
@@ -203,18 +199,18 @@ def _reduced(window, ratio, size):
     return tf.concat([corner, window[2:]], axis=0)
 
 
-def _decode_turned(size, orientation, choose_window, decode):
-    """Decodes a window of an image that is stored turned or mirrored; the window is one of the upright image."""
-    swaps, down, right = _turned(orientation)
+def _window_in_file(choose_window, size, swaps, down, right):
+    """Returns where a window of the upright image lies in one that is stored turned or mirrored, of a size."""
     size = tf.where(swaps, size[::-1], size)
     top, left, height, width = tf.unstack(choose_window(size))
     top = tf.where(down, size[0] - top - height, top)
     left = tf.where(right, size[1] - left - width, left)
-    window = tf.where(swaps, [left, top, width, height], [top, left, height, width])
-    image = decode(window)
+    return tf.where(swaps, [left, top, width, height], [top, left, height, width])
+
+
+def _turned_back(image, swaps, down, right):
     image = tf.cond(swaps, lambda: _transpose(image), lambda: image)
-    mirrored = tf.stack([down, right])
-    return tf.reverse(image, tf.where(mirrored)[:, 0])
+    return tf.reverse(image, tf.where(tf.stack([down, right]))[:, 0])
 
 
 def _transpose(image):

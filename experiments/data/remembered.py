@@ -25,7 +25,7 @@ def remembered(function, key, *arguments):
             return tf.identity(result)
 
     results, number = _results(function), tf.strings.to_hash_bucket_fast(key, 2**63 - 1)
-    known = results.lookup(number)
+    known = tf.ensure_shape(results.lookup(number), ())
     return tf.cond(known == UNKNOWN, call, lambda: known)
 
 

@@ -67,19 +67,17 @@ def everything(example):
     return take(*example)
 
 
-def test_two_runs_give_the_same_bits(example, everything):
-    tf.random.set_seed(9)
-    assert_same(take(*example), everything)
-
-
 def test_a_start_in_the_middle_gives_the_tail(example, everything):
     start_step = PER_EPOCH + 1
     tail = take(*example, STEPS - start_step, start_step)
     assert_same(tail, {name: values[start_step:] for name, values in everything.items()})
 
 
-@pytest.mark.parametrize("calls", [1, 2, 4])
-def test_the_number_of_parallel_calls_changes_nothing(monkeypatch, example, everything, calls):
+@pytest.mark.parametrize("calls", [1, 4])
+def test_the_number_of_parallel_calls_and_the_state_of_the_process_change_nothing(
+    monkeypatch, example, everything, calls
+):
+    tf.random.set_seed(9)
     monkeypatch.setattr(tf.data, "AUTOTUNE", calls)
     assert_same(take(*example), everything)
 

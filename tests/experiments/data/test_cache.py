@@ -1,7 +1,9 @@
 """Whatever stays in memory, batches are the same, and the disk is read once."""
 
 import dataclasses
+import itertools
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -18,69 +20,79 @@ from experiments.errors import UserError
 from tests.experiments.data.sources.test_tfds import store
 from tests.experiments.images import broken_inside, encode, gradient, write
 
-CACHES = ("none", "encoded", "auto", "decoded")
+HELD = ("encoded", "auto")
 PREPROCESSING = Preprocessing(8, 1, (0.0,), (1.0,), crop_scale=(0.3, 1.0))
 
 
-@pytest.fixture
-def sources(tmp_path):
-    """`{kind: {cache: source}}`."""
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with another of pictures, one of them broken, and a prepared data set."""
+    root = tmp_path_factory.mktemp("data")
     for i in range(12):
-        write(tmp_path / "pictures" / "ab"[i % 2] / f"{i}.png", encode(np.roll(gradient(12, 12, 1), i)))
+        write(root / "pictures" / "ab"[i % 2] / f"{i}.png", encode(np.roll(gradient(12, 12, 1), i)))
     noise = np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)
-    write(tmp_path / "pictures" / "a" / "broken.png", broken_inside(noise))
-    store(tmp_path, "stored", {"train": 12, "test": 3})
-    names = {"files": f"folder:{tmp_path / 'pictures'}", "stream": "tfds:stored"}
+    write(root / "pictures" / "a" / "broken.png", broken_inside(noise))
+    store(root, "stored", {"train": 12, "test": 3})
+    return root
+
+
+def opened(data, kind, cache):
+    names = {"files": f"folder:{data / 'pictures'}", "stream": "tfds:stored"}
     names["mix"] = "+".join(names.values())
-    others = {"dir": str(tmp_path), "shuffle_buffer": 5, "test_share": 0.0}
-    return {
-        kind: {cache: open_source(DataConfig(source=name, cache=cache, **others)) for cache in CACHES}
-        for kind, name in names.items()
-    }
+    return open_source(DataConfig(source=names[kind], cache=cache, dir=str(data), shuffle_buffer=5, test_share=0.0))
 
 
 def rows(batches, count):
     return list(batches.take(count).as_numpy_iterator())
 
 
-@pytest.mark.parametrize("held", CACHES[1:])
 @pytest.mark.parametrize("kind", ["stream", "mix"])
-def test_the_batches_are_the_same_and_the_disk_is_read_once(sources, tmp_path, kind, held):
-    plain, cached = (sources[kind][name].splits["train"] for name in ("none", held))
-    expected = rows(training_batches(plain, PREPROCESSING, 5, 0, 1, 4), 4)
-    held_out = rows(evaluation_batches(sources[kind]["none"].splits["validation"], PREPROCESSING, 4), 1)
+def test_the_batches_are_the_same_and_the_disk_is_read_once(data, tmp_path, kind):
+    root = shutil.copytree(data, tmp_path / "data")
+
+    def batches_of(cache):
+        source = opened(root, kind, cache)
+        return (
+            training_batches(source.splits["train"], PREPROCESSING, 5, 0, 1, 4).take(4),
+            evaluation_batches(source.splits["validation"], PREPROCESSING, 4).take(1),
+        )
+
+    expected = [row for batches in batches_of("none") for row in batches.as_numpy_iterator()]
     assert (kind == "mix") <= any((batch["weights"] == 0.0).any() for batch in expected)  # the broken file
-
-    batches = training_batches(cached, PREPROCESSING, 5, 0, 1, 4)
-    evaluation = evaluation_batches(sources[kind][held].splits["validation"], PREPROCESSING, 4)
-    rows(batches, 1), rows(evaluation, 1)
-    for path in [*tmp_path.rglob("*.png"), *tmp_path.rglob("*.tfrecord*")]:
+    cached = {cache: batches_of(cache) for cache in HELD}
+    for batches in itertools.chain.from_iterable(cached.values()):
+        next(batches.as_numpy_iterator())
+    for path in [*root.rglob("*.png"), *root.rglob("*.tfrecord*")]:
         path.unlink()
-    for actual, wanted in zip([*rows(batches, 4), *rows(evaluation, 1)], [*expected, *held_out]):
-        assert actual.keys() == wanted.keys()
-        np.testing.assert_array_equal(actual["weights"], wanted["weights"])
-        readable = wanted["weights"] > 0.0
-        assert not actual["images"][~readable].any()
-        for name in wanted:
-            np.testing.assert_allclose(actual[name][readable], wanted[name][readable], rtol=0, atol=1e-6, err_msg=name)
+    for held in cached.values():
+        found = [row for batches in held for row in batches.as_numpy_iterator()]
+        for actual, wanted in zip(found, expected, strict=True):
+            assert actual.keys() == wanted.keys()
+            np.testing.assert_array_equal(actual["weights"], wanted["weights"])
+            readable = wanted["weights"] > 0.0
+            assert not actual["images"][~readable].any()
+            for name in wanted:
+                values = (row[name][readable] for row in (actual, wanted))
+                np.testing.assert_allclose(*values, rtol=0, atol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("held", CACHES[1:])
-@pytest.mark.parametrize("kind", ["files", "stream"])
-def test_labels_and_subsets_are_the_same(sources, kind, held):
-    plain, cached = (sources[kind][name].splits["train"] for name in ("none", held))
-    np.testing.assert_array_equal(cached.labels, plain.labels)
-    one, other = (label_subset(split, "2 per class", 2 if kind == "files" else 3, 0) for split in (plain, cached))
-    np.testing.assert_array_equal(one.contents, other.contents)
-    one, other = (rows(training_batches(split, PREPROCESSING, 2, 0), 2) for split in (one, other))
-    np.testing.assert_allclose([b["images"] for b in one], [b["images"] for b in other], atol=1e-6)
+@pytest.mark.parametrize(("kind", "num_classes"), [("files", 2), ("stream", 3)])
+def test_labels_and_subsets_are_the_same(data, kind, num_classes):
+    plain, *cached = (opened(data, kind, cache).splits["train"] for cache in ("none", *HELD))
+    wanted, *found = (label_subset(split, "2 per class", num_classes, 0) for split in (plain, *cached))
+    images = [batch["images"] for batch in rows(training_batches(wanted, PREPROCESSING, 2, 0), 2)]
+    for split, subset in zip(cached, found):
+        np.testing.assert_array_equal(split.labels, plain.labels)
+        np.testing.assert_array_equal(subset.contents, wanted.contents)
+        batches = rows(training_batches(subset, PREPROCESSING, 2, 0), 2)
+        np.testing.assert_allclose([batch["images"] for batch in batches], images, atol=1e-6)
 
 
-def test_a_run_is_told_what_is_held(sources):
-    assert sources["files"]["encoded"].notes[-1].startswith("held in memory once read: ")
-    files = sources["files"]["encoded"].splits
-    assert 13 * 100 < sum(split.num_bytes for split in files.values()) < 13 * 1000
-    assert sources["stream"]["encoded"].splits["train"].num_bytes > 11 * 60
+def test_a_run_is_told_what_is_held(data):
+    source = opened(data, "files", "encoded")
+    assert source.notes[-1].startswith("held in memory once read: ")
+    assert 13 * 100 < sum(split.num_bytes for split in source.splits.values()) < 13 * 1000
+    assert opened(data, "stream", "encoded").splits["train"].num_bytes > 11 * 60
 
 
 def split_of(*sizes, kind="png", cache="auto"):
@@ -154,8 +166,8 @@ def test_images_are_decoded_once_for_all_that_reads_a_split():
     assert cache.decoded_images(split.take(np.array([0])), AUGMENTED).sizes is None
 
 
-def test_what_does_not_fit_into_half_of_the_memory_is_refused(monkeypatch, sources):
-    mix = sources["mix"]["none"]
+def test_what_does_not_fit_into_half_of_the_memory_is_refused(monkeypatch, data):
+    mix = opened(data, "mix", "none")
     size = sum(split.num_bytes for split in mix.splits.values())
     monkeypatch.setattr(cache, "available_memory", lambda: 2 * size)
     cache.with_cache(mix, "encoded")

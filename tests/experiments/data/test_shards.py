@@ -72,8 +72,8 @@ def test_the_example_of_the_docstring():
 
 @pytest.mark.parametrize(
     ("kind", "num_shards", "start_step"),
-    [("memory", 2, PER_EPOCH - 1), ("stream", 4, 1), ("files", 2, PER_EPOCH), ("mix", 2, 2)]
-    + [("decoded", 2, PER_EPOCH - 1), ("decoded", 4, 0), ("decoded mix", 2, 2)],
+    [("memory", 2, PER_EPOCH - 1), ("stream", 2, 1), ("files", 2, PER_EPOCH), ("mix", 2, 2)]
+    + [("decoded", 4, PER_EPOCH - 1), ("decoded mix", 2, 2)],
 )
 def test_together_they_give_the_batches_of_one_shard_bit_for_bit(splits, kind, num_shards, start_step):
     """From the beginning and from the middle, across the end of an epoch, with augmentation and mixing."""
@@ -95,16 +95,12 @@ def test_a_shard_opens_only_the_files_of_its_share(tmp_path):
     paths = [str(write(tmp_path / f"{i}.image", content)).encode() for i, content in enumerate(PICTURES)]
     split = MemorySplit(np.array(paths, dtype=object), np.arange(COUNT), are_paths=True)
     plain = Preprocessing(16, 3, (0.0,) * 3, (1.0,) * 3)
-
-    def share():
-        batches = training_batches(split, plain, BATCH, 0, shard=1, num_shards=2).take(PER_EPOCH)
-        return list(batches.as_numpy_iterator())
-
-    wanted = {int(label) for batch in share() for label in batch["labels"]}
+    batches = training_batches(split, plain, BATCH, 0, shard=1, num_shards=2).take(PER_EPOCH)
+    wanted = {int(label) for batch in batches.as_numpy_iterator() for label in batch["labels"]}
     assert len(wanted) == PER_EPOCH * BATCH // 2
     for i in set(range(COUNT)) - wanted:
         os.remove(paths[i])
-    assert all((batch["weights"] == 1.0).all() for batch in share())
+    assert all((batch["weights"] == 1.0).all() for batch in batches.as_numpy_iterator())
 
 
 def test_a_batch_that_does_not_divide_into_the_shards_is_refused(splits):
