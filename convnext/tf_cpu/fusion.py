@@ -69,7 +69,7 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
     import tensorflow as tf
 
-    forward = tf.function(function, jit_compile=True)
+    forward = tf.function(function, jit_compile=True, autograph=False)
     backward = _compiled_gradient(function, with_result=False)
 
     @tf.custom_gradient
@@ -88,7 +88,7 @@ def _compiled_matmul(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
     import tensorflow as tf
 
-    forward = tf.function(function, jit_compile=True)
+    forward = tf.function(function, jit_compile=True, autograph=False)
     backward = _compiled_gradient(function, with_result=True)
 
     @tf.custom_gradient
@@ -108,7 +108,7 @@ def _compiled_matmul(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def _compiled_gradient(function: Callable[..., Tensor], with_result: bool) -> Callable[..., Any]:
     import tensorflow as tf
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def backward(upstream: Tensor, *arguments: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(arguments)

@@ -44,7 +44,7 @@ class Devices:
             `function` makes of it: a tuple of NumPy arrays.
         """
 
-        @tf.function
+        @tf.function(autograph=False)
         def apply(batches):
             if self._count == 1:
                 return [function(batches)]

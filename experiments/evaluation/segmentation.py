@@ -30,7 +30,7 @@ class PixelClasses:
         shape = images.shape if images.shape == self._usual else (None, None, None, images.shape[-1])
         if shape not in self._functions:
 
-            @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)])
+            @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
             def answer(images):
                 return tf.argmax(self._model(images, training=False), axis=-1, output_type=tf.int32)
 

@@ -91,7 +91,7 @@ def make_training_step(
     def apply(gradients):
         optimizer.apply(gradients, variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def training_step(batch, request=None):
         gradients, metrics = strategy.run(replica_step, args=(batch, request))
         # The values are the same on every device.
@@ -115,7 +115,7 @@ def _compiled(function, model):
     """
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, StochasticDepth) and layer.rate > 0.0]
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def compiled(batch, draws):
         with drawn(layers, draws):
             return function(batch)

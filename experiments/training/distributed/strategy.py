@@ -183,7 +183,7 @@ def per_replica_seeds(strategy, model):
     states = generator_states(model)
     seeds_and_counts = [np.asarray(state.numpy()).tolist() for state in states]
 
-    @tf.function
+    @tf.function(autograph=False)
     def separate():
         def of_replica():
             index = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)

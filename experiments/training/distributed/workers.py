@@ -146,7 +146,7 @@ class Workers:
             is_first = context.replica_id_in_sync_group % local == 0  # of its worker
             return context.all_reduce("SUM", tf.where(is_first, value, tf.zeros_like(value)))
 
-        @tf.function
+        @tf.function(autograph=False)
         def total(value):
             return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(value,)))[0]
 
