@@ -7,6 +7,7 @@ Philox 4x32-10 (https://doi.org/10.1145/2063384.2063405), is computed with tenso
 Seeds are `(B, 2)` int64.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -76,6 +77,17 @@ def _unit(words):
 
 def _words(seeds, blocks):
     """Returns `(B, 4 * blocks)` 32-bit words, as uint64."""
+    return tf.ensure_shape(_traced_words(blocks)(seeds), (seeds.shape[0], 4 * blocks))
+
+
+@functools.cache
+def _traced_words(blocks):
+    """Returns the function of seeds to words, whose hundreds of operations are traced once for all graphs."""
+    words = functools.partial(_compute_words, blocks)
+    return tf.function(words, input_signature=[tf.TensorSpec((None, 2), tf.int64)], autograph=False)
+
+
+def _compute_words(blocks, seeds):
     halves = tf.bitcast(seeds, tf.uint64)
     zero, one = halves[:, :1], halves[:, 1:]
     counter = (zero & WORD, tf.bitwise.right_shift(zero, BITS), one & WORD, tf.bitwise.right_shift(one, BITS))

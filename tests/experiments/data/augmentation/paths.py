@@ -16,12 +16,17 @@ def over_seeds(change, seeds, path, *values):
     """
     seeds = tf.constant(seeds, tf.int64)
 
-    @tf.function
+    @tf.function(autograph=False)
     def changed(seeds):
         repeated = [tf.repeat(tf.constant(value)[tf.newaxis], seeds.shape[0], axis=0) for value in values]
         return change(*repeated, seeds)
 
     if path == "batch":
         return changed(seeds).numpy()
-    one = lambda seed: changed(seed[tf.newaxis])[0]  # noqa: E731
-    return tf.map_fn(one, seeds, fn_output_signature=changed.get_concrete_function(seeds[:1]).outputs[0].dtype).numpy()
+
+    @tf.function(autograph=False)  # a loop in a graph: each call from Python would take longer than the function
+    def one_by_one():
+        dtype = changed.get_concrete_function(seeds[:1]).outputs[0].dtype
+        return tf.map_fn(lambda seed: changed(seed[tf.newaxis])[0], seeds, fn_output_signature=dtype)
+
+    return one_by_one().numpy()

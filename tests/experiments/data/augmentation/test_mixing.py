@@ -42,9 +42,14 @@ def one_hot(labels, smoothing):
 
 def draw_shares(a_mixing, count, size=SIZE):
     """`(share, own)` of many seeds."""
-    draw = tf.function(lambda i: a_mixing.draw_shares(size, tf.stack([2, i])))
-    seeds = tf.range(count, dtype=tf.int64)
-    share, own = tf.map_fn(draw, seeds, fn_output_signature=(tf.float32, tf.float32))
+
+    @tf.function(autograph=False)
+    def draw():
+        seeds = tf.range(count, dtype=tf.int64)
+        one = lambda i: a_mixing.draw_shares(size, tf.stack([2, i]))  # noqa: E731
+        return tf.map_fn(one, seeds, fn_output_signature=(tf.float32, tf.float32))
+
+    share, own = draw()
     return share.numpy(), own.numpy()[..., 0]
 
 

@@ -293,8 +293,7 @@ def batches(packed):
     return split, take(split, 10)
 
 
-@pytest.mark.parametrize("start_step", [0, 1, 3, 4, 5, 9])
-@pytest.mark.parametrize("pipelines", [1, 2, 4])
+@pytest.mark.parametrize(("pipelines", "start_step"), [(1, 4), (1, 9), (2, 3), (4, 1)])  # an epoch has 4 steps
 def test_batches_are_the_same_across_runs_resume_and_pipelines(packed, batches, start_step, pipelines):
     _, expected = batches
     split = opened(f"shards:{packed}", shuffle_buffer=11).split("train")
@@ -344,11 +343,8 @@ def test_shards_give_the_images_of_the_folder(folder, tmp_path):
 @pytest.mark.parametrize("source", ["shards:{}", "digits+shards:{}"])
 def test_shards_are_read_the_same_from_memory_and_in_a_mix(packed, source):
     plain, held = (opened(source.format(packed), cache=cache).split("train") for cache in (False, True))
-    for step in (0, 5):
-        one, other = (
-            next(iter(training_batches(split, PREPROCESSING, 8, 3, start_step=step).as_numpy_iterator()))
-            for split in (plain, held)
-        )
+    batches = [training_batches(split, PREPROCESSING, 8, 3).take(6).as_numpy_iterator() for split in (plain, held)]
+    for one, other in zip(*batches):
         np.testing.assert_array_equal(one["images"], other["images"])
         assert one["weights"].sum() == 8
     if source == "shards:{}":
