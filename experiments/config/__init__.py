@@ -1,0 +1,1 @@
+from experiments.config.data import *  # noqa
