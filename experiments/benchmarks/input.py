@@ -29,9 +29,6 @@ from experiments.config import (
     height_and_width,
     kept_size,
     require,
-    require_at_least,
-    require_distinct,
-    require_one_of,
     size_text,
 )
 from experiments.provenance import provenance
@@ -95,12 +92,11 @@ class InputSettings(Section):
         super().__post_init__()
         for name in ("image_size", "file_size"):
             object.__setattr__(self, name, kept_size(getattr(self, name), name))
-        require_at_least("", self, 1, "batch_size", "files", "rounds", "steps", "warmup")
+        self.require_at_least(1, "batch_size", "files", "rounds", "steps", "warmup")
         require(self.stages, f"stages is empty: name one or more of {', '.join(STAGES)}.")
-        for name in self.stages:
-            require_one_of("stages", name, STAGES)
-        require_distinct("stages", self.stages)
-        require_one_of("crop", self.crop, CROPS)
+        self.require_one_of("stages", STAGES)
+        self.require_distinct("stages")
+        self.require_one_of("crop", CROPS)
         is_folder = self.source.startswith(FOLDER)
         if self.source:
             require("pretraining_stream" not in self.stages, "The stage pretraining_stream is for files that are made.")

@@ -19,17 +19,7 @@ import numpy as np
 from experiments.benchmarks import harness
 from experiments.benchmarks.candidates import ABLATIONS, BACKENDS, POLICIES, PYTORCH, Candidate, candidate_class
 from experiments.benchmarks.flops import step_flops
-from experiments.config import (
-    Config,
-    PretrainConfig,
-    Section,
-    from_mapping,
-    require,
-    require_at_least,
-    require_distinct,
-    require_one_of,
-    size_text,
-)
+from experiments.config import Config, PretrainConfig, Section, from_mapping, require, size_text
 from experiments.errors import RunError, UserError
 from experiments.provenance import provenance
 from fcmae.encoder import EXECUTIONS
@@ -77,16 +67,14 @@ class StepSettings(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        require_one_of("precision", self.precision, POLICIES)
-        require_one_of("backend", self.backend, BACKENDS)
+        self.require_one_of("precision", POLICIES)
+        self.require_one_of("backend", BACKENDS)
         require(self.candidates, f"candidates is empty: name one or more of {', '.join(CANDIDATES)}.")
-        for field, allowed in (("candidates", CANDIDATES), ("ablate", ABLATIONS)):
-            for name in getattr(self, field):
-                require_one_of(field, name, allowed)
-        for field in ("candidates", "ablate", "mask_ratio"):
-            require_distinct(field, getattr(self, field))
-        require_at_least("", self, 1, "rounds", "steps")
-        require_at_least("", self, 3, "warmup")
+        self.require_one_of("candidates", CANDIDATES)
+        self.require_one_of("ablate", ABLATIONS)
+        self.require_distinct("candidates", "ablate", "mask_ratio")
+        self.require_at_least(1, "rounds", "steps")
+        self.require_at_least(3, "warmup")
         require(
             not self.ablate or (self.backend == "tensorflow" and self.candidates[0] != PYTORCH),
             "ablate is for TensorFlow: use backend=tensorflow, and sparse or dense as the first of candidates.",

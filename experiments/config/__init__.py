@@ -1,1 +1,47 @@
-from experiments.config.data import *  # noqa
+"""The typed configuration of a run: fields, defaults and validation.
+
+A preset makes a `Config`; the command line overrides its fields (`--config.pretrain.epochs=50`). Sections are validated
+when they are made, and immutable. Steps and peak rate, which depend on the data too, are computed in
+`experiments.training.schedule`.
+"""
+
+from experiments.config.data import (
+    AUTO,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MAX_PIXELS,
+    SPLIT_FIELDS,
+    DataConfig,
+    height_and_width,
+    kept_size,
+    parse_size,
+    size_text,
+)
+from experiments.config.model import ModelConfig
+from experiments.config.run import Config, WandbConfig
+from experiments.config.section import Section, from_mapping, require
+from experiments.config.training import CROPS, FinetuneConfig, PretrainConfig, SegmentationConfig, TrainingConfig
+
+__all__ = [
+    "AUTO",
+    "CROPS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "MAX_PIXELS",
+    "SPLIT_FIELDS",
+    "Config",
+    "DataConfig",
+    "FinetuneConfig",
+    "ModelConfig",
+    "PretrainConfig",
+    "Section",
+    "SegmentationConfig",
+    "TrainingConfig",
+    "WandbConfig",
+    "from_mapping",
+    "height_and_width",
+    "kept_size",
+    "parse_size",
+    "require",
+    "size_text",
+]

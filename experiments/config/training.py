@@ -1,0 +1,284 @@
+"""The sections `pretrain`, `finetune` and `segmentation` of the configuration."""
+
+import dataclasses
+import typing
+
+from convnext.segmentation import DECODERS
+from experiments.config.section import Section, require
+from experiments.optim.param_groups import GROUPS
+from fcmae.encoder import EXECUTIONS
+
+CROPS = ("auto", "resized", "padded")
+MASKINGS = ("every_layer", "after_stem")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Section):
+    """What pretraining and fine-tuning share.
+
+    Args:
+        epochs: length of the run.
+        steps: length of the run in steps instead, where above 0.
+        batch_size: images of one optimizer step, over all devices and accumulation steps.
+        accumulation_steps: parts in which a device works through its share of a batch, to need less memory.
+        crop: how training crops: `resized` resizes a random window, with `crop_scale`; `padded` moves the view of
+            evaluation by up to an eighth of its side at random, with black where nothing is; `auto` is `padded` for
+            images of up to 64 pixels, such as CIFAR's, and `resized` for larger ones.
+        crop_scale: smallest and largest area of the random crop, as a share of the image.
+        base_learning_rate: peak rate for a batch of 256; the rate grows in proportion to the batch.
+        min_learning_rate: rate at the end of the cosine.
+        warmup_epochs: length of the linear rise to the peak rate; may be a fraction.
+        weight_decay: decoupled decay of AdamW.
+        beta_1: decay of AdamW's first moment.
+        beta_2: decay of AdamW's second moment.
+        clip_norm: largest global norm of the gradient; 0 does not clip.
+        evaluations: how often over the run the validation images are evaluated, evenly spaced, at most once an
+            epoch, the last time at the end; 0 for the end alone.
+    """
+
+    epochs: int = 100
+    steps: int = 0
+    batch_size: int = 256
+    accumulation_steps: int = 1
+    crop: str = "auto"
+    crop_scale: tuple[float, ...] = (0.2, 1.0)
+    base_learning_rate: float = 1.5e-4
+    min_learning_rate: float = 0.0
+    warmup_epochs: float = 5.0
+    weight_decay: float = 0.05
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    clip_norm: float = 0.0
+    evaluations: int = 10
+
+    section: typing.ClassVar[str] = "training"
+    augmentation: typing.ClassVar[dict] = {}  # arguments of `Preprocessing` beside cropping and flipping
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_at_least(1, "epochs", "batch_size", "accumulation_steps")
+        self.require_at_least(0, "steps", "min_learning_rate", "warmup_epochs", "weight_decay", "clip_norm")
+        self.require_at_least(0, "evaluations")
+        require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
+        require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
+        self.require_one_of("crop", CROPS)
+        scale = self.crop_scale
+        require(
+            len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
+            f"{self.section}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1, got {scale}.",
+        )
+        require(
+            self.batch_size % self.accumulation_steps == 0,
+            f"{self.section}.batch_size={self.batch_size} does not divide by "
+            f"{self.section}.accumulation_steps={self.accumulation_steps}.",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
+    """Pretraining; the arguments of `TrainingConfig`, and:
+
+    Args:
+        mask_ratio: share of hidden patches, in (0, 1).
+        masking: where the encoder hides patches: in `every_layer`, as FCMAE does, or `after_stem` alone, with dense
+            convolutions from there on: an ablation of the paper, see `fcmae.StemMaskedFCMAE`.
+        execution: `sparse` computes the visible positions alone, `dense` all of them, with the same result.
+        normalize_targets: whether target patches are normalized by their own mean and variance.
+        pictures: number of pictures of reconstructions over a run, evenly spaced, at most one an epoch; the last
+            is at the end.
+        probe_every: epochs between two looks at what the frozen encoder knows of the classes, by k-NN and by a linear
+            probe, and once more at the end; the same of a random encoder is logged once. Needs labels, which
+            pretraining itself does not see. 0 for none.
+        probe_images: largest number of training images that the probes learn from, drawn with the seed and balanced
+            over the classes, and of validation images that they are scored on.
+    """
+
+    beta_2: float = 0.95
+    mask_ratio: float = 0.6
+    masking: str = "every_layer"
+    execution: str = "sparse"
+    normalize_targets: bool = True
+    pictures: int = 5
+    probe_every: int = 0
+    probe_images: int = 10000
+
+    section: typing.ClassVar[str] = "pretrain"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_one_of("masking", MASKINGS)
+        self.require_one_of("execution", EXECUTIONS)
+        self.require_at_least(0, "pictures", "probe_every")
+        self.require_at_least(2, "probe_images")
+
+
+CLASS_WEIGHTS = ("none", "balanced")
+TASKS = ("classification", "segmentation")
+# Fields of fine-tuning that segmentation has no use for, and must not be set.
+FOR_CLASSIFICATION = (
+    *("label_smoothing", "randaugment_magnitude", "erasing_probability", "mixup_alpha", "cutmix_alpha"),
+    *("dropout_rate", "multi_label"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig(TrainingConfig):
+    """Fine-tuning; the arguments of `TrainingConfig`, and:
+
+    All augmentation but cropping and flipping is off by default. The paper's for its larger models: a RandAugment
+    magnitude of 9, an erasing probability of 0.25, Mixup with 0.8, CutMix with 1.0, label smoothing of 0.1; for its
+    smallest no Mixup and CutMix, and label smoothing of 0.2.
+
+    Args:
+        task: `classification` of images or `segmentation`, a class for each pixel, see `SegmentationConfig`.
+        labels: which labelled images are used: `all`, a number of them (`100`), a share (`1%`), or
+            `10 per class`; drawn with the seed and balanced over the classes.
+        drop_path_rate: stochastic depth rate of the last block.
+        dropout_rate: of the pooled features.
+        label_smoothing: share of the target that is spread over all classes.
+        randaugment_magnitude: mean strength of RandAugment's two operations, in [0, 10]; 0 for none.
+        randaugment_noise: standard deviation of that strength.
+        color_jitter: strengths of brightness, contrast, saturation and hue; a factor is drawn from 1 - strength to
+            1 + strength, the hue turns by up to its strength of the whole circle. Not together with RandAugment,
+            which has such operations.
+        erasing_probability: with which a random rectangle of an image becomes noise.
+        mixup_alpha: parameter of the Beta distribution by which Mixup mixes two images; 0 for no Mixup.
+        cutmix_alpha: parameter of the Beta distribution of the area by which CutMix pastes one image into another; 0
+            for no CutMix.
+        mix_probability: with which a batch is mixed, by Mixup or CutMix.
+        switch_probability: with which a mixed batch takes CutMix, where there are both.
+        layer_decay: factor of the learning rate from a layer to the one below it, in (0, 1]; 1 for one rate for all.
+        layer_decay_groups: what a layer is: `single` a block, `group` three consecutive blocks; see `LayerDecay`.
+        head_init_scale: factor of the initial weights of the logits. It does not apply to weights that are loaded, when
+            a run resumes or from a pretrained classifier of as many classes; the authors' code draws the logits'
+            weights anew whatever it loads.
+        ema_decay: decay of an exponential moving average of the weights that train; 0 for none. It begins with the
+            weights that the run begins with and moves from the first step on, without a correction or warmup, as in
+            the authors' code; so it needs many more steps than 1 / (1 - ema_decay).
+        frozen_encoder: whether the encoder stays as it is, in inference mode, and the weights of the logits alone are
+            learned: a linear probe. The normalization before them stays too; MAE's probe has one without parameters.
+        report_test: whether the summary has the figures of the test images. False where settings are compared, so that
+            nobody chooses by them; `launch.evaluate` gives them for the run that was chosen.
+        class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images (in
+            segmentation: pixels) it has; in multi-label fine-tuning, of each class the images with and without it.
+        multi_label: whether each class has a sigmoid of its own, for images of several classes or none; always where
+            labels name several, see `data.labels_file`.
+    """
+
+    task: str = "classification"
+    labels: str = "all"
+    drop_path_rate: float = 0.0
+    dropout_rate: float = 0.0
+    label_smoothing: float = 0.0
+    randaugment_magnitude: float = 0.0
+    randaugment_noise: float = 0.5
+    color_jitter: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    erasing_probability: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    mix_probability: float = 1.0
+    switch_probability: float = 0.5
+    layer_decay: float = 1.0
+    layer_decay_groups: str = "single"
+    head_init_scale: float = 0.001
+    ema_decay: float = 0.0
+    frozen_encoder: bool = False
+    report_test: bool = True
+    class_weights: str = "none"
+    multi_label: bool = False
+
+    section: typing.ClassVar[str] = "finetune"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_in("[0, 1)", "drop_path_rate", "dropout_rate", "label_smoothing", "ema_decay")
+        self.require_in("[0, 1]", "erasing_probability", "mix_probability", "switch_probability")
+        self.require_at_least(0, "randaugment_noise", "mixup_alpha", "cutmix_alpha", "head_init_scale")
+        self.require_in("[0, 10]", "randaugment_magnitude")
+        self._check_color_jitter()
+        self._check_training()
+
+    @property
+    def augmentation(self):
+        """Arguments of `Preprocessing` beside cropping and flipping."""
+        return {
+            "randaugment_magnitude": self.randaugment_magnitude,
+            "randaugment_noise": self.randaugment_noise,
+            "color_jitter": self.color_jitter,
+            "erasing_probability": self.erasing_probability,
+        }
+
+    def _check_color_jitter(self):
+        strengths = self.color_jitter
+        require(
+            len(strengths) == 4 and min(strengths) >= 0 and strengths[-1] <= 0.5,
+            "finetune.color_jitter is (brightness, contrast, saturation, hue), each at least 0 and the hue at most "
+            f"0.5, got {strengths}.",
+        )
+        require(
+            not (any(strengths) and self.randaugment_magnitude),
+            "finetune.color_jitter and finetune.randaugment_magnitude do not go together: set one of them to 0.",
+        )
+
+    def _check_training(self):
+        require(0 < self.layer_decay <= 1, f"finetune.layer_decay lies in (0, 1], got {self.layer_decay:g}.")
+        self.require_one_of("task", TASKS)
+        self.require_one_of("layer_decay_groups", GROUPS)
+        self.require_one_of("class_weights", CLASS_WEIGHTS)
+        if self.task == "segmentation":
+            for field in dataclasses.fields(self):
+                unused = field.name in FOR_CLASSIFICATION and getattr(self, field.name) != field.default
+                require(not unused, f"finetune.{field.name} is for finetune.task=classification: leave it out.")
+        if not self.frozen_encoder:
+            return
+        for name, off in (("drop_path_rate", 0.0), ("layer_decay", 1.0)):
+            require(
+                getattr(self, name) == off,
+                f"finetune.frozen_encoder leaves nothing for finetune.{name}={getattr(self, name):g} to act on: add "
+                f"--config.finetune.{name}={off:g}.",
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationConfig(Section):
+    """Segmentation, with `finetune.task=segmentation`, beside what `finetune` says of training.
+
+    A training image is a window of `data.image_size`, out of an image that is enlarged or reduced at random; what of
+    the window lies outside of the image does not count. `finetune.crop` and `crop_scale` are not used.
+
+    Args:
+        decoder: `upernet`, as in the ConvNeXt papers, or `fpn`, which is lighter.
+        decoder_dim: channels of the decoder; the papers' UPerNet has 512.
+        dropout_rate: of the channels before the logits.
+        auxiliary_weight: weight in the loss of a second, small head on the last stage but one; 0 for none.
+        dice_weight: weight in the loss of the Dice loss, beside the cross-entropy; 0 for none.
+        scale: smallest and largest factor by which training changes the size of an image, drawn log-uniformly.
+        window: largest height and width of what evaluation sees at a time, in pixels; larger images are cut into
+            windows that overlap.
+        window_overlap: share of a window that the next one repeats at least, in [0, 1).
+        pictures: number of pictures of images, masks and predictions over a run, evenly spaced, at most one an epoch.
+    """
+
+    decoder: str = "upernet"
+    decoder_dim: int = 512
+    dropout_rate: float = 0.1
+    auxiliary_weight: float = 0.4
+    dice_weight: float = 0.0
+    scale: tuple[float, ...] = (0.5, 2.0)
+    window: int = 1024
+    window_overlap: float = 0.25
+    pictures: int = 5
+
+    section: typing.ClassVar[str] = "segmentation"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require_one_of("decoder", DECODERS)
+        self.require_at_least(1, "decoder_dim", "window")
+        self.require_at_least(0, "auxiliary_weight", "dice_weight", "pictures")
+        self.require_in("[0, 1)", "dropout_rate", "window_overlap")
+        scale = self.scale
+        require(
+            len(scale) == 2 and 0 < scale[0] <= scale[1],
+            f"segmentation.scale is (smallest, largest) with 0 < smallest <= largest, got {scale}.",
+        )
