@@ -1,5 +1,7 @@
 """Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
+import dataclasses
+
 from experiments.config import Config
 from experiments.data.damage import naming_damage
 from experiments.data.pairs import PairPreprocessing
@@ -13,6 +15,7 @@ from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
 from experiments.evaluation.segmentation import Confusions, pixel_classes
 from experiments.evaluation.segmentation import figures as pixel_figures
 from experiments.finished_run import (
+    check_no_image_settings,
     config_of,
     find_model,
     find_segmenter,
@@ -45,8 +48,9 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
             class each.
         split: on which the figures are taken: `test` or `validation`.
         batch_size: images at a time; 0 for as many as the configuration of the run says.
-        labels_file: of the images that `data` names, see `DataConfig`.
-        images: how images are prepared for weights without a run, see `finished_run.config_of`.
+        labels_file: of the images that `data` names, see `DataConfig`; not for a segmentation model.
+        images: how images are prepared for weights without a run, see `finished_run.config_of`; not for a segmentation
+            model.
         log: function that takes a line for the user.
 
     Returns:
@@ -57,7 +61,10 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
         UserError: if the model cannot be found or does not fit the request.
     """
     if segmenter := find_segmenter(model):
-        return _evaluate_segmenter(segmenter, data, data_dir, probes, split, log)
+        if labels_file:
+            raise UserError(f"{segmenter} is a segmentation model, which masks evaluate: leave out --labels_file.")
+        check_no_image_settings(segmenter, images)
+        return _evaluate_segmenter(segmenter, data, data_dir, probes, split, batch_size, log)
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
         path = find_model(path)
         strategy = make_strategy(Config())
@@ -95,11 +102,12 @@ def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
     return results
 
 
-def _evaluate_segmenter(path, data, data_dir, probes, split, log):
+def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     if other := next((name for name in probes if name not in PIXEL_PROBES), None):
         raise UserError(f"{path} has no {other}; it has {' and '.join(PIXEL_PROBES)}.")
     model, config, _ = read_segmenter(path)
-    config = with_images(config, data, data_dir)
+    batch_size = batch_size or config.evaluation_batch_size
+    config = dataclasses.replace(with_images(config, data, data_dir), evaluation_batch_size=batch_size)
     source = open_source(config.data, masks=True)
     target = source.split(split)
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")

@@ -80,6 +80,15 @@ IMAGE_SETTINGS = {
 }
 
 
+def check_no_image_settings(path, images):
+    """Raises UserError if settings of images, see `config_of`, are given for a segmentation model."""
+    if images:
+        raise UserError(
+            f"{path} is a segmentation model, whose images are prepared as the {CONFIG} beside it says: leave out "
+            "--image_preset, --image_size, --mean, --std and --crop."
+        )
+
+
 def config_of(path, model, data="", data_dir="", labels_file="", images=None, log=print):
     """Returns the `Config` of the run that a model's file lies in, for the images of the run or for others.
 

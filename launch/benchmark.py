@@ -1,7 +1,7 @@
 """Measures how fast training or its input is, and prints a table.
 
 python -m launch.benchmark --what=step [--candidates=sparse,dense,pytorch] [--variant=atto] [--image_size=224]
-    [--batch_size=8] [--mask_ratio=0.6] [--precision=float32] [--backend=tensorflow] [--ablate=onednn,...]
+    [--batch_size=8] [--mask_ratio=0.6] [--precision=bfloat16] [--backend=tensorflow] [--ablate=onednn,...]
 python -m launch.benchmark --what=step --config=fashion_mnist
 python -m launch.benchmark --what=memory --config=imagenet_pretrain:tiny [--config.model.remat=block] [--memory_limit=4]
 python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size=224] [--batch_size=64]
@@ -12,7 +12,7 @@ process of its own: `sparse` and `dense` are the executions of the Keras model o
 masked dense model in plain PyTorch, compiled. All get the same images and masks. They take turns of --steps steps,
 --rounds times, so that what else the machine does meets all of them; the table shows medians over the rounds and, in
 brackets, the lowest and the highest. Comparisons are made within each round, then summarised in the same way. --config
-takes model, images, batch and mask ratio from a preset. The columns:
+takes model, images, batch, mask ratio and precision from a preset; the flags above come first. The columns:
 
   GFLOP/step    operations of all convolutions and matrix products of a step, computed from the sizes of the model
   GFLOP/s       the same, by the median time of a step
@@ -77,6 +77,11 @@ from experiments.errors import UserError
 from launch.command import define_config_flags, run_command, writable_file
 
 WHAT = ("step", "memory", "input")
+# What only step and memory use, and what only input does.
+FLAGS_OF = {
+    "step": ("config", "variant", "mask_ratio", "candidates", "ablate", "memory_limit", "precision", "backend"),
+    "input": ("stages", "source", "pillow_folder", "crop", "files", "file_size", "file_kilobytes"),
+}
 
 
 def main(arguments):
@@ -85,6 +90,7 @@ def main(arguments):
     if flags.FLAGS.what is None:
         raise UserError(f"--what is missing: name what to measure, one of {', '.join(WHAT)}.")
     file, picture = writable_file("json"), _picture()
+    _check_flags()
     if flags.FLAGS.what == "step":
         results = step.run(_step_settings())
     elif flags.FLAGS.what == "memory":
@@ -103,7 +109,7 @@ def main(arguments):
 
 
 def _step_settings():
-    """Returns the `StepSettings` of the flags, which go before what the preset gives."""
+    """Returns the `StepSettings` of the flags, which override the preset."""
     values = flags.FLAGS
     config = step.StepSettings.config if values.config is None else Config.from_dict(values.config.to_dict())
     variant = {"variant": values.variant, "depths": (), "dims": ()} if values.variant else {}
@@ -123,10 +129,17 @@ def _step_settings():
         mask_ratio=ratios,
         candidates=tuple(values.candidates),
         ablate=tuple(values.ablate),
-        precision=values.precision,
         backend=values.backend,
-        **_given("rounds", "steps", "warmup"),
+        **_given("precision", "rounds", "steps", "warmup"),
     )
+
+
+def _check_flags():
+    """Raises UserError for a flag that --what has no use for."""
+    what = "input" if flags.FLAGS.what == "input" else "step"
+    for other, names in FLAGS_OF.items():
+        if unused := [name for name in names if other != what and flags.FLAGS[name].present]:
+            raise UserError(f"--{unused[0]} is not for --what={flags.FLAGS.what}: leave it out.")
 
 
 def _picture():
@@ -139,8 +152,7 @@ def _picture():
 
 def _given(*names):
     """Returns the flags that have a value, by name."""
-    values = {name: getattr(flags.FLAGS, name) for name in names}
-    values = {name: value for name, value in values.items() if value is not None}
+    values = {name: value for name in names if (value := getattr(flags.FLAGS, name)) is not None}
     for name in values.keys() & {"image_size", "file_size"}:
         values[name] = parse_size(values[name], f"--{name}")
     return values
@@ -162,7 +174,8 @@ def _define_flags():
     flags.DEFINE_float(
         "memory_limit", None, "GiB that --what=memory may take; 9/10 of the machine's, or all of a GPU's."
     )
-    flags.DEFINE_enum("precision", "float32", list(candidates.POLICIES), "bfloat16 means mixed precision.")
+    precision = "bfloat16 is mixed precision. By default that of the preset, auto being float32."
+    flags.DEFINE_enum("precision", None, list(candidates.POLICIES), precision)
     flags.DEFINE_enum("backend", "tensorflow", candidates.BACKENDS, "Backend of Keras.")
     flags.DEFINE_integer("rounds", None, "How often every candidate has its turn (step 10, input 5).")
     flags.DEFINE_integer("steps", None, "Training steps (3) or batches (8) of a turn.")

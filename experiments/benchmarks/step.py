@@ -47,7 +47,7 @@ class StepSettings(Section):
         candidates: timed in turn: `sparse` and `dense`, the executions of the Keras model, and `pytorch`.
         ablate: what makes the step fast; for each there is one candidate more, the first of `candidates` without it,
             on TensorFlow and a CPU.
-        precision: `float32` or `bfloat16`.
+        precision: `float32` or `bfloat16`; empty for that of `config`, of which `auto` counts as `float32`.
         backend: of Keras: `tensorflow`, `jax` or `torch`.
         rounds: how often every candidate has its turn.
         steps: training steps of a turn.
@@ -59,7 +59,7 @@ class StepSettings(Section):
     mask_ratio: tuple[float, ...] = ()
     candidates: tuple[str, ...] = EXECUTIONS
     ablate: tuple[str, ...] = ()
-    precision: str = "float32"
+    precision: str = ""
     backend: str = "tensorflow"
     rounds: int = 10
     steps: int = 3
@@ -67,6 +67,11 @@ class StepSettings(Section):
 
     def __post_init__(self):
         super().__post_init__()
+        if not self.precision:
+            names = {"auto": "float32", **{policy: name for name, policy in POLICIES.items()}}
+            policy = self.config.precision
+            require(policy in names, f"precision={policy} is not timed: use --precision, one of {', '.join(POLICIES)}.")
+            object.__setattr__(self, "precision", names[policy])
         self.require_one_of("precision", POLICIES)
         self.require_one_of("backend", BACKENDS)
         require(self.candidates, f"candidates is empty: name one or more of {', '.join(CANDIDATES)}.")

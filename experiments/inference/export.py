@@ -19,6 +19,7 @@ from experiments.data.sources import open_source
 from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
 from experiments.finished_run import (
+    check_no_image_settings,
     config_of,
     find_model,
     find_segmenter,
@@ -243,7 +244,9 @@ def run(
     path = segmenter or find_model(model)
     keras_model = read_segmenter(path)[0] if segmenter else read_model(path)
     config = recorded_config(path)
-    if images and not segmenter:
+    if segmenter:
+        check_no_image_settings(path, images)
+    elif images:
         config = config_of(path, keras_model, data or "digits", data_dir, images=images, log=log)
     recorded = config and config.data
     serving = make_serving(keras_model, request, recorded, path)

@@ -13,6 +13,7 @@ from experiments import evaluate, finetune
 from experiments.data.masks import ClassTable, read_numbers
 from experiments.errors import UserError
 from experiments.evaluation.mask_colors import overlaid
+from experiments.evaluation.segmentation import pixel_classes
 from experiments.inference import predict
 from experiments.report.data import read_runs
 from experiments.report.page import render
@@ -133,6 +134,26 @@ def test_evaluation_gives_the_figures_of_the_summary(run, config):
     assert found == {"mean_iou": {"model": pytest.approx(summary["best_validation_mean_iou"])}}
     with pytest.raises(UserError, match="has no knn; it has mean_iou and pixel_accuracy"):
         evaluate.run(workdir, probes=("knn",), log=Lines())
+
+
+def test_evaluation_takes_as_many_images_at_a_time_as_it_is_told(run, config, monkeypatch):
+    most = []
+
+    def spy(model, config):
+        most.append(config.evaluation_batch())
+        return pixel_classes(model, config)
+
+    monkeypatch.setattr(evaluate, "pixel_classes", spy)
+    for batch_size in (3, 0):
+        evaluate.run(run[0], batch_size=batch_size, log=Lines())
+    assert most == [3, config.evaluation_batch()]
+
+
+@pytest.mark.parametrize("what", [{"labels_file": "labels.csv"}, {"images": {"image_size": 32}}])
+def test_evaluation_refuses_what_a_segmentation_model_has_no_use_for(tmp_path, what):
+    write(tmp_path / "segmenter.keras", b"")
+    with pytest.raises(UserError, match="segmenter.keras is a segmentation model, .*: leave out --"):
+        evaluate.run(tmp_path, **what, log=Lines())
 
 
 def test_predictions_are_written_as_masks_and_overlays(run, config, tmp_path):

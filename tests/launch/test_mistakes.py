@@ -178,6 +178,10 @@ MISTAKES = {
         "benchmark", ["--what=step", "--candidates=sparse,fast"],
         ["error: candidates='fast' is not one of sparse, dense, pytorch."],
     ),
+    "a flag that is not for what is measured": (
+        "benchmark", ["--what=input", "--candidates=sparse"],
+        ["error: --candidates is not for --what=input: leave it out."],
+    ),
     "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
     "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for"]),
     "tables of no study": (

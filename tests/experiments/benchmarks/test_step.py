@@ -46,6 +46,13 @@ def test_the_mask_ratio_is_that_of_the_configuration_unless_others_are_named():
     assert StepSettings(config).at(0.25, "sparse").pretrain.execution == "sparse"
 
 
+def test_the_precision_is_that_of_the_configuration_unless_it_is_given():
+    for policy, precision in (("auto", "float32"), ("float32", "float32"), ("mixed_bfloat16", "bfloat16")):
+        config = dataclasses.replace(TINY, precision=policy)
+        assert StepSettings(config).precision == precision
+        assert StepSettings(config, precision="bfloat16").precision == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
@@ -55,6 +62,7 @@ def test_the_mask_ratio_is_that_of_the_configuration_unless_others_are_named():
         ("candidates", ("dense", "dense"), "candidates names one of its values twice."),
         ("mask_ratio", (0.6, 0.6), "mask_ratio names one of its values twice."),
         ("precision", "float16", "precision='float16' is not one of float32, bfloat16."),
+        ("config", dataclasses.replace(TINY, precision="mixed_float16"), "precision=mixed_float16 is not timed: use"),
         ("mask_ratio", (0.6, 1.0), "lies in (0, 1), got 1.0"),
         ("mask_ratio", (0.99,), "leaves 0 of 49 patches visible"),
         ("rounds", 0, "rounds is at least 1, got 0."),

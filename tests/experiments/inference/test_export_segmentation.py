@@ -67,6 +67,11 @@ def test_every_format_computes_what_keras_does_at_any_size(workdir, tmp_path, ki
         np.testing.assert_allclose(run(images), expected, atol=1e-4, rtol=0)
 
 
+def test_settings_of_images_are_refused(workdir, tmp_path):
+    with pytest.raises(UserError, match="whose images are prepared as the config.json beside it says: leave out"):
+        export.run(workdir, tmp_path / "model.onnx", Request("onnx"), images={"mean": (0.5,) * 3}, log=Lines())
+
+
 def test_features_are_those_of_the_encoder_beside_it(workdir, tmp_path):
     with pytest.raises(UserError, match=r"export encoder.keras beside it for features"):
         export.run(workdir, tmp_path / "model.onnx", Request("onnx", "features"), log=Lines())
