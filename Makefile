@@ -8,7 +8,7 @@ EXTRAS ?= test
 # The part of the suite that `make test-oldest` and `make test-core` run: the numerics, and runs of both tasks. Not the
 # commands' tests, which want an empty stderr: TensorFlow 2.20 writes notices there.
 CORE := tests/convnext tests/fcmae tests/experiments/optim tests/experiments/training/test_step.py \
-	tests/experiments/training/test_checkpoints.py tests/experiments/data/test_reading.py \
+	tests/experiments/training/test_checkpoints.py tests/experiments/data/test_decoding.py \
 	tests/experiments/inference tests/experiments/evaluation/test_evaluate.py tests/experiments/test_finetune.py
 PYTEST := -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=)
 # With COVERAGE=1: the share of each package's lines that the tests run; what the commands run as processes is not counted.

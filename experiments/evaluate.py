@@ -3,10 +3,10 @@
 import dataclasses
 
 from experiments.config import Config
-from experiments.data.damage import naming_damage
-from experiments.data.pairs import PairPreprocessing
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.segmentation_pipeline import PairPreprocessing
 from experiments.data.sources import open_source
+from experiments.data.sources.tfds_damage import naming_damage
 from experiments.errors import UserError
 from experiments.evaluation.classification import Predictions, figures
 from experiments.evaluation.devices import Devices

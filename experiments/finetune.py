@@ -7,12 +7,12 @@ import keras
 
 from convnext.weights.loader import load_pretrained
 from experiments.data.augmentation.mixing import Mixing
-from experiments.data.picture import augmented_examples, draw_augmentation
+from experiments.data.augmentation_picture import augmented_examples, draw_augmentation
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
+from experiments.evaluation.class_reports import draw_confusion, write_multi_label_report, write_report
 from experiments.evaluation.classification import Predictions, confusion, figures, top_one
-from experiments.evaluation.report import draw_confusion, write_multi_label_report, write_report
 from experiments.io import replacing
 from experiments.models import make_classifier
 from experiments.optim.param_groups import LayerDecay

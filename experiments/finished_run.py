@@ -4,7 +4,7 @@ import dataclasses
 
 from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
 from experiments.config import IMAGENET_MEAN, IMAGENET_STD, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
-from experiments.data.masks import CLASSES, ClassTable
+from experiments.data.segmentation_masks import CLASSES, ClassTable
 from experiments.errors import UserError
 from experiments.io import is_url, local_path
 from experiments.models import make_segmenter

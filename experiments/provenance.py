@@ -1,11 +1,13 @@
-"""On what and with what a program ran: hardware, versions, commit, command."""
+"""Hardware, versions, commit and command: what figures depend on beside the configuration."""
 
+import contextlib
 import datetime
 import functools
 import importlib.metadata
 import os
 import pathlib
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -13,17 +15,18 @@ import sys
 PACKAGES = ("numpy", "pillow", "keras", "tensorflow", "jax", "jaxlib", "torch")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SECONDS_FOR_GIT = 20
+CONTAINER = pathlib.Path("/sys/fs/cgroup")
 
 
 def provenance():
-    """Returns `{hardware, versions, commit, uncommitted_changes, time}`, for a reader of figures to come.
+    """Returns `{hardware, versions, commit, uncommitted_changes, time}`, to be recorded with figures.
 
     `commit` is None, and `uncommitted_changes` False, where the packages do not lie in a repository of their own.
     """
     commit, changes = _commit()
     return {
         "hardware": {"cpu": _cpu_model(), "cores": _cores(), "system": platform.platform()},
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions(PACKAGES)},
         "commit": commit,
         "uncommitted_changes": changes,
         "time": now(),
@@ -44,14 +47,29 @@ def command_line():
     return shlex.join(["python", program, *arguments]) if program not in ("", "-c") else None
 
 
-def _versions():
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+def available_memory():
+    """Returns how many bytes of memory are available: to this machine, or to the container that limits it."""
+    try:
+        text = pathlib.Path("/proc/meminfo").read_text(encoding="utf-8")
+        available = int(re.search(r"^MemAvailable:\s*(\d+) kB$", text, re.MULTILINE)[1]) * 1024
+    except OSError:  # not Linux
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        limit, used = (int((CONTAINER / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
+        # Files that were read count as used memory, and make room when it is needed.
+        read = int(re.search(r"^inactive_file (\d+)$", (CONTAINER / "memory.stat").read_text("utf-8"), re.MULTILINE)[1])
+    except (OSError, ValueError):  # no container, or one without a limit
+        return available
+    return min(available, limit - used + read)
+
+
+def versions(packages):
+    """Returns the versions of those packages that are installed, `{name: version}`."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def _cores():

@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
-from experiments.data.masks import CLASSES
-from experiments.data.pairs import PairPreprocessing, evaluation_pairs, pixel_counts, training_pairs
+from experiments.data.segmentation_masks import CLASSES
+from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation_pairs, pixel_counts, training_pairs
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
-from experiments.evaluation.report import draw_confusion, write_segmentation_report
+from experiments.evaluation.class_reports import draw_confusion, write_segmentation_report
 from experiments.evaluation.segmentation import Confusions, figures, pixel_classes
 from experiments.finetune import Finetuning
 from experiments.io import local_copy, replacing

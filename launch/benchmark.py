@@ -172,7 +172,7 @@ def _define_flags():
     flags.DEFINE_list("ablate", [], f"What the first candidate goes without, a candidate more each: {ablations}.")
     flags.DEFINE_string("plot", None, "PNG file for a picture of --what=step over mask ratios.")
     flags.DEFINE_float(
-        "memory_limit", None, "GiB that --what=memory may take; 9/10 of the machine's, or all of a GPU's."
+        "memory_limit", None, "GiB that --what=memory may take; 9/10 of what is available, or all of a GPU's."
     )
     precision = "bfloat16 is mixed precision. By default that of the preset, auto being float32."
     flags.DEFINE_enum("precision", None, list(candidates.POLICIES), precision)

@@ -127,7 +127,7 @@ def run_training(run):
         run: function of configuration, workdir and resume.
     """
 
-    from experiments.data.damage import naming_damage  # TensorFlow, which other commands may not need
+    from experiments.data.sources.tfds_damage import naming_damage  # TensorFlow, which other commands may not need
 
     def main(arguments):
         del arguments

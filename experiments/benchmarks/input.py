@@ -379,7 +379,7 @@ def images_of_folder(folder: str) -> list[pathlib.Path]:
     Raises:
         UserError: if there are none.
     """
-    from experiments.data.reading import is_image_name
+    from experiments.data.decoding import is_image_name
 
     paths = sorted(path for path in pathlib.Path(folder).rglob("*") if is_image_name(path.name))
     require(paths, f"{folder} has no images for Pillow.")

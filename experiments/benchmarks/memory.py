@@ -4,7 +4,6 @@ Each batch is tried in a process of its own, `python -m experiments.benchmarks.m
 """
 
 import dataclasses
-import os
 import signal
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from experiments.benchmarks.candidates import candidate_class
 from experiments.benchmarks.step import StepSettings, worker_environment
 from experiments.config import from_mapping, size_text
 from experiments.errors import RunError, UserError
-from experiments.provenance import provenance
+from experiments.provenance import available_memory, provenance
 
 SHARE = 8  # the largest batch is found to one part in so many
 
@@ -23,8 +22,8 @@ def run(settings: StepSettings, limit: int | None = None, log: Callable = print)
 
     Args:
         settings: `StepSettings`, whose batch is the first that is tried.
-        limit: bytes that the step may take: on a CPU of the whole process, by default nine tenths of the machine's
-            memory; on a GPU what the framework allocates, by default all there is.
+        limit: bytes that the step may take: on a CPU of the whole process, by default nine tenths of what is
+            available; on a GPU what the framework allocates, by default all there is.
         log: function that takes a line for the user.
 
     Returns:
@@ -45,11 +44,12 @@ def run(settings: StepSettings, limit: int | None = None, log: Callable = print)
     for line in harness.heading_lines("largest batch of a training step: forward, backward, AdamW", facts, results):
         log(line)
     tried: dict[int, int | None] = {}
+    available = available_memory()
 
     def fits(batch):
         if batch not in tried:
             peak, device = _peak(settings, batch)
-            most = limit or (_installed_memory() * 9 // 10 if device == "CPU" else None)
+            most = limit or (available * 9 // 10 if device == "CPU" else None)
             tried[batch] = peak if peak and (most is None or peak <= most) else None
             log(f"  batch {batch:>6,}  {peak / 2**20:,.0f} MiB" if peak else f"  batch {batch:>6,}  out of memory")
         return tried[batch] is not None
@@ -108,10 +108,6 @@ def _start(task):
             raise
         peak = None
     return {"peak": peak, "device": candidate.device if candidate else ""}, lambda request: {}
-
-
-def _installed_memory():
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _is_lack_of_memory(text):

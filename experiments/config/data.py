@@ -94,9 +94,9 @@ class DataConfig(Section):
         dir: where TensorFlow Datasets keeps its data; empty for its own default.
         labels_file: CSV or Parquet file with the labels of a folder's images, in columns `path`, `label` and, if
             wanted, `split`; see `experiments.data.sources.labels_file`. Empty for labels from sub-folders.
-        class_names: text file with the names of the classes of a segmentation, see `experiments.data.masks`; empty for
-            `classes.txt` in the folder, or without one for the numbers that occur in the masks.
-        ignore_label: numbers in the masks of a segmentation whose pixels do not count.
+        class_names: text file with the classes of a segmentation, see `experiments.data.segmentation_masks`; empty for
+            `classes.txt` in the folder, or, without one, for the numbers that occur in the masks.
+        ignore_label: numbers in the masks of a segmentation whose pixels are ignored.
         mask_feature: of a data set of TensorFlow Datasets, the feature that holds the masks of a segmentation.
         pretrain_split: what pretraining learns from, in the split syntax of TensorFlow Datasets: `unlabelled`,
             `train[:90%]+extra`; empty for the training split.

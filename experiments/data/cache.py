@@ -16,21 +16,18 @@ import concurrent.futures
 import dataclasses
 import logging
 import math
-import os
-import pathlib
-import re
 import time
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from experiments.data.files import read_bytes, size_of
+from experiments.data.files import read_bytes
 from experiments.errors import UserError
+from experiments.provenance import available_memory
 
 SHARE = 0.5  # of the available memory
 GIBIBYTE = 2**30
-CONTAINER = pathlib.Path("/sys/fs/cgroup")
 CHUNK = 1024  # examples of a stream that are read at once
 SMALL = 64  # side in pixels up to which images are decoded by default
 MOST = 2 * GIBIBYTE  # that a split of small images may take by default
@@ -163,27 +160,6 @@ def _fits(split, shape, itemsize, available):
             "available: use data.cache=encoded or none."
         )
     return True
-
-
-def available_memory():
-    """Returns how many bytes of memory are available: to this machine, or to the container that limits it."""
-    try:
-        text = pathlib.Path("/proc/meminfo").read_text(encoding="utf-8")
-        available = int(re.search(r"^MemAvailable:\s*(\d+) kB$", text, re.MULTILINE)[1]) * 1024
-    except OSError:  # not Linux
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        limit, used = (int((CONTAINER / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
-        # Files that were read count as used memory, and make room when it is needed.
-        read = int(re.search(r"^inactive_file (\d+)$", (CONTAINER / "memory.stat").read_text("utf-8"), re.MULTILINE)[1])
-    except (OSError, ValueError):  # no container, or one without a limit
-        return available
-    return min(available, limit - used + read)
-
-
-def total_size(paths):
-    """Returns the size of files or their parts in bytes; one that cannot be found counts nothing."""
-    return sum(map(size_of, paths))
 
 
 def read_files(paths):

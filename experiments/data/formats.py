@@ -2,7 +2,7 @@
 
 `FORMATS` is the one table of them. What a file is, its content says; its suffix only says whether it is looked at. What
 is read keeps its type, its number of channels and its orientation: `experiments.data.values` makes of it what the model
-sees. TensorFlow decodes the usual JPEG, PNG and WebP files itself, see `experiments.data.reading`; these are read here
+sees. TensorFlow decodes the usual JPEG, PNG and WebP files itself, see `experiments.data.decoding`; these are read here
 for all that it does not do exactly.
 """
 

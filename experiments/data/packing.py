@@ -18,7 +18,7 @@ from PIL import Image
 
 from experiments.config import DataConfig
 from experiments.data.formats import ORIENTATION, SUFFIXES
-from experiments.data.jpeg import is_damaged
+from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.shards import FORMAT, MANIFEST, read_manifest, samples_of
 from experiments.errors import RunError, UserError

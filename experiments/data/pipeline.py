@@ -1,15 +1,15 @@
 """From a split to batches.
 
-The k-th example of epoch e, its augmentation and its mask are functions of (seed, e, k), and of nothing else, and so is
-what the k-th batch is mixed by: a run that resumes at any step, or on another number of devices or of shards, sees the
-same batches.
+The k-th example of epoch e, its augmentation and its mask are functions of (seed, e, k) alone, and the draws of Mixup
+and CutMix of (seed, e, batch). So a run that resumes at any step, on any number of devices or shards, sees the same
+batches.
 
-Only that is decoded which a batch shows. An example that cannot be decoded, and for tasks with labels one that has none
-(-1), keeps its place with weight 0.
+Only images used in the batch are decoded. An example that cannot be decoded, or lacks a label (-1) where the task needs
+one, keeps its place with weight 0.
 
-Each example keeps its place whatever other one is broken. TensorFlow can leave out elements of a data set that raise
-errors, but nothing else: so a part of a batch is loaded as a small data set of its own, and what is missing at its end
-is made up for by blanks, which the whole batch then moves to their places.
+An unreadable example moves no other one. TensorFlow can only drop elements that raise errors from a data set. So each
+part of a batch is loaded as a small data set; zeros replace the dropped elements, first at its end, then in their
+places.
 
 AutoGraph is off: no function of a data set has control flow to convert, and looking for some takes most of the time in
 which a data set is set up.
@@ -158,7 +158,7 @@ def training_batches(
 ):
     """Returns the endless stream of training batches from a given step on, or one shard of it.
 
-    Each epoch has `num_examples // batch_size` batches. Of every batch a shard reads, decodes and mixes the images at
+    An epoch has `num_examples // batch_size` batches. Of every batch a shard reads, decodes and mixes the images at
     the places of `shard_of_batch` alone; put at these places, all shards are the batches of a single one,
     bit for bit. Under `tf.distribute` a shard is an input pipeline: `shard=context.input_pipeline_id`,
     `num_shards=context.num_input_pipelines`.
@@ -196,19 +196,15 @@ def training_batches(
     def finish(seed, image, label, weight):
         augment = lambda: preprocessing.augment(image[tf.newaxis], seed[tf.newaxis])[0]  # noqa: E731
         image = tf.cond(weight > 0.0, augment, lambda: tf.zeros_like(image))
-        example = {"images": image, "labels": label, "weights": weight}
-        if num_patches:
-            example["noise"] = preprocessing.mask_noise(num_patches, seed[tf.newaxis])[0]
-        return example
+        noise = preprocessing.mask_noise(num_patches, seed[tf.newaxis])[0] if num_patches else None
+        return _batch(image, label, weight, noise)
 
     def batch_in_memory(seeds, numbers):
         taken = memory.take(numbers)
-        weights = tf.where(taken.readable, _weight(taken.labels, labelled=bool(mixing)), 0.0)
+        weights = _weight(taken.labels, bool(mixing), taken.readable)
         images = preprocessing.augment(preprocessing.random_views(taken, seeds), seeds)
-        batch = {"images": _readable(images, weights), "labels": taken.labels, "weights": weights}
-        if num_patches:
-            batch["noise"] = preprocessing.mask_noise(num_patches, seeds)
-        return batch
+        noise = preprocessing.mask_noise(num_patches, seeds) if num_patches else None
+        return _batch(_readable(images, weights), taken.labels, weights, noise)
 
     def mix(step, batch):
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
@@ -246,29 +242,23 @@ def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_pat
         content, label = example
         return position, preprocessing.for_evaluation(split.read(content)), label, _weight(label, labelled)
 
-    def name(position, image, label, weight):
-        example = {"images": image, "labels": label, "weights": weight}
-        if num_patches:
-            example["noise"] = noise(position[tf.newaxis])[0]
-        return example
+    def finish(position, image, label, weight):
+        return _batch(image, label, weight, mask_noise(position[tf.newaxis])[0] if num_patches else None)
 
-    def noise(positions):
+    def mask_noise(positions):
         return draws.uniform(draws.fold_in(tf.constant([seed, 3], tf.int64), positions), (num_patches,))
 
     def batch_in_memory(numbers):
         taken = memory.take(numbers)
-        weights = tf.where(taken.readable, _weight(taken.labels, labelled), 0.0)
+        weights = _weight(taken.labels, labelled, taken.readable)
         images = _readable(preprocessing.for_evaluation_of(taken), tf.cast(taken.readable, tf.float32))
-        batch = {"images": images, "labels": taken.labels, "weights": weights}
-        if num_patches:
-            batch["noise"] = noise(numbers)
-        return batch
+        return _batch(images, taken.labels, weights, mask_noise(numbers) if num_patches else None)
 
     if memory := decoded_images(split, preprocessing):
         numbers = tf.data.Dataset.range(len(memory.labels)).batch(batch_size)
         batches = parallel_map(numbers, batch_in_memory)
     else:
-        batches = load_batches(split, split.in_order().enumerate(), load, name, batch_size)
+        batches = load_batches(split, split.in_order().enumerate(), load, finish, batch_size)
     batches = fill_gaps(batches, preprocessing, num_patches)
     return finish_batches(batches.map(lambda batch: _fill_up(batch, batch_size)))
 
@@ -336,9 +326,15 @@ def _readable(images, weights):
     return tf.reshape(weights * tf.reshape(images, (-1, math.prod(images.shape[1:]))), tf.shape(images))
 
 
-def _weight(labels, labelled):
-    """Returns the weights of examples that can be decoded: 0 where one lacks the label that is needed."""
-    return tf.cast(labels >= 0, tf.float32) if labelled else tf.ones_like(labels, tf.float32)
+def _weight(labels, labelled, readable=True):
+    """Returns the weights of examples: 0 where one cannot be decoded or lacks the label that is needed."""
+    weights = tf.cast(labels >= 0, tf.float32) if labelled else tf.ones_like(labels, tf.float32)
+    return weights if readable is True else tf.where(readable, weights, 0.0)
+
+
+def _batch(images, labels, weights, noise):
+    batch = {"images": images, "labels": labels, "weights": weights}
+    return batch if noise is None else {**batch, "noise": noise}
 
 
 def fill_gaps(batches, preprocessing, num_patches=0):

@@ -13,7 +13,7 @@ from experiments.data.augmentation import draws, views
 from experiments.data.augmentation.color_jitter import color_jitter
 from experiments.data.augmentation.erasing import random_erasing
 from experiments.data.augmentation.randaugment import randaugment
-from experiments.data.reading import decode_and_crop
+from experiments.data.decoding import decode_and_crop
 from experiments.data.values import Reading
 
 # Independent streams of randomness of one example.

@@ -14,9 +14,9 @@ import typing
 import numpy as np
 import tensorflow as tf
 
-from experiments.data.cache import read_examples, read_files, total_size
-from experiments.data.files import read_path
-from experiments.data.jpeg import checked
+from experiments.data.cache import read_examples, read_files
+from experiments.data.files import read_path, size_of
+from experiments.data.jpeg_damage import checked
 from experiments.errors import UserError
 
 CHUNK = 128  # examples of a stream that are chosen from at once: one by one takes longer than reading them
@@ -59,7 +59,7 @@ class MemorySplit:
     @property
     def num_bytes(self):
         """Size of the files, which a cache would hold."""
-        return total_size(self.contents) if self.are_paths else 0
+        return sum(map(size_of, self.contents)) if self.are_paths else 0
 
     def cached(self, cache):
         """Returns the same split with another cache."""
@@ -87,7 +87,7 @@ class MemorySplit:
         return self._at(tf.data.Dataset.range(self.num_examples))
 
     def read(self, content):
-        """Returns the bytes of the image file, a scalar string tensor; see `jpeg.checked` of a damaged JPEG."""
+        """Returns the bytes of the image file, a scalar string tensor; see `jpeg_damage.checked` of a damaged JPEG."""
         encoded = read_path(content) if self.are_paths and self.cache != "encoded" else content
         return checked(encoded, content) if self.can_fail else encoded
 

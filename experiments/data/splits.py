@@ -6,6 +6,8 @@ import numpy as np
 
 from experiments.errors import UserError
 
+UNLABELLED = "unlabelled"  # images for pretraining alone
+
 
 def held_out(num_examples, shares, seed=0):
     """Draws parts of a data set at random.
@@ -47,6 +49,31 @@ def check_shares(num_examples, shares, name):
         for part, share in shares.items()
         if share and not counts[part]
     ]
+
+
+def with_held_out(splits, shares, name):
+    """Completes the splits of a source: those that are missing are drawn from the training images.
+
+    Args:
+        splits: `{name: split}`, with `train` and, where there are images for pretraining alone, `unlabelled`, which
+            `pretrain` joins to the training images.
+        shares: `{name: share}` of the training images that each of the others takes where it is missing.
+        name: of the source, for messages.
+
+    Returns:
+        `(splits, notes)`, with lines for the user.
+
+    Raises:
+        UserError: if no image is left to train on.
+    """
+    missing = {split: share for split, share in shares.items() if split not in splits}
+    train = splits["train"]
+    notes = check_shares(train.num_examples, missing, name)
+    parts = held_out(train.num_examples, tuple(missing.values()))
+    splits = splits | {split: train.take(part) for split, part in zip(("train", *missing), parts)}
+    if UNLABELLED in splits:
+        splits["pretrain"] = splits["train"].followed_by(splits[UNLABELLED])
+    return splits, notes
 
 
 def label_subset(split, spec, num_classes, seed, label_sets=None):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from experiments.data.pairs import evaluation_pairs
+from experiments.data.segmentation_pipeline import evaluation_pairs
 from experiments.evaluation.classification import confusion
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 
 import numpy as np
@@ -31,6 +30,7 @@ from experiments.finished_run import (
 )
 from experiments.inference.formats import FORMATS, IMAGES, Serving
 from experiments.io import appearing, new_output
+from experiments.provenance import versions
 from experiments.training.workdir import CONFIG, write_json
 
 LIBRARIES = ("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx")
@@ -66,17 +66,6 @@ def describe(serving, path, data, classes):
     if classes and serving.outputs != "features":
         facts["classes"] = list(classes)
     return facts
-
-
-def versions():
-    """Returns the versions of the libraries that take part, `{name: version}`."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _preprocessing(serving, data):
@@ -270,7 +259,9 @@ def run(
                 f"nothing is written to {output}."
             )
         comparison = {"images": compared, "largest_difference": difference}
-        write_json(facts_file, {"format": request.format, **facts, "comparison": comparison, "versions": versions()})
+        write_json(
+            facts_file, {"format": request.format, **facts, "comparison": comparison, "versions": versions(LIBRARIES)}
+        )
     log(f"{output}: {serving.outputs} of {path}, described in {description.name}")
     return difference
 

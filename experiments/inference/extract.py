@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from experiments.config import Config
 from experiments.data.augmentation import views
+from experiments.data.decoding import decode_and_crop
 from experiments.data.preprocessing import Preprocessing
-from experiments.data.reading import decode_and_crop
 from experiments.data.sources import open_source
 from experiments.data.values import Reading
 from experiments.errors import UserError

@@ -8,10 +8,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from experiments.data.augmentation import views
-from experiments.data.masks import CLASSES
-from experiments.data.pairs import PairPreprocessing
+from experiments.data.decoding import decode_and_crop
 from experiments.data.pipeline import finish_batches, parallel_map
-from experiments.data.reading import decode_and_crop
+from experiments.data.segmentation_masks import CLASSES
+from experiments.data.segmentation_pipeline import PairPreprocessing
 from experiments.data.sources.folder import IMAGES, has_masks, readable_files, split_of_files
 from experiments.errors import UserError
 from experiments.evaluation.mask_colors import class_colors, overlaid

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments import evaluate, finetune
-from experiments.data.masks import ClassTable, read_numbers
+from experiments.data.segmentation_masks import ClassTable, read_numbers
 from experiments.errors import UserError
 from experiments.evaluation.mask_colors import overlaid
 from experiments.evaluation.segmentation import pixel_classes

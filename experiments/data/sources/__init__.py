@@ -3,7 +3,7 @@
 from experiments.data.cache import with_cache
 from experiments.data.sources.digits import open_digits
 from experiments.data.sources.folder import open_folder
-from experiments.data.sources.masked import open_masked_folder
+from experiments.data.sources.folder_with_masks import open_folder_with_masks
 from experiments.data.sources.mix import mix
 from experiments.data.sources.shards import open_shards, open_webdataset
 from experiments.errors import UserError
@@ -28,7 +28,7 @@ def open_source(config, masks=False):
 def _open_masked(source, config):
     kind, _, name = source.partition(":")
     if kind == "folder" and len(config.sources) == 1:
-        return open_masked_folder(name, config)
+        return open_folder_with_masks(name, config)
     if kind == "tfds" and len(config.sources) == 1:
         from experiments.data.sources.tfds import open_tfds
 

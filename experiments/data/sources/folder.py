@@ -10,9 +10,9 @@ those of the first level are the classes. Images of other splits have to lie in 
 folder without a readable image is left out; a class may have no images in another split. Both are noted. A labels file
 replaces the class folders and, where it names splits, the folders of the splits.
 
-A folder that has the sub-folders `images` and `masks` is one for segmentation (see `masked`): `images` stands for it.
+Of a folder for segmentation, with the sub-folders `images` and `masks` (see `folder_with_masks`), `images` is read.
 
-Hidden folders and those that systems keep for themselves (`SYSTEM_FOLDERS`) are neither, and not looked into.
+Hidden folders and those of operating systems and NAS devices (`SYSTEM_FOLDERS`) are skipped.
 """
 
 import collections
@@ -24,18 +24,17 @@ import time
 
 import numpy as np
 
+from experiments.data.decoding import is_image_name, problem_of
 from experiments.data.formats import SUFFIXES
-from experiments.data.reading import is_image_name, problem_of
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.sources.labels_file import SPLITS, encode_labels, read_labels
-from experiments.data.splits import check_shares, held_out
+from experiments.data.splits import UNLABELLED, with_held_out
 from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.io import local_folder
 
 NAMED_IN_NOTES = 5
-UNLABELLED = "unlabelled"  # images for pretraining alone
 IMAGES, MASKS = "images", "masks"  # sub-folders of a folder for segmentation
 
 
@@ -46,7 +45,7 @@ def open_folder(path, config):
     images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
     no image to train on are noted.
 
-    Files that are called like images, and are none, broken or of a kind that cannot be decoded (see `reading`) are
+    Files that are called like images, and are none, broken or of a kind that cannot be decoded (see `decoding`) are
     skipped, counted in the notes and listed in `skipped`, as are images that lie beside the splits. Hidden files and
     folders, and folders that systems keep, are not looked at. A second start does not open readable files again unless
     they changed, see `index`.
@@ -70,8 +69,6 @@ def open_folder(path, config):
     splits = {name: split_of_files(root, *examples) for name, examples in layout.splits.items()}
     shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
     splits, too_small = with_held_out(splits, shares, f"folder:{root}")
-    if unlabelled := splits.get(UNLABELLED):
-        splits["pretrain"] = splits["train"].followed_by(unlabelled)
     notes = (
         *_notes(good, layout, skipped, system_folders),
         *too_small,
@@ -88,26 +85,8 @@ def open_folder(path, config):
 
 
 def has_masks(root):
-    """Whether a folder is one of images with masks, see `experiments.data.sources.masked`."""
+    """Whether a folder is one of images with masks, see `experiments.data.sources.folder_with_masks`."""
     return (root / IMAGES).is_dir() and (root / MASKS).is_dir()
-
-
-def with_held_out(splits, shares, name):
-    """Returns splits with those that are missing, drawn from the training images, and lines for the user.
-
-    Args:
-        splits: `{name: split}`, with `train`.
-        shares: `{name: share}` of the training images that each of the others takes where it is missing.
-        name: of the folder, for messages.
-
-    Raises:
-        UserError: if no image is left to train on.
-    """
-    missing = {split: share for split, share in shares.items() if split not in splits}
-    train = splits["train"]
-    too_small = check_shares(train.num_examples, missing, name)
-    parts = held_out(train.num_examples, tuple(missing.values()))
-    return splits | {split: train.take(part) for split, part in zip(("train", *missing), parts)}, too_small
 
 
 def readable_files(root, reading):

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.files import read_path
-from experiments.data.jpeg import checked
+from experiments.data.jpeg_damage import checked
 from experiments.data.source import MemorySplit, Source, StreamSplit
 from experiments.errors import UserError
 

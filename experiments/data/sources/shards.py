@@ -24,12 +24,12 @@ import time
 
 import numpy as np
 
+from experiments.data.decoding import SUFFIXES
 from experiments.data.files import part_of
-from experiments.data.reading import SUFFIXES
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.sources.labels_file import SPLITS, encode_labels
-from experiments.data.splits import check_shares, held_out
+from experiments.data.splits import UNLABELLED, with_held_out
 from experiments.errors import UserError
 from experiments.io import local_path
 
@@ -232,7 +232,7 @@ def _splits(samples, class_names, shuffle_buffer):
         at_once = max(1, min(AT_ONCE, shuffle_buffer * len(shards) // max(1, count)))
         splits[split] = MemorySplit(
             np.array(contents, dtype=object),
-            np.full(count, -1) if split == "unlabelled" else labels[start : start + count],
+            np.full(count, -1) if split == UNLABELLED else labels[start : start + count],
             are_paths=True,
             names=np.array([row[2] for row in rows[start : start + count]], dtype=object),
             groups=np.repeat(np.arange(len(shards)), sizes),
@@ -243,13 +243,7 @@ def _splits(samples, class_names, shuffle_buffer):
 
 
 def _source(name, splits, class_names, label_sets, notes, config):
-    """Returns the `Source` of splits, of which those that are missing are held out from `train`."""
+    """Returns the `Source` of splits; validation and test are held out where they are missing."""
     shares = {"validation": config.validation_share, "test": config.test_share if class_names else 0.0}
-    missing = {split: share for split, share in shares.items() if split not in splits}
-    train = splits["train"]
-    notes = [*notes, *check_shares(train.num_examples, missing, name)]
-    parts = held_out(train.num_examples, tuple(missing.values()))
-    splits |= {split: train.take(part) for split, part in zip(("train", *missing), parts)}
-    if "unlabelled" in splits:
-        splits["pretrain"] = splits["train"].followed_by(splits["unlabelled"])
-    return Source(name, splits, class_names, tuple(notes), label_sets=label_sets)
+    splits, too_small = with_held_out(splits, shares, name)
+    return Source(name, splits, class_names, (*notes, *too_small), label_sets=label_sets)

@@ -21,7 +21,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from experiments.config import SPLIT_FIELDS
-from experiments.data.masks import ClassTable, Masks
+from experiments.data.segmentation_masks import ClassTable, Masks
 from experiments.data.source import Source, StreamSplit
 from experiments.data.splits import check_shares
 from experiments.errors import UserError

@@ -11,7 +11,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from experiments.benchmarks import input as pipeline
 from experiments.benchmarks.input import PILLOW, STAGES, InputSettings, crop_and_resize, draw_window, load_with_pillow
 from experiments.data.augmentation import views
-from experiments.data.reading import decode_and_crop
+from experiments.data.decoding import decode_and_crop
 from experiments.data.values import Reading
 from experiments.errors import UserError
 

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from experiments import provenance
 from experiments.config import DataConfig
 from experiments.data import cache
 from experiments.data.augmentation.mixing import Mixing
@@ -187,6 +188,6 @@ def test_in_a_container_files_that_were_read_take_no_memory(monkeypatch, tmp_pat
     machine = cache.available_memory()
     for name, text in {"max": limit, "current": "750", "stat": "anon 100\ninactive_file 400\nfile 9\n"}.items():
         (tmp_path / f"memory.{name}").write_text(f"{text}\n")
-    monkeypatch.setattr(cache, "CONTAINER", tmp_path)
+    monkeypatch.setattr(provenance, "CONTAINER", tmp_path)
     found = cache.available_memory()
     assert found == available if available else abs(found - machine) < 0.2 * machine

@@ -10,8 +10,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from experiments.config import DataConfig
+from experiments.data.decoding import decode_and_crop, problem_of
 from experiments.data.preprocessing import Preprocessing
-from experiments.data.reading import decode_and_crop, problem_of
 from experiments.data.values import Reading
 from tests.experiments.image_kinds import jpeg, without_segment
 from tests.experiments.images import encode, gradient, write

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.config import MAX_PIXELS, DataConfig
+from experiments.data.decoding import problem_of
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
-from experiments.data.reading import problem_of
 from experiments.data.source import MemorySplit
 from experiments.data.sources.folder import open_folder
 from experiments.data.values import Reading

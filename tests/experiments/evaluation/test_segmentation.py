@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments.evaluation.class_reports import write_segmentation_report
 from experiments.evaluation.classification import confusion
-from experiments.evaluation.report import write_segmentation_report
 from experiments.evaluation.segmentation import PixelClasses, class_ious, figures
 
 CLASSES = 4  # of which the last one never occurs

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.config import DataConfig
-from experiments.data.reading import problem_of
+from experiments.data.decoding import problem_of
 from experiments.data.sources import folder, index
 from experiments.data.values import Reading
 from tests.experiments.images import encode, gradient, write

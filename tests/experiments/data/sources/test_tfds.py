@@ -9,9 +9,9 @@ import tensorflow_datasets as tfds
 
 from experiments.config import DataConfig
 from experiments.data.augmentation.mixing import Mixing
-from experiments.data.pairs import PairPreprocessing, evaluation_pairs, training_pairs
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation_pairs, training_pairs
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError

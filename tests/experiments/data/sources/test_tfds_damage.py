@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from experiments.config import DataConfig
-from experiments.data.damage import naming_damage
 from experiments.data.source import StreamSplit
 from experiments.data.sources import tfds
+from experiments.data.sources.tfds_damage import naming_damage
 from experiments.errors import RunError
 from tests.experiments.images import encode, gradient
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from experiments.data.augmentation.mixing import Mixing
-from experiments.data.picture import CELL, GAP, IMAGES, VERSIONS, augmented_examples, draw_augmentation
+from experiments.data.augmentation_picture import CELL, GAP, IMAGES, VERSIONS, augmented_examples, draw_augmentation
 from experiments.data.pipeline import batch_seed, example_seed
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit, StreamSplit

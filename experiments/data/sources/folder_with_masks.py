@@ -22,7 +22,7 @@ from PIL import Image
 
 from experiments.config import MAX_PIXELS
 from experiments.data.formats import UnreadableError, orientation_of, read_header, turns
-from experiments.data.masks import CLASSES, MOST_CLASSES, SUFFIXES, ClassTable, Masks, read_numbers
+from experiments.data.segmentation_masks import CLASSES, MOST_CLASSES, SUFFIXES, ClassTable, Masks, read_numbers
 from experiments.data.source import Source
 from experiments.data.sources.folder import (
     IMAGES,
@@ -34,15 +34,15 @@ from experiments.data.sources.folder import (
     readable_files,
     split_folders,
     split_of_files,
-    with_held_out,
 )
 from experiments.data.sources.index import look_at, stamp
+from experiments.data.splits import with_held_out
 from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.io import local_folder
 
 
-def open_masked_folder(path, config):
+def open_folder_with_masks(path, config):
     """Reads which images with masks a folder holds.
 
     Args:

@@ -9,8 +9,8 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
 from experiments.data.augmentation import views
+from experiments.data.decoding import decode_and_crop, problem_of
 from experiments.data.preprocessing import Preprocessing
-from experiments.data.reading import decode_and_crop, problem_of
 from experiments.data.values import Reading
 from tests.experiments import image_kinds
 from tests.experiments.image_kinds import pillow_pixels

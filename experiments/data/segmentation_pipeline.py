@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.augmentation import draws, views
-from experiments.data.masks import IGNORED
+from experiments.data.decoding import decode_and_crop
 from experiments.data.pipeline import (
     endless_examples,
     fill_gaps,
@@ -22,7 +22,7 @@ from experiments.data.pipeline import (
     shard_of_batch,
 )
 from experiments.data.preprocessing import FLIP, STREAMS, WINDOW, Preprocessing
-from experiments.data.reading import decode_and_crop
+from experiments.data.segmentation_masks import IGNORED
 
 
 @dataclasses.dataclass(frozen=True)

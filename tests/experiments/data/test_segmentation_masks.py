@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from experiments.data.formats import UnreadableError
-from experiments.data.masks import IGNORED, UNKNOWN, ClassTable, read_numbers
+from experiments.data.segmentation_masks import IGNORED, UNKNOWN, ClassTable, read_numbers
 from experiments.errors import UserError
 from tests.experiments.images import encode
 

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
+from experiments.evaluation.class_reports import draw_confusion, most_confused, write_multi_label_report, write_report
 from experiments.evaluation.classification import confusion, figures, top_one
-from experiments.evaluation.report import draw_confusion, most_confused, write_multi_label_report, write_report
 
 NAMES = ("cat, small", "dog", "never seen", "never said")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 3, 3])

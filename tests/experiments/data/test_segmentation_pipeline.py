@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.config import DataConfig
-from experiments.data.masks import IGNORED, ClassTable, Masks
-from experiments.data.pairs import (
+from experiments.data.preprocessing import Preprocessing
+from experiments.data.segmentation_masks import IGNORED, ClassTable, Masks
+from experiments.data.segmentation_pipeline import (
     PairPreprocessing,
     evaluation_pairs,
     pixel_counts,
@@ -17,7 +18,6 @@ from experiments.data.pairs import (
     training_pairs,
     window_of_mask,
 )
-from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.data.sources import open_source
 from tests.experiments.images import encode, write

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from experiments.config import DataConfig
-from experiments.data import jpeg, remembered
+from experiments.data import jpeg_damage, remembered
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import Source, StreamSplit
@@ -54,10 +54,10 @@ def photograph(quality=85, **options):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_of_a_sector_in_the_middle_is_found(options, damage):
     content, rng = photograph(**OPTIONS[options]), np.random.default_rng(0)
-    assert not jpeg.is_damaged(content)
+    assert not jpeg_damage.is_damaged(content)
     start = content.index(b"\xff\xda") + 300
     places = np.linspace(start, len(content) - 2 * SECTOR, TIMES).astype(int).tolist()
-    found = [jpeg.is_damaged(DAMAGES[damage](content, at, rng)) for at in places]
+    found = [jpeg_damage.is_damaged(DAMAGES[damage](content, at, rng)) for at in places]
     assert sum(found) >= FOUND.get(f"{damage}, {options}", FOUND.get(damage, TIMES - 1))
 
 
@@ -73,28 +73,28 @@ def test_no_whole_file_is_taken_for_a_damaged_one(options, quality):
             rng.integers(0, 256, (height, width, 3), dtype=np.uint8),
         ):
             content = encode(Image.fromarray(pixels), "jpeg", quality=quality, **OPTIONS[options])
-            assert not jpeg.is_damaged(content), (height, width)
+            assert not jpeg_damage.is_damaged(content), (height, width)
 
 
 def test_no_other_kind_of_file_is_taken_for_a_damaged_jpeg():
     others = {name: content for name, (content, _) in refused_kinds().items() if name in ("JPEG, lossless", "TIFF")}
     for name, content in (good_kinds() | others).items():
-        assert not (content.startswith(b"\xff\xd8") and jpeg.is_damaged(content)), name
+        assert not (content.startswith(b"\xff\xd8") and jpeg_damage.is_damaged(content)), name
 
 
 @pytest.mark.parametrize("more", [b"\x00" * 100, b"\xff" * 5, b"\x12\x34\x56"])
 def test_a_few_bytes_before_the_end_marker_are_no_damage(more):
     content = photograph()
-    assert not jpeg.is_damaged(content[:-2] + more + content[-2:])
+    assert not jpeg_damage.is_damaged(content[:-2] + more + content[-2:])
 
 
 @pytest.fixture
 def fresh(monkeypatch):
     """Nothing is known of any image, and nothing has been named; returns the list of files that are checked."""
-    monkeypatch.setattr(jpeg, "_found", set())
+    monkeypatch.setattr(jpeg_damage, "_found", set())
     remembered._results.cache_clear()
-    calls, check = [], jpeg.is_damaged
-    monkeypatch.setattr(jpeg, "is_damaged", lambda content: calls.append(content) or check(content))
+    calls, check = [], jpeg_damage.is_damaged
+    monkeypatch.setattr(jpeg_damage, "is_damaged", lambda content: calls.append(content) or check(content))
     return calls
 
 
@@ -120,14 +120,14 @@ def test_damaged_files_are_named_once_and_unreadable_in_every_epoch(tmp_path, fr
 
 
 def test_only_some_of_many_damaged_files_are_named(tmp_path, fresh, caplog):
-    for i in range(jpeg.NAMED + 4):
+    for i in range(jpeg_damage.NAMED + 4):
         write(tmp_path / f"{i}.jpg", damaged_photograph())
     split = open_folder(tmp_path, ALL).split("train")
     with caplog.at_level(logging.WARNING, "experiments"):
-        (batch,) = evaluation_batches(split, PREPROCESSING, jpeg.NAMED + 4).as_numpy_iterator()
+        (batch,) = evaluation_batches(split, PREPROCESSING, jpeg_damage.NAMED + 4).as_numpy_iterator()
     assert not batch["weights"].any()
     messages = [record.getMessage() for record in caplog.records]
-    assert len(messages) == jpeg.NAMED and messages[-1].endswith("; further ones are not named.")
+    assert len(messages) == jpeg_damage.NAMED and messages[-1].endswith("; further ones are not named.")
 
 
 @pytest.mark.parametrize("kind", ["cached", "stream", "cached stream", "taken of a stream", "mix"])
