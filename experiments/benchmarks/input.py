@@ -6,21 +6,18 @@ candidates, or of Pillow's.
 """
 
 import dataclasses
-import io
-import math
-import multiprocessing
 import os
 import pathlib
-import random
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from experiments.benchmarks import harness
+from experiments.benchmarks.photographs import write_photographs
+from experiments.benchmarks.pillow import CROP_SCALE, PILLOW, SEED, PillowPipelines, images_of_folder
 from experiments.config import (
     CROPS,
     DataConfig,
@@ -34,10 +31,8 @@ from experiments.config import (
 from experiments.provenance import provenance
 
 FOLDER = "folder:"
-SEED = 0  # of files, order and augmentation
 NUM_CLASSES = 1000
 MASK_PATCHES = 49  # for which pretraining draws noise
-CROP_SCALE = (0.2, 1.0)  # of the windows in training
 # Strengths as in fine-tuning of the paper's larger models; colour jitter as in many other recipes.
 RANDAUGMENT = {"randaugment_magnitude": 9.0, "randaugment_noise": 0.5}
 COLOR_JITTER = {"color_jitter": (0.4, 0.4, 0.4, 0.1)}
@@ -52,7 +47,6 @@ FINETUNING: dict[str, dict[str, Any]] = {
     "finetuning": {**RANDAUGMENT, **ERASING, **MIXING},
 }
 STAGES = ("normalize", "pretraining", "pretraining_stream", *FINETUNING, "evaluation")
-PILLOW = {"pillow": False, "pillow_normalize": True}  # Pillow's candidates, and whether they normalize
 ENVIRONMENT = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -260,181 +254,6 @@ class TensorFlowPipelines:
         contents = [pathlib.Path(path).read_bytes() for path in self._paths]
         examples = tf.data.Dataset.from_tensor_slices((contents, labels))
         return StreamSplit(examples, len(labels), shuffle_buffer=len(labels))
-
-
-class PillowPipelines:
-    """The candidates of `PILLOW`: the images of a turn are shared out among processes, one for each core.
-
-    No image travels between processes: each is made and let go of, which favours Pillow.
-
-    Args:
-        settings: `InputSettings`.
-        paths: of the files.
-        cores: number of processes.
-    """
-
-    def __init__(self, settings: InputSettings, paths: list[str], cores: int):
-        self._settings, self._paths, self._cores, self._turns = settings, paths, cores, 0
-        self._pool = multiprocessing.get_context("spawn").Pool(cores)
-        for name in PILLOW:
-            self.run(name)  # so that every process has imported what it needs
-
-    def run(self, name: str) -> tuple[float, float, float]:
-        """See `TensorFlowPipelines.run`."""
-        self._turns += 1
-        settings = self._settings
-        data, images = DataConfig(image_size=settings.image_size), settings.steps * settings.batch_size
-        tasks = [
-            (
-                [self._paths[i % len(self._paths)] for i in range(part, images, self._cores)],
-                data.size,
-                (np.array(data.mean, np.float32), np.array(data.std, np.float32)) if PILLOW[name] else None,
-                (SEED, self._turns, part),
-            )
-            for part in range(self._cores)
-        ]
-        started = time.perf_counter()
-        worked = self._pool.map(_load_all, tasks, chunksize=1)
-        return time.perf_counter() - started, sum(worked), sum(worked)
-
-
-def _load_all(task):
-    """Loads images and returns the seconds that this process has worked for them."""
-    paths, size, normalization, seed = task
-    generator, started = random.Random(str(seed)), time.process_time()
-    for path in paths:
-        load_with_pillow(path, size, normalization, generator)
-    return time.process_time() - started
-
-
-def load_with_pillow(path, size: tuple[int, int], normalization: tuple | None, generator: random.Random) -> np.ndarray:
-    """Returns the image of a file as training in PyTorch may have it: decoded, cropped at random, resized, flipped.
-
-    `Image.draft` has libjpeg decode at a half or less of the size where that leaves twice the target, as ours does.
-
-    Args:
-        path: of the file.
-        size: `(height, width)` in pixels.
-        normalization: mean and standard deviation of each channel, two float32 arrays; None for none.
-        generator: of the random draws.
-
-    Returns:
-        `(*size, 3)`: float32 if normalized, else uint8.
-    """
-    with Image.open(path) as file:
-        full, window = file.size, draw_window(*file.size, generator)
-        ratio = max(
-            ratio for ratio in (1, 2, 4, 8) if ratio == 1 or min(window[2] / size[1], window[3] / size[0]) >= 2 * ratio
-        )
-        if ratio > 1:
-            file.draft("RGB", (full[0] // ratio, full[1] // ratio))
-        image = file.convert("RGB")
-    across, down = (new / old for new, old in zip(image.size, full))
-    left, top, width, height = window
-    window = round(left * across), round(top * down), round(width * across), round(height * down)
-    image = crop_and_resize(image, window, size)
-    if generator.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    pixels = np.asarray(image)
-    if normalization is None:
-        return pixels
-    mean, std = normalization
-    pixels = pixels.astype(np.float32)
-    pixels /= 255.0
-    pixels -= mean
-    pixels /= std
-    return pixels
-
-
-def crop_and_resize(image: Image.Image, window: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:
-    """Returns the window `(left, top, width, height)` of an image, of `size`, `(height, width)`."""
-    left, top, width, height = window
-    return image.crop((left, top, left + width, top + height)).resize(size[::-1], Image.Resampling.BICUBIC)
-
-
-def draw_window(width: int, height: int, generator: random.Random) -> tuple[int, int, int, int]:
-    """Draws a window of random area and aspect ratio, as torchvision's `RandomResizedCrop` does.
-
-    Returns:
-        `(left, top, width, height)`; the whole image if ten draws do not fit.
-    """
-    for _ in range(10):
-        area = width * height * generator.uniform(*CROP_SCALE)
-        ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
-        part_width, part_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < part_width <= width and 0 < part_height <= height:
-            left, top = generator.randint(0, width - part_width), generator.randint(0, height - part_height)
-            return left, top, part_width, part_height
-    return 0, 0, width, height
-
-
-FILE_TOLERANCE, QUALITY = 0.01, 95
-LARGEST_NOISE = 64.0  # standard deviation, of values in [0, 255]
-SMALLEST_SHARE = 0.7  # of a photograph's height that a part takes
-
-
-def images_of_folder(folder: str) -> list[pathlib.Path]:
-    """Returns the images in a folder and the folders in it.
-
-    Raises:
-        UserError: if there are none.
-    """
-    from experiments.data.decoding import is_image_name
-
-    paths = sorted(path for path in pathlib.Path(folder).rglob("*") if is_image_name(path.name))
-    require(paths, f"{folder} has no images for Pillow.")
-    return paths
-
-
-def write_photographs(
-    folder: str | pathlib.Path, count: int, seed: int, size: tuple[int, int] = (375, 500), file_bytes: float = 110e3
-) -> list[pathlib.Path]:
-    """Writes JPEG files, by default as large as ImageNet's: parts of scikit-learn's two photographs with noise.
-
-    Args:
-        folder: where the files go, `0000.jpg` and so on.
-        count: number of files.
-        seed: integer; the files are a function of it.
-        size: `(height, width)` in pixels.
-        file_bytes: of each file; there is as much noise as fits.
-
-    Returns:
-        The paths.
-    """
-    from sklearn.datasets import load_sample_images
-
-    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-    paths = []
-    for i in range(count):
-        generator = np.random.default_rng((seed, i))
-        path = pathlib.Path(folder, f"{i:04}.jpg")
-        pixels = _part(photographs[i % len(photographs)], size, generator)
-        path.write_bytes(_file_of_right_size(pixels, file_bytes, generator))
-        paths.append(path)
-    return paths
-
-
-def _part(photograph, size, generator):
-    """Returns a random part of the right shape, `(*size, 3)` float64."""
-    height = generator.uniform(SMALLEST_SHARE, 1.0) * photograph.height
-    width = height * size[1] / size[0]
-    left, top = (generator.uniform(0, whole - part) for whole, part in zip(photograph.size, (width, height)))
-    box = (left, top, left + width, top + height)
-    return np.asarray(photograph.resize(size[::-1], Image.Resampling.BICUBIC, box), np.float64)
-
-
-def _file_of_right_size(pixels, file_bytes, generator):
-    """Finds the strength of noise by halving the interval that it lies in: more noise makes a larger file."""
-    noise = generator.normal(size=pixels.shape)
-    low, high = 0.0, LARGEST_NOISE
-    while True:
-        middle = (low + high) / 2
-        file = io.BytesIO()
-        noisy = np.clip(pixels + middle * noise, 0, 255).round().astype(np.uint8)
-        Image.fromarray(noisy).save(file, "jpeg", quality=QUALITY)
-        if abs(file.tell() - file_bytes) <= FILE_TOLERANCE * file_bytes or high - low < 1e-3:
-            return file.getvalue()
-        low, high = (middle, high) if file.tell() < file_bytes else (low, middle)
 
 
 def _start(task):

@@ -1,10 +1,6 @@
-"""Guards of a run: signals, the lock of its workdir, the check for non-finite values, best-effort output."""
+"""Guards of a run: signals, non-finite values, lack of memory, output that cannot be written."""
 
 import contextlib
-import datetime
-import errno
-import fcntl
-import json
 import logging
 import math
 import os
@@ -16,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.pipeline import examples_of_batch
-from experiments.errors import Interrupted, RunError, UserError
-from experiments.io import FAULTS, StorageError, is_url, reason, remove
+from experiments.errors import Interrupted, RunError
+from experiments.io import FAULTS, StorageError, reason, remove
 from experiments.training.workdir import write_json
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -117,114 +113,6 @@ def _end_at_second(receiver):
             count += number[0] in SIGNALS
             if count == 2:
                 os._exit(128 + number[0])
-
-
-LOCK = "run.lock"
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-
-
-@contextlib.contextmanager
-def only_run_in(workdir, log):
-    """Context in which no other run can use a workdir; makes the folder if it is missing.
-
-    The operating system releases the lock when the process ends, however it ends. File systems without locks and URLs
-    are used without one, which is logged. A folder that was created here and is still empty is removed.
-
-    Args:
-        workdir: of the run.
-        log: function that takes a line for the user.
-
-    Raises:
-        UserError: if another run uses the folder; it names the process.
-        StorageError: if the folder cannot be written to.
-    """
-    if is_url(workdir):
-        log(f"{workdir} cannot be locked: make sure that no other run uses it")
-        yield
-        return
-    made = _make_folders(workdir)
-    try:
-        with _locked(workdir / LOCK, log):
-            yield
-    finally:
-        with contextlib.suppress(OSError):  # not empty, as they should be
-            for folder in reversed(made):
-                folder.rmdir()
-
-
-def _make_folders(workdir):
-    """Makes the folder and its missing parents; returns what was made, the topmost first."""
-    missing = [folder for folder in (workdir, *workdir.absolute().parents) if not folder.exists()][::-1]
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be made: {reason(error)}.") from error
-    return missing
-
-
-@contextlib.contextmanager
-def _locked(path, log):
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"--workdir={path.parent} cannot be written to: {reason(error)}.") from error
-    try:
-        is_locked = _lock(file, path, log)
-        try:
-            if is_locked:
-                _sign(file, path)
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                if _is_same_file(file, path):  # the folder may have been replaced, and be in use by another run
-                    path.unlink()
-    finally:
-        os.close(file)
-
-
-def _lock(file, path, log):
-    """Locks the file; returns False where the file system has no locks."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"{path.parent} is in use by {_holder(file)}: wait for it, or use another --workdir."
-        ) from error
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise StorageError(f"{path} cannot be locked: {reason(error)}.") from error
-        log(f"{path.parent} cannot be locked ({reason(error)}): make sure that no other run uses it")
-        return False
-    if not _is_same_file(file, path):  # removed by the run that held the lock
-        raise UserError(f"{path.parent} was in use by a run that has just ended: run the command again.")
-    return True
-
-
-def _is_same_file(file, path):
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except OSError:
-        return False
-
-
-def _sign(file, path):
-    """Writes host, process and time into the lock file."""
-    since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-    text = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": since})
-    try:
-        os.ftruncate(file, 0)
-        os.pwrite(file, text.encode() + b"\n", 0)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {reason(error)}.") from error
-
-
-def _holder(file):
-    """Returns the process that holds the lock, as its file names it."""
-    try:
-        record = json.loads(os.pread(file, 4096, 0))
-        return f"process {record['process']} on {record['host']}, since {record['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another run"
 
 
 RECORD = "nonfinite.json"

@@ -31,9 +31,9 @@ from experiments.training.guards import (
     Interruption,
     ignoring_broken_pipe,
     naming_lack_of_memory,
-    only_run_in,
     stopping_at_once,
 )
+from experiments.training.lock import only_run_in
 from experiments.training.loggers import Loggers
 from experiments.training.loop import train
 from experiments.training.loss_scale import LossScale

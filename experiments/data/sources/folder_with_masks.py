@@ -28,13 +28,12 @@ from experiments.data.sources.folder import (
     IMAGES,
     MASKS,
     has_masks,
-    is_below,
     notes_on_skipped,
     printable,
     readable_files,
-    split_folders,
     split_of_files,
 )
+from experiments.data.sources.folder_layout import is_below, split_folders
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.splits import with_held_out
 from experiments.data.values import Reading

@@ -9,7 +9,9 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from experiments.benchmarks import input as pipeline
-from experiments.benchmarks.input import PILLOW, STAGES, InputSettings, crop_and_resize, draw_window, load_with_pillow
+from experiments.benchmarks.input import STAGES, InputSettings
+from experiments.benchmarks.photographs import write_photographs
+from experiments.benchmarks.pillow import PILLOW, crop_and_resize, draw_window, load_with_pillow
 from experiments.data.augmentation import views
 from experiments.data.decoding import decode_and_crop
 from experiments.data.values import Reading
@@ -20,7 +22,7 @@ WINDOWS = [(0, 0, 500, 375), (37, 21, 201, 260), (133, 5, 360, 300)]  # left, to
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    return pipeline.write_photographs(tmp_path_factory.mktemp("photographs"), 4, seed=0)
+    return write_photographs(tmp_path_factory.mktemp("photographs"), 4, seed=0)
 
 
 def test_files_are_as_large_as_those_of_imagenet(paths):
@@ -32,9 +34,9 @@ def test_files_are_as_large_as_those_of_imagenet(paths):
 
 
 def test_files_follow_from_the_seed(paths, tmp_path):
-    (again,) = pipeline.write_photographs(tmp_path, 1, seed=0)
+    (again,) = write_photographs(tmp_path, 1, seed=0)
     assert again.read_bytes() == paths[0].read_bytes()
-    (other,) = pipeline.write_photographs(tmp_path, 1, seed=1)
+    (other,) = write_photographs(tmp_path, 1, seed=1)
     assert other.read_bytes() != paths[0].read_bytes()
 
 

@@ -11,7 +11,7 @@ import socket
 import pytest
 
 from experiments.errors import UserError
-from experiments.training.guards import only_run_in
+from experiments.training.lock import only_run_in
 from tests.experiments.tiny import Lines
 
 
