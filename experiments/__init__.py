@@ -1,1 +1,1 @@
-"""What runs an experiment: configuration, data, optimisation, training, evaluation."""
+"""Experiments: configuration, data, optimization, training, evaluation."""

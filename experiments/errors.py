@@ -1,4 +1,4 @@
-"""The errors whose message is for the user: one line that says what to do, no traceback."""
+"""Errors whose message is for the user: one line that says what to do, without a traceback."""
 
 
 class UserError(Exception):
@@ -12,5 +12,5 @@ class RunError(Exception):
 class Interrupted(BaseException):
     """A run was asked to stop, and has saved what it needs to go on; exit code 0.
 
-    As a KeyboardInterrupt it comes at any place, so it is no Exception, which code on its way might take for its own.
+    Like KeyboardInterrupt it can be raised anywhere, so it is not an Exception, which other code might catch.
     """

@@ -1,4 +1,4 @@
-"""What is known of a model: its file, its configuration, the names of its classes; of a run, or of weights alone."""
+"""Models of finished runs, and weights without a run: their files, configurations and classes."""
 
 import dataclasses
 
@@ -92,7 +92,7 @@ def check_no_image_settings(path, images):
 def config_of(path, model, data="", data_dir="", labels_file="", images=None, log=print):
     """Returns the `Config` of the run that a model's file lies in, for the images of the run or for others.
 
-    For weights without a run how images are prepared has to be told.
+    For weights without a run, `images` has to say how images are prepared.
 
     Args:
         path: of the model.

@@ -1,6 +1,6 @@
-"""Paths, local ones and URLs such as `gs://bucket/run`, and writing to them in one piece or not at all.
+"""Local paths and URLs such as `gs://bucket/run`, and atomic writes to them.
 
-What storage refuses (a full disk, a folder that is gone or read-only) ends as one line, not as a traceback.
+An error of the storage (a full disk, a folder that is gone or read-only) ends with one line instead of a traceback.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ TEMPORARY = ".unfinished-"  # what the names of files begin with while they are 
 
 
 class StorageError(RunError):
-    """A file of a run cannot be written, or its folder not be looked at."""
+    """A file of a run cannot be written, or its folder cannot be read."""
 
 
 def as_path(path):
@@ -49,7 +49,7 @@ def local_path(path):
     """Returns a `pathlib.Path`; `~` is the user's home.
 
     Raises:
-        UserError: if it is not known where that is.
+        UserError: if that is unknown.
     """
     try:
         return pathlib.Path(path).expanduser()
@@ -75,7 +75,7 @@ def is_url(path):
 
 
 def reason(error):
-    """Returns in a few words why storage refused."""
+    """Returns the cause of an error of the storage in a few words."""
     if isinstance(error, tf.errors.OpError):  # "{{node ...}} /a/path; No space left on device [Op:SaveV2]"
         return error.message.partition(" [Op:")[0].rpartition("; ")[2].strip().rstrip(".")
     return os.strerror(error.errno) if getattr(error, "errno", None) else str(error).rstrip(".")
@@ -91,9 +91,9 @@ def remove(path):
 
 @contextlib.contextmanager
 def appearing(path):
-    """Gives a local temporary path of the same suffix, for a file or a folder that becomes `path` once it is whole.
+    """Yields a local temporary path of the same suffix; the file or folder written there becomes `path` at the end.
 
-    A file takes the place of the one that was there. If anything fails, that one stays, and nothing is left beside it.
+    A file replaces an earlier one. If anything fails, the earlier one stays, and nothing is left beside it.
     """
     beside = path.with_name(f"{TEMPORARY}{path.name}")
     if is_url(path):
@@ -109,7 +109,7 @@ def appearing(path):
     remove(beside)  # of a process that was killed
     try:
         yield beside
-        flush_to_disk(beside)  # or the machine may go down with the name on the disk and the content not
+        flush_to_disk(beside)  # after a crash, the name could be on the disk without the content
         os.replace(beside, path)
     finally:
         remove(beside)
@@ -117,7 +117,7 @@ def appearing(path):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Does what `appearing` does, for a file that is written at once.
+    """Does what `appearing` does, and turns what storage raises into a StorageError.
 
     Raises:
         StorageError: if it cannot be written; what was there before stays.
@@ -142,7 +142,7 @@ def flush_to_disk(path):
 
 
 def append(path, text):
-    """Adds to the end of a text file, all or nothing.
+    """Appends to a text file, all or nothing.
 
     Raises:
         OSError, tf.errors.OpError: if it cannot be written.

@@ -10,9 +10,9 @@ python -m launch.benchmark --what=input --source=folder:PATH [--crop=padded] [--
 --what=step times the training step of FCMAE (forward, backward, AdamW) on random images. Each of --candidates is a
 process of its own: `sparse` and `dense` are the executions of the Keras model on --backend, `pytorch` is the same
 masked dense model in plain PyTorch, compiled. All get the same images and masks. They take turns of --steps steps,
---rounds times, so that what else the machine does meets all of them; the table shows medians over the rounds and, in
-brackets, the lowest and the highest. Comparisons are made within each round, then summarised in the same way. --config
-takes model, images, batch, mask ratio and precision from a preset; the flags above come first. The columns:
+--rounds times, so that other load on the machine affects all of them; the table shows medians over the rounds and, in
+brackets, the lowest and the highest. Candidates are compared within each round, and the ratios summarised likewise.
+--config takes model, images, batch, mask ratio and precision from a preset; the flags above come first. The columns:
 
   GFLOP/step    operations of all convolutions and matrix products of a step, computed from the sizes of the model
   GFLOP/s       the same, by the median time of a step
@@ -25,7 +25,7 @@ takes model, images, batch, mask ratio and precision from a preset; the flags ab
 A mask ratio of 0 stands for a single hidden patch: without one there is no loss. --plot draws the time of a step over
 the share of visible patches, for two or more mask ratios.
 
---ablate adds candidates that show what makes the step fast: the first of --candidates, without one of these.
+--ablate adds candidates that show what makes the step fast: the first of --candidates without one of these each.
 
   onednn              oneDNN's kernels in TensorFlow
   depthwise_gradient  the gradient of the depthwise kernels as a convolution
@@ -159,7 +159,7 @@ def _given(*names):
 
 
 def _define_flags():
-    """Defines the flags; those without a default have one for each of step and input."""
+    """Defines the flags; the defaults of those with None differ between step and input."""
     flags.DEFINE_enum("what", None, WHAT, "What to measure.")
     flags.DEFINE_string("json", None, "File for everything measured, with hardware, versions and commit.")
     define_config_flags()
@@ -169,7 +169,7 @@ def _define_flags():
     flags.DEFINE_list("mask_ratio", [], "Shares of hidden patches, a table each; 0.6 if there is no preset.")
     flags.DEFINE_list("candidates", ["sparse", "dense"], f"What to time: {', '.join(step.CANDIDATES)}.")
     ablations = ", ".join(candidates.ABLATIONS)
-    flags.DEFINE_list("ablate", [], f"What the first candidate goes without, a candidate more each: {ablations}.")
+    flags.DEFINE_list("ablate", [], f"What to leave out of the first candidate, each an additional one: {ablations}.")
     flags.DEFINE_string("plot", None, "PNG file for a picture of --what=step over mask ratios.")
     flags.DEFINE_float(
         "memory_limit", None, "GiB that --what=memory may take; 9/10 of what is available, or all of a GPU's."
@@ -177,7 +177,7 @@ def _define_flags():
     precision = "bfloat16 is mixed precision. By default that of the preset, auto being float32."
     flags.DEFINE_enum("precision", None, list(candidates.POLICIES), precision)
     flags.DEFINE_enum("backend", "tensorflow", candidates.BACKENDS, "Backend of Keras.")
-    flags.DEFINE_integer("rounds", None, "How often every candidate has its turn (step 10, input 5).")
+    flags.DEFINE_integer("rounds", None, "Turns of each candidate (step 10, input 5).")
     flags.DEFINE_integer("steps", None, "Training steps (3) or batches (8) of a turn.")
     flags.DEFINE_integer("warmup", None, "Training steps before the first turn (3), or batches before each turn (2).")
     flags.DEFINE_list("stages", list(pipeline.STAGES), f"Candidates of --what=input: {', '.join(pipeline.STAGES)}.")

@@ -1,7 +1,7 @@
-"""What every command shares: flags, configuration, and how it ends.
+"""What all commands share: flags, configuration, error messages and exit codes.
 
 Exit codes: 0 done, or stopped by a signal with all saved; 1 the run failed; 2 the command line or the configuration is
-wrong; 130 ended by Ctrl-C, 143 by SIGTERM: a training run by the second of them, other commands by the first.
+wrong; 130 ended by Ctrl-C, 143 by SIGTERM: a training run by the second signal, other commands by the first.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ class PresetParser(flags.ArgumentParser):
             config = runpy.run_path(str(path))["get_config"](*arguments)
         except UserError:
             raise
-        except Exception as error:  # a preset is a program of the user's: it raises what it will
+        except Exception as error:  # a preset is the user's program and may raise anything
             raise UserError(f"The preset {path} cannot be used: {type(error).__name__}: {error}") from error
         if not isinstance(config, config_dict.ConfigDict):
             raise UserError(f"{path}: get_config returns no ConfigDict; end it with Config(...).to_config_dict().")
@@ -57,10 +57,10 @@ class PresetParser(flags.ArgumentParser):
 
 def define_run_flags(values=flags.FLAGS):
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
-    define_config_flags("Folder for what the run leaves; a run that is there goes on.", values)
+    define_config_flags("Folder for the output of the run; a run in it is resumed.", values)
     resume = (
-        "Whether a run that is in the workdir goes on: auto if its configuration is the same, never, or anyway, with "
-        "the new configuration."
+        "Whether to resume a run in the workdir: auto, if its configuration is the same; never; or anyway, with the "
+        "new configuration."
     )
     flags.DEFINE_enum("resume", "auto", list(RESUME), resume, flag_values=values)
 
@@ -121,7 +121,7 @@ def writable_file(flag):
 
 
 def run_training(run):
-    """Runs a training command to its end, and the process with it.
+    """Runs a training command, and ends the process.
 
     Args:
         run: function of configuration, workdir and resume.
@@ -134,9 +134,9 @@ def run_training(run):
         config = run_configuration()
         with naming_damage(config.data):
             summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
-        if summary is None:  # a worker that leaves the talking to the chief
+        if summary is None:  # a worker; the chief alone prints
             return
-        with contextlib.suppress(OSError):  # a run that nobody listens to any more is done all the same
+        with contextlib.suppress(OSError):  # the reader of the output may be gone; the run is complete
             print(f"done: {flags.FLAGS.workdir}")
             for name, value in summary.items():
                 print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
@@ -145,12 +145,12 @@ def run_training(run):
 
 
 def run_command(main, values=flags.FLAGS, takes_arguments=False):
-    """Runs a command, and turns errors that are the user's into one line and an exit code.
+    """Runs a command; a user's mistake ends it with one line and an exit code.
 
     Args:
-        main: function of the arguments that are no flags.
+        main: function of the positional arguments.
         values: the flags.
-        takes_arguments: whether there may be any; they may stand before, between and after the flags.
+        takes_arguments: whether there may be positional arguments, before, between and after the flags.
     """
     sys.stdout.reconfigure(line_buffering=True)  # a log file shows at once what a terminal would
     values.set_gnu_getopt(takes_arguments)
@@ -167,14 +167,14 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
         sys.exit(_log(error, 0))
     except KeyboardInterrupt:
         sys.exit(_log("interrupted", 130))
-    except BrokenPipeError:  # who reads has left, as `head` does
+    except BrokenPipeError:  # the reader of the pipe has exited, as `head` does
         sys.exit(1)
     finally:
         _flush_or_drop()
 
 
 def _flush_or_drop():
-    """Drops the output that nobody takes: Python would try again at its end, and complain."""
+    """Discards output that cannot be written: Python would try again at its exit, and print an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -183,16 +183,13 @@ def _flush_or_drop():
 
 
 def _log(error, code):
-    with contextlib.suppress(OSError):  # the exit code says it to those who do not read
+    with contextlib.suppress(OSError):  # the exit code tells it too
         print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
 def _last_of_each(argv):
-    """Returns the command line without values of the configuration that are given again later.
-
-    The last one counts for every flag; tuples would otherwise be put together of all.
-    """
+    """Keeps the last value of each configuration flag: `config_flags` would concatenate the tuples of all."""
     kept, seen = [], set()
     for word in reversed(argv):
         name, is_value, _ = word.lstrip("-").partition("=")
@@ -239,7 +236,7 @@ def _field_names(values, prefix=""):
 
 
 def _nearest(name, known):
-    """Returns a hint at the known names most like `name`: alike as a whole, or in their last part."""
+    """Returns a hint at the known names most similar to `name`, as a whole or in their last part."""
     last_part = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
     nearest = last_part or difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {' or '.join(nearest[:3])}?" if nearest else ""

@@ -1,4 +1,4 @@
-"""Shows in minutes, on embedded images, what pretraining buys: pretrains, fine-tunes, prints one table.
+"""Shows in minutes, on embedded images, what pretraining gains: pretrains, fine-tunes, prints one table.
 
 python -m launch.demo [--workdir=runs/demo]
 """
@@ -18,5 +18,5 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", "runs/demo", "Folder for the runs; those that are there go on.")
+    flags.DEFINE_string("workdir", "runs/demo", "Folder for the runs; those in it are resumed.")
     run_command(main)

@@ -1,9 +1,9 @@
-"""Draws images and those that are most like them, by the features that launch.extract wrote.
+"""Draws query images and the images most similar to them, by the features that launch.extract wrote.
 
 python -m launch.search --features=features.npz --query=photo.jpg --output=search.png [--k=8]
 python -m launch.search --features=features.npz --query=cats/1.jpg --query=dogs/7.jpg --output=search.png
 
-A query is the name of an image in the file of features, or an image file; like is what has a high cosine similarity.
+A query is the name of an image in the file of features, or an image file; similar means a high cosine similarity.
 """
 
 import launch.environment  # noqa: F401, I001  (first)

@@ -46,9 +46,9 @@ def main(arguments):
 if __name__ == "__main__":
     if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
         sys.argv.insert(1, f"--config={PRESET}")  # as a default of the flag it would be read before errors are caught
-    define_config_flags("Folder for all runs of the study; what is complete there is not done again.")
+    define_config_flags("Folder for all runs of the study; complete ones are not repeated.")
     flags.DEFINE_enum("name", None, list(STUDIES), "The study.")
-    flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Lengths of the runs; tiny shows that they run, no more.")
+    flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Lengths of the runs; tiny only shows that they run.")
     flags.DEFINE_integer("seeds", 0, "Number of repetitions; by default 3, of ablations 1.", lower_bound=0)
     flags.DEFINE_string("only", "", "Pattern of the names of the runs that are done, such as seed_0/labels_600/*.")
     flags.DEFINE_bool("plan", False, "Print the runs and what they may cost, and do none.")

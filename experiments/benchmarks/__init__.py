@@ -1,1 +1,1 @@
-"""Measuring how fast training is: the step of pretraining."""
+"""Benchmarks of the training step, its memory and the input pipeline."""

@@ -115,7 +115,7 @@ def serve(start: Callable[[dict], tuple[dict, Callable]]) -> None:
 
 
 def take_turns(workers: dict[str, Worker], rounds: int) -> dict[str, list[dict]]:
-    """Asks each worker for its candidate's turn, round after round, so that a load of the machine meets all of them.
+    """Asks each worker for its candidate's turn, round after round, so that other load affects all of them.
 
     Returns:
         `{candidate: answers}`, one a round.
@@ -134,7 +134,7 @@ def summarize(values: Iterable[float]) -> dict:
 
 
 def speed_ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
-    """Compares candidates two by two, each time within one round, where both met the same load of the machine.
+    """Compares candidates two by two, each time within one round, under the same load of the machine.
 
     Args:
         seconds: `{candidate: seconds of a turn, one a round}`.
@@ -150,7 +150,7 @@ def speed_ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
 
 
 class OthersLoad:
-    """Measures since construction how much of the machine others take: figures of a busy machine are no figures."""
+    """Measures since construction how many cores other processes keep busy."""
 
     def __init__(self):
         self._busy, self._own, self._started = _busy_seconds(), time.process_time(), time.perf_counter()

@@ -8,8 +8,8 @@
 - `encoded`: the bytes of the files, so that only the first reading waits for the disk.
 - `none`.
 
-Order, augmentation and everything else are the same with each. What is asked for by name may take half of the memory
-that is available; if it is larger, the run says so and does not start. Of several workers each holds all of it.
+Order, augmentation and everything else are the same with each. `decoded` and `encoded` may take half of the available
+memory; a run that needs more does not start. Of several workers, each holds all images.
 """
 
 import concurrent.futures
@@ -83,7 +83,7 @@ class DecodedImages:
 def decoded_images(split, preprocessing):
     """Returns the `DecodedImages` of a split, or None where `data.cache` or their size asks for none.
 
-    They are decoded when this is called first.
+    The first call decodes them.
 
     Args:
         split: the examples.
@@ -149,10 +149,10 @@ def _decode_some(split, preprocessing, count, total, available):
 
 
 def _fits(split, shape, itemsize, available):
-    """Whether arrays of a shape may be held; if they are asked for by name, they must."""
+    """Whether arrays of a shape are held in memory; with `decoded` an error if they are too large."""
     size = math.prod(map(int, shape)) * itemsize
     if split.cache == "auto":
-        return max(shape[1:3]) <= SMALL and size <= MOST  # by the images alone: on all machines alike
+        return max(shape[1:3]) <= SMALL and size <= MOST  # by the images alone: the same on all machines
     if size > SHARE * available:
         raise UserError(
             f"data.cache=decoded: {shape[0]:,} images of up to {shape[1]}x{shape[2]} pixels take "

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from experiments.data.formats import SUFFIXES, UnreadableError, format_of, header_of, orientation_of, read_header, turns
 from experiments.data.remembered import remembered
 
-# Of images that cannot be read: counted and named, not passed over in silence.
+# Formats that cannot be read: such files are counted and named, not skipped silently.
 OTHER_SUFFIXES = (
     *(".jxl", ".jxr", ".psd", ".xcf", ".tga", ".pcx", ".qoi", ".exr", ".hdr", ".dds", ".eps", ".svg"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".ico", ".cur", ".icns", ".fits", ".nii", ".dcm", ".svs", ".ndpi", ".czi"),
@@ -28,7 +28,7 @@ PNG_NOTES = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks that may hold an orie
 PNG_METHODS = (b"\0\0\0", b"\0\0\1")  # compression, filter, interlacing
 PNG_END = b"\xaeB`\x82"  # the checksum of IEND
 DAMAGED = "a damaged {} file, or one of a kind that cannot be decoded here"
-LOADED = ("BMP", "DIB", "GIF")  # formats whose files are decoded when they are chosen: many kinds of them are not read
+LOADED = ("BMP", "DIB", "GIF")  # decoded when a folder is opened: many variants of these formats cannot be read
 RATIOS = (1, 2, 4, 8)  # of its size to that at which libjpeg decodes a JPEG
 GENERAL, BY_TENSORFLOW = 0, ("JPEG", "PNG", "WEBP")
 ORIENTATIONS = 16  # the way of decoding is a number of this for the format, and the orientation
@@ -274,7 +274,7 @@ def _problem_of_png(image, path):
 
 
 def _problem_of_unknown(path):
-    """Names what is of no format that is read."""
+    """Says what a file is whose format is not read."""
     if not _part(path, 0, 1):
         return "the file is empty"
     try:

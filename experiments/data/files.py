@@ -1,6 +1,6 @@
 """Files, and parts of files: the images in shards.
 
-What stands for a part is text as a path is, so that all that reads files by their paths reads parts too.
+A part is named by bytes, like a path, so code that reads files by their paths reads parts too.
 """
 
 import functools
@@ -10,12 +10,12 @@ import os
 import numpy as np
 import tensorflow as tf
 
-MARK = b"\0"  # what no path has begins the text of a part
+MARK = b"\0"  # begins the name of a part, and no path
 OPEN = 32  # files of which parts were read last
 
 
 def part_of(path, offset, size):
-    """Returns the bytes that stand for `size` bytes of a file, from `offset` on."""
+    """Returns the name of `size` bytes of a file, from `offset` on."""
     return MARK + os.fsencode(path) + b":%d:%d" % (offset, size)
 
 
@@ -60,11 +60,11 @@ def size_of(path):
 
 
 class _OpenFile:
-    """A file that is closed when the last that reads it has done so."""
+    """An open file, closed with the last reference to it."""
 
     def __init__(self, path):
         self._file = os.open(path, os.O_RDONLY)
-        if hasattr(os, "posix_fadvise"):  # read it in sequence, ahead of those that want its parts
+        if hasattr(os, "posix_fadvise"):  # reads all of it in sequence, before its parts are needed
             os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def read(self, offset, size):

@@ -1,9 +1,9 @@
-"""The formats of image files: how each is told by its first bytes, and read as it is stored.
+"""The formats of image files: how each is recognized by its first bytes, and decoded as it is stored.
 
-`FORMATS` is the one table of them. What a file is, its content says; its suffix only says whether it is looked at. What
-is read keeps its type, its number of channels and its orientation: `experiments.data.values` makes of it what the model
-sees. TensorFlow decodes the usual JPEG, PNG and WebP files itself, see `experiments.data.decoding`; these are read here
-for all that it does not do exactly.
+`FORMATS` is the table of them. The content of a file decides its format; its suffix decides only whether it is opened.
+Pixels keep the type, channels and orientation of the file; `experiments.data.values` converts them to what the model
+sees. TensorFlow decodes the usual JPEG, PNG and WebP files, see `experiments.data.decoding`; all others are decoded
+here.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from PIL import Image
 
 ORIENTATION = 0x112  # EXIF's tag
 FIRST, ALL = PAGES = ("first", "all")
-Image.init()  # which formats Pillow is told to open, it has to know
+Image.init()  # registers the formats that `Image.open` is restricted to
 DEEP = 4  # channels of 8 bits of an image of `max_pixels`: more bytes are not decoded
 
 
 class UnreadableError(Exception):
-    """What cannot be read of an image; the text says why, for a person."""
+    """An image cannot be read; the message tells the user why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of its image before it is decoded.
+    """What a file says of its image without decoding it.
 
     Args:
         size: `(height, width)` as stored.

@@ -1,4 +1,4 @@
-"""What a Python function finds out about an image, once in a process: later epochs do not call it again."""
+"""Python functions of images that each process calls once an image: later epochs look the result up."""
 
 import functools
 

@@ -1,9 +1,8 @@
-"""What a source of images offers: splits whose examples can be read in the order of any epoch.
+"""Sources of images: splits whose examples can be read in the order of any epoch.
 
-An example is a pair `(content, label)`. `split.read(content)` gives the bytes of a JPEG, PNG, BMP or GIF file; the
-label is an integer, -1 where there is none. The order of epoch e is a function of (seed, e) alone, and a reader names
-the positions in it that it wants: nothing else is decoded. So a run can begin anywhere, and several readers can share
-an epoch.
+An example is a pair `(content, label)`. `split.read(content)` returns the bytes of an image file; the label is an
+integer, -1 where there is none. The order of epoch e is a function of (seed, e) alone, and only the examples at the
+requested positions of it are decoded. So a run can begin anywhere, and shards can divide an epoch.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ from experiments.data.files import read_path, size_of
 from experiments.data.jpeg_damage import checked
 from experiments.errors import UserError
 
-CHUNK = 128  # examples of a stream that are chosen from at once: one by one takes longer than reading them
+CHUNK = 128  # examples of a stream that are filtered at once: one by one takes longer than reading them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +143,7 @@ class MemorySplit:
 class StreamSplit:
     """Examples that can only be read one after another; the methods are those of `MemorySplit`.
 
-    What is not wanted of an epoch is passed over: read, but not decoded.
+    Examples at other positions than those requested are read, but not decoded.
 
     Args:
         examples: `tf.data.Dataset` of `(encoded image, label)`, in the same order whenever it is read.

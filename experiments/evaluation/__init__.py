@@ -1,1 +1,1 @@
-"""What a model is worth: top-1, k-NN and linear probe."""
+"""Evaluation: classification, segmentation, reconstruction, and probes of frozen features."""

@@ -1,4 +1,4 @@
-"""What a classifier says about images, and how good that is: top-1, or of several classes an image precision and F1."""
+"""Predictions of a classifier, and their figures: top-1; for several classes an image, average precision and F1."""
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +11,7 @@ THRESHOLD = 0.5  # share from which a class of a multi-label classifier counts a
 
 
 class Predictions:
-    """The classes of the images of a split, and those that a classifier takes them for.
+    """The labels of the images of a split, and the predictions of a classifier.
 
     Each readable image with a label counts once, whatever the size of the batches and the number of devices. Calling
     the object evaluates the classifier as it is at that moment.
@@ -75,7 +75,7 @@ def top_one(labels, predicted):
 
 
 def confusion(labels, predicted, num_classes):
-    """Returns how often each class (row) is taken for each other, `(num_classes, num_classes)` int64.
+    """Returns how often each class (row) is predicted as each class (column), `(num_classes, num_classes)` int64.
 
     Args:
         labels: integers, of any shape; negative ones do not count.

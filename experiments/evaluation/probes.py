@@ -10,7 +10,7 @@ FROZEN_PROBES = ("knn", "linear")
 
 
 class FrozenProbes:
-    """What k-NN and a linear probe read from the frozen features of an encoder.
+    """The accuracy of k-NN and of a linear probe on the frozen features of an encoder.
 
     They learn from the train split of a source. The linear probe chooses its regularization on the validation split,
     unless the figures are taken on that or there is none; then it has the default one.

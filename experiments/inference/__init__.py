@@ -1,1 +1,1 @@
-"""What a trained model is used for: export, features, search."""
+"""Uses of a trained model: export, features, search, predicted masks."""

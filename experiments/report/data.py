@@ -1,4 +1,4 @@
-"""What a run left in its workdir, in whatever state that is, and the progress that follows from it."""
+"""Reads the files of a run, complete or not, and computes its state and progress."""
 
 import csv
 import dataclasses

@@ -1,8 +1,8 @@
-"""What a run finds out about the values of its images when it starts: mean and standard deviation, and gaps.
+"""Statistics of the training images, computed when a run starts: mean, standard deviation, pixels without data.
 
 `data.mean=auto` and `data.std=auto` are computed over a sample of the training images, each with the same weight, from
-the values that the model sees, before any crop. They are kept in the run's `config.json`, so that what goes on with the
-run, evaluates or exports it has the same. A run that begins with pretrained weights takes those of the run that made
+the values that the model sees, before any crop. They are kept in the run's `config.json`, so that resuming,
+evaluation and export use the same. A run that begins with pretrained weights takes those of the run that made
 them where it has as many channels. Explicit numbers win over all of that.
 """
 
@@ -24,7 +24,7 @@ from experiments.training.workdir import CONFIG, read_json
 
 SAMPLE = 1000  # images that mean and standard deviation are computed over
 LOOKED_AT = 16  # images that are read to find out whether they fit the configuration
-FEWEST = 1e-3  # standard deviation of a channel that hardly changes
+FEWEST = 1e-3  # least standard deviation, for a channel that hardly changes
 
 
 def with_statistics(config, split, workdir, log):

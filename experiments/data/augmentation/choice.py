@@ -1,4 +1,4 @@
-"""Another change for each image of a batch."""
+"""A different change for each image of a batch."""
 
 import tensorflow as tf
 

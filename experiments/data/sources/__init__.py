@@ -48,6 +48,4 @@ def _open(source, config):
         return open_shards(name, config)
     if kind == "webdataset":
         return open_webdataset(name, config)
-    if kind == "digits":
-        return open_digits()
-    raise ValueError(f"nothing here opens {source}")  # which the configuration should not have let through
+    return open_digits()

@@ -1,6 +1,6 @@
-"""What was found in files, kept from one start to the next, so that a second start opens only the files that changed.
+"""A record of what was found in files, so that a second start opens only the files that changed.
 
-The records lie in `$XDG_CACHE_HOME/fcmae`, by default `~/.cache/fcmae`, one file for each folder. They may be deleted
+Records are kept in `$XDG_CACHE_HOME/fcmae`, by default `~/.cache/fcmae`, one file for each folder. They may be deleted
 at any time. A file is looked at again if its size or one of its times changed, and so are all of a folder when the code
 that looks at them changes, or what it depends on.
 """

@@ -1,4 +1,4 @@
-"""A prepared data set with a damaged file: which file it is."""
+"""Finds the damaged file of a prepared data set of TensorFlow Datasets."""
 
 import contextlib
 
@@ -11,9 +11,9 @@ TOO_FEW = "was expected to contain"  # TensorFlow of a data set that has not as 
 
 @contextlib.contextmanager
 def naming_damage(config):
-    """Context in which a damaged file of TensorFlow Datasets ends a run with its name.
+    """Context in which a damaged file of TensorFlow Datasets ends a run with a message that names it.
 
-    What follows a damaged record in its file cannot be told, so it is not passed over as an unreadable image is.
+    The records after a damaged one are lost, so it is not skipped like an unreadable image.
 
     Args:
         config: the `DataConfig`.
