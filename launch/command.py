@@ -109,6 +109,13 @@ def image_settings(values=flags.FLAGS):
     return settings
 
 
+def require_flags(**examples):
+    """Raises UserError unless each of these flags has a value; `examples` are values to show."""
+    for name, example in examples.items():
+        if not getattr(flags.FLAGS, name):
+            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+
+
 def writable_file(flag):
     """Returns the path that a flag names, or None; finds out before the work if it can be written."""
     name = getattr(flags.FLAGS, flag)

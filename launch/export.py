@@ -13,20 +13,17 @@ import launch.environment  # noqa: F401, I001  (first)
 
 from absl import flags
 
-from experiments.errors import UserError
 from experiments.inference import export
 from experiments.inference.formats import FORMATS
 from experiments.inference.formats import INPUT_DTYPES, OUTPUTS
-from launch.command import define_image_flags, image_settings, run_command
+from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
 def main(arguments):
     """Exports what the flags name."""
     del arguments
     values, images = flags.FLAGS, image_settings()
-    for name, example in (("model", "runs/own"), ("format", "onnx"), ("output", "model.onnx")):
-        if not getattr(values, name):
-            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+    require_flags(model="runs/own", format="onnx", output="model.onnx")
     request = export.Request(
         values.format, values.outputs or "", values.input_size, values.preprocessing, values.input_dtype
     )

@@ -10,18 +10,15 @@ import launch.environment  # noqa: F401, I001  (first)
 
 from absl import flags
 
-from experiments.errors import UserError
 from experiments.inference import predict
-from launch.command import run_command
+from launch.command import require_flags, run_command
 
 
 def main(arguments):
     """Predicts what the flags name."""
     del arguments
     values = flags.FLAGS
-    for name, example in (("model", "runs/segmented"), ("data", "images"), ("output", "predicted")):
-        if not getattr(values, name):
-            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+    require_flags(model="runs/segmented", data="images", output="predicted")
     predict.run(values.model, values.data, values.output, values.overlays)
 
 

@@ -10,18 +10,15 @@ import launch.environment  # noqa: F401, I001  (first)
 
 from absl import flags
 
-from experiments.errors import UserError
 from experiments.inference import search
-from launch.command import run_command
+from launch.command import require_flags, run_command
 
 
 def main(arguments):
     """Searches what the flags name."""
     del arguments
     values = flags.FLAGS
-    for name, example in (("features", "features.npz"), ("query", "photo.jpg"), ("output", "search.png")):
-        if not getattr(values, name):
-            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+    require_flags(features="features.npz", query="photo.jpg", output="search.png")
     search.run(values.features, values.query, values.output, values.k, values.data, values.model)
 
 
