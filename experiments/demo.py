@@ -54,10 +54,7 @@ def run(workdir, config=None, seeds=SEEDS, log=print):
 
 
 def _table(config, top1, probes, seconds, pretrained):
-    """Returns the lines of the table: a row for each measure, pretrained beside randomly initialised.
-
-    The gain of fine-tuning is that of each seed, whose labels both arms share.
-    """
+    """Returns the lines of the table: a row for each measure, pretrained beside randomly initialised."""
     source = open_source(config.data)
     train, test = (source.split(name).num_examples for name in ("train", "test"))
     finetuned = [summary(top1[name]) for name in ("pretrained", "scratch")]

@@ -84,9 +84,8 @@ FLAGS_OF = {
 }
 
 
-def main(arguments):
+def main(_):
     """Measures what the flags name."""
-    del arguments
     if flags.FLAGS.what is None:
         raise UserError(f"--what is missing: name what to measure, one of {', '.join(WHAT)}.")
     file, picture = writable_file("json"), _picture()

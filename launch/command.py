@@ -136,8 +136,7 @@ def run_training(run):
 
     from experiments.data.sources.tfds_damage import naming_damage  # TensorFlow, which other commands may not need
 
-    def main(arguments):
-        del arguments
+    def main(_):
         config = run_configuration()
         with naming_damage(config.data):
             summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)

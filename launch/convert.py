@@ -15,9 +15,8 @@ from experiments.errors import UserError
 from launch.command import run_command
 
 
-def main(arguments):
+def main(_):
     """Converts what the flags name."""
-    del arguments
     values = flags.FLAGS
     if not values.source:
         raise UserError("--source is missing: name a file of weights, or the workdir of a finished run.")

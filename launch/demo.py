@@ -11,9 +11,8 @@ from experiments import demo
 from launch.command import run_command
 
 
-def main(arguments):
+def main(_):
     """Runs the demonstration and prints its table."""
-    del arguments
     print("\n".join(demo.run(flags.FLAGS.workdir)))
 
 

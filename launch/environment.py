@@ -11,10 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def _import_quietly():
-    """Imports TensorFlow without the notices that it writes whatever its log level.
-
-    They would bury the lines that are for the user. If the import fails they are shown.
-    """
+    """Imports TensorFlow without the notices that it writes at any log level; if the import fails they are shown."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as notices:

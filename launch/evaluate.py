@@ -12,9 +12,8 @@ from experiments.errors import UserError
 from launch.command import define_image_flags, image_settings, run_command
 
 
-def main(arguments):
+def main(_):
     """Evaluates what the flags name, and prints a table."""
-    del arguments
     if not flags.FLAGS.model:
         raise UserError("--model is missing: name the workdir of a finished run.")
     values, images = flags.FLAGS, image_settings()

@@ -19,9 +19,8 @@ from experiments.inference.formats import INPUT_DTYPES, OUTPUTS
 from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
-def main(arguments):
+def main(_):
     """Exports what the flags name."""
-    del arguments
     values, images = flags.FLAGS, image_settings()
     require_flags(model="runs/own", format="onnx", output="model.onnx")
     request = export.Request(

@@ -16,9 +16,8 @@ from experiments.inference import extract
 from launch.command import define_image_flags, image_settings, run_command
 
 
-def main(arguments):
+def main(_):
     """Extracts what the flags name."""
-    del arguments
     values, images = flags.FLAGS, image_settings()
     if not values.model:
         raise UserError("--model is missing: name the workdir of a finished run.")

@@ -14,9 +14,8 @@ from experiments.inference import predict
 from launch.command import require_flags, run_command
 
 
-def main(arguments):
+def main(_):
     """Predicts what the flags name."""
-    del arguments
     values = flags.FLAGS
     require_flags(model="runs/segmented", data="images", output="predicted")
     predict.run(values.model, values.data, values.output, values.overlays)

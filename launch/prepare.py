@@ -14,9 +14,8 @@ from experiments.errors import UserError
 from launch.command import run_command
 
 
-def main(arguments):
+def main(_):
     """Prepares what the flags name."""
-    del arguments
     values = flags.FLAGS
     if not values.source:
         raise UserError("--source is missing: name a data set, such as --source=tfds:fashion_mnist.")

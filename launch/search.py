@@ -14,9 +14,8 @@ from experiments.inference import search
 from launch.command import require_flags, run_command
 
 
-def main(arguments):
+def main(_):
     """Searches what the flags name."""
-    del arguments
     values = flags.FLAGS
     require_flags(features="features.npz", query="photo.jpg", output="search.png")
     search.run(values.features, values.query, values.output, values.k, values.data, values.model)

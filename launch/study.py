@@ -19,9 +19,8 @@ from launch.command import define_config_flags, run_command
 PRESET = "fashion_mnist_study"
 
 
-def main(arguments):
+def main(_):
     """Runs, plans or reports the study that the flags name."""
-    del arguments
     values = flags.FLAGS
     if not values.workdir:
         raise UserError("--workdir is missing: name a folder for the runs of the study, such as --workdir=runs/study.")

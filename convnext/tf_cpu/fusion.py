@@ -63,10 +63,7 @@ def _pays(values: Tensor) -> bool:
 
 @functools.cache
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Returns a pure function of tensors to a tensor, compiled.
-
-    The gradient computes from the arguments what it needs, so nothing between arguments and result is kept in memory.
-    """
+    """Compiles a pure function of tensors; its gradient recomputes from the arguments, so no intermediate is kept."""
     import tensorflow as tf
 
     forward = tf.function(function, jit_compile=True, autograph=False)
@@ -81,11 +78,7 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @functools.cache
 def _compiled_matmul(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Returns the function of `(values, kernel, *arguments)` that is `function(values, *arguments) @ kernel`.
-
-    What `function` returns is not kept in memory either: the gradient of the kernel takes it from the compiled
-    gradient, which computes it on its way.
-    """
+    """Returns the function `function(values, *arguments) @ kernel`, which does not keep what `function` returns."""
     import tensorflow as tf
 
     forward = tf.function(function, jit_compile=True, autograph=False)

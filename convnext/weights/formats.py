@@ -95,10 +95,7 @@ def read_checkpoint(path: str | os.PathLike, key: str | None = None) -> Checkpoi
 
 
 def _kind(path: pathlib.Path) -> Any:
-    """Returns `KERAS`, `SAFETENSORS`, `INDEX` or `PYTORCH`, by the content of a file, or by its name if need be.
-
-    Archives are checked here: for their checksums, and for sizes that no weights have.
-    """
+    """Returns `KERAS`, `SAFETENSORS`, `INDEX` or `PYTORCH`, by content, or else by name; checks archives for damage."""
     if path.exists() and not path.is_file():
         raise PretrainedError(f"{path} is not a file.")
     if path.name.endswith(INDEX):
@@ -184,10 +181,7 @@ def write_weights(
 
 
 def _read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns `{our name: array}` of a `.keras` or `.weights.h5` file: of a backbone, or of an autoencoder.
-
-    The layers' own names stand in the file. The state of optimizers and random generators is left aside.
-    """
+    """Returns `{our name: array}` of a `.keras` or `.weights.h5` file, without optimizers and random generators."""
     try:
         content: pathlib.Path | io.BytesIO = path
         if zipfile.is_zipfile(path):

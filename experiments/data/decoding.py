@@ -247,10 +247,7 @@ def _problem_of_jpeg(image, path):
 
 
 def _problem_of_png(image, path):
-    """Walks over the chunks of a PNG, for what libpng refuses and Pillow reads; the picture itself is not read.
-
-    Critical chunks, whose names begin with a capital, have to be known, and but for IDAT come once.
-    """
+    """Finds in the chunks of a PNG what libpng refuses and Pillow reads; the picture itself is not decoded."""
     if image.mode == "P" and not image.palette:
         return "a PNG without its palette"
     found = set()
@@ -266,7 +263,8 @@ def _problem_of_png(image, path):
                 return "" if b"IDAT" in found else DAMAGED.format("PNG")
             if name == b"IHDR" and content[10:13] not in PNG_METHODS:
                 return DAMAGED.format("PNG")
-            if name[:1].isupper() and (name not in PNG_CHUNKS or (name in found and name != b"IDAT")):
+            is_critical = name[:1].isupper()
+            if is_critical and (name not in PNG_CHUNKS or (name in found and name != b"IDAT")):
                 return DAMAGED.format("PNG")
             if length:
                 found.add(name)

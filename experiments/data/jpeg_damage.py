@@ -94,9 +94,9 @@ def is_damaged(content):
 
 
 def _structure(content):
-    """Returns where the frame's header is, the start and end of each scan's codes, and the restart markers in them.
+    """Returns where the frame's header is, the span of each scan's codes, and the restart markers in them.
 
-    Nothing where the kind of file is not checked; no scans where a marker is in the wrong place.
+    None where the kind of file is not checked; no scans where a marker is in the wrong place.
     """
     at, frame, scans, interval = 2, None, [], 0
     while (at := content.find(b"\xff", at)) >= 0:
@@ -139,7 +139,7 @@ class _InTwoParts(io.BytesIO):
 
 
 def _ends_elsewhere(content, start, end):
-    """Whether the only scan's codes end before its last block, or go on behind it."""
+    """Whether the only scan's codes end before its last block or go on after it."""
     needed = max(start, start + len(content[start:end].rstrip(b"\x00\xff")) - 1 - SPARE)
     file = _InTwoParts(content[:needed], content[needed:end] + PADDING)
     with Image.open(file) as image:
@@ -155,11 +155,9 @@ def _ends_elsewhere(content, start, end):
 
 
 def _ends_elsewhere_in_a_scan(content, frame, scans):
-    """Whether codes of one of several scans, or between restart markers, end before the last block, or go on behind it.
-
-    The picture is made taller. Then codes that go on show below it, where it is grey otherwise; and codes that are put
-    behind the end of each scan show below it too, and within it only if the scan has ended too early.
-    """
+    """Whether codes of one of several scans, or between restart markers, end before the last block or go on after it."""
+    # The picture is made taller. Left-over codes show below it, where it is grey otherwise. Codes appended to each scan
+    # show below it too, and within it only if the scan ends too early.
     height, width, components = struct.unpack_from(">HHB", content, frame + 5)
     block = 8 * max(content[frame + 11 + 3 * i] & 15 for i in range(components))
     bottom = -(-height // block) * block

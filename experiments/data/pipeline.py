@@ -114,10 +114,7 @@ def parallel_map(dataset, function):
 
 
 def _load_or_blank(examples, load, batch_size):
-    """Returns pairs of a place in the batch and what `load` makes of the example there, part by part of the batches.
-
-    In each part those that cannot be loaded come last, as zeros without a place, -1.
-    """
+    """Returns `(place in the batch, loaded)`, part by part; zeros at place -1 stand for what cannot be loaded."""
 
     def load_part(places, example):
         part = tf.data.Dataset.from_tensor_slices((places, example))

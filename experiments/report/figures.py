@@ -113,11 +113,7 @@ def draw_svg(curves, x_label, name):
 
 
 def _draw(axis, curves, x_label):
-    """Draws curves into an axis.
-
-    Where a curve has more than 300 points, each that is drawn is the mean of neighbours. Values that are not finite are
-    left out. If a few values are far above all others, the axis ends below them.
-    """
+    """Draws the finite points of curves, averaged where there are many; the axis ends below a few very high values."""
     drawn = []
     for curve in curves:
         color = COLORS[curve.index % len(COLORS)]

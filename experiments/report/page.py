@@ -110,10 +110,7 @@ def duration(seconds):
 
 
 def _table(runs, all_runs):
-    """Returns `(headings, [(run, cells), ...])` of runs of one task.
-
-    A cell is a text, another run, or None where nothing is on record; a column of such cells alone is left out.
-    """
+    """Returns `(headings, [(run, cells), ...])`; a cell is a text, another run or None; empty columns are left out."""
     differing = differing_fields(runs)
     differing.pop("pretrained", None)  # has a column of its own
     rows = []

@@ -129,11 +129,7 @@ class CheckpointFiles:
                 raise StorageError(f"{self.folder / name} cannot be written: {reason(error)}.") from error
 
     def _found(self):
-        """Returns `{step: names of files}`.
-
-        Raises:
-            StorageError: if the folder is there and cannot be read, which is not the same as no checkpoint.
-        """
+        """Returns `{step: names of files}`; a folder that exists and cannot be read is a StorageError."""
         found = {}
         try:
             names = [path.name for path in self.folder.iterdir()]

@@ -90,11 +90,8 @@ def _handler(handle):
 
 @contextlib.contextmanager
 def _ending_at_second_signal():
-    """Context in which a second signal ends the process, even while a step hangs.
-
-    Python runs handlers only when the main thread returns from native code. The numbers of the signals go to a socket
-    at once, which a thread reads.
-    """
+    """Context in which a second signal ends the process, even while a step hangs."""
+    # Python runs handlers only when the main thread returns from native code; a thread reads this socket at once.
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)

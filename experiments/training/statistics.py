@@ -117,11 +117,7 @@ def _contents(split, most, seed):
 
 
 def _look_at(split, reading):
-    """Returns whether some images are of floating point.
-
-    Raises:
-        UserError: if one of them does not fit the configuration.
-    """
+    """Returns whether some images are of floating point; one that does not fit the configuration is a UserError."""
     is_float = False
     for name, content in _some_files(split, reading):
         try:

@@ -109,10 +109,8 @@ def make_training_step(
 
 
 def _compiled(function, model):
-    """Returns a function of a batch compiled by XLA, for the device that is being traced and its copy of the variables.
-
-    Stochastic depth is drawn outside of it: from the same seeds XLA would draw other numbers.
-    """
+    """Returns a function of a batch compiled by XLA, for the device that is being traced and its variables."""
+    # Stochastic depth is drawn outside of it: from the same seeds XLA would draw other numbers.
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, StochasticDepth) and layer.rate > 0.0]
 
     @tf.function(jit_compile=True, autograph=False)

@@ -113,16 +113,7 @@ def _beta(alpha, seed):
 
 
 def _box(size, share, seed):
-    """Draws the box that CutMix replaces.
-
-    Args:
-        size: height and width of the image.
-        share: of the image that is kept before the box is clipped at the image's border.
-        seed: stateless seed.
-
-    Returns:
-        `(H, W, 1)` float32, 1 in the box and 0 outside.
-    """
+    """Returns `(H, W, 1)` float32, 1 in the box that CutMix replaces, `1 - share` of an image before it is clipped."""
     inside = []
     for length, draw in zip(size, tf.unstack(tf.random.stateless_uniform([2], seed))):
         half = tf.cast(tf.sqrt(1.0 - share) * length, tf.int32) // 2

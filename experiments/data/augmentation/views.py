@@ -133,12 +133,9 @@ def resize_windows(images, windows, size):
 
 
 def _weigh_rows(rows, start, extent, length):
-    """Resizes `extent` rows from `start` on, `(B,)` int32, of each of `(B, H, N)`: to `(B, length, N)`.
-
-    Each row of the result is a sum of a few rows, in order, with the weights of TensorFlow's `ScaleAndTranslate`. The
-    sums are written out: a product of matrices may add in another order in another batch, and so may a chain of
-    additions when its graph is optimized.
-    """
+    """Resizes `extent` rows from `start` on, `(B,)` int32, of each of `(B, H, N)`: to `(B, length, N)`."""
+    # Each row of the result is a sum of a few rows, with the weights of TensorFlow's `ScaleAndTranslate`. The sums are
+    # written out: a product of matrices, or an optimized chain of additions, may add in another order in another batch.
     extent = tf.cast(extent, tf.float32)[:, tf.newaxis]
     step = 1.0 / (length / extent)
     stretch = tf.maximum(step, 1.0)  # of the filter, which reaches 2 pixels both ways otherwise

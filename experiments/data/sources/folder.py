@@ -108,10 +108,7 @@ def split_of_files(root, files, labels):
 
 
 def _image_files(root):
-    """Returns the files that are called like images, and the names of folders that a system keeps, not looked into.
-
-    Files are `{path relative to the root: stamp}`, see `index.stamp`: those of a folder before those below.
-    """
+    """Returns `{image file, relative to the root: stamp}`, see `index.stamp`, and names of skipped system folders."""
     now = time.time_ns()
     found, system_folders, waiting = {}, [], [""]
     while waiting:

@@ -69,10 +69,7 @@ def find_cluster(environment=os.environ):
 
 
 def _from_tf_config(text):
-    """The workers of `{"cluster": {"worker": [...]}, "task": {"type": "worker", "index": 0}}`.
-
-    A job called `chief` is the first worker.
-    """
+    """Parses TF_CONFIG; a job called `chief` is the first worker."""
     try:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
@@ -120,10 +117,7 @@ def _from_slurm(environment):
 
 
 def _own_index(addresses, resolver, environment):
-    """Returns the worker that this process is: the one at its node's name and its number on the node.
-
-    The resolver orders nodes by name, node10 before node9, which the rank of a process does not follow.
-    """
+    """Returns this process's index by node and number: the resolver sorts node10 before node9, the rank does not."""
     on_node = [a for a in addresses if a.rpartition(":")[0] == environment.get("SLURMD_NODENAME")]
     number = int(environment.get("SLURM_LOCALID", "-1"))
     own = addresses.index(on_node[number]) if 0 <= number < len(on_node) else resolver.task_id
