@@ -8,12 +8,11 @@ from experiments.data.segmentation_pipeline import PairPreprocessing
 from experiments.data.sources import open_source
 from experiments.data.sources.tfds_damage import naming_damage
 from experiments.errors import UserError
-from experiments.evaluation.classification import Predictions, figures
+from experiments.evaluation.classification import Predictions, classification_metrics
 from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
-from experiments.evaluation.segmentation import Confusions, pixel_classes
-from experiments.evaluation.segmentation import figures as pixel_figures
+from experiments.evaluation.segmentation import Confusions, pixel_classes, segmentation_metrics
 from experiments.finished_run import (
     check_no_image_settings,
     config_of,
@@ -90,7 +89,8 @@ def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
     with naming_damage(config.data):
         preprocessing, results = Preprocessing.of(config.data), {}
         if of_classifier:
-            found = figures(*Predictions(trained, target, preprocessing, batch_size, source.label_sets, devices)())
+            predict = Predictions(trained, target, preprocessing, batch_size, source.label_sets, devices)
+            found = classification_metrics(*predict())
             results |= {name: {"model": found[name]} for name in of_classifier}
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
@@ -113,7 +113,7 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
     with naming_damage(config.data):
         confusions = Confusions(pixel_classes(model, config), target, source.masks, PairPreprocessing.of(config))
-        found = pixel_figures(confusions())
+        found = segmentation_metrics(confusions())
     return {name: {"model": found[name]} for name in probes or PIXEL_PROBES}
 
 

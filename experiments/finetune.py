@@ -12,7 +12,7 @@ from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
 from experiments.evaluation.class_reports import draw_confusion, write_multi_label_report, write_report
-from experiments.evaluation.classification import Predictions, confusion, figures, top_one
+from experiments.evaluation.classification import Predictions, classification_metrics, confusion, top_one
 from experiments.io import replacing
 from experiments.models import make_classifier
 from experiments.optim.param_groups import LayerDecay
@@ -39,7 +39,7 @@ class Finetuning(Task):
     """Fine-tuning of a classifier on the labelled images of the split `train`, or a share of them.
 
     Images of several classes, or `multi_label`, make it a multi-label one: a sigmoid for each class instead of a
-    softmax for all, and figures `map` and `f1` instead of `top1`.
+    softmax for all, and metrics `map` and `f1` instead of `top1`.
     """
 
     name = "finetune"
@@ -82,13 +82,13 @@ class Finetuning(Task):
             predict = self._predictions(run, held_out)
             at_steps = evenly_spaced(self.training.evaluations, run.schedule)
             best = f"{self.model_name}_best.keras"
-            self._validation = Validation(run, lambda: self._figures(*predict()), self._metric, at_steps, best)
+            self._validation = Validation(run, lambda: self._metrics(*predict()), self._metric, at_steps, best)
         return [self._pictures(run), *([self._validation] if self._validation else [])]
 
     def finish(self, run):
         """Saves the models, and evaluates them on the test images, which never choose. Those of a classifier:
 
-        - `classifier.keras` has the weights of the end of the run, whatever its figures;
+        - `classifier.keras` has the weights of the end of the run, whatever its metrics;
         - `classifier_ema.keras`, where there is a moving average, the average of the end;
         - `classifier_best.keras`, where there are validation images, the weights that were best on those at some
           evaluation, plain or average.
@@ -104,7 +104,7 @@ class Finetuning(Task):
         save_model(model, run.workdir / f"{self.model_name}.keras")
         if test:
             answers = predict()
-            results |= {f"test_{name}": value for name, value in self._figures(*answers).items()}
+            results |= {f"test_{name}": value for name, value in self._metrics(*answers).items()}
             self._report(run, "test", *answers)
         elif validation:
             self._report(run, "validation", *self._predictions(run, self.source.get("validation"))())
@@ -112,12 +112,12 @@ class Finetuning(Task):
             with run.averages.in_place():
                 save_model(model, run.workdir / f"{self.model_name}_ema.keras")
                 if test:
-                    results |= {f"test_{name}_ema": value for name, value in self._figures(*predict()).items()}
+                    results |= {f"test_{name}_ema": value for name, value in self._metrics(*predict()).items()}
         if validation:
             results |= {f"best_{name}": value for name, value in validation.best.record.items()}
             if test:
                 self._load(model, validation.best.path)  # all others are saved
-                results |= {f"best_test_{name}": value for name, value in self._figures(*predict()).items()}
+                results |= {f"best_test_{name}": value for name, value in self._metrics(*predict()).items()}
         return results
 
     def _predictions(self, run, split):
@@ -134,11 +134,11 @@ class Finetuning(Task):
 
     @property
     def _metric(self):
-        """The figure by which the best weights are chosen."""
+        """The metric by which the best weights are chosen."""
         return "map" if self._is_multi_label else "top1"
 
-    def _figures(self, labels, answers):
-        return figures(labels, answers)
+    def _metrics(self, labels, answers):
+        return classification_metrics(labels, answers)
 
     @property
     def _is_multi_label(self):

@@ -8,7 +8,7 @@ from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.evaluation.class_reports import draw_confusion, write_segmentation_report
-from experiments.evaluation.segmentation import Confusions, figures, pixel_classes
+from experiments.evaluation.segmentation import Confusions, pixel_classes, segmentation_metrics
 from experiments.finetune import Finetuning
 from experiments.io import local_copy, replacing
 from experiments.models import make_segmenter
@@ -86,8 +86,8 @@ class Segmentation(Finetuning):
     def _metric(self):
         return "mean_iou"
 
-    def _figures(self, matrix):
-        return figures(matrix)
+    def _metrics(self, matrix):
+        return segmentation_metrics(matrix)
 
     def _load(self, model, path):
         with local_copy(path) as local:
@@ -102,7 +102,7 @@ class Segmentation(Finetuning):
         names = self.source.class_names
         with replacing(run.workdir / f"report_{name}.csv") as path:
             write_segmentation_report(path, matrix, names)
-        found = f"mean IoU {figures(matrix)['mean_iou']:.2f}%, share of each class in %"
+        found = f"mean IoU {segmentation_metrics(matrix)['mean_iou']:.2f}%, share of each class in %"
         with replacing(run.workdir / f"confusion_{name}.png") as path:
             draw_confusion(path, matrix, names, f"{name} images of {self.source.name}: {found}", "pixels")
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from experiments.data.formats import SUFFIXES, UnreadableError, format_of, header_of, orientation_of, read_header, turns
-from experiments.data.remembered import remembered
+from experiments.data.memoized import memoized
 
 # Formats that cannot be read: such files are counted and named, not skipped silently.
 OTHER_SUFFIXES = (
@@ -151,7 +151,7 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
 
     if not reading.is_plain:
         return general()
-    way = tf.cast(remembered(_way_of_decoding, encoded, encoded), tf.int32)
+    way = tf.cast(memoized(_way_of_decoding, encoded, encoded), tf.int32)
     return tf.cond(way == GENERAL, general, of_8_bits)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
-from experiments.data.remembered import remembered
+from experiments.data.memoized import memoized
 
 FRAMES = (0xC0, 0xC1, 0xC2)  # sequential and progressive, of Huffman codes; arithmetic codes may end early
 OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -50,7 +50,7 @@ def checked(encoded, key):
     """
 
     def whole():
-        result = remembered(_check, key, encoded, key)
+        result = memoized(_check, key, encoded, key)
         with tf.control_dependencies([tf.debugging.assert_equal(result, tf.constant(WHOLE, tf.int64), "damaged JPEG")]):
             return tf.identity(encoded)
 
@@ -155,7 +155,7 @@ def _ends_elsewhere(content, start, end):
 
 
 def _ends_elsewhere_in_a_scan(content, frame, scans):
-    """Whether codes of one of several scans, or between restart markers, end before the last block or go on after it."""
+    """Whether codes of a scan, or between restart markers, end before the last block or go on after it."""
     # The picture is made taller. Left-over codes show below it, where it is grey otherwise. Codes appended to each scan
     # show below it too, and within it only if the scan ends too early.
     height, width, components = struct.unpack_from(">HHB", content, frame + 5)

@@ -169,15 +169,12 @@ class StreamSplit:
         return np.concatenate([np.zeros(0, np.int64), *chunks.as_numpy_iterator()])
 
     def cached(self, cache):
-        """See `MemorySplit.cached`."""
         return dataclasses.replace(self, cache=cache)
 
     def order(self, seed, epoch, positions):
-        """See `MemorySplit.order`."""
         return self._shuffled(tf.data.Dataset.range(self.num_examples), seed, epoch, positions)
 
     def shuffled(self, seed, epoch, positions):
-        """See `MemorySplit.shuffled`."""
         return self._shuffled(self.in_order(), seed, epoch, positions)
 
     def _shuffled(self, examples, seed, epoch, positions):
@@ -197,11 +194,9 @@ class StreamSplit:
         return chosen.take(tf.size(positions, tf.int64))
 
     def in_order(self):
-        """See `MemorySplit.in_order`."""
         return self._held if self.cache == "encoded" else self.examples
 
     def read(self, content):
-        """See `MemorySplit.read`."""
         return checked(content, content)
 
     def take(self, indices):
@@ -220,7 +215,6 @@ class StreamSplit:
         return MemorySplit(contents[place], labels[place], cache=self.cache, unchecked=True, names=names)
 
     def find(self, number):
-        """See `MemorySplit.find`."""
         return {"index": number, "name": self.name_of(number)}
 
     def some(self, count, seed):

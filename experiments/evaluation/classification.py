@@ -1,4 +1,4 @@
-"""Predictions of a classifier, and their figures: top-1; for several classes an image, average precision and F1."""
+"""Predictions of a classifier, and metrics of them: top-1; for several classes an image, average precision and F1."""
 
 import numpy as np
 import tensorflow as tf
@@ -51,11 +51,11 @@ class Predictions:
         return (labels if self._label_sets is None else self._label_sets[labels]), answers
 
 
-def figures(labels, answers):
-    """Returns the figures of `Predictions` in percent, the one that chooses between classifiers first.
+def classification_metrics(labels, answers):
+    """Returns the metrics of `Predictions` in percent, the one that chooses between classifiers first.
 
     Those are `{"top1": ...}`, or of several classes an image `map`, the mean over the classes of the average precision,
-    and `f1`, the mean of their F1 at a share of 0.5. Classes of which there is no image count in neither; figures of no
+    and `f1`, the mean of their F1 at a share of 0.5. Classes of which there is no image count in neither; metrics of no
     image, or of shares that are not finite, are 0.
     """
     if labels.ndim == 1:

@@ -1,4 +1,4 @@
-"""The classes that a segmentation model finds in whole images, and how good they are: IoU and accuracy of pixels."""
+"""Predictions of a segmentation model for whole images, and metrics of them: IoU and pixel accuracy."""
 
 import numpy as np
 import tensorflow as tf
@@ -134,8 +134,8 @@ def class_ious(matrix):
     return np.where(union > 0, both / np.maximum(union, 1), np.nan)
 
 
-def figures(matrix):
-    """Returns the figures of a confusion matrix in percent, the one that chooses between models first.
+def segmentation_metrics(matrix):
+    """Returns the metrics of a confusion matrix in percent, the one that chooses between models first.
 
     `mean_iou` is the mean over the classes that occur or are found; `pixel_accuracy` the share of the pixels that are
     classified correctly. Of no pixel both are 0.

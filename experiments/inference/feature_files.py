@@ -113,7 +113,6 @@ class ParquetWriter:
         self._waiting = []
 
     def add(self, names, split, labels, features):
-        """See `NpzWriter.add`."""
         values = self._arrow.array(features.reshape(-1))
         known = [int(label) if label >= 0 else None for label in labels]
         columns = [
@@ -128,7 +127,6 @@ class ParquetWriter:
             self._write()
 
     def close(self, skipped, record):
-        """See `NpzWriter.close`."""
         self._write()
         names, reasons = [_encodable(name) for name, _ in skipped], [reason for _, reason in skipped]
         facts = {"classes": self._classes, "skipped": names, "skipped_reasons": reasons, "record": record}

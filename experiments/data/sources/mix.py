@@ -44,12 +44,10 @@ class MixedSplit:
 
     @property
     def num_bytes(self):
-        """See `MemorySplit.num_bytes`."""
         return sum(part.num_bytes for part in self.parts)
 
     @property
     def can_fail(self):
-        """See `MemorySplit.can_fail`."""
         return any(part.can_fail for part in self.parts)
 
     @property
@@ -58,7 +56,6 @@ class MixedSplit:
         return self.parts[0].cache
 
     def cached(self, cache):
-        """See `MemorySplit.cached`."""
         return dataclasses.replace(self, parts=tuple(part.cached(cache) for part in self.parts))
 
     def order(self, seed, epoch, positions):
@@ -98,7 +95,6 @@ class MixedSplit:
         return first
 
     def read(self, content):
-        """See `MemorySplit.read`."""
         is_path, content = content
         return checked(tf.cond(is_path, lambda: read_path(content), lambda: content), content)
 

@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from experiments.benchmarks import input as pipeline
+from experiments.benchmarks import pillow
 from experiments.benchmarks.input import STAGES, InputSettings
 from experiments.benchmarks.photographs import write_photographs
 from experiments.benchmarks.pillow import PILLOW, crop_and_resize, draw_window, load_with_pillow
@@ -118,7 +119,7 @@ def test_pillow_decodes_large_files_smaller(paths, monkeypatch):
         return draft(file, mode, size)
 
     monkeypatch.setattr(JpegImageFile, "draft", counted)
-    monkeypatch.setattr(pipeline, "draw_window", lambda width, height, generator: (16, 8, 480, 320))
+    monkeypatch.setattr(pillow, "draw_window", lambda width, height, generator: (16, 8, 480, 320))
     small, large = (load_with_pillow(paths[0], size, None, random.Random(3)) for size in [(40, 60), (200, 300)])
     assert ratios == [4]
     with Image.open(paths[0]) as file:

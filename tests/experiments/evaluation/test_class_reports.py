@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn import metrics
 
 from experiments.evaluation.class_reports import draw_confusion, most_confused, write_multi_label_report, write_report
-from experiments.evaluation.classification import confusion, figures, top_one
+from experiments.evaluation.classification import classification_metrics, confusion, top_one
 
 NAMES = ("cat, small", "dog", "never seen", "never said")
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 3, 3])
@@ -55,7 +55,7 @@ def test_the_multi_label_report_is_that_of_scikit_learn(tmp_path):
     averages = [float(row["average_precision"]) for row in rows if row["average_precision"]]
     expected = [100 * metrics.average_precision_score(targets[:, i], scores[:, i]) for i in (0, 1, 3)]
     np.testing.assert_allclose(averages, expected, rtol=1e-5)
-    assert np.mean(averages) == pytest.approx(figures(targets, scores)["map"], rel=1e-5)
+    assert np.mean(averages) == pytest.approx(classification_metrics(targets, scores)["map"], rel=1e-5)
 
 
 def test_the_most_confused_pairs_come_first():

@@ -13,7 +13,7 @@ from experiments import evaluate, finetune, pretrain
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
-from experiments.evaluation.classification import Predictions, figures
+from experiments.evaluation.classification import Predictions, classification_metrics
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_encoder
@@ -70,7 +70,7 @@ def test_top1_of_a_fine_tuned_run_is_that_of_its_summary(runs, split, file):
     assert results["top1"]["model"] == pytest.approx(read_json(runs / "finetuned" / "summary.json")[figure])
     model = keras.saving.load_model(runs / "finetuned" / (file or "classifier.keras"))
     part = open_source(DIGITS.data).split(split)
-    found = figures(*Predictions(model, part, Preprocessing.of(DIGITS.data), 100)())
+    found = classification_metrics(*Predictions(model, part, Preprocessing.of(DIGITS.data), 100)())
     assert results["top1"]["model"] == pytest.approx(found["top1"])
 
 

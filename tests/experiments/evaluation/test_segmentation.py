@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from experiments.evaluation.class_reports import write_segmentation_report
 from experiments.evaluation.classification import confusion
-from experiments.evaluation.segmentation import PixelClasses, class_ious, figures
+from experiments.evaluation.segmentation import PixelClasses, class_ious, segmentation_metrics
 
 CLASSES = 4  # of which the last one never occurs
 
@@ -28,7 +28,7 @@ def test_figures_are_those_of_a_loop_over_all_pixels(masks, tmp_path):
         both = sum(t == c and p == c for t, p in pixels)
         ious.append(both / sum(t == c or p == c for t, p in pixels))
     np.testing.assert_allclose(class_ious(matrix), [*ious, np.nan])
-    assert figures(matrix) == {
+    assert segmentation_metrics(matrix) == {
         "mean_iou": pytest.approx(100 * np.mean(ious)),
         "pixel_accuracy": pytest.approx(100 * np.mean([t == p for t, p in pixels])),
     }
@@ -45,7 +45,7 @@ def test_ignored_pixels_change_no_figure(masks):
         return sum(confusion(*pair, CLASSES) for pair in changed)
 
     np.testing.assert_array_equal(total(0), total(3))
-    assert figures(np.zeros((3, 3), int)) == {"mean_iou": 0.0, "pixel_accuracy": 0.0}
+    assert segmentation_metrics(np.zeros((3, 3), int)) == {"mean_iou": 0.0, "pixel_accuracy": 0.0}
 
 
 class Local(keras.Model):

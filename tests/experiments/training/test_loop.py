@@ -173,7 +173,7 @@ def test_the_rate_of_a_run_leaves_out_evaluation_probes_pictures_and_checkpoints
     make_training_step = run.make_training_step
     monkeypatch.setattr(run, "make_training_step", lambda *parts: slow(make_training_step(*parts), 0.5))
     monkeypatch.setattr(pretrain, "ReconstructionLoss", lambda *arguments: slow(lambda: 1.0))
-    monkeypatch.setattr(finetune, "figures", slow(finetune.figures))
+    monkeypatch.setattr(finetune, "classification_metrics", slow(finetune.classification_metrics))
     monkeypatch.setattr("experiments.training.probing.FrozenProbes.__call__", slow(lambda *arguments: {"knn": 50.0}))
     monkeypatch.setattr(pictures, "reconstruction_panels", slow(pictures.reconstruction_panels))
     monkeypatch.setattr(pictures, "draw_curves", slow(pictures.draw_curves))

@@ -10,7 +10,7 @@ from experiments.config import Config
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
-from experiments.evaluation.classification import Predictions, figures
+from experiments.evaluation.classification import Predictions, classification_metrics
 from experiments.evaluation.features import PooledFeatures, effective_rank, feature_std
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss
@@ -47,7 +47,7 @@ def test_top1_counts_every_image_once(classifier, batch_size):
     hits = np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS
     assert 0 < hits.sum() < COUNT
     expected = 100 * hits.sum() / COUNT
-    found = figures(*Predictions(classifier, SPLIT, PREPROCESSING, batch_size)())
+    found = classification_metrics(*Predictions(classifier, SPLIT, PREPROCESSING, batch_size)())
     assert found == pytest.approx({"top1": expected})
 
 
@@ -79,7 +79,7 @@ def test_precision_and_f1_of_several_classes_are_those_worked_out_by_hand():
     # First class: hits at ranks 1 and 3; second: at ranks 1 and 4. The third has no image and counts in neither.
     precision = ((1 + 2 / 3) / 2 + (1 + 2 / 4) / 2) / 2
     f1 = (2 * 2 / (2 + 3) + 2 * 1 / (2 + 2)) / 2
-    assert figures(targets, scores) == pytest.approx({"map": 100 * precision, "f1": 100 * f1})
+    assert classification_metrics(targets, scores) == pytest.approx({"map": 100 * precision, "f1": 100 * f1})
 
 
 @pytest.mark.parametrize("wrong", ["nothing to find", "not a number"])
@@ -89,12 +89,12 @@ def test_figures_of_several_classes_are_0_where_there_are_none(wrong):
         targets[:] = False
     else:
         scores[1, 2] = np.nan
-    assert figures(targets, scores) == {"map": 0.0, "f1": 0.0}
+    assert classification_metrics(targets, scores) == {"map": 0.0, "f1": 0.0}
 
 
 def test_top1_leaves_unreadable_images_out(classifier, split_with_broken_file):
     hits = np.delete(np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS, 5)
-    found = figures(*Predictions(classifier, split_with_broken_file, PREPROCESSING, 8)())
+    found = classification_metrics(*Predictions(classifier, split_with_broken_file, PREPROCESSING, 8)())
     assert found == pytest.approx({"top1": 100 * hits.sum() / (COUNT - 1)})
 
 
@@ -104,7 +104,7 @@ def test_top1_is_that_of_the_classifier_at_the_moment(classifier):
     shares = []
     for label in range(4):
         model.get_layer("head").set_weights([np.zeros((4, 4)), np.eye(4)[label]])
-        shares.append(figures(*predict())["top1"])
+        shares.append(classification_metrics(*predict())["top1"])
     np.testing.assert_allclose(shares, 100 * np.bincount(LABELS, minlength=4) / COUNT)
 
 

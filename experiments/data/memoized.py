@@ -7,7 +7,7 @@ import tensorflow as tf
 UNKNOWN = -1
 
 
-def remembered(function, key, *arguments):
+def memoized(function, key, *arguments):
     """Calls a Python function in the graph of a data set, or returns what it returned for this key before.
 
     Args:
