@@ -5,15 +5,9 @@ import hashlib
 import os
 import pathlib
 
-import numpy as np
-import tensorflow as tf
-
 from experiments.config import Config
-from experiments.data.augmentation import views
-from experiments.data.decoding import decode_and_crop
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
-from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
@@ -21,50 +15,6 @@ from experiments.finished_run import config_of, find_model, read_model
 from experiments.inference.feature_files import SUFFIXES, feature_writer
 from experiments.io import appearing, local_path, new_output
 from experiments.training.distributed.strategy import make_strategy
-
-
-def pictures_of(images, names):
-    """Returns whole images, a list of `(H, W, 3)` uint8, None for one that cannot be read.
-
-    Args:
-        images: the `DataConfig` that the names came from.
-        names: those of the images, as `launch.extract` gave them.
-    """
-    folder = folder_of(images)
-    if folder is not None:
-        return [read_picture(folder / name, images) for name in names]
-    source = open_source(images)
-    wanted = {}
-    for name in names:
-        split, position = name.split("/")
-        wanted.setdefault(split, []).append(int(position))
-    contents = {}
-    for split, positions in wanted.items():
-        part = source.split(split).take(np.array(positions))
-        contents |= {f"{split}/{position}": part.read(content) for position, content in zip(positions, part.contents)}
-    return [_decode(contents[name], images) for name in names]
-
-
-def read_picture(path, images):
-    """Returns the image in a file, as `pictures_of` does."""
-    try:
-        return _decode(tf.io.read_file(str(path)), images)
-    except tf.errors.OpError:
-        return None
-
-
-def _decode(content, images):
-    """Returns the channels that pictures show, or those of any program of images that the model sees in grey."""
-    reading, shown = Reading.of(images), images.shown
-    if reading.is_plain:
-        reading, shown = dataclasses.replace(reading, channels=3), (0, 1, 2)
-    try:
-        pixels = decode_and_crop(tf.constant(content), views.whole_window, reading).numpy()[..., shown]
-    except tf.errors.OpError:
-        return None
-    pixels = np.clip(np.nan_to_num(pixels).round(), 0, 255).astype(np.uint8)
-    return np.repeat(pixels, 3, axis=-1) if len(shown) == 1 else pixels
-
 
 SPLITS = ("train", "validation", "test", "unlabelled")
 ALL = "all"

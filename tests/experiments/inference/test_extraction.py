@@ -14,8 +14,9 @@ from pyarrow import parquet
 from experiments.data.sources.digits import open_digits
 from experiments.errors import UserError
 from experiments.inference import extract, search
-from experiments.inference.extract import images_to_extract, pictures_of
+from experiments.inference.extract import images_to_extract
 from experiments.inference.feature_files import read_features
+from experiments.inference.search import pictures_of
 from experiments.models import make_encoder
 from experiments.training.workdir import record_config
 from tests.experiments.images import broken_inside, encode, gradient, write
