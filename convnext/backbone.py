@@ -1,4 +1,4 @@
-"""What every ConvNeXt shares: stem and stages put together, classification head, features."""
+"""The base class of ConvNeXt models: stem, stages, features and classification head."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from convnext.variants import Variant
 
 
 class ConvNeXt(Composite, keras.Model):
-    """The skeleton of a ConvNeXt; `ConvNeXtV1` and `ConvNeXtV2` give it their block through `make_block`.
+    """The base class of `ConvNeXtV1` and `ConvNeXtV2`, which define their block in `make_block`.
 
     Args:
         depths: number of blocks of each stage.

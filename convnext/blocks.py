@@ -34,7 +34,7 @@ def initializer() -> keras.Initializer:
 
 
 class ConvNextBlock(Composite, keras.layers.Layer):
-    """What the blocks of both versions share; each adds to the halves of its branch, `expand` and `project`.
+    """The base class of both versions' blocks, which extend the halves of the branch, `expand` and `project`.
 
     Args:
         dim: number of channels `C`.

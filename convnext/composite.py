@@ -1,4 +1,4 @@
-"""What a layer that is made of layers adds to those of Keras: parts that stay frozen."""
+"""Layers made of layers, whose frozen parts stay frozen when they are copied or saved."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -148,7 +148,7 @@ _draws: contextvars.ContextVar[Mapping[int, Tensor]] = contextvars.ContextVar("d
 
 @contextlib.contextmanager
 def drawn(layers: Sequence["StochasticDepth"], draws: Sequence[Tensor]) -> Iterator[None]:
-    """Context in which layers take what their `draw` returned before, in a place where it draws other numbers."""
+    """Context in which layers use draws made before, for code in which `draw` would return other numbers."""
     token = _draws.set({id(layer): keep for layer, keep in zip(layers, draws)})
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a ConvNeXt is made of, above its blocks: stem, downsampling, stage."""
+"""Stem, downsampling and stages of a ConvNeXt."""
 
 import functools
 from collections.abc import Sequence

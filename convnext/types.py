@@ -1,4 +1,4 @@
-"""The types of the annotations: what is a tensor, and what a shape."""
+"""Type aliases for annotations: tensors and shapes."""
 
 from typing import Any
 

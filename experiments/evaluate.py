@@ -54,7 +54,7 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
 
     Returns:
         `{probe: {"model": percent, "random": percent}}`; `random` is the same for a randomly initialised encoder, and
-        missing for those of the classifier: what an untrained one answers says nothing.
+        missing for those of the classifier, which means nothing untrained.
 
     Raises:
         UserError: if the model cannot be found or does not fit the request.

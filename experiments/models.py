@@ -1,4 +1,4 @@
-"""From a configuration to Keras models."""
+"""Makes the Keras models of a configuration."""
 
 import contextlib
 import random
@@ -12,7 +12,7 @@ AUTOENCODERS = {"every_layer": FCMAE, "after_stem": StemMaskedFCMAE}
 
 @contextlib.contextmanager
 def initial_weights(seed):
-    """Context in which the random weights of new models follow from a seed, and that leaves no trace outside of it.
+    """Context in which the random weights of new models follow from a seed; draws outside of it are unaffected.
 
     Keras takes the seeds of its initializers from Python's own generator.
     """
@@ -107,6 +107,6 @@ def make_segmenter(config, num_classes, dtype="float32"):
 
 
 def make_random_encoder(config, dtype="float32"):
-    """Returns the encoder that a pretraining run of this configuration begins with where nothing is loaded into it."""
+    """Returns the encoder as a pretraining run of this configuration initialises it."""
     with initial_weights(config.seed):
         return make_encoder(config, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Preparing images: a data set of TensorFlow Datasets is downloaded, a folder packed into shards."""
+"""Prepares images: downloads a data set of TensorFlow Datasets, or packs a folder into shards."""
 
 import logging
 
@@ -70,7 +70,7 @@ def _prepare(builder, source, manual_dir):
     needed = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     try:
         builder.download_and_prepare(download_config=config)
-    except Exception as error:  # builders raise what they will
+    except Exception as error:  # builders may raise anything
         if needed and isinstance(error, (AssertionError, FileNotFoundError)):
             where = manual_dir or config.manual_dir or f"{builder.data_path.parents[1]}/downloads/manual"
             raise UserError(

@@ -88,7 +88,7 @@ def _cpu_model():
 
 @functools.cache
 def _commit():
-    """Returns the commit of this project when it was first asked for, and whether there were changes beside it."""
+    """Returns the commit of this project at the first call, and whether there were uncommitted changes."""
     top = _git("rev-parse", "--show-toplevel")
     if top is None or pathlib.Path(top).resolve() != ROOT:  # installed below a repository of something else
         return None, False

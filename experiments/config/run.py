@@ -14,7 +14,7 @@ from experiments.config.training import FinetuneConfig, PretrainConfig, Segmenta
 from experiments.errors import UserError
 from fcmae.masking import num_visible, patch_grid
 
-# What one device evaluates at a time unless told otherwise: images, and the memory of what a block computes of them.
+# Default limits of what a device evaluates at a time: images, and the memory of the activations of a block.
 MOST_IN_EVALUATION, EVALUATION_BYTES = 256, 2**30
 
 
@@ -66,12 +66,12 @@ class Config(Section):
             GiB, at most 256. Figures do not depend on it, up to rounding, and not at all on the number of devices.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints; 0 counts none.
-        checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. What comes of
-            a run does not depend on it.
+        checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. The
+            results of a run do not depend on it.
         keep_checkpoints: number of newest checkpoints that are kept.
         profile_steps: first and last step of a profile by TensorFlow, in `profile/` of the workdir; empty for none.
         tensorboard: write metrics and pictures for TensorBoard to `tensorboard/` in the workdir.
-        wandb: log them to Weights & Biases as well.
+        wandb: logging to Weights & Biases.
     """
 
     seed: int = 0

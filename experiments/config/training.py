@@ -86,9 +86,9 @@ class PretrainConfig(TrainingConfig):
         normalize_targets: whether target patches are normalized by their own mean and variance.
         pictures: number of pictures of reconstructions over a run, evenly spaced, at most one an epoch; the last
             is at the end.
-        probe_every: epochs between two looks at what the frozen encoder knows of the classes, by k-NN and by a linear
-            probe, and once more at the end; the same of a random encoder is logged once. Needs labels, which
-            pretraining itself does not see. 0 for none.
+        probe_every: epochs between two evaluations of the frozen encoder by k-NN and a linear probe, with another at
+            the end; those of a random encoder are logged once. Needs labels, which pretraining itself does not use. 0
+            for none.
         probe_images: largest number of training images that the probes learn from, drawn with the seed and balanced
             over the classes, and of validation images that they are scored on.
     """
@@ -243,8 +243,8 @@ class FinetuneConfig(TrainingConfig):
 class SegmentationConfig(Section):
     """Segmentation, with `finetune.task=segmentation`, beside what `finetune` says of training.
 
-    A training image is a window of `data.image_size`, out of an image that is enlarged or reduced at random; what of
-    the window lies outside of the image does not count. `finetune.crop` and `crop_scale` are not used.
+    A training image is a window of `data.image_size`, out of an image that is enlarged or reduced at random; pixels
+    of the window outside of the image are ignored. `finetune.crop` and `crop_scale` are not used.
 
     Args:
         decoder: `upernet`, as in the ConvNeXt papers, or `fpn`, which is lighter.

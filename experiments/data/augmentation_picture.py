@@ -1,4 +1,4 @@
-"""A picture of what augmentation makes of images, for a person to look at."""
+"""Draws augmented training images, for `augmentation.png` in the workdir."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""From an image as its file has it to the values that the model sees: which channels, on which scale, and gaps.
+"""Converts an image as stored to the values that the model sees: channels, scale, and pixels without data.
 
 All values are brought to [0, 255] in float32, without rounding: 0 is black, or the lower end of `data.value_range`.
 """
@@ -17,7 +17,7 @@ LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in grey, as in TensorFlo
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """Which values of an image file are read; the fields are those of `DataConfig`.
+    """How the values of image files are read; the fields are those of `DataConfig`.
 
     Args:
         channels: number of channels that come out.

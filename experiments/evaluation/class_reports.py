@@ -1,4 +1,4 @@
-"""What a model gets right and wrong, class by class: a table, and a picture of the confusions."""
+"""Reports on each class: tables of metrics, and a picture of the confusion matrix."""
 
 import csv
 
@@ -102,7 +102,7 @@ def _percent(share):
 
 @matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def draw_confusion(path, matrix, class_names, title, unit="images"):
-    """Draws which classes are taken for which.
+    """Draws a confusion matrix.
 
     Up to 25 classes the picture is a table, a row for each class: of counts, or of pixels their share in percent. With
     more it is an image of the mistakes, beside the pairs of classes that are confused most.
@@ -158,7 +158,7 @@ def _overview(matrix, class_names, unit):
 
 
 def _draw_mistakes(figure, axis, matrix, unit):
-    """Where the mistakes are; what is right would drown them."""
+    """Draws the mistakes without the diagonal, which would hide them."""
     per_cell = -(-len(matrix) // MOST_CELLS)
     cells = -(-len(matrix) // per_cell)
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))

@@ -68,7 +68,7 @@ class Devices:
     def _distributed(self, group):
         if self._count == 1:
             return group[0]
-        # The devices that are left over at the end repeat the last batch, and nobody looks at what they make of it.
+        # The devices that are left over at the end repeat the last batch; their outputs are dropped.
         group = group + group[-1:] * (self._count - len(group))
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: group[context.replica_id_in_sync_group % self._count]

@@ -1,4 +1,4 @@
-"""The features that an encoder gives to images."""
+"""Pooled features of an encoder, and measures of how varied they are."""
 
 import dataclasses
 
@@ -81,7 +81,7 @@ class PooledFeatures:
 
 
 def effective_rank(features):
-    """Returns in how many directions features vary: RankMe (https://arxiv.org/abs/2210.02885, equation 1).
+    """Returns the effective rank of features: RankMe (https://arxiv.org/abs/2210.02885, equation 1).
 
     It is the exponential of the entropy of the singular values, each as a share of their sum.
 

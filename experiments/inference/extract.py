@@ -1,4 +1,4 @@
-"""Extracting features: the images of a source in, a file of names and features out."""
+"""Extracts features: from the images of a source to a file of names and features."""
 
 import dataclasses
 import hashlib
@@ -108,7 +108,7 @@ def naming(part, name, folder):
 
 
 def record_of(path, images, split):
-    """Returns what a file of features says of its making, as JSON has it."""
+    """Returns the record of how features were made, as JSON has it."""
     return {
         "model": str(path.absolute()),
         "model_sha256": checksum(path),

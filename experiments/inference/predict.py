@@ -1,4 +1,4 @@
-"""Predicting masks: a folder of images in, a folder of masks and overlays out."""
+"""Predicts segmentation masks: from a folder of images to a folder of masks and overlays."""
 
 import collections
 import pathlib

@@ -1,4 +1,4 @@
-"""Searching images by an image: those whose features point in the most similar direction."""
+"""Image search: the images whose features have the highest cosine similarity to those of a query."""
 
 import dataclasses
 import difflib

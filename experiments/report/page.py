@@ -1,4 +1,4 @@
-"""Renders the page that compares runs: one HTML file that needs no other."""
+"""Renders the page that compares runs: one HTML file with everything in it."""
 
 import json
 import pathlib

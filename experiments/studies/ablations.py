@@ -1,4 +1,4 @@
-"""What of the method matters? One part after the other is changed; all figures are those of the validation images."""
+"""Ablations: one part of the method after the other is changed; all figures are on the validation images."""
 
 import dataclasses
 import functools

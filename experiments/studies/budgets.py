@@ -1,4 +1,4 @@
-"""How long the runs of a study are, and the learning rates among which they choose."""
+"""Lengths of the runs of a study, and the learning rates that they try."""
 
 import dataclasses
 

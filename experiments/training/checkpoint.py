@@ -165,8 +165,8 @@ PATTERN = "*?[]\\"
 
 
 class Checkpoints:
-    """The checkpoints in a run's workdir: model with its generators of random numbers, optimizer
-    (with its step), moving average of the weights, loss scale and position in the data.
+    """The checkpoints in a workdir: model with its random generators, optimizer (with its step), moving average of the
+    weights, loss scale and position in the data.
 
     Each is written with checksums, which are verified before it is restored, see `CheckpointFiles`.
 

@@ -8,9 +8,9 @@ import tensorflow as tf
 class AveragedWeights:
     """The moving average of variables: after each step `average = decay * average + (1 - decay) * variable`.
 
-    It begins with the values that the variables begin with, without a correction of that or a smaller decay in the
-    first steps, as timm's `ModelEma` that the authors' code uses. Make it in the scope of the strategy that the
-    variables were made in: each device then has a copy, and all copies are the same.
+    It starts from the initial values of the variables, without bias correction or a smaller decay in the first steps,
+    like timm's `ModelEma`, which the authors' code uses. Make it in the scope of the strategy of the variables: each
+    device then has a copy, and all copies are the same.
 
     Args:
         variables: Keras variables of a model, those that train.

@@ -198,7 +198,7 @@ class Divergence:
 
 @contextlib.contextmanager
 def naming_lack_of_memory(run, last_good):
-    """Context in which a lack of memory, of a device or of the host, ends the run with what to change.
+    """Context in which a lack of memory, of a device or of the host, ends the run with advice.
 
     Args:
         run: the `Run`.

@@ -51,8 +51,8 @@ def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=F
 def pixel_losses(model, class_weights=None, dice_weight=0.0, auxiliary_weight=0.0, frozen_encoder=False):
     """Returns the function from a batch to the loss of each image of a segmentation, `(B,)`.
 
-    It is the mean of the cross-entropy over the pixels that count, those whose label is a class: whatever the model
-    says of others changes nothing. With class weights the cross-entropy of a pixel is multiplied by that of its class.
+    It is the mean of the cross-entropy over the pixels that count, those whose label is a class; predictions
+    for others change nothing. With class weights the cross-entropy of a pixel is multiplied by that of its class.
     An image without a pixel that counts has the loss 0.
 
     Args:

@@ -1,7 +1,7 @@
 """Rotation, shear and translation, with the geometry of Pillow's `Image.transform` and bilinear interpolation.
 
-Interpolated values are cut off to whole ones, as in Pillow; where they are whole already, rounding errors make one less
-of some, here and there of others.
+Interpolated values are truncated to integers, as in Pillow; where they are integers already, rounding errors lower some
+by one, though not the same ones as in Pillow.
 
 Images are `(B, H, W, channels)` uint8 of static height, width and channels, and so are the results. Angles, factors and
 shares are `(B,)`, one an image. `fill` is the value of each channel, `(channels,)` uint8, where the result shows what

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """What becomes of a batch and its labels.
+    """Mixes a batch and its labels by Mixup or CutMix, and smooths the labels.
 
     Each image is mixed with the one in the opposite place of the batch, the first with the last; the one in the middle
     of an odd batch stays as it is, and so does an image whose partner cannot be read.

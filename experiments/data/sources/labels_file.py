@@ -23,7 +23,7 @@ SEPARATOR = ";"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What a labels file says of an image.
+    """The row of an image in a labels file.
 
     Args:
         number: for messages: the line in a CSV file, the row in a Parquet file.
