@@ -135,7 +135,7 @@ def test_the_optimizer_of_a_loaded_model_is_where_it_was(make, tmp_path):
     model = make()
     images = random_images(4, *INPUTS)
     labels = None if isinstance(model, FCMAE) else np.zeros((4, 2), "float32")
-    model.compile("adam", None if labels is None else "mse")
+    model.compile("adam", None if labels is None else "mse", run_eagerly=True)
     model.fit(images, labels, batch_size=2, verbose=0)
     again = through_a_file(model, tmp_path)
     before, after = (each.optimizer.variables for each in (model, again))

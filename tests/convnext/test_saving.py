@@ -34,27 +34,28 @@ IMAGES = random_images(4, 32, 48, 3)
 LABELS = np.arange(4)
 
 
+SHALLOW = {"depths": (1, 1), "dims": (4, 6)}
+
+
 def classifier(version):
     return small_backbone(model=version, include_top=True, num_classes=5, drop_path_rate=0.2)
 
 
 def autoencoder():
-    return FCMAE(small_backbone(), decoder_dim=8)
+    return FCMAE(small_backbone(**SHALLOW), decoder_dim=8)
 
 
 def compiled(model, labels=None):
-    """The model after two steps."""
+    """The model after two steps; XLA would compile them for longer than they take."""
     loss = None if labels is None else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adamw", loss, metrics=["accuracy"] if loss else None)
+    model.compile("adamw", loss, metrics=["accuracy"] if loss else None, jit_compile=False)
     model.fit(IMAGES, labels, batch_size=2, verbose=0)
     return model
 
 
 MODELS = {
     "classifier of version 1": lambda: classifier(ConvNeXtV1),
-    "classifier of version 2": lambda: classifier(ConvNeXtV2),
     "trained classifier": lambda: compiled(classifier(ConvNeXtV2), LABELS),
-    "autoencoder": autoencoder,
     "trained autoencoder": lambda: compiled(autoencoder()),
 }
 
@@ -108,11 +109,11 @@ def test_a_model_of_features_is_saved_cloned_and_loaded(tmp_path):
 @pytest.mark.parametrize(("version", "policy"), [(ConvNeXtV1, "mixed_float16"), (ConvNeXtV2, "mixed_bfloat16")])
 def test_a_classifier_trains_at_half_precision(version, policy):
     keras.utils.set_random_seed(0)
-    model = small_backbone(model=version, include_top=True, num_classes=4, dtype=policy)
+    model = small_backbone(model=version, include_top=True, num_classes=4, dtype=policy, **SHALLOW)
     labels = np.arange(16) % 4
     images = random_images(16, 32, 48, 3) + labels[:, None, None, None].astype("float32")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.AdamW(1e-2), loss)
+    model.compile(keras.optimizers.AdamW(1e-2), loss, jit_compile=False)
     before = model.evaluate(images, labels, verbose=0)
     model.fit(images, labels, batch_size=4, epochs=6, verbose=0)
     assert model.evaluate(images, labels, verbose=0) < 0.9 * before
@@ -122,7 +123,7 @@ def test_a_classifier_trains_at_half_precision(version, policy):
 def test_an_autoencoder_trains_at_half_precision():
     policy = "mixed_float16"
     keras.utils.set_random_seed(0)
-    model = FCMAE(small_backbone(dtype=policy), decoder_dim=8, dtype=policy)
+    model = FCMAE(small_backbone(dtype=policy, **SHALLOW), decoder_dim=8, dtype=policy)
     model.compile(keras.optimizers.AdamW(1e-2))
     images = 0.1 * random_images(16, 32, 48, 3) + np.linspace(-1.0, 1.0, 48, dtype="float32")[:, None]
     losses = model.fit(images, batch_size=4, epochs=6, verbose=0).history["loss"]

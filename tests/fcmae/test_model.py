@@ -144,7 +144,7 @@ def test_the_logged_loss_is_the_mean_of_the_losses_of_images():
     model = small_fcmae(seed=5)
     randomize(parts_of(model))
     images = random_images(6, 32, 48, 3)
-    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    model.compile(optimizer=keras.optimizers.SGD(0.0), jit_compile=False)
     logged = model.fit(images, batch_size=6, epochs=1, shuffle=False, verbose=0).history["loss"]
     noise = keras.random.uniform((6, 24), seed=keras.random.SeedGenerator(5))
     visible = sample_visible(noise, model.mask_ratio)
