@@ -37,9 +37,10 @@ lint: $(VENV)/installed-$(EXTRAS)
 docs: $(VENV)/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Without TensorFlow, from the installed package: the library alone trains on JAX.
+# Without TensorFlow, from the installed package: the library alone trains on JAX, and the step can be timed.
 test-library: .venv-library/installed
 	cd .venv-library && KERAS_BACKEND=jax bin/python -P ../tests/fit_with_library.py
+	cd .venv-library && bin/python -P -m launch.benchmark --what=step --config=digits --backend=jax --candidates=sparse --rounds=1 --steps=1
 
 # The wheel in a new environment: the commands, from an empty folder. Files that setuptools finds in build/ it would pack.
 test-wheel:
@@ -70,9 +71,9 @@ $(VENV)/installed-%: setup.cfg
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --resolution lowest-direct --editable '.[test]'
 	@touch $@
 
-.venv-library/installed: setup.cfg $(wildcard convnext/*.py convnext/*/*.py fcmae/*.py)
+.venv-library/installed: setup.cfg $(wildcard convnext/*.py convnext/*/*.py fcmae/*.py experiments/benchmarks/*.py launch/*.py)
 	"$(PYTHON)" -m venv --clear .venv-library
-	.venv-library/bin/python -m pip install --quiet '.[jax]'
+	.venv-library/bin/python -m pip install --quiet '.[jax]' absl-py ml_collections
 	@touch $@
 
 clean:

@@ -3,7 +3,7 @@
 import dataclasses
 
 from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
-from experiments.config import IMAGENET_MEAN, IMAGENET_STD, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
+from experiments.config import IMAGE_SETTINGS, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
 from experiments.data.segmentation_masks import CLASSES, ClassTable
 from experiments.errors import UserError
 from experiments.io import is_url, local_path
@@ -65,19 +65,6 @@ def recorded_config(path):
     if "config" not in record:  # Transformers has a file of this name too
         return None
     return Config.from_dict(record["config"])
-
-
-# How images are prepared for published weights, as fields of `DataConfig`.
-IMAGE_SETTINGS = {
-    "imagenet": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 0.875},
-    "dinov3": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 1.0},
-    "clip": {
-        "image_size": 224,
-        "mean": (0.48145466, 0.4578275, 0.40821073),
-        "std": (0.26862954, 0.26130258, 0.27577711),
-        "evaluation_crop": 1.0,
-    },
-}
 
 
 def check_no_image_settings(path, images):

@@ -3,7 +3,13 @@
 import importlib.util
 import sys
 
-_missing = [name for name in ("absl", "ml_collections", "tensorflow") if importlib.util.find_spec(name) is None]
-if _missing:  # the library is installed without what the commands need
-    print(f"error: {', '.join(_missing)}: not installed; the commands need pip install 'fcmae[train]'", file=sys.stderr)
-    sys.exit(2)
+
+def require_packages(*names):
+    """Ends the process with one line if packages are not installed: the library alone is."""
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        line = f"error: {', '.join(missing)}: not installed; the commands need pip install 'fcmae[train]'"
+        print(line, file=sys.stderr)
+        sys.exit(2)
+
+
+require_packages("absl", "ml_collections")

@@ -71,9 +71,9 @@ else:
 from absl import flags
 
 from experiments.benchmarks import candidates, memory, step
-from experiments.benchmarks import input as pipeline
 from experiments.config import CROPS, Config, parse_size
 from experiments.errors import UserError
+from launch import require_packages
 from launch.command import define_config_flags, run_command, writable_file
 
 WHAT = ("step", "memory", "input")
@@ -97,8 +97,11 @@ def main(_):
         results = memory.run(_step_settings(), limit and round(limit * 2**30))
     else:
         given = _given(*["source", "pillow_folder", "crop", "image_size", "batch_size", "rounds", "steps", "warmup"])
-        given |= _given("files", "file_size", "file_kilobytes")
-        results = pipeline.run(pipeline.InputSettings(stages=tuple(flags.FLAGS.stages), **given))
+        given |= _given("stages", "files", "file_size", "file_kilobytes")
+        require_packages("tensorflow")
+        from experiments.benchmarks import input as pipeline  # with packages that a step on JAX does without
+
+        results = pipeline.run(pipeline.InputSettings(**given))
     if file:
         file.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         print(f"written: {file}")
@@ -179,7 +182,7 @@ def _define_flags():
     flags.DEFINE_integer("rounds", None, "Turns of each candidate (step 10, input 5).")
     flags.DEFINE_integer("steps", None, "Training steps (3) or batches (8) of a turn.")
     flags.DEFINE_integer("warmup", None, "Training steps before the first turn (3), or batches before each turn (2).")
-    flags.DEFINE_list("stages", list(pipeline.STAGES), f"Candidates of --what=input: {', '.join(pipeline.STAGES)}.")
+    flags.DEFINE_list("stages", None, "Candidates of --what=input beside Pillow's; all of them if left out.")
     flags.DEFINE_string("source", None, "Where --what=input reads images, as data.source; made for it if left out.")
     flags.DEFINE_string("pillow_folder", None, "Folder that Pillow reads, if not that of --source.")
     flags.DEFINE_enum("crop", None, CROPS, "Of --what=input, as in the configuration; resized if left out.")

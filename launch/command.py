@@ -15,12 +15,11 @@ from absl import app, flags
 from ml_collections import config_dict, config_flags
 
 from experiments import presets
-from experiments.config import Config, parse_size
+from experiments.config import IMAGE_SETTINGS, Config, parse_size
 from experiments.errors import Interrupted, RunError, UserError
-from experiments.finished_run import IMAGE_SETTINGS
-from experiments.training.workdir import RESUME
 
 PRESETS = {path.stem: path for path in sorted(pathlib.Path(presets.__file__).parent.glob("[!_]*.py"))}
+RESUME = ("auto", "never", "anyway")
 NO_PRESET = f"--config is missing: name a preset, one of {', '.join(PRESETS)}, or a file."
 
 

@@ -4,6 +4,9 @@ import os
 import sys
 import tempfile
 
+from launch import require_packages
+
+require_packages("tensorflow")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # oneDNN doubles the speed of depthwise convolutions on CPUs for which TensorFlow leaves it off.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

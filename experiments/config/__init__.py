@@ -7,6 +7,7 @@ when they are made, and immutable. Steps and peak rate, which depend on the data
 
 from experiments.config.data import (
     AUTO,
+    IMAGE_SETTINGS,
     IMAGENET_MEAN,
     IMAGENET_STD,
     MAX_PIXELS,
@@ -25,6 +26,7 @@ from experiments.config.training import CROPS, FinetuneConfig, PretrainConfig, S
 __all__ = [
     "AUTO",
     "CROPS",
+    "IMAGE_SETTINGS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "MAX_PIXELS",

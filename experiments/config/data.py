@@ -71,6 +71,17 @@ AUTO = "auto"
 IMAGENET_MEAN, IMAGENET_STD = ImageSettings.mean, ImageSettings.std
 WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
 MAX_PIXELS = 178_956_970  # Pillow's limit, from which it suspects a file that was made to fill the memory
+# How images are prepared for published weights, as fields of `DataConfig`.
+IMAGE_SETTINGS = {
+    "imagenet": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 0.875},
+    "dinov3": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 1.0},
+    "clip": {
+        "image_size": 224,
+        "mean": (0.48145466, 0.4578275, 0.40821073),
+        "std": (0.26862954, 0.26130258, 0.27577711),
+        "evaluation_crop": 1.0,
+    },
+}
 SPLIT_FIELDS = ("pretrain_split", "train_split", "validation_split", "test_split")
 
 

@@ -27,7 +27,6 @@ FREE_FIELDS = (
     "tensorboard",
     "wandb",
 )
-RESUME = ("auto", "never", "anyway")
 
 
 def check_writable(workdir):

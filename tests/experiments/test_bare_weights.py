@@ -13,9 +13,9 @@ from convnext.weights import formats, loader, read_weights
 from convnext.weights.architecture import Architecture
 from convnext.weights.names import to_theirs
 from experiments import evaluate, finetune
+from experiments.config import IMAGE_SETTINGS
 from experiments.errors import UserError
 from experiments.evaluation import features
-from experiments.finished_run import IMAGE_SETTINGS
 from experiments.inference import export, extract, search
 from tests.experiments.images import encode, write
 from tests.experiments.tiny import Lines, tiny_config
