@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments.data.augmentation import views
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit, StreamSplit
@@ -211,6 +212,15 @@ def test_a_broken_image_of_a_stream_counts_nothing_and_changes_nothing_else(monk
         np.testing.assert_array_equal(actual["weights"], np.where(broken, 0.0, expected["weights"]))
         for name in expected:
             np.testing.assert_array_equal(actual[name][~broken], expected[name][~broken], err_msg=name)
+
+
+def test_an_example_is_traced_once_and_its_window_for_both_ways_of_decoding(monkeypatch):
+    """Every start of a command waits for what is traced."""
+    traced, read, random_window = [], StreamSplit.read, views.random_window
+    monkeypatch.setattr(StreamSplit, "read", lambda *arguments: traced.append("read") or read(*arguments))
+    monkeypatch.setattr(views, "random_window", lambda *arguments: traced.append("window") or random_window(*arguments))
+    training_batches(stream_split(), PREPROCESSING, BATCH, 0)
+    assert sorted(traced) == ["read", "window", "window"]
 
 
 def test_a_broken_image_of_a_part_of_a_stream_counts_nothing():
