@@ -52,22 +52,26 @@ class Pretraining(Task):
     def callbacks(self, run):
         model, training = run.model, self.training
         held_out = self.source.get("validation")
-        pictures = Reconstructions(
-            model,
-            self._picture_batch(run, held_out or self.split),
-            run.evaluation_batch_size,
-            self.config.data,
-            run.workdir,
-            run.loggers,
-            evenly_spaced(training.pictures, run.schedule),
-        )
+        pictures = []
+        if training.pictures:
+            pictures = [
+                Reconstructions(
+                    model,
+                    self._picture_batch(run, held_out or self.split),
+                    run.evaluation_batch_size,
+                    self.config.data,
+                    run.workdir,
+                    run.loggers,
+                    evenly_spaced(training.pictures, run.schedule),
+                )
+            ]
         self._measures = []  # of which the summary holds the last figures
         if held_out:
             at_steps = evenly_spaced(training.evaluations, run.schedule)
             self._measures.append(Measure(self._validation(run, held_out), run, at_steps))
         if training.probe_every:
             self._measures += probing_callbacks(run, model.backbone)
-        return [pictures, *self._measures]
+        return [*pictures, *self._measures]
 
     def finish(self, run):
         save_model(run.model, run.workdir / "fcmae.keras")

@@ -31,8 +31,7 @@ GIBIBYTE = 2**30
 CHUNK = 1024  # examples of a stream that are read at once
 SMALL = 64  # side in pixels up to which images are decoded by default
 MOST = 2 * GIBIBYTE  # that a split of small images may take by default
-FIRST = 16  # images by which the size of the others is guessed
-DECODED_AT_ONCE = 256
+DECODED_AT_ONCE = 16  # and no more of those that are too large
 
 
 def with_cache(source, cache):
@@ -105,10 +104,8 @@ def decoded_images(split, preprocessing):
 def _decode(split, preprocessing):
     available, started = available_memory(), time.monotonic()
     total = sum(part.num_examples for part in getattr(split, "parts", (split,)))  # an epoch of a mix may have fewer
-    for count in (FIRST, total):
-        arrays = _decode_some(split, preprocessing, min(count, total), total, available)
-        if arrays is None:
-            return None
+    if (arrays := _decode_all(split, preprocessing, total, available)) is None:
+        return None
     if (seconds := time.monotonic() - started) > 1.0:
         size = arrays[0].nbytes / GIBIBYTE
         logging.getLogger("experiments").info(
@@ -120,19 +117,19 @@ def _decode(split, preprocessing):
 
 
 @tf.autograph.experimental.do_not_convert
-def _decode_some(split, preprocessing, count, total, available):
-    """Decodes the first `count` of `total` images: to the arrays of `DecodedImages`, or None if all are too large."""
+def _decode_all(split, preprocessing, total, available):
+    """Decodes `total` images to the arrays of `DecodedImages`, or None as soon as all are seen to be too large."""
 
     def load(position, example):
         content, label = example
         image = preprocessing.decode(split.read(content))
         return position, label, tf.shape(image)[:2], image
 
-    examples = split.in_order().take(count).enumerate()
+    examples = split.in_order().take(total).enumerate()
     loaded = examples.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
-    images = np.zeros((count, 1, 1, preprocessing.channels), np.uint8)
-    sizes, labels, readable = np.ones((count, 2), np.int32), np.zeros(count, np.int64), np.zeros(count, bool)
-    with tqdm(total=count, desc="Decoding images", delay=1.0, leave=False, disable=None) as bar:
+    images = np.zeros((total, 1, 1, preprocessing.channels), np.uint8)
+    sizes, labels, readable = np.ones((total, 2), np.int32), np.zeros(total, np.int64), np.zeros(total, bool)
+    with tqdm(total=total, desc="Decoding images", delay=1.0, leave=False, disable=None) as bar:
         for places, *values in loaded.padded_batch(DECODED_AT_ONCE).as_numpy_iterator():
             labels[places], sizes[places], pixels = values
             readable[places] = True

@@ -5,6 +5,7 @@ works on batches. Both ways give the same images, up to the rounding of sums whe
 """
 
 import dataclasses
+import functools
 
 import tensorflow as tf
 
@@ -142,7 +143,7 @@ class Preprocessing:
 
     def decode(self, encoded):
         """Bytes to an image to keep in memory, `(H, W, channels)` float32, values in [0, 255]."""
-        return decode_and_crop(encoded, views.whole_window, self.reading)
+        return _decoder(self.reading)(encoded)
 
     def resize(self, image):
         """Resizes `(H, W, channels)` to the image size: values in [0, 255], float32."""
@@ -184,6 +185,14 @@ class Preprocessing:
 
     def _with_gaps(self, resize):
         return (lambda images: views.with_gaps(resize, images)) if self.reading.has_gaps else resize
+
+
+@functools.cache
+def _decoder(reading):
+    """Returns the function that decodes whole images, traced once: tracing takes longer than decoding small splits."""
+    bytes_of_file = tf.TensorSpec((), tf.string)
+    decode = functools.partial(decode_and_crop, choose_window=views.whole_window, reading=reading)
+    return tf.function(decode, input_signature=[bytes_of_file], autograph=False)
 
 
 def _sizes(decoded):

@@ -62,7 +62,7 @@ class MemorySplit:
 
     def cached(self, cache):
         """Returns the same split with another cache."""
-        return dataclasses.replace(self, cache=cache)
+        return self if cache == self.cache else dataclasses.replace(self, cache=cache)
 
     def order(self, seed, epoch, positions):
         """Returns the numbers of the examples that `shuffled` returns, int64. Nothing is read."""

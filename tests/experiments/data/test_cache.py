@@ -146,7 +146,7 @@ def test_only_small_images_are_decoded_by_default(monkeypatch):
     decoded = lambda split: cache.decoded_images(split, AUGMENTED)  # noqa: E731
     assert decoded(split_of((64, 64), (3, 9))).images.shape == (2, 64, 64, 3)
     assert decoded(split_of((64, 65), (3, 9))) is None
-    late = [(30, 30)] * (cache.FIRST + 3)
+    late = [(30, 30)] * (cache.DECODED_AT_ONCE + 3)
     assert decoded(split_of(*late, (30, 70))) is None
     assert decoded(split_of(*late, (30, 70), cache="decoded")).images.shape == (20, 30, 70, 3)
     assert decoded(split_of((64, 64), cache="encoded")) is None
