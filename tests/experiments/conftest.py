@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from experiments import finetune
 from experiments.training import run
 from tests.experiments.images import encode, gradient, write
 
@@ -19,6 +20,15 @@ def pictures(tmp_path_factory):
             pixels = np.rot90(gradient(32, 32, 3)[..., label]) + rng.normal(scale=20, size=(32, 32))
             write(root / f"class_{label}" / f"{i}.png", encode(np.clip(pixels, 0, 255).astype(np.uint8)))
     return root
+
+
+@pytest.fixture(scope="module")
+def no_figures():
+    """Runs of fine-tuning draw nothing, which takes longer than their steps; `test_equivalence` has what they draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finetune.Finetuning, "_draw_augmentation", lambda self, run: None)
+        patch.setattr(finetune, "draw_confusion", lambda path, *_: path.touch())
+        yield
 
 
 @pytest.fixture

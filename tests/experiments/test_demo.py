@@ -10,10 +10,11 @@ from experiments import demo, evaluate
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, tiny_config
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 CONFIG = tiny_config(
     pretrain={"steps": 2, "batch_size": 32, "pictures": 1},
     finetune={"steps": 2, "labels": "32"},
-    model={"depths": (1,), "dims": (4,), "stem_stride": 8},
 )
 
 

@@ -16,14 +16,12 @@ from experiments.training import validation
 from experiments.training.loggers import read_metrics
 from tests.experiments.tiny import Lines, change, tiny_config
 
-MODEL = {"depths": (1,), "dims": (4,), "stem_stride": 8}
 # On two devices, in batches that divide neither the 539 test nor the 180 validation images.
 CONFIG = tiny_config(
     finetune={
         **{"labels": "all", "steps": 0, "epochs": 4, "batch_size": 154, "evaluations": 4, "ema_decay": 0.8},
         **{"base_learning_rate": 0.3, "layer_decay": 0.5, "label_smoothing": 0.1},
     },
-    model=MODEL,
     logical_cpus=2,
     seed=3,
     checkpoint_every=14,

@@ -199,8 +199,7 @@ def test_runs_whose_paths_are_urls_or_odd_ones(pictures, ram, tmp_path, at_step)
     """Pretraining in a workdir behind a URL, stopped once; fine-tuning from it in one with an odd name."""
     folder, odd = tmp_path / "bilder ü [a] 日本", tmp_path / ODD
     shutil.copytree(pictures, folder)
-    model = {"depths": (1,), "dims": (4,), "stem_stride": 8}
-    shared = {"model": model, "pretrain": {"steps": 3, "pictures": 1}, "finetune": {"steps": 2}}
+    shared = {"pretrain": {"steps": 3, "pictures": 1}, "finetune": {"steps": 2}}
     config, lines = picture_config(folder, **shared), Lines()
 
     at_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -20,7 +20,7 @@ from experiments.report.page import render
 from experiments.training.loggers import read_metrics
 from tests.experiments.images import broken_inside, encode, write
 from tests.experiments.scenes import NAMES, scene, write_scenes
-from tests.experiments.tiny import Lines, change, tiny_config
+from tests.experiments.tiny import TWO_STAGES, Lines, change, tiny_config
 
 MEAN, STD = (0.4, 0.4, 0.4), (0.25, 0.25, 0.25)
 FILES = {"": "segmenter.keras", "_ema": "segmenter_ema.keras", "best": "segmenter_best.keras"}
@@ -35,7 +35,7 @@ def config(tmp_path_factory):
         **{"base_learning_rate": 1.0, "ema_decay": 0.8, "layer_decay": 0.9, "class_weights": "balanced"},
     }
     data = {"source": f"folder:{root}", "channels": 3, "mean": MEAN, "std": STD, "ignore_label": (250,), "flip": True}
-    config = tiny_config(finetune=training, data=data, model={"dims": (8, 8)}, logical_cpus=2, seed=1)
+    config = tiny_config(finetune=training, data=data, model={**TWO_STAGES, "dims": (8, 8)}, logical_cpus=2, seed=1)
     segmentation = {
         "decoder": "fpn",
         "decoder_dim": 8,

@@ -4,6 +4,8 @@ import dataclasses
 
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 
+ONE_STAGE = {"depths": (1,), "dims": (4,), "stem_stride": 8}
+TWO_STAGES = {"depths": (1, 1), "dims": (4, 8), "stem_stride": 4}
 QUIET = {
     "evaluations": 0,
     "warmup_epochs": 0,
@@ -15,13 +17,11 @@ QUIET = {
 
 
 def tiny_config(pretrain=(), finetune=(), data=(), model=(), **arguments):
-    """A `Config` of digits at 32x32 pixels with a grid of 4x4 patches and 8 steps; mappings change its sections."""
+    """A `Config` of digits at 32x32 pixels with a grid of 4x4 patches, a block and 8 steps; mappings change it."""
     shared = {"image_size": 32, "channels": 1, "mean": (0.3,), "std": (0.35,), "flip": False, "evaluation_crop": 1.0}
     return Config(
         **{
-            "model": ModelConfig(
-                **{"depths": (1, 1), "dims": (4, 8), "stem_stride": 4, "decoder_dim": 8, **dict(model)}
-            ),
+            "model": ModelConfig(**{**ONE_STAGE, "decoder_dim": 8, **dict(model)}),
             "data": DataConfig(**{**shared, **dict(data)}),
             "pretrain": PretrainConfig(**{**QUIET, "pictures": 0, **dict(pretrain)}),
             "finetune": FinetuneConfig(**{**QUIET, "labels": "100", "head_init_scale": 1.0, **dict(finetune)}),

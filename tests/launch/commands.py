@@ -1,12 +1,14 @@
 """Runs commands as a person does: `python -m launch.NAME` in the root of the repository."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -70,11 +72,20 @@ def run_forked(commands, folder=ROOT):
     Returns:
         `{key: Outcome}`.
     """
-    process = _start("tests.launch.forked", stdin=subprocess.PIPE)
-    request = {"folder": str(folder), "commands": list(commands.values())}
-    output, errors = process.communicate(json.dumps(request), timeout=600)
-    assert process.returncode == 0, errors
-    return {key: Outcome(**outcome) for key, outcome in zip(commands, json.loads(output))}
+    server = _server()
+    timer = threading.Timer(600, server.kill)
+    timer.start()
+    print(json.dumps({"folder": str(folder), "commands": list(commands.values())}), file=server.stdin, flush=True)
+    output = server.stdout.readline()
+    timer.cancel()
+    assert output, server.communicate()[1]
+    return {key: Outcome(**outcome) for key, outcome in zip(commands, json.loads(output), strict=True)}
+
+
+@functools.cache
+def _server():
+    """The process that `run_forked` talks to, which ends with this one."""
+    return _start("tests.launch.forked", stdin=subprocess.PIPE)
 
 
 def _start(module, *arguments, **options):

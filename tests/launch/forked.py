@@ -1,7 +1,7 @@
 """Runs commands in forks of this process, so that only it pays for importing TensorFlow.
 
-Reads `{"folder": ..., "commands": [[name, flags], ...]}` as JSON from the standard input, runs the commands in the
-folder, and writes a list of exit code, output and errors.
+Reads lines of the standard input, `{"folder": ..., "commands": [[name, flags], ...]}` as JSON, runs the commands in the
+folder, and writes a line for each: a list of exit code, output and errors.
 """
 
 import launch.environment  # noqa: F401, I001  (first)
@@ -47,7 +47,7 @@ def run_as_main(name, flags):
 
 
 if __name__ == "__main__":
-    request = json.load(sys.stdin)
-    os.chdir(request["folder"])
-    outcomes = [run_in_fork(name, flags) for name, flags in request["commands"]]
-    json.dump(outcomes, sys.stdout)
+    for line in sys.stdin:
+        request = json.loads(line)
+        os.chdir(request["folder"])
+        print(json.dumps([run_in_fork(name, flags) for name, flags in request["commands"]]), flush=True)

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.benchmarks.flops import step_flops
 from experiments.config import Config
-from tests.launch.commands import PRESET, run
+from tests.launch.commands import PRESET, run_forked
 
 BATCH, ROUNDS, STEPS = 2, 3, 2
 
@@ -27,7 +27,7 @@ def outcome(file):
     preset.write_text(PRESET, encoding="utf-8")
     model = [f"--config={preset}", "--config.model.decoder_dim=4", "--image_size=16", f"--batch_size={BATCH}"]
     length = [f"--rounds={ROUNDS}", f"--steps={STEPS}"]
-    return run("benchmark", "--what=step", *model, *length, "--mask_ratio=0", f"--json={file}")
+    return run_forked({0: ("benchmark", ["--what=step", *model, *length, "--mask_ratio=0", f"--json={file}"])})[0]
 
 
 @pytest.fixture(scope="module")

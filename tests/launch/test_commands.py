@@ -3,7 +3,6 @@
 With FCMAE_NO_SKIPS=1 in the environment, as in continuous integration, those of the recipe as well.
 """
 
-import concurrent.futures
 import json
 import os
 import re
@@ -25,18 +24,19 @@ SMALL = (
     *(f"--config.model.{size}" for size in ("depths=(1,)", "dims=(4,)", "stem_stride=8")),
 )
 STUDY_OF_DIGITS = ("study", (*STUDY, *SMALL))
-LONG = ["--config.pretrain.steps=400", "--config.log_every=1", "--config.pretrain.evaluations=0"]
+STEPS = 150
+LONG = [f"--config.pretrain.steps={STEPS}", "--config.log_every=1", "--config.pretrain.evaluations=0"]
 
 
-def walk_through(root):
+def walk_through(root, more):
     """Runs what the README and docs/ show for images of one's own, word for word, on small images and a tiny model.
 
-    And a part of a study, on digits.
+    Then a part of a study, on digits, and `more`, `{key: (name, flags)}`.
     """
     for n in range(32):
         write(root / "photographs" / ("cats", "dogs")[n % 2] / f"{n // 2}.jpg", encode(gradient(40 + n, 50), "jpeg"))
     write(root / "photo.jpg", encode(gradient(50, 40), "jpeg"))
-    return run_forked({one: (one[0], adapted(*one)) for one in (*OWN_IMAGES, STUDY_OF_DIGITS)}, root)
+    return run_forked({one: (one[0], adapted(*one)) for one in (*OWN_IMAGES, STUDY_OF_DIGITS)} | more, root)
 
 
 def adapted(name, flags):
@@ -49,13 +49,6 @@ def adapted(name, flags):
     return [*flags, *(f"--config.model.{size}" for size in sizes), *lengths]
 
 
-def stop_and_go_on(root, preset):
-    """Stops a run with SIGTERM, and starts its command again."""
-    command = ("pretrain", f"--config={preset}", f"--workdir={root / 'long'}", *LONG)
-    stopped = run(*command, during=terminate_after(root / "long" / "metrics.jsonl", 5))
-    return {"stopped": stopped, "gone on": run(*command)}
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -63,12 +56,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(root):
-    """`{name: Outcome}` of all commands."""
+    """`{name: Outcome}` of all commands, and of one that is stopped with SIGTERM and started again."""
     preset = root / "tiny.py"
     preset.write_text(PRESET)
-    with concurrent.futures.ThreadPoolExecutor(2) as executor:
-        parts = [executor.submit(walk_through, root), executor.submit(stop_and_go_on, root, preset)]
-        return {name: outcome for part in parts for name, outcome in part.result().items()}
+    flags = [f"--config={preset}", f"--workdir={root / 'long'}", *LONG]
+    stopped = run("pretrain", *flags, during=terminate_after(root / "long" / "metrics.jsonl", 5))
+    return {"stopped": stopped, **walk_through(root, {"gone on": ("pretrain", flags)})}
 
 
 def assert_done(outcome):
@@ -184,16 +177,15 @@ def test_sigterm_saves_and_ends_with_code_0_and_a_message(outcomes):
     outcome = outcomes["stopped"]
     assert outcome.code == 0, outcome.errors
     (line,) = outcome.errors.splitlines()
-    assert re.fullmatch(r"Stopped at step [\d,]+ of 400; run the same command to resume\.", line)
+    assert re.fullmatch(rf"Stopped at step \d+ of {STEPS}; run the same command to resume\.", line)
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(outcomes, root):
     assert_done(outcomes["gone on"])
-    step = re.search(r"Stopped at step ([\d,]+)", outcomes["stopped"].errors)[1]
+    step = re.search(r"Stopped at step (\d+)", outcomes["stopped"].errors)[1]
     assert_lines(outcomes["gone on"], f"  starts from   its own checkpoint of step {step}", f"done: {root / 'long'}")
     steps = [json.loads(line) for line in (root / "long" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in steps if "loss" in line] == list(range(1, 401))
+    assert [line["step"] for line in steps if "loss" in line] == list(range(1, STEPS + 1))
     segments = json.loads((root / "long" / "environment.json").read_text())["segments"]
-    stopped = int(step.replace(",", ""))
-    assert [(one["from_step"], one["to_step"]) for one in segments] == [(0, stopped), (stopped, 400)]
+    assert [(one["from_step"], one["to_step"]) for one in segments] == [(0, int(step)), (int(step), STEPS)]
     assert all(one["ended"] and one["command"].startswith("python -m launch.pretrain --config=") for one in segments)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.launch.commands import run
+from tests.launch.commands import run_forked
 
 BATCH, STEPS, ROUNDS = 4, 2, 2
 NAMES = ["pillow", "pillow_normalize", "pretraining"]
@@ -22,7 +22,7 @@ def outcome(file):
     """How `launch.benchmark` ended on eight files."""
     length = [f"--batch_size={BATCH}", f"--steps={STEPS}", f"--rounds={ROUNDS}", "--warmup=1", "--files=8"]
     images = ["--image_size=32", "--stages=pretraining"]
-    return run("benchmark", "--what=input", *images, *length, f"--json={file}")
+    return run_forked({0: ("benchmark", ["--what=input", *images, *length, f"--json={file}"])})[0]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import TWO_STAGES, tiny_config
 from tests.soak import fake_training
 from tests.soak.comparison import compare_runs
 from tests.soak.kills import KINDS, SAVING, STARTING, STEPPING, STOPPING, damage, draw_kills, kill_and_resume
@@ -38,7 +38,7 @@ RUNS = {
     ),
     "fine-tuning": (
         "finetune",
-        tiny_config(finetune={**FINETUNING, "steps": 48, "evaluations": 4}, checkpoint_every=3),
+        tiny_config(model=TWO_STAGES, finetune={**FINETUNING, "steps": 48, "evaluations": 4}, checkpoint_every=3),
         {STARTING: 1, STEPPING: 6, SAVING: 2, STOPPING: 1},
         2,
     ),

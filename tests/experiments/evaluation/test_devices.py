@@ -17,7 +17,7 @@ from experiments.models import make_classifier, make_fcmae
 from experiments.training.distributed.strategy import make_strategy
 from tests.experiments.tiny import tiny_config
 
-CONFIG = tiny_config(model={"depths": (1,), "dims": (4,), "stem_stride": 8})
+CONFIG = tiny_config()
 SPLIT = open_digits().split("train").take(np.arange(23))
 BATCH = 5  # five batches, of which the last has three images: two devices leave one without
 PREPROCESSING = Preprocessing.of(CONFIG.data)

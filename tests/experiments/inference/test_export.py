@@ -17,12 +17,12 @@ from experiments.inference.export import Request, sample_photographs
 from experiments.inference.formats import Serving
 from experiments.models import make_classifier, make_encoder
 from experiments.training.workdir import record_config, write_json
-from tests.experiments.tiny import Lines, tiny_config
+from tests.experiments.tiny import TWO_STAGES, Lines, tiny_config
 from tests.small_models import randomize
 
 CLASSES = ["t-shirt", "Stiefel", "žabot"]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CONFIG = tiny_config(data={"channels": 3, "mean": MEAN, "std": STD})
+CONFIG = tiny_config(model=TWO_STAGES, data={"channels": 3, "mean": MEAN, "std": STD})
 SIZES = {"fixed": [(32, 32)], "free": [(32, 32), (45, 70)]}
 REQUESTS = [
     Request("onnx", "probabilities", "free", "inside"),

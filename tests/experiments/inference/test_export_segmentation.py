@@ -13,7 +13,7 @@ from experiments.inference import export
 from experiments.inference.export import Request
 from experiments.models import make_segmenter
 from experiments.training.workdir import record_config, write_json
-from tests.experiments.tiny import Lines, change, tiny_config
+from tests.experiments.tiny import TWO_STAGES, Lines, change, tiny_config
 from tests.small_models import randomize
 
 SUFFIX = {"onnx": ".onnx", "saved_model": "", "tflite": ".tflite"}
@@ -22,7 +22,7 @@ SUFFIX = {"onnx": ".onnx", "saved_model": "", "tflite": ".tflite"}
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """Of a run with UPerNet, which has every operation that a decoder has."""
-    config = tiny_config(data={"channels": 3, "mean": (0.5,) * 3, "std": (0.25,) * 3})
+    config = tiny_config(model=TWO_STAGES, data={"channels": 3, "mean": (0.5,) * 3, "std": (0.25,) * 3})
     config = change(change(config, "finetune", task="segmentation"), "segmentation", decoder_dim=8)
     folder = tmp_path_factory.mktemp("runs") / "segmented"
     record_config(folder, config, "finetune")

@@ -20,10 +20,10 @@ from experiments.inference.search import pictures_of
 from experiments.models import make_encoder
 from experiments.training.workdir import record_config
 from tests.experiments.images import broken_inside, encode, gradient, write
-from tests.experiments.tiny import Lines, tiny_config
+from tests.experiments.tiny import TWO_STAGES, Lines, tiny_config
 from tests.small_models import randomize
 
-CONFIG = tiny_config()
+CONFIG = tiny_config(model=TWO_STAGES)
 BROKEN = {
     "a/cut.png": "the file is cut short",
     "b/inside.png": "it cannot be decoded",

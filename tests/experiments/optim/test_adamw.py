@@ -10,9 +10,9 @@ from experiments.optim.adamw import make_adamw
 from experiments.optim.param_groups import rule_table
 from experiments.training.schedule import Schedule
 from tests.experiments.optim.test_schedules import reference as rate_at
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import TWO_STAGES, tiny_config
 
-CONFIG = tiny_config()
+CONFIG = tiny_config(model=TWO_STAGES)
 
 
 def reference(values, gradients, decays, rates, training):

@@ -1,11 +1,13 @@
 """A study: its order and how it resumes, with runs that only pretend to train; its trials, with runs of two steps."""
 
 import dataclasses
+import io
 import shutil
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import finetune, pretrain
 from experiments.config import Config
@@ -23,7 +25,9 @@ from experiments.training.schedule import Schedule
 from experiments.training.workdir import read_json, write_json
 from tests.experiments.tiny import Lines, change, tiny_config
 
-CONFIG = tiny_config(model={"depths": (1,), "dims": (4,), "stem_stride": 8})
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+CONFIG = tiny_config()
 LENGTH = Length("20", 2, 10, rates=(1e-3, 3e-3))
 BUDGET = Budget(pretraining_steps=2, few=(LENGTH,), more_rates=0)
 FINETUNED = [f"seed_0/labels_20/{start}/rate_{rate:g}" for start in ("pretrained", "scratch") for rate in LENGTH.rates]
@@ -38,12 +42,16 @@ class Pretence:
     Args:
         root: folder of the study.
         stop_at: number of the run that is stopped; 0 for none.
+        draws: whether the report has its picture.
     """
 
-    def __init__(self, root, monkeypatch, stop_at=0):
+    def __init__(self, root, monkeypatch, stop_at=0, draws=False):
         self.runs = []
         self._root, self._stop_at = root, stop_at
         monkeypatch.setattr(sweep, "provenance", lambda: PROVENANCE)  # asking git takes time
+        monkeypatch.setattr(sweep.gc, "collect", lambda: 0)  # nothing has filled the memory
+        if not draws:
+            monkeypatch.setattr(STUDIES["fewer_labels"], "draw", lambda study, results, path: path.touch())
         monkeypatch.setattr(pretrain, "run", self._train)
         monkeypatch.setattr(finetune, "run", self._train)
         monkeypatch.setattr(sweep, "_test", lambda trial, log: self._write(trial.folder / "test.json", test_top1=80.0))
@@ -79,7 +87,7 @@ def complete(tmp_path_factory):
     """The folder of a study that is complete."""
     root = tmp_path_factory.mktemp("complete") / "study"
     with pytest.MonkeyPatch.context() as monkeypatch:
-        Pretence(root, monkeypatch)
+        Pretence(root, monkeypatch, draws=True)
         sweep.run(opened(root), log=Lines())
     return root
 
@@ -98,7 +106,7 @@ def test_what_is_complete_is_not_repeated_and_what_was_stopped_goes_on(root, mon
 
 def test_a_complete_study_runs_nothing_and_makes_the_same_report(complete, monkeypatch):
     before = {name: (complete / name).read_bytes() for name in ("results.json", "results.md", "results.png")}
-    again = Pretence(complete, monkeypatch)
+    again = Pretence(complete, monkeypatch, draws=True)
     sweep.report(sweep.open_study(STUDIES, complete), log=Lines())
     assert {name: (complete / name).read_bytes() for name in before} == before
     sweep.run(opened(complete), log=Lines())
@@ -216,7 +224,8 @@ def test_the_figure_is_the_share_of_right_test_images_of_the_saved_classifier(st
     folder = study.root / START.format("pretrained")
     classifier = keras.saving.load_model(folder / "classifier.keras")
     split = open_source(CONFIG.data).split("test")
-    images = np.stack([Preprocessing.of(CONFIG.data).for_evaluation(content) for content in split.contents])
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(content)), "float32") for content in split.contents])
+    images = (pixels[..., np.newaxis] / 255.0 - CONFIG.data.mean[0]) / CONFIG.data.std[0]
     right = np.argmax(classifier(images), axis=-1) == split.labels
     record = read_json(folder / "test.json")
     assert record == {"test_top1": pytest.approx(100 * right.mean()), "images": 539}

@@ -21,7 +21,6 @@ AUGMENTATION = {
     "label_smoothing": 0.1,
 }
 RATES = {"layer_decay": 0.5, "ema_decay": 0.7, "class_weights": "balanced"}
-ONE_STAGE = {"depths": (1,), "dims": (4,), "stem_stride": 8}
 TASKS = {"pretrain": (pretrain, "fcmae.keras"), "finetune": (finetune, "classifier.keras")}
 WAYS = {
     "one": ({}, 1),
@@ -42,7 +41,6 @@ def runs(pictures, tmp_path_factory):
                 pictures,
                 pretrain=TRAINING,
                 finetune={**TRAINING, **AUGMENTATION, **RATES},
-                model=ONE_STAGE,
                 seed=3,
                 **arguments,
             )

@@ -12,7 +12,7 @@ from experiments.training.distributed.strategy import generator_states, make_str
 from experiments.training.losses import cross_entropy
 from experiments.training.step import make_training_step
 from fcmae.masking import sample_visible
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import TWO_STAGES, tiny_config
 from tests.experiments.training.optimizers import SGD
 from tests.small_models import randomize
 
@@ -43,7 +43,7 @@ def losses_of(task, config):
 def outcome(task, replicas=1, parts=1, compilation="none", remat="none", execution="sparse"):
     """The losses, the updates and the states of the generators of two steps of rate 1."""
     config = tiny_config(
-        model={"depths": (1, 1), "dims": (4, 8)},
+        model=TWO_STAGES,
         pretrain={"execution": execution},
         finetune={"drop_path_rate": 0.5},
     )

@@ -15,7 +15,8 @@ from tests import references
 from tests.experiments.tiny import Lines, picture_config
 from tests.small_models import parts_of, variables_of
 
-MODEL = {"depths": (1,), "dims": (4,), "stem_stride": 8}
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 TRAINING = {"steps": 1, "batch_size": 8, "crop_scale": (0.4, 1.0)}
 
 
@@ -38,7 +39,7 @@ def first_loss(run, config, workdir):
 
 def test_pretraining_begins_with_the_loss_of_the_reference(pictures, tmp_path):
     training = {**TRAINING, "mask_ratio": 0.7, "normalize_targets": False}
-    config = picture_config(pictures, pretrain=training, model=MODEL, seed=11)
+    config = picture_config(pictures, pretrain=training, seed=11)
     batch = first_batch(config, config.pretrain, num_patches=16)
     # 4 of 16 patches are visible: those with the smallest noise.
     visible = (batch["noise"].argsort(axis=1).argsort(axis=1) < 4).astype("float64")
@@ -53,9 +54,7 @@ def test_pretraining_begins_with_the_loss_of_the_reference(pictures, tmp_path):
 @pytest.mark.parametrize("mixed", [{}, {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "erasing_probability": 0.5}])
 def test_fine_tuning_begins_with_the_cross_entropy_of_the_smoothed_and_mixed_labels(pictures, tmp_path, mixed):
     smoothing = 0.3
-    config = picture_config(
-        pictures, finetune={**TRAINING, "label_smoothing": smoothing, **mixed}, model=MODEL, seed=12
-    )
+    config = picture_config(pictures, finetune={**TRAINING, "label_smoothing": smoothing, **mixed}, seed=12)
     batch = first_batch(config, config.finetune, mixing=Mixing.of(config.finetune, 3))
     weights = initial_weights(config, lambda: make_classifier(config, 3), variables_of)
     logits = references.logits(batch["images"].astype("float64"), weights, (1,))

@@ -23,6 +23,8 @@ from experiments.training.workdir import read_json
 from tests.experiments.ports import free_ports
 from tests.experiments.tiny import Lines, change, picture_config
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 STEPS = 7  # of 3 steps an epoch
 TRAINING = {"steps": STEPS, "warmup_epochs": 1, "base_learning_rate": 0.1, "batch_size": 14, "accumulation_steps": 2}
 TASKS = {"pretrain": (pretrain, "fcmae.keras"), "finetune": (finetune, "classifier.keras")}
@@ -40,7 +42,6 @@ class CrashError(Exception):
 def make_config(pictures, task):
     config = picture_config(
         pictures,
-        model={"depths": (1,), "dims": (4,), "stem_stride": 8},
         finetune={**TRAINING, **NOISE, **AVERAGE, **MORE},
         pretrain=TRAINING,
         checkpoint_every=3,

@@ -45,7 +45,7 @@ CUDA = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of mem
 def test_it_ends_with_what_to_change_and_the_last_checkpoint(
     pictures, tmp_path, at_step, error, training, remat, flags
 ):
-    config = picture_config(pictures, pretrain={"steps": 3, **training}, model={"depths": (1,), "dims": (4,)})
+    config = picture_config(pictures, pretrain={"steps": 3, **training}, model={"stem_stride": 4})
     config = change(config, "model", remat=remat)
     at_step(3, lack(error))
     with pytest.raises(RunError) as caught:
@@ -57,6 +57,6 @@ def test_it_ends_with_what_to_change_and_the_last_checkpoint(
 
 def test_other_errors_of_a_device_are_shown_as_they_are(pictures, tmp_path, at_step):
     at_step(1, lack(tf.errors.InternalError(None, None, "the device is gone")))
-    config = picture_config(pictures, pretrain={"steps": 1}, model={"depths": (1,), "dims": (4,)})
+    config = picture_config(pictures, pretrain={"steps": 1}, model={"stem_stride": 4})
     with pytest.raises(tf.errors.InternalError):
         pretrain.run(config, tmp_path, log=Lines())

@@ -14,6 +14,8 @@ from experiments.training.loop import train
 from experiments.training.schedule import Schedule
 from tests.experiments.tiny import Lines, tiny_config
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 
 class Clock:
     """A clock that a step moves on."""
@@ -184,7 +186,6 @@ def test_the_rate_of_a_run_leaves_out_evaluation_probes_pictures_and_checkpoints
     config = tiny_config(
         pretrain={**often, "batch_size": 512, "pictures": 3, "probe_every": 2},
         finetune={**often, "ema_decay": 0.5},
-        model={"depths": (1,), "dims": (4,), "stem_stride": 8},
         log_every=3,
         checkpoint_every=4,
     )

@@ -25,6 +25,8 @@ from experiments.training.step import make_training_step
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, picture_config
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 GOOD = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 TARGETS = np.random.default_rng(1).normal(size=8).astype("float32")
 START = 2.0**8  # at which the gradients of this model fit float16
@@ -165,11 +167,9 @@ TASKS = {"pretrain": pretrain, "finetune": finetune}
 
 
 def make_config(pictures, precision="mixed_float16", **training):
-    """Two blocks a stage would add nothing to what is tested: one stage."""
-    model = {"depths": (1,), "dims": (4,), "stem_stride": 8}
     training = {**TRAINING, **training}
     finetune = {**training, "ema_decay": 0.7, "drop_path_rate": 0.3}
-    return picture_config(pictures, pretrain=training, finetune=finetune, model=model, seed=3, precision=precision)
+    return picture_config(pictures, pretrain=training, finetune=finetune, seed=3, precision=precision)
 
 
 def column(workdir, name):

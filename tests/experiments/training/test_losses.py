@@ -10,7 +10,7 @@ from experiments.errors import UserError
 from experiments.models import make_classifier
 from experiments.training.losses import balanced_class_weights, cross_entropy
 from tests.comparison import assert_close, gradients
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import TWO_STAGES, tiny_config
 from tests.small_models import random_images, randomize, variables_of
 
 WEIGHTS = np.array([0.5, 2.0, 1.25], "float32")
@@ -118,6 +118,6 @@ def test_the_frozen_encoder_is_in_inference_mode_and_gets_no_gradient():
 
 
 def test_of_a_classifier_with_a_frozen_encoder_the_logits_alone_train():
-    model = make_classifier(tiny_config(finetune={"frozen_encoder": True}), 3)
+    model = make_classifier(tiny_config(model=TWO_STAGES, finetune={"frozen_encoder": True}), 3)
     paths = [variable.path for variable in model.trainable_variables]
     assert paths == ["classifier/head/kernel", "classifier/head/bias"]

@@ -18,9 +18,10 @@ from experiments.errors import UserError
 from experiments.training.loggers import read_metrics
 from experiments.training.workdir import read_json
 from tests import references
-from tests.experiments.tiny import Lines, change, tiny_config
+from tests.experiments.tiny import TWO_STAGES, Lines, change, tiny_config
 
 CONFIG = tiny_config(
+    model=TWO_STAGES,
     pretrain={"epochs": 2, "steps": 0, "batch_size": 512, "evaluations": 2, "pictures": 2, "crop_scale": (0.5, 1.0)},
     seed=2,
     log_every=3,

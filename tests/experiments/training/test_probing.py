@@ -30,7 +30,6 @@ from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 # 5 steps of 2 an epoch; 12 images a batch are few enough to be quick.
 PLAIN = tiny_config(
     pretrain={"steps": 5, "batch_size": 12},
-    model={"depths": (1,), "dims": (4,), "stem_stride": 8},
     seed=3,
     log_every=2,
 )

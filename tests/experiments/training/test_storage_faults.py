@@ -18,8 +18,7 @@ from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 from tests.experiments.training.test_checkpoints import files_of, make_state, names
 
 CONFIG = {
-    "model": {"depths": (1,), "dims": (4,), "stem_stride": 8},
-    "pretrain": {"steps": 6, "pictures": 2},  # of 3 steps an epoch: pictures after steps 3 and 6
+    "pretrain": {"steps": 6},  # of 3 an epoch
     "checkpoint_every": 2,
 }
 
@@ -77,7 +76,8 @@ def test_a_line_is_added_whole_or_not_at_all(disk):
 def test_a_run_goes_on_without_pictures_but_not_without_checkpoints(pictures, disk, at_step, caplog):
     """The disk is full from step 3 on, after the checkpoint of step 2 and a picture."""
     caplog.set_level(logging.WARNING, "experiments")
-    config, workdir = picture_config(pictures, **CONFIG), disk.folder / "run"
+    config = change(picture_config(pictures, **CONFIG), "pretrain", pictures=2)  # after steps 3 and 6
+    workdir = disk.folder / "run"
     at_step(3, disk.fill)
     with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {disk.reason}; .*ckpt-2"):
         pretrain.run(config, workdir, log=Lines())
