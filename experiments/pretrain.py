@@ -50,27 +50,15 @@ class Pretraining(Task):
         return image_losses
 
     def callbacks(self, run):
-        model, training = run.model, self.training
+        training = self.training
         held_out = self.source.get("validation")
-        pictures = []
-        if training.pictures:
-            pictures = [
-                Reconstructions(
-                    model,
-                    self._picture_batch(run, held_out or self.split),
-                    run.evaluation_batch_size,
-                    self.config.data,
-                    run.workdir,
-                    run.loggers,
-                    evenly_spaced(training.pictures, run.schedule),
-                )
-            ]
+        pictures = [self._reconstructions(run, held_out or self.split)] if training.pictures else []
         self._measures = []  # of which the summary holds the last figures
         if held_out:
             at_steps = evenly_spaced(training.evaluations, run.schedule)
             self._measures.append(Measure(self._validation(run, held_out), run, at_steps))
         if training.probe_every:
-            self._measures += probing_callbacks(run, model.backbone)
+            self._measures += probing_callbacks(run, run.model.backbone)
         return [*pictures, *self._measures]
 
     def finish(self, run):
@@ -98,11 +86,20 @@ class Pretraining(Task):
 
         return measure
 
-    def _picture_batch(self, run, split):
-        """Returns the images that every picture of a run shows, under the masks of the validation loss."""
+    def _reconstructions(self, run, split):
+        """Returns the callback that draws some images of a split, under the masks of the validation loss."""
         count, model = min(IMAGES_IN_PICTURE, split.num_examples), run.model
         examples = evaluation_batches(
             split, run.preprocessing, count, num_patches=model.num_patches, seed=self.config.seed
         )
         batch = next(iter(examples))
-        return batch["images"], sample_visible(batch["noise"], model.mask_ratio), batch.get("valid")
+        visible = sample_visible(batch["noise"], model.mask_ratio)
+        return Reconstructions(
+            model,
+            (batch["images"], visible, batch.get("valid")),
+            run.evaluation_batch_size,
+            self.config.data,
+            run.workdir,
+            run.loggers,
+            evenly_spaced(self.training.pictures, run.schedule),
+        )

@@ -12,6 +12,7 @@ from experiments import provenance
 from experiments.config import DataConfig
 from experiments.data import cache
 from experiments.data.augmentation.mixing import Mixing
+from experiments.data.decoding import decode_and_crop
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
@@ -165,6 +166,19 @@ def test_images_are_decoded_once_for_all_that_reads_a_split():
     assert cache.decoded_images(split, dataclasses.replace(AUGMENTED, crop_scale=(0.5, 0.5))) is decoded
     assert cache.decoded_images(split, dataclasses.replace(AUGMENTED, channels=1, reading=None)).images.shape[-1] == 1
     assert cache.decoded_images(split.take(np.array([0])), AUGMENTED).sizes is None
+
+
+def test_images_of_all_splits_are_decoded_by_a_graph_that_is_traced_once(monkeypatch):
+    """Every start of a command waits for what is traced."""
+    traced = []
+    monkeypatch.setattr(
+        "experiments.data.preprocessing.decode_and_crop",
+        lambda *these, **those: traced.append(1) or decode_and_crop(*these, **those),
+    )
+    reading = dataclasses.replace(AUGMENTED.reading, max_pixels=1234)  # of this test alone
+    for size in ((9, 9), (3, 4)):
+        assert cache.decoded_images(split_of(size), dataclasses.replace(AUGMENTED, reading=reading))
+    assert traced == [1]
 
 
 def test_what_does_not_fit_into_half_of_the_memory_is_refused(monkeypatch, data):

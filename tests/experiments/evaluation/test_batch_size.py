@@ -38,8 +38,8 @@ def taken(monkeypatch):
         return reconstruction_panels(model, images, *arguments)
 
     digits = open_digits()
-    parts = {name: digits.split(name).take(range(count)) for name, count in (("train", 48), ("test", 20))}
-    parts["validation"] = digits.split("validation").take(range(10))
+    counts = {"train": 48, "validation": 10, "test": 20}
+    parts = {name: digits.split(name).cached("none").take(range(count)) for name, count in counts.items()}
     source = dataclasses.replace(digits, splits=parts)
     monkeypatch.setattr(pipeline, "load_batches", load)
     monkeypatch.setattr(pictures, "reconstruction_panels", draw)

@@ -18,7 +18,7 @@ from experiments.training.distributed.strategy import make_strategy
 from tests.experiments.tiny import tiny_config
 
 CONFIG = tiny_config()
-SPLIT = open_digits().split("train").take(np.arange(23))
+SPLIT = open_digits().split("train").cached("none").take(np.arange(23))
 BATCH = 5  # five batches, of which the last has three images: two devices leave one without
 PREPROCESSING = Preprocessing.of(CONFIG.data)
 

@@ -37,7 +37,8 @@ def first_loss(run, config, workdir):
     return read_metrics(workdir)[0]["loss"]
 
 
-def test_pretraining_begins_with_the_loss_of_the_reference(pictures, tmp_path):
+def test_pretraining_begins_with_the_loss_of_the_reference(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain.Pretraining, "_reconstructions", None)  # of no pictures nothing is prepared
     training = {**TRAINING, "mask_ratio": 0.7, "normalize_targets": False}
     config = picture_config(pictures, pretrain=training, seed=11)
     batch = first_batch(config, config.pretrain, num_patches=16)

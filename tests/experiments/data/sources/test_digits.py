@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 from sklearn import datasets
 
+from experiments.config import DataConfig
 from experiments.data.source import MemorySplit, Source
+from experiments.data.sources import open_source
 from experiments.data.sources.digits import open_digits
 from experiments.data.splits import held_out
 from experiments.errors import UserError
@@ -28,6 +30,11 @@ def test_the_parts_are_disjoint_and_complete(digits):
     counts = np.sum([np.bincount(split.labels, minlength=10) for split in digits.splits.values()], axis=0)
     np.testing.assert_array_equal(counts, np.bincount(datasets.load_digits().target))
     assert digits.class_names == tuple("0123456789")
+
+
+def test_runs_of_a_process_share_what_is_decoded():
+    one, other = (open_source(DataConfig()).split("train") for _ in range(2))
+    assert one is other and one.cache == "auto" and one.cached("none").cache == "none"
 
 
 def test_each_part_has_all_classes(digits):
