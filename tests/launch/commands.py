@@ -1,5 +1,6 @@
 """Runs commands as a person does: `python -m launch.NAME` in the root of the repository."""
 
+import atexit
 import dataclasses
 import functools
 import json
@@ -85,7 +86,9 @@ def run_forked(commands, folder=ROOT):
 @functools.cache
 def _server():
     """The process that `run_forked` talks to, which ends with this one."""
-    return _start("tests.launch.forked", stdin=subprocess.PIPE)
+    server = _start("tests.launch.forked", stdin=subprocess.PIPE)
+    atexit.register(server.communicate)
+    return server
 
 
 def _start(module, *arguments, **options):

@@ -57,10 +57,10 @@ def test_every_evaluation_of_a_run_and_after_it_takes_the_evaluation_batch_size(
     taken["loaded"].clear()
     finetune.run(CONFIG, tmp_path / "finetuned", log=Lines())
     assert set(taken["loaded"]) == {3} and len(taken["loaded"]) >= 2
-    for name in ("pretrained", "finetuned"):
+    for name, probes in (("pretrained", ()), ("finetuned", ("top1",))):
         for batch_size in (0, 5):
             taken["loaded"].clear()
-            evaluate.run(tmp_path / name, batch_size=batch_size, log=Lines())
+            evaluate.run(tmp_path / name, probes=probes, batch_size=batch_size, log=Lines())
             assert set(taken["loaded"]) == {batch_size or 3}
 
 
