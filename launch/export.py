@@ -13,6 +13,7 @@ import launch.environment  # noqa: F401, I001  (first)
 
 from absl import flags
 
+from experiments.errors import UserError
 from experiments.inference import export
 from experiments.inference.formats import FORMATS
 from experiments.inference.formats import INPUT_DTYPES, OUTPUTS
@@ -23,6 +24,10 @@ def main(_):
     """Exports what the flags name."""
     values, images = flags.FLAGS, image_settings()
     require_flags(model="runs/own", format="onnx", output="model.onnx")
+    if values["input_dtype"].present and values.preprocessing != export.INSIDE:
+        raise UserError("--input_dtype is for pixels that the model normalizes: add --preprocessing=inside.")
+    if values.data_dir and not values.data:
+        raise UserError("--data_dir is for the images that --data names, as in --data=tfds:NAME.")
     request = export.Request(
         values.format, values.outputs or "", values.input_size, values.preprocessing, values.input_dtype
     )

@@ -131,6 +131,14 @@ MISTAKES = {
     "unknown format": (
         "export", ["--model={nowhere}", "--format=caffe", "--output={new}"], ["error: ", "--format=caffe", "onnx"],
     ),
+    "type of pixels that are not normalized": (
+        "export", ["--model={nowhere}", "--format=onnx", "--output={new}", "--input_dtype=uint8"],
+        ["error: --input_dtype is for pixels that the model normalizes: add --preprocessing=inside."],
+    ),
+    "folder of no images to compare on": (
+        "export", ["--model={nowhere}", "--format=onnx", "--output={new}", "--data_dir={new}"],
+        ["error: --data_dir is for the images that --data names, as in --data=tfds:NAME."],
+    ),
     "missing model to export": (
         "export", ["--model={nowhere}", "--format=onnx", "--output={new}"],
         ["error: --model={nowhere}: There is no {nowhere}"],
