@@ -143,8 +143,9 @@ def run_training(run):
             return
         with contextlib.suppress(OSError):  # the reader of the output may be gone; the run is complete
             print(f"done: {flags.FLAGS.workdir}")
+            width = max(20, *map(len, summary))
             for name, value in summary.items():
-                print(f"  {name:<20} {value:.4g}" if isinstance(value, float) else f"  {name:<20} {value}")
+                print(f"  {name:<{width}} {value:.4g}" if isinstance(value, float) else f"  {name:<{width}} {value}")
 
     run_command(main)
 
