@@ -326,7 +326,7 @@ def _readable(images, weights):
 def _weight(labels, labelled, readable=True):
     """Returns the weights of examples: 0 where one cannot be decoded or lacks the label that is needed."""
     weights = tf.cast(labels >= 0, tf.float32) if labelled else tf.ones_like(labels, tf.float32)
-    return weights if readable is True else tf.where(readable, weights, 0.0)
+    return tf.where(readable, weights, 0.0)
 
 
 def _batch(images, labels, weights, noise):

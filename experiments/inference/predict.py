@@ -7,8 +7,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from experiments.data.augmentation import views
-from experiments.data.decoding import decode_and_crop
 from experiments.data.pipeline import finish_batches, parallel_map
 from experiments.data.segmentation_masks import CLASSES
 from experiments.data.segmentation_pipeline import PairPreprocessing
@@ -98,7 +96,7 @@ def _values(root, files, preprocessing):
     split = split_of_files(root, files, np.zeros(len(files), np.int64))
 
     def load(position, example):
-        return position, decode_and_crop(split.read(example[0]), views.whole_window, preprocessing.images.reading)
+        return position, preprocessing.images.decode(split.read(example[0]))
 
     return finish_batches(parallel_map(split.in_order().enumerate(), load).ignore_errors())
 

@@ -8,7 +8,6 @@ from experiments.data.augmentation.choice import apply_chosen
 CHANGES = (enhance.brightness, enhance.contrast, enhance.saturation, enhance.hue)
 
 
-@tf.autograph.experimental.do_not_convert  # nothing to convert in its many branches, and time to find that out
 def color_jitter(images, strengths, seeds):
     """Changes light and colours of images.
 

@@ -14,7 +14,6 @@ PROBABILITY = 0.5
 LARGEST_MAGNITUDE = 10.0
 
 
-@tf.autograph.experimental.do_not_convert  # nothing to convert in its many branches, and a second to find that out
 def randaugment(images, magnitude, noise, mean, seeds):
     """Applies two random operations to each image, one after the other, each with probability one half.
 
