@@ -15,6 +15,7 @@ from convnext.layers import (
     LayerNormalization,
     LayerScale,
     StochasticDepth,
+    gelu,
     in_float32,
     normalize_response,
 )
@@ -126,7 +127,7 @@ class ConvNextBlock(Composite, keras.layers.Layer):
 
     def expand(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """The first half of `mix_channels`: LayerNorm, expansion, GELU, `(B, ..., C)` to `(B, ..., 4 * C)`."""
-        return keras.activations.gelu(self.expansion(self.norm(x)), approximate=self.activation == "gelu_tanh")
+        return gelu(self.expansion(self.norm(x)), self.activation, training)
 
     def project(self, x: Tensor, training: bool | None = None) -> Tensor:
         """The second half of `mix_channels`, in which each position is alone: `(B, ..., 4 * C)` to `(B, ..., C)`."""
@@ -211,7 +212,7 @@ class ConvNextV2Block(ConvNextBlock):
     def expand(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
         """LayerNorm, expansion, GELU, global response normalization."""
         if not _is_fused(visible, training):
-            return self.grn(super().expand(x), visible=visible)
+            return self.grn(super().expand(x, training=training), visible=visible)
         return fused(_activation_and_grn(self.activation))(self._expand_linearly(x), *self._between_products())
 
     def _expand_linearly(self, x: Tensor) -> Tensor:
@@ -232,6 +233,6 @@ def _activation_and_grn(activation: str) -> Callable[..., Tensor]:
     def activate_and_normalize(x: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Bias, GELU and GRN of `(B, ..., C)`."""
         x = x + ops.cast(bias, x.dtype)
-        return normalize_response(keras.activations.gelu(x, approximate=activation == "gelu_tanh"), gamma, beta)
+        return normalize_response(gelu(x, activation), gamma, beta)
 
     return activate_and_normalize

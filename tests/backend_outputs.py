@@ -10,11 +10,13 @@ import keras
 import numpy as np
 
 from convnext import ConvNeXtV1, ConvNeXtV2, load_pretrained
+from convnext.layers import gelu
 from convnext.segmentation import DECODERS, Segmenter
 from fcmae import FCMAE
 from tests.small_models import parts_of, random_images, random_visible, randomize, small_backbone
 
 CLASSES = 5
+GELU_INPUTS = np.linspace(-8.0, 8.0, 257)  # bfloat16 has them all
 VERSIONS = {"v1": ConvNeXtV1, "v2": ConvNeXtV2}
 
 
@@ -120,6 +122,18 @@ def images_a_device(execution):
     return np.array([len(shard.data) for shard in losses.addressable_shards])
 
 
+def gelu_and_its_gradient():
+    """GELU of JAX at `GELU_INPUTS`, and its gradient, in both precisions."""
+    import jax
+
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        inputs = keras.ops.cast(GELU_INPUTS, dtype)
+        found[f"gelu/{dtype}"] = gelu(inputs)
+        found[f"gelu gradient/{dtype}"] = jax.grad(lambda x: keras.ops.sum(gelu(x, training=True)))(inputs)
+    return {name: np.asarray(value, "float32") for name, value in found.items()}
+
+
 def write_weights(folder):
     """Writes random weights for `outputs`."""
     for version in VERSIONS:
@@ -140,5 +154,5 @@ if __name__ == "__main__":
     directory = pathlib.Path(sys.argv[1])
     found = outputs(directory) | fit()
     if keras.backend.backend() == "jax":
-        found |= fit_on_one_and_all_devices()
+        found |= gelu_and_its_gradient() | fit_on_one_and_all_devices()
     np.savez(directory / f"outputs_{keras.backend.backend()}.npz", **found)

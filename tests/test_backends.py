@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests import backend_outputs
 from tests.comparison import assert_close
@@ -52,8 +53,8 @@ def found(folder):
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_outputs_are_those_of_this_process_and_training_lowers_the_loss(backend, folder, found):
     actual, expected = found(backend), backend_outputs.outputs(folder)
-    of_training = ("fit/", "one/", "all/", "images a device/")
-    assert expected.keys() == {name for name in actual if not name.startswith(of_training)}
+    others = ("fit/", "one/", "all/", "images a device/", "gelu")
+    assert expected.keys() == {name for name in actual if not name.startswith(others)}
     for name, value in expected.items():
         assert_close(actual[name], value, 1e-4)
     for name in ("fit/v2", "fit/fcmae"):
@@ -79,6 +80,15 @@ def test_devices_of_jax_train_as_one_does(found):
 def test_devices_of_jax_share_the_images(found):
     for execution in ("sparse", "dense"):
         assert found("jax")[f"images a device/{execution}"].tolist() == [2, 2], execution
+
+
+@pytest.mark.parametrize("dtype, bound", [("float32", 2.0**-21), ("bfloat16", 2.0**-8)])
+def test_gelu_of_jax_is_exact_up_to_the_rounding_of_its_output(dtype, bound, found):
+    x = backend_outputs.GELU_INPUTS
+    probability = stats.norm.cdf(x)
+    np.testing.assert_allclose(found("jax")[f"gelu/{dtype}"], x * probability, rtol=bound, atol=2e-6)
+    slope = probability + x * stats.norm.pdf(x)
+    np.testing.assert_allclose(found("jax")[f"gelu gradient/{dtype}"], slope, rtol=bound, atol=2e-6)
 
 
 def test_no_backend_is_imported_by_the_models_themselves(tmp_path):

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from convnext.layers import check_layer_arguments
-from convnext.tf_cpu.devices import is_tensorflow_on_cpu
+from convnext.tf_cpu.devices import is_jax_on_gpu, is_tensorflow_on_cpu
 from convnext.types import Tensor
 
 
@@ -17,11 +17,11 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     With TensorFlow on a CPU the gradient of the kernel is computed as `kernel_gradient` does. TensorFlow's own
     operation takes 1.7 to 8 times as long (batches of 4 and 8, feature maps of 56x56x40 to 7x7x768, 2 cores). On
     other devices and backends, for kernels of even size and for images of unknown size, the gradient is that of the
-    framework.
+    framework. With JAX on a GPU, feature maps no larger than the kernel get rows of zeros: see `_missing_rows`.
 
     Args:
         kernel_size: side of the kernel, or two sides.
-        dilation: distance of the positions that the kernel sees; above 1 the gradient is that of the framework.
+        dilation: distance of the positions that the kernel sees; above 1 the convolution is that of the framework.
         depthwise_initializer: of the kernel.
         **kwargs: `name`, `dtype` and `trainable` of the layer.
     """
@@ -44,12 +44,25 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         )
 
     def call(self, inputs: Tensor) -> Tensor:
-        odd = all(side % 2 for side in self.kernel_size)
-        dilated = max(self.dilation_rate) > 1
-        if not is_tensorflow_on_cpu("depthwise_gradient") or not odd or dilated or None in inputs.shape[1:3]:
+        height, width = inputs.shape[1:3]
+        plain = max(self.dilation_rate) == 1 and all(side % 2 for side in self.kernel_size)
+        if not plain or None in (height, width):
             return super().call(inputs)
-        outputs = _convolve(inputs, ops.cast(self.kernel, inputs.dtype))
-        return ops.add(outputs, self.bias)
+        if is_tensorflow_on_cpu("depthwise_gradient"):
+            return ops.add(_convolve(inputs, ops.cast(self.kernel, inputs.dtype)), self.bias)
+        missing = self._missing_rows(height, width) if is_jax_on_gpu() else 0
+        if not missing:
+            return super().call(inputs)
+        return super().call(ops.pad(inputs, [[0, 0], [0, missing], [0, 0], [0, 0]]))[:, :height]
+
+    def _missing_rows(self, height: int, width: int) -> int:
+        """How many rows of zeros a feature map lacks for XLA to recognize the gradient of the kernel.
+
+        Where the feature map is no larger than the kernel, XLA computes that gradient as a convolution by the upstream
+        gradient, for which cuDNN is slow.
+        """
+        rows, columns = self.kernel_size
+        return rows + 1 - height if height <= rows and width <= columns else 0
 
     def get_config(self) -> dict[str, Any]:
         return {

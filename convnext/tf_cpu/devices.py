@@ -23,6 +23,12 @@ def is_tensorflow_on_cpu(replacement: str | None = None) -> bool:
     return keras.backend.backend() == "tensorflow" and not keras.distribution.list_devices("gpu")
 
 
+def is_jax_on_gpu() -> bool:
+    """Whether the backend is JAX and there is a GPU."""
+    # JAX raises where it is asked for GPUs and has none.
+    return keras.backend.backend() == "jax" and keras.distribution.list_devices()[0].startswith("gpu")
+
+
 def compiles_chains() -> bool:
     """Whether chains of element-wise operations are compiled: with TensorFlow, on a CPU or within `compiled_chains`."""
     if "compiled_chains" in _switched_off.get():

@@ -7,7 +7,9 @@ import tensorflow as tf
 
 from convnext import ConvNeXtV2
 from convnext.layers import LayerNormalization
+from convnext.tf_cpu import depthwise
 from convnext.tf_cpu.depthwise import DepthwiseConv
+from convnext.tf_cpu.devices import portable
 from convnext.tf_cpu.patch_conv import PatchConv
 from tests.comparison import to_numpy
 from tests.small_models import random_images, randomize
@@ -48,6 +50,30 @@ def test_a_patch_convolution_is_that_of_keras_whatever_is_left_over():
     randomize({variable.path: variable for variable in layer.weights})
     reference.set_weights(layer.get_weights())
     np.testing.assert_allclose(to_numpy(layer(images)), to_numpy(reference(images)), atol=1e-5)
+
+
+@pytest.mark.parametrize("size, rows", [((7, 7), 1), ((3, 5), 5), ((2, 9), 0), ((8, 7), 0)])
+def test_rows_of_zeros_for_jax_on_a_gpu_change_no_output_and_no_gradient(size, rows, monkeypatch):
+    layer, images = DepthwiseConv(7), tf.constant(random_images(2, *size, 3))
+    layer.build(images.shape)
+    randomize({variable.path: variable for variable in layer.weights})
+
+    def outputs_and_gradients():
+        with portable(), tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images)
+            loss = tf.reduce_sum(outputs**2)
+        return [outputs, *tape.gradient(loss, [images, layer.kernel.value, layer.bias.value])]
+
+    expected, padded = outputs_and_gradients(), []
+    monkeypatch.setattr(depthwise, "is_jax_on_gpu", lambda: True)
+    convolve = keras.layers.DepthwiseConv2D.call
+    monkeypatch.setattr(
+        keras.layers.DepthwiseConv2D, "call", lambda self, x: padded.append(x.shape[1] - size[0]) or convolve(self, x)
+    )
+    for actual, value in zip(outputs_and_gradients(), expected, strict=True):
+        np.testing.assert_allclose(to_numpy(actual), to_numpy(value), rtol=1e-5, atol=1e-4)
+    assert padded == [rows]
 
 
 def test_images_of_unknown_size_train_in_a_graph():
