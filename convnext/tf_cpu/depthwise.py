@@ -17,7 +17,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
     With TensorFlow on a CPU the gradient of the kernel is computed as `kernel_gradient` does. TensorFlow's own
     operation takes 1.7 to 8 times as long (batches of 4 and 8, feature maps of 56x56x40 to 7x7x768, 2 cores). On
     other devices and backends, for kernels of even size and for images of unknown size, the gradient is that of the
-    framework. With JAX on a GPU, feature maps no larger than the kernel get rows of zeros: see `_missing_rows`.
+    framework. With JAX on a GPU, feature maps that are no larger than the kernel are padded; see `_margins`.
 
     Args:
         kernel_size: side of the kernel, or two sides.
@@ -50,19 +50,19 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
             return super().call(inputs)
         if is_tensorflow_on_cpu("depthwise_gradient"):
             return ops.add(_convolve(inputs, ops.cast(self.kernel, inputs.dtype)), self.bias)
-        missing = self._missing_rows(height, width) if is_jax_on_gpu() else 0
-        if not missing:
-            return super().call(inputs)
-        return super().call(ops.pad(inputs, [[0, 0], [0, missing], [0, 0], [0, 0]]))[:, :height]
+        if is_jax_on_gpu():
+            outputs = super().call(ops.pad(inputs, self._margins(height, width)))
+            return outputs[:, :height, :width]
+        return super().call(inputs)
 
-    def _missing_rows(self, height: int, width: int) -> int:
-        """How many rows of zeros a feature map lacks for XLA to recognize the gradient of the kernel.
+    def _margins(self, height: int, width: int) -> list[list[int]]:
+        """Zeros that make a feature map larger than the kernel.
 
-        Where the feature map is no larger than the kernel, XLA computes that gradient as a convolution by the upstream
-        gradient, for which cuDNN is slow.
+        Without them XLA computes the gradient of the kernel as a convolution by the upstream gradient, which takes
+        several times as long.
         """
         rows, columns = self.kernel_size
-        return rows + 1 - height if height <= rows and width <= columns else 0
+        return [[0, 0], [0, max(0, rows + 1 - height)], [0, max(0, columns + 1 - width)], [0, 0]]
 
     def get_config(self) -> dict[str, Any]:
         return {

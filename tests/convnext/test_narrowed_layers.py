@@ -52,8 +52,8 @@ def test_a_patch_convolution_is_that_of_keras_whatever_is_left_over():
     np.testing.assert_allclose(to_numpy(layer(images)), to_numpy(reference(images)), atol=1e-5)
 
 
-@pytest.mark.parametrize("size, rows", [((7, 7), 1), ((3, 5), 5), ((2, 9), 0), ((8, 7), 0)])
-def test_rows_of_zeros_for_jax_on_a_gpu_change_no_output_and_no_gradient(size, rows, monkeypatch):
+@pytest.mark.parametrize("size, padded_size", [((7, 7), (8, 8)), ((3, 5), (8, 8)), ((2, 9), (8, 9)), ((8, 8), (8, 8))])
+def test_zeros_for_jax_on_a_gpu_change_no_output_and_no_gradient(size, padded_size, monkeypatch):
     layer, images = DepthwiseConv(7), tf.constant(random_images(2, *size, 3))
     layer.build(images.shape)
     randomize({variable.path: variable for variable in layer.weights})
@@ -65,15 +65,15 @@ def test_rows_of_zeros_for_jax_on_a_gpu_change_no_output_and_no_gradient(size, r
             loss = tf.reduce_sum(outputs**2)
         return [outputs, *tape.gradient(loss, [images, layer.kernel.value, layer.bias.value])]
 
-    expected, padded = outputs_and_gradients(), []
+    expected, sizes = outputs_and_gradients(), []
     monkeypatch.setattr(depthwise, "is_jax_on_gpu", lambda: True)
     convolve = keras.layers.DepthwiseConv2D.call
     monkeypatch.setattr(
-        keras.layers.DepthwiseConv2D, "call", lambda self, x: padded.append(x.shape[1] - size[0]) or convolve(self, x)
+        keras.layers.DepthwiseConv2D, "call", lambda self, x: sizes.append(tuple(x.shape[1:3])) or convolve(self, x)
     )
     for actual, value in zip(outputs_and_gradients(), expected, strict=True):
         np.testing.assert_allclose(to_numpy(actual), to_numpy(value), rtol=1e-5, atol=1e-4)
-    assert padded == [rows]
+    assert sizes == [padded_size]
 
 
 def test_images_of_unknown_size_train_in_a_graph():
