@@ -163,7 +163,7 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
     try:
         _, *arguments = _parse_flags(_last_of_each(sys.argv), values)
         if arguments and not takes_arguments:
-            raise UserError(f"{arguments[0]!r} is no flag; flags begin with --.")
+            raise UserError(f"unexpected argument {arguments[0]!r}: flags begin with --.")
         main(arguments)
     except UserError as error:
         sys.exit(_log(error, 2))

@@ -1,7 +1,7 @@
 """The typed configuration of a run: fields, defaults and validation.
 
-A preset makes a `Config`; the command line overrides its fields (`--config.pretrain.epochs=50`). Sections are validated
-when they are made, and immutable. Steps and peak rate, which depend on the data too, are computed in
+A preset makes a `Config`; the command line overrides its fields (`--config.pretrain.epochs=50`). Sections are immutable
+and validated on construction. Steps and peak rate, which depend on the data too, are computed in
 `experiments.training.schedule`.
 """
 

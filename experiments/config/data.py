@@ -1,4 +1,4 @@
-"""The section `data` of the configuration, and the texts that name sources and image sizes."""
+"""The section `data` of the configuration, and the syntax of sources and image sizes."""
 
 import dataclasses
 import math
@@ -9,8 +9,8 @@ from convnext.weights import ImageSettings
 from experiments.config.section import Section, require
 from experiments.errors import UserError
 
-# A `+` joins two sources only before the kind of another: a path may hold one.
-NAMED_KINDS = ("tfds", "folder", "shards", "webdataset")  # of sources that have a name, after a colon
+# A `+` separates sources only in front of the kind of the next one, because a path may contain a `+`.
+NAMED_KINDS = ("tfds", "folder", "shards", "webdataset")  # kinds of sources with a name after a colon
 JOINT = re.compile(rf"\+(?=digits(?:\*|\+|$)|(?:{'|'.join(NAMED_KINDS)}):)")
 WEIGHTED = re.compile(r"(.+)\*(\d*\.?\d+)")
 
@@ -18,7 +18,7 @@ WEIGHTED = re.compile(r"(.+)\*(\d*\.?\d+)")
 def parse_sources(text):
     """Returns `((source, weight), ...)` of a text such as `tfds:a*0.7+folder:B*0.3`.
 
-    The weight is None for all where none is given, as for a single source, whose name is taken as it stands.
+    All weights are None if none is given. The name of a single source is taken literally.
 
     Raises:
         UserError: if a source is of no known kind, some have weights and others not, or a weight is 0.
@@ -39,10 +39,10 @@ def parse_sources(text):
 
 
 def kept_size(value, where):
-    """Returns an image size as it is kept: one number of a square, else `(height, width)`.
+    """Returns an image size in its normal form: one number for a square, else `(height, width)`.
 
     Raises:
-        UserError: if the value of the field called `where` is not one or two numbers from 1 on.
+        UserError: if the value, of the field `where`, is not one or two positive numbers.
     """
     sides = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     require(len(sides) in (1, 2), f"{where} is one number of pixels or (height, width), got {value}.")
@@ -63,14 +63,14 @@ def height_and_width(size):
 
 
 def size_text(size):
-    """Returns an image size as people write it: `96x160`, height first."""
+    """Returns an image size as text: `96x160`, height first."""
     return "x".join(map(str, height_and_width(size)))
 
 
 AUTO = "auto"
 IMAGENET_MEAN, IMAGENET_STD = ImageSettings.mean, ImageSettings.std
-WHOLE_FROM = 384  # side in pixels from which evaluation cuts nothing off
-MAX_PIXELS = 178_956_970  # Pillow's limit, from which it suspects a file that was made to fill the memory
+WHOLE_FROM = 384  # side in pixels from which evaluation sees whole images
+MAX_PIXELS = 178_956_970  # Pillow's limit, above which it suspects a decompression bomb
 # How images are prepared for published weights, as fields of `DataConfig`.
 IMAGE_SETTINGS = {
     "imagenet": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 0.875},
@@ -90,7 +90,7 @@ def _no_data(value):
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"data.no_data: {value!r} is no number, nor nan.") from error
+        raise UserError(f"data.no_data: expected a number or nan, got {value!r}.") from error
     return "nan" if math.isnan(number) else number
 
 
@@ -108,42 +108,42 @@ class DataConfig(Section):
         class_names: text file with the classes of a segmentation, see `experiments.data.segmentation_masks`; empty for
             `classes.txt` in the folder, or, without one, for the numbers that occur in the masks.
         ignore_label: numbers in the masks of a segmentation whose pixels are ignored.
-        mask_feature: of a data set of TensorFlow Datasets, the feature that holds the masks of a segmentation.
-        pretrain_split: what pretraining learns from, in the split syntax of TensorFlow Datasets: `unlabelled`,
+        mask_feature: the feature of a TensorFlow data set that holds the masks of a segmentation.
+        pretrain_split: images for pretraining, in the split syntax of TensorFlow Datasets: `unlabelled`,
             `train[:90%]+extra`; empty for the training split.
-        train_split: what fine-tuning learns from, in the same syntax; empty for `train`.
-        validation_split: what choices are made on; empty for the rule of `experiments.data.sources.tfds`.
-        test_split: what the final figures are taken on; empty for the same rule.
+        train_split: images for fine-tuning, in the same syntax; empty for `train`.
+        validation_split: images that choices are based on; empty for the rule of `experiments.data.sources.tfds`.
+        test_split: images for the final figures; empty for the same rule.
         cache: what stays in memory once a split has been read: `auto` (small images, decoded), `decoded`, `encoded` or
             `none`; see `experiments.data.cache`.
         image_size: of the images that the model sees, in pixels: one number for squares, or `(height, width)`.
-        channels: number of channels that the model sees. With 1 (grey) or 3 (colour) images of the other kind are
-            converted; with any other number an image has to have as many.
-        bands: channels of an image that are taken, in this order, counted from 1 as remote sensing does; empty for all.
-        pages: of a TIFF file with several, the `first`, or `all` of them as channels.
-        value_range: `(low, high)`: the values of a file that become 0 and 1; what lies outside is cut off. Empty for
-            the range of the file's type: 0 to 255 of 8 bits, 0 to 65,535 of 16, 0 to 1 of floating point.
-        no_data: values that mark pixels without data, which become the mean and enter neither targets nor loss. NaN,
-            written `nan`, does too where any is given, or where floating-point images are found at the start of a run.
-        background: what shows through transparent pixels, in [0, 1]: one number, or one for each channel.
-        mean: mean of each channel, in [0, 1], that is subtracted; `auto` for that of a sample of the training images,
-            which the run computes when it starts and keeps in its `config.json`.
-        std: standard deviation of each channel that is divided by; `auto` in the same way, and by default with
-            `mean=auto`.
-        display_bands: channels that pictures show, among those that the model sees, counted from 1: one or three; empty
+        channels: number of channels that the model sees. With 1 or 3, colour or grey images are converted; with any
+            other number, images must have exactly this number of channels.
+        bands: channels of an image to use, in this order, counted from 1 as in remote sensing; empty for all.
+        pages: which pages of a TIFF file are read: the `first`, or `all`, as channels.
+        value_range: `(low, high)`: the values of a file that become 0 and 1; values outside are clipped. Empty for the
+            range of the file's type: 0 to 255 for 8 bits, 0 to 65,535 for 16, 0 to 1 for floating point.
+        no_data: values that mark pixels without data, which become the mean and enter neither targets nor loss. NaN
+            (written `nan`) also marks them if any value is given, or if a run finds floating-point images at its start.
+        background: value behind transparent pixels, in [0, 1]: one number, or one for each channel.
+        mean: mean of each channel, in [0, 1], to subtract; `auto` for the mean of a sample of the training images,
+            which the run computes when it starts and records in its `config.json`.
+        std: standard deviation of each channel to divide by; `auto` as for the mean, and by default with `mean=auto`.
+        display_bands: which of the model's channels pictures show, counted from 1: one or three; empty
             for the first three, or the first of fewer.
-        flip: whether left and right may be exchanged in training.
-        evaluation_view: what evaluation sees of an image: its `centre`, the `whole` of it squeezed into the image size,
-            or `auto`: the whole where both sides have 384 pixels or more, as in the paper, and the centre below.
-        evaluation_crop: size of the centre crop of evaluation, as a share of the largest window of the aspect ratio of
-            `image_size`: of a square, of the shorter side.
-        validation_share: share of the training images that is held out for choices.
-        test_share: share that is held out for the final figures, of a labelled folder without a test split.
-        shuffle_buffer: number of images among which a stream (TFDS) is shuffled. It fills before the first batch, and
-            each process that reads holds one for each TFDS source of a mix: it takes this number times the size of a
-            file. 65,536 files of 110 kB, as ImageNet's are, take 7.2 GB; 10,000 take 1.1 GB.
-        max_pixels: largest number of pixels of an image that is decoded, up to 178,956,970, where Pillow draws the
-            line; a folder skips larger ones, elsewhere they count as unreadable. A small file can declare any size.
+        flip: whether training mirrors images at random, left to right.
+        evaluation_view: the part of an image that evaluation sees: the `centre`; the `whole` image, squeezed into the
+            image size; or `auto`: the whole if both sides of the image size are 384 pixels or more, as in the paper,
+            else the centre.
+        evaluation_crop: size of the centre crop of evaluation, as a share of the largest window with the aspect ratio
+            of `image_size`; for squares, of the shorter side.
+        validation_share: share of the training images that is held out for validation.
+        test_share: share of a labelled folder without a test split that is held out for testing.
+        shuffle_buffer: number of images among which a stream (TFDS) is shuffled. The buffer is filled before the first
+            batch, and each reading process holds one for each TFDS source of a mix: it takes this number times the size
+            of a file. 65,536 files of 110 kB, such as ImageNet's, take 7.2 GB; 10,000 take 1.1 GB.
+        max_pixels: largest number of pixels of an image that is decoded, up to 178,956,970, Pillow's limit. A folder
+            skips larger images; elsewhere they count as unreadable. A small file can declare any size.
     """
 
     source: str = "digits"
@@ -181,7 +181,7 @@ class DataConfig(Section):
         for name in ("mean", "std"):  # a flag makes a tuple of the text
             if getattr(self, name) == (AUTO,):
                 object.__setattr__(self, name, AUTO)
-        # It was true or false once.
+        # It was a boolean in earlier versions.
         object.__setattr__(self, "cache", {"True": "encoded", "False": "none"}.get(str(self.cache), self.cache))
         super().__post_init__()
         self.require_one_of("cache", ("auto", "decoded", "encoded", "none"))
@@ -244,7 +244,7 @@ class DataConfig(Section):
 
     @property
     def shown(self):
-        """Channels that pictures show, counted from 0: one or three."""
+        """The channels that pictures show, counted from 0: one or three."""
         if self.display_bands:
             return tuple(band - 1 for band in self.display_bands)
         return (0, 1, 2) if self.channels >= 3 else (0,)

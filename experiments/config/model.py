@@ -15,18 +15,18 @@ class ModelConfig(Section):
 
     Args:
         version: of ConvNeXt, 1 or 2.
-        variant: published size of that version; `depths` and `dims` take its place where given.
+        variant: published size of that version; `depths` and `dims`, if given, override it.
         depths: number of blocks of each stage.
         dims: number of channels of each stage.
         stem_stride: side in pixels of the patches of the stem; 4 in the published models.
         activation: `gelu`, exact as published, or `gelu_tanh`, for pretrained weights that were trained with it.
-        epsilon: of the layer normalizations, 1e-6 as published; some pretrained weights want 1e-5.
-        response_normalization: whether the encoder's global response normalization learns. Where it does not, its
-            parameters stay at zero, at which it changes nothing: an ablation of version 2.
+        epsilon: of the layer normalizations, 1e-6 as published; some pretrained weights need 1e-5.
+        response_normalization: whether the encoder's global response normalization is trained. If not, its parameters
+            stay at zero, where it is the identity: an ablation of version 2.
         decoder_dim: channels of the decoder.
         decoder_depth: blocks of the decoder.
-        remat: what training computes again for the gradient instead of keeping it in memory: `none`, the inside of each
-            `stage`, or of each `block`. Numbers and random draws are the same.
+        remat: gradient checkpointing, what training recomputes for the gradient instead of keeping it in memory:
+            `none`, the inside of each `stage`, or of each `block`. Results and random draws are the same.
     """
 
     version: int = 2

@@ -1,4 +1,4 @@
-"""The configuration of a run: all sections, and what pretraining, fine-tuning and evaluation share."""
+"""The configuration of a run: all sections, and the fields that pretraining, fine-tuning and evaluation share."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from experiments.config.training import FinetuneConfig, PretrainConfig, Segmenta
 from experiments.errors import UserError
 from fcmae.masking import num_visible, patch_grid
 
-# Default limits of what a device evaluates at a time: images, and the memory of the activations of a block.
+# Default limits of an evaluation batch on a device: images, and memory for the activations of a block.
 MOST_IN_EVALUATION, EVALUATION_BYTES = 256, 2**30
 
 
@@ -24,7 +24,7 @@ class WandbConfig(Section):
 
     Args:
         mode: `disabled`, `offline` or `online`.
-        project: where the run appears.
+        project: project that the run appears in.
         name: of the run; empty for the name of the workdir.
     """
 
@@ -44,30 +44,30 @@ class Config(Section):
     """An experiment: one description for pretraining, fine-tuning and evaluation.
 
     Args:
-        seed: everything random follows from it.
+        seed: of all random numbers.
         model: the model.
         data: the images.
         pretrain: how to pretrain.
         finetune: how to fine-tune.
-        segmentation: what segmentation adds to it.
+        segmentation: additional fields of fine-tuning for segmentation.
         pretrained: a run's workdir, or a file of Keras, the authors' code, timm or Transformers, to start from; empty
             for random weights.
-        pretrained_stem: `load`, or for images of another number of channels than those of the pretrained weights
+        pretrained_stem: `load`; or, if the images have another number of channels than the pretrained weights,
             `average` (over the channels) or `leave_out`.
         precision: `float32`, `mixed_bfloat16`, `mixed_float16` (with dynamic loss scaling), or `auto`: bfloat16 on GPUs
             of compute capability 8 and up, float16 on those of 7, float32 elsewhere.
-        compile: what XLA compiles of a training step: `none`; `chains` of element-wise operations, while convolutions
-            and matrix products are TensorFlow's; the whole `step`, forward and backward; `auto`: chains on CPUs, where
-            the whole step is several times slower, and nothing on GPUs.
+        compile: the parts of a training step that XLA compiles: `none`; `chains` of element-wise operations, while
+            TensorFlow runs convolutions and matrix products; the whole `step`, forward and backward; `auto`: chains on
+            CPUs, where the whole step is several times slower, and nothing on GPUs.
         distribution: `auto` (all GPUs), `none` (one device), `mirrored`, or `multiworker` (all GPUs of
             several processes, which TF_CONFIG or Slurm's variables name).
-        logical_cpus: split the CPU into so many devices, to try distribution without GPUs; 0 does not.
-        evaluation_batch_size: images that evaluation works on at a time, on each device; 0 for as many as take about 1
-            GiB, at most 256. Figures do not depend on it, up to rounding, and not at all on the number of devices.
+        logical_cpus: number of devices to split the CPU into, to try distribution without GPUs; 0 does not split it.
+        evaluation_batch_size: images per evaluation step, on each device; 0 for as many as take about 1 GiB, at most
+            256. Metrics do not depend on it, up to rounding, and not at all on the number of devices.
         log_every: steps between two lines of metrics.
-        checkpoint_every: steps between two checkpoints; 0 counts none.
-        checkpoint_minutes: minutes after which a checkpoint is due, besides those by steps; 0 for none. The
-            results of a run do not depend on it.
+        checkpoint_every: steps between two checkpoints; 0 for no checkpoints by steps.
+        checkpoint_minutes: minutes between two checkpoints, in addition to those by steps; 0 for none. It does not
+            change the results of a run.
         keep_checkpoints: number of newest checkpoints that are kept.
         profile_steps: first and last step of a profile by TensorFlow, in `profile/` of the workdir; empty for none.
         tensorboard: write metrics and pictures for TensorBoard to `tensorboard/` in the workdir.
@@ -108,20 +108,20 @@ class Config(Section):
         for name, off in (("randaugment_magnitude", 0.0), ("color_jitter", (0.0, 0.0, 0.0, 0.0))):
             require(
                 self.data.channels in (1, 3) or getattr(self.finetune, name) == off,
-                f"finetune.{name} is for grey or colour images, and data.channels={self.data.channels}: leave it out.",
+                f"finetune.{name} is for grey or colour images, not data.channels={self.data.channels}: leave it out.",
             )
         self.require_at_least(0, "seed", "logical_cpus", "evaluation_batch_size")
         require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
         self.require_at_least(0, "checkpoint_every", "checkpoint_minutes")
         require(
             self.checkpoint_every > 0 or self.checkpoint_minutes > 0,
-            "checkpoint_every or checkpoint_minutes is above 0: a run without checkpoints cannot go on.",
+            "checkpoint_every or checkpoint_minutes is above 0: a run without checkpoints cannot be resumed.",
         )
         self.require_at_least(1, "log_every", "keep_checkpoints")
         steps = self.profile_steps
         require(
             not steps or (len(steps) == 2 and 0 < steps[0] < steps[1]),
-            f"profile_steps is the first step and a later last one, such as 10,20, got {steps}.",
+            f"profile_steps is (first, last) with 1 <= first < last, such as 10,20, got {steps}.",
         )
         try:
             patch_grid(*self.data.size, self.model.total_stride)
@@ -138,12 +138,12 @@ class Config(Section):
         return math.prod(patch_grid(*self.data.size, self.model.total_stride))
 
     def evaluation_batch(self):
-        """Returns how many images evaluation works on at a time, whatever the batch and the devices of training."""
+        """Returns the images per evaluation step and device, whatever the batch and the devices of training."""
         if self.evaluation_batch_size:
             return self.evaluation_batch_size
         height, width = self.data.size
         positions = height * width // self.model.stem_stride**2
-        # Inside a block of the first stage: four times its channels, in float32, and about four such arrays at once.
+        # A block of the first stage holds about four float32 arrays of four times its channels at once.
         image_bytes = positions * 4 * self.model.stages[1][0] * 4 * 4
         return max(1, min(MOST_IN_EVALUATION, EVALUATION_BYTES // image_bytes))
 
@@ -154,7 +154,7 @@ class Config(Section):
     def to_config_dict(self):
         """Returns a `ConfigDict`, whose fields command-line flags can override."""
         values = self.to_dict()
-        # A flag keeps the type of its field: a tuple takes one number, or two.
+        # A flag keeps the type of its field, and a tuple takes one number or two.
         values["data"]["image_size"] = tuple(dict.fromkeys(self.data.size))
         for name in ("mean", "std"):
             if values["data"][name] == AUTO:

@@ -1,4 +1,4 @@
-"""What every section of the configuration has: typed fields, and checks that name the field."""
+"""The base of all sections of the configuration: typed fields, and checks that name the field."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from ml_collections import config_dict
 from experiments.errors import UserError
 
 # Types in error messages
-NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Section:
             object.__setattr__(self, field.name, value)
 
     def full_name(self, name):
-        """Returns the name of a field as a flag has it after `config.`."""
+        """Returns the name of a field in a flag, after `--config.`."""
         return f"{self.section}.{name}" if self.section else name
 
     def require_at_least(self, smallest, *names):
-        """Raises UserError unless the fields of those names are `smallest` or more."""
+        """Raises UserError unless the named fields are `smallest` or more."""
         for name in names:
             value = getattr(self, name)
             require(value >= smallest, f"{self.full_name(name)} is at least {smallest}, got {value}.")
 
     def require_in(self, interval, *names):
-        """Raises UserError unless the fields of those names lie in an interval, such as `[0, 1)`."""
+        """Raises UserError unless the named fields lie in an interval, such as `[0, 1)`."""
         low, high = map(float, interval[1:-1].split(","))
         for name in names:
             value = getattr(self, name)
@@ -49,14 +49,14 @@ class Section:
             require(value in allowed, f"{self.full_name(name)}={value!r} is not one of {', '.join(allowed)}.")
 
     def require_distinct(self, *names):
-        """Raises UserError if one of the fields of those names has the same value twice."""
+        """Raises UserError if one of the named fields has the same value twice."""
         for name in names:
             values = getattr(self, name)
             require(len(set(values)) == len(values), f"{self.full_name(name)} names one of its values twice.")
 
 
 def from_mapping(cls, values, prefix):
-    """Makes a section, and those inside it, from nested mappings; `prefix` stands before the names of its fields.
+    """Makes a section, and its subsections, from nested mappings; `prefix` precedes the names of its fields.
 
     Raises:
         UserError: if a field is unknown or its value is not allowed.
@@ -84,7 +84,7 @@ def typed(kind, value, where):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     wrong = not isinstance(value, kind) or (kind is int and isinstance(value, bool))
-    require(not wrong, f"{where}: {value!r} is no {NAMES.get(kind, kind.__name__)}.")
+    require(not wrong, f"{where}: expected {NAMES.get(kind, kind.__name__)}, got {value!r}.")
     require(kind is not float or math.isfinite(value), f"{where}: {value!r} is not finite.")
     return value
 

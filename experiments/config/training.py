@@ -14,26 +14,26 @@ MASKINGS = ("every_layer", "after_stem")
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(Section):
-    """What pretraining and fine-tuning share.
+    """The fields that pretraining and fine-tuning share.
 
     Args:
         epochs: length of the run.
-        steps: length of the run in steps instead, where above 0.
+        steps: length of the run in steps, which replaces `epochs` if above 0.
         batch_size: images of one optimizer step, over all devices and accumulation steps.
-        accumulation_steps: parts in which a device works through its share of a batch, to need less memory.
-        crop: how training crops: `resized` resizes a random window, with `crop_scale`; `padded` moves the view of
-            evaluation by up to an eighth of its side at random, with black where nothing is; `auto` is `padded` for
-            images of up to 64 pixels, such as CIFAR's, and `resized` for larger ones.
+        accumulation_steps: parts into which a device splits its share of a batch, to save memory.
+        crop: random crop of training: `resized` resizes a random window, with `crop_scale`; `padded` shifts the view of
+            evaluation by up to an eighth of its side at random and pads with black; `auto` is `padded` for images of up
+            to 64 pixels, such as CIFAR's, and `resized` for larger ones.
         crop_scale: smallest and largest area of the random crop, as a share of the image.
-        base_learning_rate: peak rate for a batch of 256; the rate grows in proportion to the batch.
+        base_learning_rate: peak rate for a batch of 256; the peak rate is proportional to the batch size.
         min_learning_rate: rate at the end of the cosine.
         warmup_epochs: length of the linear rise to the peak rate; may be a fraction.
         weight_decay: decoupled decay of AdamW.
         beta_1: decay of AdamW's first moment.
         beta_2: decay of AdamW's second moment.
-        clip_norm: largest global norm of the gradient; 0 does not clip.
-        evaluations: how often over the run the validation images are evaluated, evenly spaced, at most once an
-            epoch, the last time at the end; 0 for the end alone.
+        clip_norm: global norm to which larger gradients are clipped; 0 does not clip.
+        evaluations: number of evaluations on the validation images during a run, evenly spaced, at most one per epoch,
+            the last at the end; 0 for the end alone.
     """
 
     epochs: int = 100
@@ -79,16 +79,16 @@ class PretrainConfig(TrainingConfig):
     """Pretraining; the arguments of `TrainingConfig`, and:
 
     Args:
-        mask_ratio: share of hidden patches, in (0, 1).
-        masking: where the encoder hides patches: in `every_layer`, as FCMAE does, or `after_stem` alone, with dense
+        mask_ratio: share of masked patches, in (0, 1).
+        masking: where the encoder masks patches: in `every_layer`, as FCMAE does, or only `after_stem`, with dense
             convolutions from there on: an ablation of the paper, see `fcmae.StemMaskedFCMAE`.
-        execution: `sparse` computes the visible positions alone, `dense` all of them, with the same result.
+        execution: `sparse` computes only the visible positions, `dense` all positions, with the same result.
         normalize_targets: whether target patches are normalized by their own mean and variance.
-        pictures: number of pictures of reconstructions over a run, evenly spaced, at most one an epoch; the last
-            is at the end.
-        probe_every: epochs between two evaluations of the frozen encoder by k-NN and a linear probe, with another at
-            the end; those of a random encoder are logged once. Needs labels, which pretraining itself does not use. 0
-            for none.
+        pictures: number of pictures of reconstructions during a run, evenly spaced, at most one per epoch, the last at
+            the end.
+        probe_every: epochs between two evaluations of the frozen encoder by k-NN and a linear probe; there is another
+            at the end. The scores of a random encoder are logged once. Needs labels, which pretraining itself does not
+            use. 0 for no probes.
         probe_images: largest number of training images that the probes learn from, drawn with the seed and balanced
             over the classes, and of validation images that they are scored on.
     """
@@ -114,7 +114,7 @@ class PretrainConfig(TrainingConfig):
 
 CLASS_WEIGHTS = ("none", "balanced")
 TASKS = ("classification", "segmentation")
-# Fields of fine-tuning that segmentation has no use for, and must not be set.
+# Fields of fine-tuning that segmentation does not use, and that must not be set for it.
 FOR_CLASSIFICATION = (
     *("label_smoothing", "randaugment_magnitude", "erasing_probability", "mixup_alpha", "cutmix_alpha"),
     *("dropout_rate", "multi_label"),
@@ -125,12 +125,12 @@ FOR_CLASSIFICATION = (
 class FinetuneConfig(TrainingConfig):
     """Fine-tuning; the arguments of `TrainingConfig`, and:
 
-    All augmentation but cropping and flipping is off by default. The paper's for its larger models: a RandAugment
+    Only cropping and flipping are on by default. The paper's augmentation for its larger models: a RandAugment
     magnitude of 9, an erasing probability of 0.25, Mixup with 0.8, CutMix with 1.0, label smoothing of 0.1; for its
-    smallest no Mixup and CutMix, and label smoothing of 0.2.
+    smallest models no Mixup or CutMix, and label smoothing of 0.2.
 
     Args:
-        task: `classification` of images or `segmentation`, a class for each pixel, see `SegmentationConfig`.
+        task: `classification`, or `segmentation`: a class for each pixel, see `SegmentationConfig`.
         labels: which labelled images are used: `all`, a number of them (`100`), a share (`1%`), or
             `10 per class`; drawn with the seed and balanced over the classes.
         drop_path_rate: stochastic depth rate of the last block.
@@ -138,31 +138,34 @@ class FinetuneConfig(TrainingConfig):
         label_smoothing: share of the target that is spread over all classes.
         randaugment_magnitude: mean strength of RandAugment's two operations, in [0, 10]; 0 for none.
         randaugment_noise: standard deviation of that strength.
-        color_jitter: strengths of brightness, contrast, saturation and hue; a factor is drawn from 1 - strength to
-            1 + strength, the hue turns by up to its strength of the whole circle. Not together with RandAugment,
-            which has such operations.
-        erasing_probability: with which a random rectangle of an image becomes noise.
+        color_jitter: strengths of brightness, contrast, saturation and hue; a factor is drawn from 1 - strength to 1 +
+            strength; the hue is rotated by up to its strength, as a fraction of the circle. Cannot be combined with
+            RandAugment, which has such operations.
+        erasing_probability: probability that a random rectangle of an image becomes noise.
         mixup_alpha: parameter of the Beta distribution by which Mixup mixes two images; 0 for no Mixup.
-        cutmix_alpha: parameter of the Beta distribution of the area by which CutMix pastes one image into another; 0
+        cutmix_alpha: parameter of the Beta distribution of the area that CutMix pastes from one image into another; 0
             for no CutMix.
-        mix_probability: with which a batch is mixed, by Mixup or CutMix.
-        switch_probability: with which a mixed batch takes CutMix, where there are both.
+        mix_probability: probability that a batch is mixed, by Mixup or CutMix.
+        switch_probability: probability that a mixed batch uses CutMix, if both are on.
         layer_decay: factor of the learning rate from a layer to the one below it, in (0, 1]; 1 for one rate for all.
-        layer_decay_groups: what a layer is: `single` a block, `group` three consecutive blocks; see `LayerDecay`.
-        head_init_scale: factor of the initial weights of the logits. It does not apply to weights that are loaded, when
-            a run resumes or from a pretrained classifier of as many classes; the authors' code draws the logits'
-            weights anew whatever it loads.
-        ema_decay: decay of an exponential moving average of the weights that train; 0 for none. It begins with the
-            weights that the run begins with and moves from the first step on, without a correction or warmup, as in
+        layer_decay_groups: what counts as a layer: `single`, one block; `group`, three consecutive blocks; see
+            `LayerDecay`.
+        head_init_scale: factor of the initial weights of the logits. It does not apply to loaded weights: when a run
+            resumes, or from a pretrained classifier with the same number of classes. The authors' code always
+            initializes the weights of the logits anew.
+        ema_decay: decay of an exponential moving average of the trainable weights; 0 for none. It starts from the
+            initial weights of the run and is updated from the first step on, without bias correction or warmup, as in
             the authors' code; so it needs many more steps than 1 / (1 - ema_decay).
-        frozen_encoder: whether the encoder stays as it is, in inference mode, and the weights of the logits alone are
-            learned: a linear probe. The normalization before them stays too; MAE's probe has one without parameters.
-        report_test: whether the summary has the figures of the test images. False where settings are compared, so that
-            nobody chooses by them; `launch.evaluate` gives them for the run that was chosen.
+        frozen_encoder: whether the encoder is frozen, in inference mode, and only the weights of the logits are
+            trained: a linear probe. The normalization before the logits is frozen too; MAE's probe has one without
+            parameters.
+        report_test: whether the summary has the figures on the test images. Set it to False when comparing settings, so
+            that no choice depends on these figures; `launch.evaluate` computes them for the chosen run.
         class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images (in
-            segmentation: pixels) it has; in multi-label fine-tuning, of each class the images with and without it.
-        multi_label: whether each class has a sigmoid of its own, for images of several classes or none; always where
-            labels name several, see `data.labels_file`.
+            segmentation: pixels) it has; in multi-label fine-tuning, for each class the images with it and those
+            without it have the same weight.
+        multi_label: whether each class has its own sigmoid, for images with several classes or none; always on if
+            labels name several classes, see `data.labels_file`.
     """
 
     task: str = "classification"
@@ -217,7 +220,7 @@ class FinetuneConfig(TrainingConfig):
         )
         require(
             not (any(strengths) and self.randaugment_magnitude),
-            "finetune.color_jitter and finetune.randaugment_magnitude do not go together: set one of them to 0.",
+            "finetune.color_jitter and finetune.randaugment_magnitude cannot be combined: set one of them to 0.",
         )
 
     def _check_training(self):
@@ -241,7 +244,7 @@ class FinetuneConfig(TrainingConfig):
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationConfig(Section):
-    """Segmentation, with `finetune.task=segmentation`, beside what `finetune` says of training.
+    """Segmentation, with `finetune.task=segmentation`; the section `finetune` holds the fields of training.
 
     A training image is a window of `data.image_size`, out of an image that is enlarged or reduced at random; pixels
     of the window outside of the image are ignored. `finetune.crop` and `crop_scale` are not used.
@@ -250,13 +253,14 @@ class SegmentationConfig(Section):
         decoder: `upernet`, as in the ConvNeXt papers, or `fpn`, which is lighter.
         decoder_dim: channels of the decoder; the papers' UPerNet has 512.
         dropout_rate: of the channels before the logits.
-        auxiliary_weight: weight in the loss of a second, small head on the last stage but one; 0 for none.
-        dice_weight: weight in the loss of the Dice loss, beside the cross-entropy; 0 for none.
+        auxiliary_weight: loss weight of a small auxiliary head on the second-to-last stage; 0 for none.
+        dice_weight: weight of the Dice loss, which is added to the cross-entropy; 0 for none.
         scale: smallest and largest factor by which training changes the size of an image, drawn log-uniformly.
-        window: largest height and width of what evaluation sees at a time, in pixels; larger images are cut into
-            windows that overlap.
-        window_overlap: share of a window that the next one repeats at least, in [0, 1).
-        pictures: number of pictures of images, masks and predictions over a run, evenly spaced, at most one an epoch.
+        window: largest height and width that evaluation processes at a time, in pixels; larger images are cut into
+            overlapping windows.
+        window_overlap: least fraction of a window that the next one overlaps, in [0, 1).
+        pictures: number of pictures of images, masks and predictions during a run, evenly spaced, at most one per
+            epoch.
     """
 
     decoder: str = "upernet"

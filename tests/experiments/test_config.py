@@ -77,7 +77,7 @@ ERRORS = [
     (DataConfig, {"pages": "two"}, "data.pages='two' is not one of first, all."),
     (DataConfig, {"value_range": (5, 5)}, "data.value_range is (low, high) with low < high, got (5.0, 5.0)."),
     (DataConfig, {"value_range": (5,)}, "data.value_range is (low, high) with low < high, got (5.0,)."),
-    (DataConfig, {"no_data": ("no",)}, "data.no_data: 'no' is no number, nor nan."),
+    (DataConfig, {"no_data": ("no",)}, "data.no_data: expected a number or nan, got 'no'."),
     (DataConfig, {"background": (0.5, 0.5)}, "data.background is one number in [0, 1], or one for each of data.chann"),
     (DataConfig, {"background": (255,)}, "data.background is one number in [0, 1], or one for each of data.channels."),
     (DataConfig, {"std": (0.2, 0.0, 0.2)}, "data.std is above 0."),
@@ -95,7 +95,7 @@ ERRORS = [
     (DataConfig, {"image_size": (96, 0)}, "data.image_size is at least 1, got (96, 0)."),
     (DataConfig, {"image_size": (96, 64, 3)}, "data.image_size is one number of pixels or (height, width), got (96,"),
     (DataConfig, {"image_size": ()}, "data.image_size is one number of pixels or (height, width), got ()."),
-    (DataConfig, {"image_size": 96.5}, "data.image_size: 96.5 is no whole number."),
+    (DataConfig, {"image_size": 96.5}, "data.image_size: expected a whole number, got 96.5."),
     (DataConfig, {"shuffle_buffer": 0}, "data.shuffle_buffer is at least 1, got 0."),
     (PretrainConfig, {"pictures": -1}, "pretrain.pictures is at least 0, got -1."),
     (FinetuneConfig, {"drop_path_rate": 1.0}, "finetune.drop_path_rate lies in [0, 1)."),
@@ -138,10 +138,10 @@ ERRORS = [
     (
         FinetuneConfig,
         {"color_jitter": (0.4, 0.4, 0.4, 0.1), "randaugment_magnitude": 9.0},
-        "finetune.color_jitter and finetune.randaugment_magnitude do not go together: set one of them to 0.",
+        "finetune.color_jitter and finetune.randaugment_magnitude cannot be combined: set one of them to 0.",
     ),
     *[
-        (Config, {"profile_steps": steps}, "profile_steps is the first step and a later last one, such as 10,20, got (")
+        (Config, {"profile_steps": steps}, "profile_steps is (first, last) with 1 <= first < last, such as 10,20, got (")
         for steps in ((10,), (20, 10), (10, 10), (0, 10), (1, 2, 3))
     ],
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
@@ -315,7 +315,7 @@ def test_values_of_the_data_are_kept_in_one_form():
 def test_augmentations_of_colour_refuse_other_numbers_of_channels(changes):
     (name,) = changes
     data = DataConfig(channels=5, mean="auto")
-    with pytest.raises(UserError, match=f"finetune.{name} is for grey or colour images, and data.channels=5: leave it"):
+    with pytest.raises(UserError, match=f"finetune.{name} is for grey or colour images, not data.channels=5: leave it"):
         Config(data=data, finetune=FinetuneConfig(**changes))
 
 
@@ -330,15 +330,15 @@ def test_a_configuration_cannot_be_changed():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("data.mean", ("a",), "data.mean: 'a' is no number."),
+        ("data.mean", ("a",), "data.mean: expected a number, got 'a'."),
         ("data.mean", (float("nan"),), "data.mean: nan is not finite."),
         ("data.std", (1e400,), "data.std: inf is not finite."),
-        ("model.depths", (1, 2.5, 3), "model.depths: 2.5 is no whole number."),
-        ("model.dims", ((1, 2), 2, 3), "model.dims: (1, 2) is no whole number."),
-        ("pretrain.crop_scale", ("a", "b"), "pretrain.crop_scale: 'a' is no number."),
+        ("model.depths", (1, 2.5, 3), "model.depths: expected a whole number, got 2.5."),
+        ("model.dims", ((1, 2), 2, 3), "model.dims: expected a whole number, got (1, 2)."),
+        ("pretrain.crop_scale", ("a", "b"), "pretrain.crop_scale: expected a number, got 'a'."),
         ("pretrain.clip_norm", float("inf"), "pretrain.clip_norm: inf is not finite."),
         ("seed", 2**32, "seed is below 2**32, got 4294967296."),
-        ("seed", "a", "seed: 'a' is no whole number."),
+        ("seed", "a", "seed: expected a whole number, got 'a'."),
         ("model", 3, "model has fields, got 3."),
     ],
 )

@@ -63,9 +63,9 @@ MISTAKES = {
         "pretrain", ["--config={preset}", "--workdri={new}"],
         ["error: There is no flag --workdri. Did you mean workdir?"],
     ),
-    "a word that is no flag": (
+    "a word that is not a flag": (
         "pretrain", ["--config={preset}", "--workdir={new}", "epochs=3"],
-        ["error: 'epochs=3' is no flag; flags begin with --."],
+        ["error: unexpected argument 'epochs=3': flags begin with --."],
     ),
     "folder without images": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{texts}"],
