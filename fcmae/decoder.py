@@ -57,11 +57,11 @@ class Decoder(Composite, keras.layers.Layer):
     def call(
         self, latent: Tensor, visible: Tensor, chosen: Tensor | None = None, training: bool | None = None
     ) -> Tensor:
-        """Predicts patches: all of them, or those that are chosen.
+        """Predicts all patches, or only the chosen ones.
 
         Args:
             latent: `(B, rows, columns, C)`, the encoder's output.
-            visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
+            visible: `(B, L)`, 1 for visible patches and 0 for masked ones.
             chosen: `(B, n)` int32, indices of the patches to predict, or None for all L.
             training: whether the model trains.
 
@@ -77,7 +77,7 @@ class Decoder(Composite, keras.layers.Layer):
         return self.prediction(checkpointed(["stage", "block"], self.blocks, apply, x, training))
 
     def _apply_blocks(self, x: Tensor, chosen: Tensor | None, training: bool | None) -> Tensor:
-        """What the blocks make of the chosen patches, `(B, n, dim)`, or of all."""
+        """Returns the output of the blocks for the chosen patches, `(B, n, dim)`, or for all."""
         if chosen is None or not self.blocks:
             for block in self.blocks:
                 x = block(x, training=training)
@@ -86,7 +86,7 @@ class Decoder(Composite, keras.layers.Layer):
         *blocks, last = self.blocks
         for block in blocks:
             x = block(x, training=training)
-        # The statistics of the last block are those of all patches; after them each patch is alone.
+        # The statistics of the last block are over all patches; after them, patches do not interact.
         expanded = last.expand(_as_patches(last.depthwise_conv(x)), training=training)
         branch = last.project(gather_patches(expanded, chosen), training=training)
         return gather_patches(_as_patches(x), chosen) + branch

@@ -1,15 +1,14 @@
-"""The masked encoder: a backbone for which hidden positions do not exist.
+"""The masked encoder: a backbone in which masked positions enter no convolution and no statistic.
 
-Depthwise convolutions see zeros at hidden positions, the statistics of GRN run over the visible positions of
-one image, and hidden positions stay zero, so nothing of them reaches a visible one. Stem and downsampling
-never cross the border of a patch.
+Depthwise convolutions see zeros at masked positions, the statistics of GRN are over the visible positions of one image,
+and masked positions stay zero, so their content never reaches a visible one. The stem and the downsampling layers never
+cross the border of a patch.
 
 Two executions compute this same function with the same layers:
 
-- `dense` computes every position and puts zeros at the hidden ones. It is the one to read, and what the other is
-  tested against.
-- `sparse` keeps the visible positions alone, and lays them out on the image grid for the depthwise convolutions
-  only.
+- `dense` computes every position and puts zeros at the masked ones. It is easier to read, and the other is tested
+  against it.
+- `sparse` keeps only the visible positions, and places them on the image grid only for the depthwise convolutions.
 """
 
 import functools
@@ -33,11 +32,11 @@ def encode_dense(backbone: ConvNeXt, images: Tensor, visible: Tensor, training: 
     Args:
         backbone: a `ConvNeXtV2`.
         images: `(B, H, W, channels)`, height and width multiples of the backbone's total stride.
-        visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
+        visible: `(B, L)`, 1 for visible patches and 0 for masked ones.
         training: whether stochastic depth is at work.
 
     Returns:
-        `(B, rows, columns, C)`, one position a patch, zero at hidden patches.
+        `(B, rows, columns, C)`, one position a patch, zero at masked patches.
 
     Raises:
         ValueError: if the patches do not tile the images.
@@ -50,7 +49,7 @@ def encode_dense(backbone: ConvNeXt, images: Tensor, visible: Tensor, training: 
             x = stage.downsampling(x)
             factor //= 2
         stage_visible = upsample_mask(visible, grid, factor)
-        x = ops.where(stage_visible > 0, x, 0.0)  # a product would let NaN pass
+        x = ops.where(stage_visible > 0, x, 0.0)  # a product would propagate NaN
         for block in stage.blocks:
             apply_block = functools.partial(block.__call__, visible=stage_visible, training=training)
             x = checkpointed(["stage", "block"], [block], apply_block, x, training)
@@ -60,17 +59,17 @@ def encode_dense(backbone: ConvNeXt, images: Tensor, visible: Tensor, training: 
 def encode_sparse(
     backbone: ConvNeXt, images: Tensor, visible: Tensor, num_visible: int, training: bool | None = None
 ) -> Tensor:
-    """Applies the backbone to the visible patches of the images, computing those alone.
+    """Applies the backbone to the visible patches of the images, computing only those.
 
     Args:
         backbone: a `ConvNeXtV2`.
         images: `(B, H, W, channels)`, height and width multiples of the backbone's total stride.
-        visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, exactly `num_visible` ones in each row.
+        visible: `(B, L)`, 1 for visible patches and 0 for masked ones, exactly `num_visible` ones in each row.
         num_visible: number K of visible patches of each image.
         training: whether stochastic depth is at work.
 
     Returns:
-        `(B, rows, columns, C)`, one position a patch, zero at hidden patches; NaN for an image with another number of
+        `(B, rows, columns, C)`, one position a patch, zero at masked patches; NaN for an image with another number of
         visible patches.
 
     Raises:
@@ -82,7 +81,7 @@ def encode_sparse(
     ranks = rank_patches(visible, num_visible)
     patches = gather_patches(patchify(images, patch_size), indices)
     factor = patch_size // backbone.stem_stride
-    # Each visible patch is a small image of its own for the stem and the downsamplings: (B * K, r, r, C).
+    # To the stem and the downsampling layers, each visible patch is an image of its own: (B * K, r, r, C).
     x = backbone.stem(ops.reshape(patches, (-1, patch_size, patch_size, images.shape[-1])))
     for i, stage in enumerate(backbone.stages):
         layout = StageLayout(indices, ranks, grid, factor // 2**i)

@@ -1,4 +1,4 @@
-"""The reconstruction loss: mean squared error on hidden patches."""
+"""The reconstruction loss: mean squared error on masked patches."""
 
 from keras import ops
 
@@ -11,7 +11,7 @@ def patch_statistics(patches: Tensor, valid: Tensor | None = None) -> tuple[Tens
     """Returns mean and standard deviation of each patch, `(B, L, 1)` each, from `(B, L, values)`.
 
     The variance is the unbiased one, as in the authors' code. With `valid`, of the shape of the patches, only values
-    where it is 1 count; others may be anything but NaN.
+    where it is 1 count; the others may be anything but NaN.
     """
     if valid is not None:
         count = ops.sum(valid, axis=-1, keepdims=True)
@@ -24,11 +24,11 @@ def patch_statistics(patches: Tensor, valid: Tensor | None = None) -> tuple[Tens
 
 
 def reconstruction_targets(patches: Tensor, normalize: bool = True, valid: Tensor | None = None) -> Tensor:
-    """Returns what the decoder has to predict of patches, `(B, n, values)` float32.
+    """Returns the targets of the decoder for patches, `(B, n, values)` float32.
 
     Args:
         patches: `(B, n, values)`, pixels as `masking.patchify` orders them.
-        normalize: whether each patch is brought to mean 0 and variance 1.
+        normalize: whether each patch is normalized to mean 0 and variance 1.
         valid: `(B, n, values)` float32, 1 where there is data and 0 elsewhere; None where all pixels have data.
     """
     patches = ops.cast(patches, "float32")
@@ -39,16 +39,17 @@ def reconstruction_targets(patches: Tensor, normalize: bool = True, valid: Tenso
 
 
 def reconstruction_loss(prediction: Tensor, targets: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Mean squared error over the hidden patches of each image.
+    """Mean squared error over the masked patches of each image.
 
     Args:
-        prediction: `(B, n, values)`, of the hidden patches.
+        prediction: `(B, n, values)`, of the masked patches.
         targets: `(B, n, values)`.
         valid: `(B, n, values)` float32, see `reconstruction_targets`; the mean is over the values that have data.
 
     Returns:
-        `(B,)` float32. Every image hides the same number of patches, so the mean of these is the mean over all
-        hidden patches of the batch where all pixels have data. An image whose hidden patches have none has a loss of 0.
+        `(B,)` float32. Every image has the same number of masked patches, so if all pixels have data, the mean of these
+        losses is the mean over all masked patches of the batch. An image whose masked patches have no data has a loss
+        of 0.
     """
     if valid is not None:
         errors = ops.square(ops.cast(prediction, "float32") - targets) * valid

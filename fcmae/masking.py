@@ -1,7 +1,7 @@
 """Which patches are visible: the grid, sampling, and the mask at every resolution.
 
-A patch is the unit of masking, `patch_size` pixels on the side: the total stride of the encoder. A mask is
-`visible`, `(B, L)` with 1 where a patch is kept and 0 where it is hidden; the L patches count row by row.
+A patch is the unit of masking, a square with a side of `patch_size` pixels, the total stride of the encoder. A mask is
+`visible`, `(B, L)`: 1 for patches that are kept and 0 for masked ones; the L patches are numbered row by row.
 """
 
 import math
@@ -15,14 +15,14 @@ from convnext.types import Tensor
 def check_mask_ratio(mask_ratio: float) -> None:
     """Raises ValueError unless `0 < mask_ratio < 1`."""
     if not 0.0 < mask_ratio < 1.0:
-        raise ValueError(f"mask_ratio is the share of hidden patches and lies in (0, 1), got {mask_ratio}.")
+        raise ValueError(f"mask_ratio is the share of masked patches and lies in (0, 1), got {mask_ratio}.")
 
 
 def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
     """Returns `(rows, columns)` of the grid of patches.
 
     Raises:
-        ValueError: if the patches do not tile the image; it names the nearest sizes that they tile.
+        ValueError: if the patches do not tile the image; the message names the nearest sizes that they tile.
     """
     if height % patch_size or width % patch_size or not height or not width:
         nearest = [
@@ -44,15 +44,15 @@ def num_visible(num_patches: int, mask_ratio: float) -> int:
     """Returns how many of `num_patches` stay visible: K = floor(L * (1 - mask_ratio)), 19 of 49 at 0.6.
 
     Raises:
-        ValueError: if the ratio is outside (0, 1), or leaves nothing visible or nothing hidden.
+        ValueError: if the ratio is outside (0, 1), or leaves nothing visible or nothing masked.
     """
     check_mask_ratio(mask_ratio)
-    # 1e-9 undoes the rounding of floats: 25 * (1 - 0.8) is 4.999999999999999.
+    # 1e-9 compensates rounding errors: 25 * (1 - 0.8) is 4.999999999999999.
     visible = math.floor(num_patches * (1.0 - mask_ratio) + 1e-9)
     if not 0 < visible < num_patches:
         raise ValueError(
             f"mask_ratio={mask_ratio} leaves {visible} of {num_patches} patches visible: at least one has to be "
-            "visible and one hidden. Use another ratio, a larger image or a smaller patch."
+            "visible and one masked. Use another ratio, a larger image or a smaller patch."
         )
     return visible
 
@@ -62,7 +62,7 @@ def sample_visible(noise: Tensor, mask_ratio: float) -> Tensor:
 
     Args:
         noise: `(B, L)`, independent uniform draws.
-        mask_ratio: share of hidden patches, in (0, 1).
+        mask_ratio: share of masked patches, in (0, 1).
 
     Returns:
         `visible`, `(B, L)` float32 of 0 and 1 with `num_visible(L, mask_ratio)` ones a row.
@@ -73,12 +73,12 @@ def sample_visible(noise: Tensor, mask_ratio: float) -> Tensor:
 
 
 def upsample_mask(visible: Tensor, grid: tuple[int, int], factor: int) -> Tensor:
-    """Brings a mask to the resolution of a feature map.
+    """Upsamples a mask to the resolution of a feature map.
 
     Args:
         visible: `(B, L)`.
         grid: `(rows, columns)` of the patches.
-        factor: positions of the feature map on the side of a patch.
+        factor: side of a patch, in positions of the feature map.
 
     Returns:
         `(B, rows * factor, columns * factor, 1)`.
@@ -102,7 +102,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
-    """Puts patches together again: the inverse of `patchify`.
+    """Assembles images from patches: the inverse of `patchify`.
 
     Args:
         patches: `(B, L, patch_size * patch_size * C)`.

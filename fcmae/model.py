@@ -19,8 +19,8 @@ from fcmae.masking import num_visible, patch_grid, patchify, sample_visible
 class FCMAE(Composite, keras.Model):
     """Fully convolutional masked autoencoder (https://arxiv.org/abs/2301.00808, section 3).
 
-    Hides a share of the patches of each image, encodes the visible ones, and learns to predict the pixels of
-    the hidden ones. The loss is registered with `add_loss`, so `compile(optimizer)` and `fit(images)` train it.
+    Masks a share of the patches of each image, encodes the visible ones, and learns to predict the pixels of the masked
+    ones. The loss is registered with `add_loss`, so `compile(optimizer)` and `fit(images)` train it.
 
     Example:
 
@@ -31,16 +31,16 @@ class FCMAE(Composite, keras.Model):
 
     Args:
         backbone: a `ConvNeXtV2` or `ConvNeXtV1` without head, of known height and width.
-        mask_ratio: share of hidden patches, in (0, 1).
+        mask_ratio: share of masked patches, in (0, 1).
         decoder_dim: number of channels of the decoder.
         decoder_depth: number of blocks of the decoder.
         normalize_targets: whether the target patches are normalized by their own mean and variance.
-        seed: of the generator that draws masks where a call gives none.
-        execution: `sparse` computes the visible positions alone, `dense` all of them, with the same result.
+        seed: of the generator that draws masks for calls without one.
+        execution: `sparse` computes only the visible positions, `dense` all positions, with the same result.
 
     Raises:
-        ValueError: if the backbone's image size does not divide into patches, or the ratio leaves no patch
-            visible or none hidden.
+        ValueError: if the patches do not tile the backbone's image size, or the ratio leaves no patch visible or none
+            masked.
     """
 
     def __init__(
@@ -116,19 +116,20 @@ class FCMAE(Composite, keras.Model):
         Args:
             images: `(B, H, W, channels)`, normalized, of any dtype. The targets are computed from them in float32
                 under every precision policy.
-            visible: `(B, L)`, 1 for visible patches and 0 for hidden ones, `num_visible` ones in each row; drawn at
+            visible: `(B, L)`, 1 for visible patches and 0 for masked ones, `num_visible` ones in each row; drawn at
                 random where None.
             training: whether the model trains.
-            valid: `(B, H, W, channels)` or `(B, H, W, 1)`, 1 for pixels with data and 0 for others, whatever they hold:
-                the encoder sees 0 there, and they enter neither targets nor loss. None where all pixels have data.
+            valid: `(B, H, W, channels)` or `(B, H, W, 1)`, 1 for pixels with data and 0 for pixels without, whose
+                values are ignored: the encoder sees 0 there, and they enter neither targets nor loss. None where all
+                pixels have data.
 
         Returns:
             `(B, L, patch_size * patch_size * channels)`: the predicted values of each patch, in the units of the
-            targets (see `normalize_targets`); in training only those of the hidden patches, `(B, L - K, ...)`.
+            targets (see `normalize_targets`); in training only those of the masked patches, `(B, L - K, ...)`.
         """
         if visible is None:
             shape = (ops.shape(images)[0], self.num_patches)
-            noise = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)  # halves would have ties
+            noise = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator)  # float16 would have ties
             visible = sample_visible(noise, self.mask_ratio)
         images, valid = _only_valid(images, valid)
         _, hidden = split_patches(visible, self.num_visible)
@@ -141,23 +142,23 @@ class FCMAE(Composite, keras.Model):
         return prediction
 
     def predict_patches(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
-        """The prediction of all patches, `(B, L, values)`, for given masks; registers no loss."""
+        """Returns the prediction of all patches, `(B, L, values)`, for given masks; registers no loss."""
         return self._predict(images, visible, None, training)
 
     def image_losses(
         self, images: Tensor, visible: Tensor, training: bool | None = None, valid: Tensor | None = None
     ) -> Tensor:
-        """Returns the loss of each image for given masks, `(B,)` float32, averaged over its hidden patches.
+        """Returns the loss of each image for given masks, `(B,)` float32, averaged over its masked patches.
 
-        Only hidden patches are predicted. An image with another number of visible patches than `num_visible` has the
-        loss NaN. `valid` is that of `call`.
+        Only masked patches are predicted. An image whose number of visible patches is not `num_visible` has the loss
+        NaN. `valid` is as in `call`.
         """
         images, valid = _only_valid(images, valid)
         _, hidden = split_patches(visible, self.num_visible)
         return self._losses_of(images, self._predict(images, visible, hidden, training), hidden, visible, valid)
 
     def encode(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
-        """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at hidden ones."""
+        """Returns the encoder's features of the visible patches, `(B, rows, columns, C)`, zero at masked ones."""
         images = ops.cast(images, self.backbone.compute_dtype)
         visible = ops.cast(visible, "float32")
         if self.execution == "dense":
@@ -197,8 +198,8 @@ class FCMAE(Composite, keras.Model):
 
 
 def _only_valid(images: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Returns images with 0 where there is no data, and where there is some, `(B, H, W, channels)` float32."""
+    """Returns the images with 0 where there is no data, and the mask of valid pixels, `(B, H, W, channels)` float32."""
     if valid is None:
         return images, None
     valid = ops.broadcast_to(ops.cast(valid, "float32"), ops.shape(images))
-    return ops.where(valid > 0, images, ops.zeros_like(images)), valid  # a product would let NaN pass
+    return ops.where(valid > 0, images, ops.zeros_like(images)), valid  # a product would propagate NaN

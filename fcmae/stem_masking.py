@@ -10,22 +10,22 @@ from fcmae.model import FCMAE
 
 @keras.saving.register_keras_serializable(package="fcmae")
 class StemMaskedFCMAE(FCMAE):
-    """FCMAE with ordinary dense convolutions instead of sparse ones: what the paper compares with, not its method.
+    """FCMAE with ordinary dense convolutions instead of sparse ones: a baseline of the paper, not its method.
 
-    Hidden patches are zero after the stem, and from there on they are positions like all others: features flow into
-    them and out again, and the statistics of GRN run over all positions. So the mask fades from block to block, and
-    pretraining and fine-tuning see other patterns. In the paper (section 3) this takes the fine-tuned top-1 from
-    83.7% to 79.3%. Decoder, loss and arguments are those of `FCMAE`; `execution` has no effect, as every position is
-    computed.
+    Masked patches are zero after the stem, and are treated like all other positions from there on: features flow into
+    them and out again, and the statistics of GRN are over all positions. So the mask fades from block to block, and
+    pretraining and fine-tuning see different patterns. In the paper (section 3) this takes the fine-tuned top-1 from
+    83.7% to 79.3%. Decoder, loss and arguments are those of `FCMAE`; `execution` has no effect, because every position
+    is computed.
     """
 
     def encode(self, images: Tensor, visible: Tensor, training: bool | None = None) -> Tensor:
-        """Returns the features of all patches, `(B, rows, columns, C)`; the decoder does not look at hidden ones."""
+        """Returns the features of all patches, `(B, rows, columns, C)`; the decoder ignores those of masked patches."""
         backbone = self.backbone
         grid = patch_grid(images.shape[1], images.shape[2], self.patch_size)
         x = backbone.stem(ops.cast(images, backbone.compute_dtype))
         kept = upsample_mask(ops.cast(visible, x.dtype), grid, self.patch_size // backbone.stem_stride)
-        x = ops.where(kept > 0, x, 0.0)  # a product would let NaN pass
+        x = ops.where(kept > 0, x, 0.0)  # a product would propagate NaN
         for stage in backbone.stages:
             x = stage(x, training=training)
         return x

@@ -1,4 +1,4 @@
-"""What the model sees and what it makes of it, as pictures."""
+"""Pictures of the masked input and of its reconstruction."""
 
 from collections.abc import Sequence
 
@@ -26,14 +26,14 @@ def reconstruction_panels(
     Args:
         model: an `FCMAE`.
         images: `(B, H, W, channels)`, normalized by `mean` and `std`.
-        visible: `(B, L)`, 1 for visible patches and 0 for hidden ones.
+        visible: `(B, L)`, 1 for visible patches and 0 for masked ones.
         mean: mean of each channel, in [0, 1].
         std: standard deviation of each channel.
         valid: of the shape of the images, 1 where there is data and 0 elsewhere, where they hold 0; None for data
             everywhere.
 
     Returns:
-        `(original, masked, reconstruction)`, NumPy `(B, H, W, channels)` in [0, 1]. Hidden patches are grey in
+        `(original, masked, reconstruction)`, NumPy `(B, H, W, channels)` in [0, 1]. Masked patches are grey in
         `masked`; in `reconstruction` they hold the prediction, with the statistics of the target patch undone
         where the model normalizes its targets, and visible ones hold the original.
     """

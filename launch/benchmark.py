@@ -22,7 +22,7 @@ brackets, the lowest and the highest. Candidates are compared within each round,
                 warmup; on a GPU the most that the framework has allocated there
   above import  on a CPU the same, less what the process had when its framework was imported
 
-A mask ratio of 0 stands for a single hidden patch: without one there is no loss. --plot draws the time of a step over
+A mask ratio of 0 stands for a single masked patch: without one there is no loss. --plot draws the time of a step over
 the share of visible patches, for two or more mask ratios.
 
 --ablate adds candidates that show what makes the step fast: the first of --candidates without one of these each.
@@ -32,7 +32,7 @@ the share of visible patches, for two or more mask ratios.
   patch_products      stem and downsampling as matrix products
   compiled_chains     chains of element-wise operations compiled by XLA
   fused_adamw         Adam's step in one pass over memory
-  hidden_only         a decoder that predicts hidden patches alone
+  hidden_only         a decoder that predicts masked patches alone
 
 --what=memory finds the largest batch whose step fits into memory, to one part in eight, and prints the peak of each
 batch that it tries, from --batch_size on. It takes the flags of --what=step, of --candidates the first, and
@@ -168,7 +168,7 @@ def _define_flags():
     flags.DEFINE_string("variant", None, "Published size of the encoder, atto if there is no preset.")
     flags.DEFINE_string("image_size", None, "Of the images in pixels, as 96 or 96,160; 224 if there is no preset.")
     flags.DEFINE_integer("batch_size", None, "Images of a step (8 if there is no preset) or batch (64).")
-    flags.DEFINE_list("mask_ratio", [], "Shares of hidden patches, a table each; 0.6 if there is no preset.")
+    flags.DEFINE_list("mask_ratio", [], "Shares of masked patches, a table each; 0.6 if there is no preset.")
     flags.DEFINE_list("candidates", ["sparse", "dense"], f"What to time: {', '.join(step.CANDIDATES)}.")
     ablations = ", ".join(candidates.ABLATIONS)
     flags.DEFINE_list("ablate", [], f"What to leave out of the first candidate, each an additional one: {ablations}.")

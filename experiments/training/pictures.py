@@ -138,7 +138,7 @@ class Reconstructions(keras.callbacks.Callback):
         panels = self._panels()
         with best_effort(path):
             self._folder.mkdir(exist_ok=True)
-            draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches hidden")
+            draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches masked")
             self._loggers.pictures(batch, {"reconstructions": path})
 
     def _panels(self):

@@ -141,7 +141,7 @@ ERRORS = [
         "finetune.color_jitter and finetune.randaugment_magnitude cannot be combined: set one of them to 0.",
     ),
     *[
-        (Config, {"profile_steps": steps}, "profile_steps is (first, last) with 1 <= first < last, such as 10,20, got (")
+        (Config, {"profile_steps": steps}, "profile_steps is (first, last) with 1 <= first < last, such as 10,20,")
         for steps in ((10,), (20, 10), (10, 10), (0, 10), (1, 2, 3))
     ],
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
@@ -187,7 +187,7 @@ def test_an_image_size_that_does_not_divide_names_the_nearest_sizes(image_size, 
 
 @pytest.mark.parametrize("mask_ratio", [-0.5, 0.0, 1.0, 1.5])
 def test_a_mask_ratio_outside_0_and_1_is_refused(mask_ratio):
-    message = f"pretrain.mask_ratio is the share of hidden patches and lies in (0, 1), got {mask_ratio}."
+    message = f"pretrain.mask_ratio is the share of masked patches and lies in (0, 1), got {mask_ratio}."
     with pytest.raises(UserError, match=re.escape(message)):
         Config(pretrain=PretrainConfig(mask_ratio=mask_ratio))
 

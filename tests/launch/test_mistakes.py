@@ -57,7 +57,7 @@ MISTAKES = {
     ),
     "mask ratio": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.mask_ratio=1.5"],
-        ["error: pretrain.mask_ratio is the share of hidden patches and lies in (0, 1), got 1.5."],
+        ["error: pretrain.mask_ratio is the share of masked patches and lies in (0, 1), got 1.5."],
     ),
     "unknown flag": (
         "pretrain", ["--config={preset}", "--workdri={new}"],
