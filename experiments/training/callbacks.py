@@ -1,4 +1,4 @@
-"""What happens beside the steps of a run: metrics, measurements, provenance, profiling, progress on the terminal."""
+"""Callbacks of a run: logging, measurements, provenance, profiling, and progress on the terminal."""
 
 import sys
 import time
@@ -20,12 +20,12 @@ SECONDS_BETWEEN_RECORDS = 60
 
 
 class LogMetrics(keras.callbacks.Callback):
-    """Hands the metrics of the loop to the loggers, with the learning rate.
+    """Passes the metrics of the loop, and the learning rate, to the loggers.
 
     Args:
         loggers: the `Loggers`.
         schedule: learning rate schedule, a function of the step.
-        optimizer: which counts the steps it has taken; those that were skipped are not among them.
+        optimizer: counts the steps it has taken, without skipped ones.
     """
 
     def __init__(self, loggers, schedule, optimizer):
@@ -42,7 +42,7 @@ class LogMetrics(keras.callbacks.Callback):
 
 
 class Measure(keras.callbacks.Callback):
-    """Logs measurements of the model after some steps, which all workers take part in.
+    """Logs measurements of the model after some steps; all workers take part.
 
     Args:
         measure: function of the step that returns metrics, `{name: number}`.
@@ -66,9 +66,9 @@ class Measure(keras.callbacks.Callback):
 
 
 class LogOnce(keras.callbacks.Callback):
-    """Logs metrics of the whole run once, however often it is resumed, at the step at which it starts.
+    """Logs metrics of the whole run once, at the step at which it starts.
 
-    A resumed run without them in its metrics logs them then.
+    A resumed run logs them only if its metrics lack them.
 
     Args:
         names: of the metrics.
@@ -92,12 +92,12 @@ class LogOnce(keras.callbacks.Callback):
 
 
 class RecordProvenance(keras.callbacks.Callback):
-    """Records in `environment.json` what a run was started by and ran on, an entry of `segments` for each start.
+    """Records the command, hardware and versions of a run in `environment.json`.
 
-    An entry has `command`; `from_step`, `to_step` and `total_steps`; the number of training `images`; `started`,
-    `last_seen` (at most a minute old, or the time between two lines of metrics) and `ended`, None until it has;
-    `devices` and `gpus`, the names of the latter; `precision`; `hardware`, `versions`, `commit` and
-    `uncommitted_changes`, see `provenance`.
+    `segments` has an entry for each start, with `command`; `from_step`, `to_step` and `total_steps`; the number of
+    training `images`; `started`, `last_seen` (at most a minute old, or the time between two lines of metrics) and
+    `ended`, None until then; `devices` and `gpus`, the names of the latter; `precision`; `hardware`, `versions`,
+    `commit` and `uncommitted_changes`, see `provenance`.
 
     Args:
         run: the `Run`, restored.
@@ -146,7 +146,7 @@ class RecordProvenance(keras.callbacks.Callback):
 class Profile(keras.callbacks.Callback):
     """Profiles some steps with TensorFlow's profiler, for TensorBoard; a failure is a warning.
 
-    A run that is resumed between them profiles the rest; one that is resumed after them, nothing.
+    A run that resumes between these steps profiles the rest; a run that resumes after them profiles nothing.
 
     Args:
         run: the `Run`, restored, whose `config.profile_steps` are the first and the last of these steps.
@@ -266,7 +266,7 @@ def evenly_spaced(count, schedule):
 
 
 def _recorded(path):
-    """Returns the entries of the record; none where the file is missing or damaged."""
+    """Returns the entries of the record; none if the file is missing or damaged."""
     try:
         return list(read_json(path)["segments"])
     except (UserError, LookupError, TypeError):

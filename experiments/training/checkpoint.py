@@ -2,7 +2,7 @@
 
 TensorFlow writes a checkpoint as `ckpt-STEP.index` and shards `ckpt-STEP.data-00000-of-00001`. Beside them
 `ckpt-STEP.sha256` has the checksum of each, as `sha256sum --check` reads it. It is written last and atomically: a
-checkpoint with it is complete, one without was cut off by the end of its process.
+checkpoint with this file is complete; without it, the process ended during the write.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ class CheckpointFiles:
 
     @property
     def latest(self):
-        """What all files of the newest complete checkpoint begin with, or None."""
+        """The path prefix of the newest complete checkpoint, or None."""
         steps = self.complete()
         return self.prefix(steps[-1]) if steps else None
 
@@ -55,7 +55,7 @@ class CheckpointFiles:
         return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
     def prefix(self, step):
-        """Returns what all files of a checkpoint begin with, as TensorFlow takes it: a text."""
+        """Returns the path prefix of a checkpoint's files, as a text for TensorFlow."""
         return str(self.folder / f"ckpt-{step}")
 
     def complete(self):
@@ -63,11 +63,11 @@ class CheckpointFiles:
         return sorted(step for step, names in self._found().items() if f"ckpt-{step}{CHECKSUMS}" in names)
 
     def unfinished(self):
-        """Returns the steps of checkpoints that were not written to their end, ascending."""
+        """Returns the steps of incomplete checkpoints, ascending."""
         return sorted(self._found().keys() - set(self.complete()))
 
     def seal(self, step):
-        """Writes the checksums of a checkpoint that TensorFlow has written, once it is on the disk.
+        """Flushes a checkpoint that TensorFlow has written to disk, then writes its checksums.
 
         Raises:
             StorageError: if that fails, or the checkpoint is gone.
@@ -102,9 +102,9 @@ class CheckpointFiles:
         return ""
 
     def prune(self, step, keep):
-        """Removes all but the newest `keep` complete checkpoints up to a step that was saved just now.
+        """Removes all checkpoints but the newest `keep` complete ones up to `step`, which was just saved.
 
-        Later ones are damaged: the run began before them. What cannot be removed stays.
+        Later ones are damaged, because the run resumed from an earlier one. Files that cannot be removed stay.
         """
         with contextlib.suppress(StorageError):
             kept = [other for other in self.complete() if other <= step][-keep:]
@@ -119,7 +119,7 @@ class CheckpointFiles:
                     remove(self.folder / name)
 
     def _flush(self, *names):
-        """Waits until files, or the folder itself, are on the disk, before older checkpoints are removed."""
+        """Flushes files, or the folder itself, to disk, before older checkpoints are removed."""
         if is_url(self.folder):
             return
         for name in names:
@@ -151,7 +151,7 @@ def _sha256(path):
     return digest.hexdigest()
 
 
-# What TensorFlow raises where a checkpoint holds other variables than the model, or others of their shapes.
+# TensorFlow raises these if the variables of a checkpoint differ from the model's, or their shapes do.
 MISMATCH = (
     tf.errors.InvalidArgumentError,
     tf.errors.NotFoundError,
@@ -160,7 +160,7 @@ MISMATCH = (
     RuntimeError,
     AssertionError,
 )
-# TensorFlow takes the path of a checkpoint for a pattern.
+# TensorFlow interprets the path of a checkpoint as a pattern.
 PATTERN = "*?[]\\"
 
 
@@ -176,7 +176,8 @@ class Checkpoints:
         optimizer: built optimizer.
         keep: number of newest checkpoints that are kept.
         averages: the `AveragedWeights`, for a run that has them.
-        is_writer: whether this process saves checkpoints; of several workers, which all have the same state, the chief.
+        is_writer: whether this process saves checkpoints: of several workers, which have the same state, only the chief
+            does.
         loss_scale: the `LossScale`, for a run that has one.
     """
 
@@ -184,10 +185,10 @@ class Checkpoints:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         self._averages = averages
-        # A model does not track its generators of random numbers (stochastic depth, dropout) for TensorFlow.
+        # Keras models do not expose their random generators (stochastic depth, dropout) to TensorFlow's tracking.
         parts = {"model": model, "optimizer": optimizer, "generators": generator_states(model)}
         self._parts = parts | {"step": self._step, "window": self._window}
-        # What a checkpoint may lack, if the configuration of the run has changed.
+        # A checkpoint may lack these if the configuration of the run has changed.
         self._additional = {"averages": averages.averages} if averages else {}
         if loss_scale:
             self._additional["loss_scale"] = loss_scale.variables
@@ -208,10 +209,10 @@ class Checkpoints:
         return self._window.numpy().decode()
 
     def save(self, step, window=""):
-        """Saves the state after `step` steps, with the metrics that are not logged yet as a text.
+        """Saves the state after `step` steps, with a text of the metrics that are not logged yet.
 
         Raises:
-            RunError: if it cannot be written; nothing of it is left, and the checkpoints before it stay.
+            RunError: if it cannot be written; no part of it is left, and earlier checkpoints stay.
         """
         if not self._is_writer:
             return
@@ -222,7 +223,7 @@ class Checkpoints:
             if not self._workdir.exists():  # TensorFlow would create it again
                 raise RunError(f"{self._workdir} is gone")
             self._files.folder.mkdir(exist_ok=True)
-            self._files.remove(step)  # a damaged one, that the run began before
+            self._files.remove(step)  # a damaged one, which the run did not resume from
             self._checkpoint.write(self._files.prefix(step))
             self._files.seal(step)
         except (*FAULTS, RunError) as error:
@@ -276,14 +277,14 @@ class Checkpoints:
 
 
 def _holds(path, beginning):
-    """Whether a checkpoint holds variables whose names begin so."""
+    """Whether a checkpoint holds variables whose names start with `beginning`."""
     names = tf.compat.v1.train.NewCheckpointReader(path).get_variable_to_shape_map()
     return any(name.startswith(beginning) for name in names)
 
 
 @contextlib.contextmanager
 def _without_pattern(prefix):
-    """Gives a path to the files of a prefix in which TensorFlow sees no pattern."""
+    """Yields a path to the files of a prefix that TensorFlow does not interpret as a pattern."""
     if is_url(prefix) or not any(character in prefix for character in PATTERN):
         yield prefix
         return
@@ -300,7 +301,7 @@ def has_checkpoint(workdir):
 
 
 def check_pretrained(pretrained, workdir):
-    """Raises UserError if a run without a checkpoint of its own is to start from weights that are not there.
+    """Raises UserError if a run without a checkpoint is to start from pretrained weights that do not exist.
 
     Args:
         pretrained: path or URL of a run's workdir or of a file; empty for none.
@@ -349,7 +350,7 @@ def choose_start(checkpoints, encoder, pretrained, log, pretrained_stem="load"):
 
 @contextlib.contextmanager
 def _pretrained_file(pretrained):
-    """Gives a local path of pretrained weights; what is wrong with them is the user's mistake."""
+    """Yields a local path of pretrained weights; any error in them is a UserError."""
     try:
         with local_copy(pretrained) as path:
             yield path

@@ -9,11 +9,11 @@ class AveragedWeights:
     """The moving average of variables: after each step `average = decay * average + (1 - decay) * variable`.
 
     It starts from the initial values of the variables, without bias correction or a smaller decay in the first steps,
-    like timm's `ModelEma`, which the authors' code uses. Make it in the scope of the strategy of the variables: each
-    device then has a copy, and all copies are the same.
+    like timm's `ModelEma`, which the authors' code uses. Construct it in the scope of the variables' strategy, so that
+    each device has a copy, and all copies are the same.
 
     Args:
-        variables: Keras variables of a model, those that train.
+        variables: trainable Keras variables of a model.
         decay: in (0, 1).
 
     Attributes:
@@ -27,14 +27,14 @@ class AveragedWeights:
         self.averages = [tf.Variable(tf.convert_to_tensor(value), trainable=False) for value in self._variables]
 
     def begin(self):
-        """Makes the averages what the variables are now."""
+        """Sets the averages to the current values of the variables."""
         _assign(self.averages, self._variables)
 
     def update(self, skipped=None):
-        """Moves the averages towards the variables; to be called after a step, outside of what the devices run.
+        """Moves the averages towards the variables; call it after a step, in cross-replica context.
 
         Args:
-            skipped: scalar float32, 1 if the step was skipped, so that the averages stay, and 0 if not; None for 0.
+            skipped: scalar float32, 1 if the step was skipped, which leaves the averages unchanged, else 0; None for 0.
         """
         share = 1.0 - self._decay if skipped is None else (1.0 - self._decay) * (1.0 - skipped)
         for average, variable in zip(self.averages, self._variables):

@@ -24,7 +24,7 @@ TOO_LATE = "Stopped after the last step; run the same command to resume."
 class Interruption:
     """Context in which SIGTERM and SIGINT (Ctrl-C) ask the run to stop after the current step.
 
-    A second signal ends the process at once, with exit code 143 or 130. If a signal came too late for the steps, the
+    A second signal ends the process at once, with exit code 143 or 130. If a signal arrives after the last step, the
     context raises Interrupted at its end.
 
     Attributes:
@@ -45,7 +45,7 @@ class Interruption:
             raise Interrupted(TOO_LATE)
 
     def release(self):
-        """Called before the run stops; see `Agreement`, which takes the place of this class with several workers."""
+        """Called before the run stops; see `Agreement`, which replaces this class if there are several workers."""
 
     def question(self):
         """Returns None: there is no other worker to ask."""
@@ -64,7 +64,7 @@ class Interruption:
 def stopping_at_once():
     """Returns a context in which SIGTERM and SIGINT raise Interrupted: outside of training there is nothing to save.
 
-    A file that is being written is not left half-written. A second signal ends the process at once.
+    No file is left half-written. A second signal ends the process at once.
     """
     return _handler(_stop)
 
@@ -75,7 +75,7 @@ def _stop(number, _):
 
 @contextlib.contextmanager
 def _handler(handle):
-    """Context in which a function handles the signals; does nothing outside of the main thread, where none can."""
+    """Context in which a function handles the signals; does nothing in other threads than the main one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -120,8 +120,8 @@ ADVICE = "A lower base_learning_rate, a longer warmup or clip_norm may help."
 class Divergence:
     """Ends a run whose loss or weights are not finite.
 
-    The cause is the batch of that step, or the one before, whose gradient was not finite although its loss was. So
-    `nonfinite.json` in the workdir lists the images of both.
+    The cause is the batch of that step, or the previous batch, whose gradient may not have been finite although its
+    loss was. So `nonfinite.json` in the workdir lists the images of both.
 
     Args:
         run: the `Run`; a record of an earlier attempt in its workdir is removed.
@@ -147,7 +147,7 @@ class Divergence:
             last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
 
         Raises:
-            RunError: if one of them is not finite. It names the first of them.
+            RunError: if one of them is not finite; the message names the first such step.
         """
         for at, loss in enumerate(losses, step - len(losses) + 1):
             if loss is not None and not math.isfinite(loss):
@@ -198,14 +198,14 @@ class Divergence:
 
 @contextlib.contextmanager
 def naming_lack_of_memory(run, last_good):
-    """Context in which a lack of memory, of a device or of the host, ends the run with advice.
+    """Context in which running out of memory, on a device or the host, ends the run with advice.
 
     Args:
         run: the `Run`.
         last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
 
     Raises:
-        RunError: in its place.
+        RunError: in place of the error about memory.
     """
     try:
         yield
@@ -217,7 +217,7 @@ def naming_lack_of_memory(run, last_good):
 
 
 def _less_memory(run):
-    """What a run works on at a time, and the flags that make it less."""
+    """Returns the batch sizes of a run, and the flags that make them smaller."""
     training, section = run.training, run.training.section
     share, parts = training.batch_size // run.workers.strategy.num_replicas_in_sync, training.accumulation_steps
     finer = next((count for count in range(parts + 1, share + 1) if share % count == 0), None)
@@ -238,7 +238,7 @@ def _sentence(text):
 def best_effort(path):
     """Best-effort output: in this context a file that cannot be written is a warning, and training continues.
 
-    Not for checkpoints and models, without which a run has to end.
+    Not for checkpoints and models: if these cannot be written, the run must end.
 
     Args:
         path: of the file.
@@ -251,7 +251,7 @@ def best_effort(path):
 
 
 def ignoring_broken_pipe(log):
-    """Returns `log` without its errors: the reader of a pipe may have exited, or the disk of a log file be full.
+    """Returns `log` without its errors: the reader of a pipe may have exited, or the disk of a log file may be full.
 
     Args:
         log: function that takes a line, and may raise OSError.

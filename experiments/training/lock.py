@@ -1,4 +1,4 @@
-"""The lock of a workdir, which keeps a second run out of it."""
+"""The lock of a workdir, which prevents a second run from using it."""
 
 import contextlib
 import datetime
@@ -17,7 +17,7 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 @contextlib.contextmanager
 def only_run_in(workdir, log):
-    """Context in which no other run can use a workdir; makes the folder if it is missing.
+    """Context in which no other run can use a workdir; creates the folder if it is missing.
 
     The operating system releases the lock when the process ends, however it ends. File systems without locks and URLs
     are used without one, which is logged. A folder that was created here and is still empty is removed.

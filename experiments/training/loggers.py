@@ -1,4 +1,4 @@
-"""Where metrics and pictures of a run go: JSON lines and TensorBoard in the workdir, and Weights & Biases."""
+"""The loggers of metrics and pictures: JSON lines and TensorBoard in the workdir, and Weights & Biases."""
 
 import contextlib
 import io
@@ -31,7 +31,7 @@ class Loggers:
         self._step, self._values = 0, {}
 
     def begin(self, start_step):
-        """Opens the loggers of a run of which `start_step` steps are done.
+        """Opens the loggers of a run that starts after `start_step` steps.
 
         Raises:
             StorageError: if the metrics of those steps cannot be read or written.
@@ -43,7 +43,7 @@ class Loggers:
             self._loggers.append(Wandb(self._workdir, self._config, start_step))
 
     def scalars(self, step, values):
-        """Takes metrics, `{name: number}`, of a step; all of one step are logged together."""
+        """Takes metrics of a step, `{name: number}`; all metrics of one step are logged together."""
         if step != self._step:
             self.flush()
         self._step = step
@@ -58,21 +58,21 @@ class Loggers:
                     logger.pictures(step, {name: content})
 
     def flush(self):
-        """Logs the metrics that `scalars` took."""
+        """Logs the metrics passed to `scalars`."""
         if self._values:
             for logger in self._loggers:
                 logger.scalars(self._step, self._values)
             self._values = {}
 
     def close(self):
-        """Logs what is left and closes the loggers."""
+        """Logs the remaining metrics and closes the loggers."""
         self.flush()
         for logger in self._loggers:
             logger.close()
 
 
 class JsonLines:
-    """Appends to `metrics.jsonl` a line for each step; a resumed run drops those after its checkpoint.
+    """Appends a line to `metrics.jsonl` for each logged step; a resumed run drops the lines after its checkpoint.
 
     Args:
         workdir: of the run.
@@ -101,15 +101,15 @@ class JsonLines:
             self._write()
 
     def _write(self):
-        with best_effort(self._path):  # the next line, or the end, brings what is missing
+        with best_effort(self._path):  # missing lines are written with the next one, or at the end
             append(self._path, self._unwritten)
             self._unwritten = ""
 
 
 class TensorBoard:
-    """Writes events for TensorBoard, whose package is not needed for that.
+    """Writes events for TensorBoard, without needing its package.
 
-    TensorBoard itself replaces the points of steps that a resumed run takes once more.
+    TensorBoard itself replaces the points of steps that a resumed run repeats.
 
     Args:
         folder: path of the folder of the events.
@@ -148,7 +148,7 @@ class TensorBoard:
 
 
 def read_metrics(workdir):
-    """Returns the lines of a run's metrics as dictionaries; leaves out damaged ones, as one that was cut short.
+    """Returns the lines of a run's metrics as dictionaries; leaves out damaged ones, such as a truncated line.
 
     Raises:
         StorageError: if they cannot be read.
@@ -168,8 +168,8 @@ def parse_metrics(content):
         content: bytes of the file.
 
     Returns:
-        `(lines, damaged)`: the lines that are whole, mappings from a name to a number with an integer `step`; and how
-        many are not, such as one that was cut short.
+        `(lines, damaged)`: the intact lines, mappings from a name to a number with an integer `step`; and the number of
+        damaged lines, such as a truncated one.
     """
     written = [line for line in content.splitlines() if line.strip()]
     lines = [line for line in map(_parsed, written) if line is not None]
@@ -186,5 +186,5 @@ def _parsed(line):
 
 
 def is_number(value):
-    """Whether a value from a JSON file is a number that a run could have written: no boolean, and no huge integer."""
+    """Whether a value from a JSON file is a number that a run could have written: not a boolean or a huge integer."""
     return type(value) is float or (type(value) is int and abs(value) < 2**63)

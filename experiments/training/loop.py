@@ -11,19 +11,19 @@ from experiments.errors import Interrupted, RunError
 
 
 def train(run, training_step, batches, callbacks, checkpoints, stop, divergence):
-    """Takes the steps that are left.
+    """Runs the remaining steps.
 
     Values are read from the device only where metrics are logged, a checkpoint is written or a callback evaluates the
-    model. There the clock of `images_per_second` stops until the next step begins.
+    model. During this, the clock of `images_per_second` is stopped until the next step begins.
 
     Args:
         run: the `Run`, restored.
         training_step: function from a batch, and a question to all workers, to a dictionary of scalar tensors, `loss`
             among them, as `step.make_training_step` returns it.
         batches: iterable of batches, beginning with that of step `start_step`.
-        callbacks: Keras callbacks. `on_train_batch_end` gets the number of steps that are done, and metrics at
-            those steps where they are logged. One that takes time does so where metrics are logged, or has an
-            attribute `at_steps`, a set of the steps after which it does.
+        callbacks: Keras callbacks. `on_train_batch_end` gets the number of completed steps, and the metrics at steps at
+            which they are logged. A slow callback does its work at these steps, or after the steps in its attribute
+            `at_steps`, a set.
         checkpoints: the `Checkpoints` of the run.
         stop: an active `Interruption`, or the `Agreement` of several workers.
         divergence: the `Divergence` of the run.
@@ -31,7 +31,7 @@ def train(run, training_step, batches, callbacks, checkpoints, stop, divergence)
     Raises:
         Interrupted: if the run was asked to stop; its state is saved.
         RunError: if the loss or a weight is not finite (the newest checkpoint is from before), or a checkpoint cannot
-            be written (those before it stay).
+            be written (earlier ones stay).
     """
     callbacks = keras.callbacks.CallbackList(callbacks)
     callbacks.on_train_begin()
@@ -44,7 +44,7 @@ def train(run, training_step, batches, callbacks, checkpoints, stop, divergence)
 def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, divergence):
     total_steps, steps_per_epoch = run.schedule.total_steps, run.schedule.steps_per_epoch
     window = Window(run.training.batch_size, checkpoints.window)
-    # Time differs between workers, and only the chief saves.
+    # Workers may disagree on the time, and only the chief saves.
     minutes = run.config.checkpoint_minutes if run.workers.is_chief else 0.0
     due = SaveSchedule(run.config.checkpoint_every, minutes)
     at_steps = set().union(*(getattr(callback, "at_steps", ()) for callback in callbacks.callbacks))
@@ -69,9 +69,9 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
         if save:
             divergence.check_weights(window.losses[-1], step, last_good)
         callbacks.on_train_batch_end(step, {"epoch": step / steps_per_epoch, **metrics} if log else None)
-        if is_stopping:  # evaluation is what needs the other workers last
+        if is_stopping:  # evaluation is the last thing that needs the other workers
             stop.release()
-        run.loggers.flush()  # before the checkpoint: what comes after it is dropped when the run is resumed
+        run.loggers.flush()  # before the checkpoint: lines after it are dropped when the run resumes
         if log:
             window.clear()
         if save:  # last: if the run is killed before, the resumed run repeats all of the above
@@ -86,8 +86,8 @@ class SaveSchedule:
     """When a checkpoint is due: by steps, by minutes, or by both.
 
     Args:
-        every: steps between two checkpoints; 0 counts none.
-        minutes: after which a checkpoint is due; 0 for none.
+        every: steps between two checkpoints; 0 for no checkpoints by steps.
+        minutes: minutes between two checkpoints; 0 for no checkpoints by time.
     """
 
     def __init__(self, every, minutes=0.0):
@@ -106,9 +106,9 @@ class SaveSchedule:
 
 
 class Window:
-    """The metrics of the steps since the last line, and the time that these took.
+    """The metrics of the steps since the last logged line, and the time that these steps took.
 
-    Metrics stay on the device until they are asked for. The clock runs from construction on.
+    Metrics stay on the device until they are read. The clock starts at construction.
 
     Args:
         batch_size: images of a step.
@@ -129,7 +129,7 @@ class Window:
         self._seconds = 0.0
 
     def stop(self):
-        """Stops the clock when all steps so far are computed; waits for the device."""
+        """Waits until the device has computed all steps so far, then stops the clock."""
         self._read()
         if self._began is not None:
             self._seconds += time.perf_counter() - self._began
@@ -148,8 +148,8 @@ class Window:
     def metrics(self):
         """Stops the clock and returns the means as floats, and `images_per_second`.
 
-        Of `unreadable` and `skipped_steps` it is the sum, and of `loss_scale` the latest. What is not finite in a
-        skipped step enters no mean.
+        For `unreadable` and `skipped_steps` it returns the sum, for `loss_scale` the latest value. Values of a skipped
+        step that are not finite enter no mean.
         """
         self.stop()
         metrics = {}

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling: gradients of float16 that neither vanish nor overflow."""
+"""Dynamic loss scaling, which keeps float16 gradients from underflow and overflow."""
 
 import tensorflow as tf
 
@@ -10,10 +10,10 @@ class LossScale:
     """The factor by which a loss is multiplied before float16 gradients are computed from it.
 
     An overflow halves it and skips the step; it doubles after `GROWTH_STEPS` steps without one. At a scale of 1 no step
-    is skipped: what is not finite there is not the scale's doing, and ends the run as it does in float32.
+    is skipped: values that are not finite then are not caused by the scale, and end the run as in float32.
 
-    Make it in the scope of the strategy that the model was made in. Every device has a copy of the state, and all
-    copies are the same, because all devices test the same summed gradient.
+    Construct it in the scope of the model's strategy. Every device has a copy of the state, and all copies are the
+    same, because all devices test the same summed gradient.
 
     Attributes:
         scale: `tf.Variable`, float32, a power of two from 1 to `LARGEST`.
@@ -28,7 +28,7 @@ class LossScale:
 
     @property
     def variables(self):
-        """All of the state, to be saved with a checkpoint."""
+        """The whole state, to be saved with a checkpoint."""
         return [self.scale, self.finite_steps, self.skipped_steps]
 
     def unscaled(self, gradients):
@@ -46,7 +46,7 @@ class LossScale:
         return unscaled, 1.0 - tf.cast(taken, tf.float32)
 
     def update(self, skipped):
-        """Moves on by a step, of which `unscaled` tells whether it was skipped; outside of what the devices run."""
+        """Updates the state after a step; `skipped` is what `unscaled` returned. Call it in cross-replica context."""
         finite_steps = (self.finite_steps + 1.0) * (1.0 - skipped)
         grows = finite_steps >= GROWTH_STEPS
         grown = tf.where(grows, tf.minimum(2.0 * self.scale, LARGEST), self.scale)

@@ -1,4 +1,4 @@
-"""The losses of fine-tuning: cross-entropy, of the whole model or of the head on a frozen encoder, and Dice."""
+"""The losses of fine-tuning: cross-entropy, for the whole model or only the head on a frozen encoder, and Dice."""
 
 import numpy as np
 from keras import ops
@@ -9,20 +9,20 @@ from experiments.errors import UserError
 def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=False):
     """Returns the function from a batch to the loss of each example, `(B,)`.
 
-    With class weights the loss of an example is `-sum_c weight_c * target_c * log(share_c)`, as PyTorch's
-    `CrossEntropyLoss` has it for soft targets: an example counts by the weight of its class, a mixture of two by those
-    of both, and what smoothing spreads over other classes by theirs. The loss of a batch stays its mean over the
-    examples, whatever their weights, so it is the same on any number of devices.
+    With class weights the loss of an example is `-sum_c weight_c * target_c * log(share_c)`, as in PyTorch's
+    `CrossEntropyLoss` for soft targets: each class contributes with its own weight to the targets of a mixed or
+    smoothed example. The loss of a batch is still the mean over its examples, not divided by their weights, so it is
+    the same on any number of devices.
 
-    With `multi_label` it is the mean over the classes of the binary cross-entropy of each, of a sigmoid. Its class
-    weights are two for each class, of the target and of its complement.
+    With `multi_label` it is the binary cross-entropy of the sigmoids, averaged over the classes. There are two class
+    weights for each class, for images without and with it.
 
     Args:
         model: a `ConvNeXt` with head.
         class_weights: `(num_classes,)`, with `multi_label` `(2, num_classes)` for images without and with the class; or
             None.
         frozen_encoder: whether the encoder is in inference mode, and no gradient goes through it.
-        multi_label: whether each class has a sigmoid of its own, instead of a softmax for all.
+        multi_label: whether each class has its own sigmoid, instead of a softmax over all.
     """
 
     def logits_of(images):
@@ -51,9 +51,9 @@ def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=F
 def pixel_losses(model, class_weights=None, dice_weight=0.0, auxiliary_weight=0.0, frozen_encoder=False):
     """Returns the function from a batch to the loss of each image of a segmentation, `(B,)`.
 
-    It is the mean of the cross-entropy over the pixels that count, those whose label is a class; predictions
-    for others change nothing. With class weights the cross-entropy of a pixel is multiplied by that of its class.
-    An image without a pixel that counts has the loss 0.
+    It is the mean of the cross-entropy over the pixels that count, those whose label is a class; predictions for other
+    pixels have no effect. With class weights the cross-entropy of a pixel is multiplied by that of its class. An image
+    without such pixels has the loss 0.
 
     Args:
         model: a `Segmenter`.
@@ -84,7 +84,7 @@ def mean_cross_entropy(logits, labels, class_weights=None):
     """
     counts = labels >= 0
     classes = ops.where(counts, labels, 0)
-    # Where a pixel does not count, its logits are left out before anything is computed of them.
+    # The logits of pixels that do not count are masked before anything is computed from them.
     logits = ops.where(counts[..., None], ops.cast(logits, "float32"), 0.0)
     losses = ops.sparse_categorical_crossentropy(classes, logits, from_logits=True)
     weights = ops.cast(counts, "float32")
@@ -97,8 +97,8 @@ def mean_cross_entropy(logits, labels, class_weights=None):
 def dice_losses(logits, labels):
     """Returns `1 - Dice` of each image, the mean over the classes that it has, `(B,)` float32.
 
-    The Dice coefficient of a class is `(2 sum(p y) + 1) / (sum(p) + sum(y) + 1)` over the pixels that count, with the
-    shares p of the softmax and y of 1 where a pixel is of the class. Arguments are those of `mean_cross_entropy`.
+    The Dice coefficient of a class is `(2 sum(p y) + 1) / (sum(p) + sum(y) + 1)` over the pixels that count, where p is
+    the softmax probability and y is 1 for pixels of the class, else 0. Arguments are those of `mean_cross_entropy`.
     """
     counts = labels >= 0
     logits = ops.where(counts[..., None], ops.cast(logits, "float32"), 0.0)
@@ -111,10 +111,10 @@ def dice_losses(logits, labels):
 
 
 def balanced_class_weights(labels, class_names, label_sets=None):
-    """Returns a weight for each class, so that all classes weigh the same and the mean over the examples is 1.
+    """Returns a weight for each class: equal total weight for all classes, and a mean of 1 over the examples.
 
-    They are those of scikit-learn's `balanced`: `examples / (classes * examples of the class)`; with `label_sets`, of
-    each class those of the two kinds of images, without and with it.
+    They are those of scikit-learn's `balanced`: `examples / (classes * examples of the class)`; with `label_sets`, for
+    each class the weights of the images without and with it.
 
     Args:
         labels: `(N,)` integers; negative ones, of images without a label, do not count.

@@ -55,7 +55,7 @@ def draw_masks(path, images, truths, predictions, class_names, title):
     Args:
         path: of the PNG file.
         images: list of `(H, W, channels)` in [0, 1], of one or three channels.
-        truths: list of masks `(H, W)`, negative where a pixel does not count, which is black.
+        truths: list of masks `(H, W)`; pixels that do not count are negative, and drawn black.
         predictions: list of masks.
         class_names: names of the classes, in the legend.
         title: above the picture.
@@ -114,7 +114,7 @@ class Reconstructions(keras.callbacks.Callback):
     Args:
         model: an `FCMAE`.
         batch: `(images, visible, valid)`: `(B, H, W, channels)` normalized, `(B, L)`, and where there is data or None.
-        batch_size: images that the model works on at a time.
+        batch_size: images that the model processes at a time.
         data: the `DataConfig`.
         workdir: of the run; pictures go to `reconstructions/`.
         loggers: the `Loggers`.
@@ -152,7 +152,7 @@ class Reconstructions(keras.callbacks.Callback):
 
 
 class MaskPictures(keras.callbacks.Callback):
-    """Draws images, masks and predictions at some steps of a run, of the same images.
+    """Draws masks and predictions for the same images, at some steps of a run.
 
     Args:
         run: the `Run`; pictures go to `segmentations/` of its workdir.

@@ -1,4 +1,4 @@
-"""What the encoder knows of the classes while it is pretrained without them, beside what a random encoder knows."""
+"""Probes during pretraining: the accuracy of the frozen encoder, beside that of a random encoder."""
 
 from experiments.errors import UserError
 from experiments.evaluation.features import PooledFeatures
@@ -11,7 +11,7 @@ RANDOM_METRICS = {probe: f"random_{name}" for probe, name in METRICS.items()}
 
 
 def check_probing(training, source):
-    """Raises UserError if probes are asked for and the source has not what they need.
+    """Raises UserError if probes are requested and the source lacks the labels or images they need.
 
     Args:
         training: the `PretrainConfig`.
@@ -31,15 +31,15 @@ def check_probing(training, source):
 def probing_callbacks(run, encoder):
     """Returns the callbacks that probe during a run.
 
-    The probes learn from labelled training images and are scored on validation images, never on those of the test.
+    The probes are fitted to labelled training images and scored on validation images, never on test images.
 
     Args:
         run: the `Run` of a pretraining.
         encoder: its `ConvNeXt`.
 
     Returns:
-        `[control, probing]`: one logs the figures of a random encoder, once, the other those of the encoder every
-        `probe_every` epochs and at the end. `final` of both returns metrics, `{name: number}`.
+        `[control, probing]`: the first logs the scores of a random encoder, once; the second those of the encoder,
+        every `probe_every` epochs and at the end. `final` of both returns metrics, `{name: number}`.
     """
     training, schedule = run.training, run.schedule
     probes = FrozenProbes(run.source, "validation", max_images=training.probe_images, seed=run.config.seed)

@@ -1,4 +1,4 @@
-"""A run of a task, from its first look at the workdir to its summary: set up, restore, train, finish."""
+"""A run of a task, from checking the workdir to writing the summary: set up, restore, train, finish."""
 
 import contextlib
 import csv
@@ -54,9 +54,9 @@ from experiments.training.workdir import (
 
 
 class Task:
-    """What a task adds to a run: its images, model, loss, callbacks and results.
+    """The part of a run that depends on its task: images, model, loss, callbacks and results.
 
-    Subclasses say what is pretrained or fine-tuned; `Run` does the rest in the same way for all of them.
+    Subclasses implement pretraining and fine-tuning; `Run` does the rest in the same way for all of them.
 
     Args:
         config: the `Config`.
@@ -85,7 +85,7 @@ class Task:
         self.training = getattr(config, self.name)
 
     def make_model(self, dtype):
-        """Returns the model to train, of the Keras dtype policy `dtype`."""
+        """Returns the model to train, with the Keras dtype policy `dtype`."""
         raise NotImplementedError
 
     def encoder(self, model):
@@ -115,30 +115,30 @@ class Task:
         raise NotImplementedError
 
     def callbacks(self, run):
-        """Returns the Keras callbacks of the task; all workers call each `Measure`, the chief alone the others.
+        """Returns the Keras callbacks of the task; all workers call each `Measure`, only the chief calls the others.
 
-        `run` is set up, not restored.
+        `run` is set up but not restored.
         """
         raise NotImplementedError
 
     def finish(self, run):
-        """Saves the model of a complete run, and returns what the task adds to its summary, a dictionary."""
+        """Saves the model of a complete run, and returns the task's part of the summary, a dictionary."""
         raise NotImplementedError
 
 
 def run_task(task_type, config, workdir, resume="auto", log=print):
-    """Starts a run or resumes it, as one of its workers; returns the summary of one that is complete.
+    """Starts or resumes a run, as one of its workers; returns the summary once it is complete.
 
     Args:
         task_type: subclass of `Task`.
         config: the `Config`.
-        workdir: path or URL of the folder that the run leaves its results in.
-        resume: `auto` resumes a run that is in the workdir, `never` refuses one, `anyway` resumes one even with a
-            different configuration.
+        workdir: path or URL of the folder for the results of the run.
+        resume: `auto` resumes the run in the workdir, if there is one; `never` refuses it; `anyway` resumes it even
+            with a different configuration.
         log: function that takes a line for the user.
 
     Returns:
-        The content of `summary.json`, a dictionary; of several workers the chief's alone, None on the others.
+        The content of `summary.json`, a dictionary; with several workers only on the chief, None on the others.
 
     Raises:
         UserError, RunError, Interrupted: see `experiments.errors`.
@@ -161,7 +161,7 @@ def run_task(task_type, config, workdir, resume="auto", log=print):
 
 
 def _finished(workdir, config, task_name, resume, workers, log):
-    """Returns the summary of a run that is complete; else None, after checking what the run will need."""
+    """Returns the summary of a complete run; otherwise None, after checking that the run can start."""
     try:
         differences = check_recorded(workdir, config, task_name, resume)
         for difference in differences:
@@ -194,10 +194,10 @@ class Run:
         averages: the `AveragedWeights`, or None.
         loss_scale: the `LossScale` of float16, or None.
         preprocessing: how images are prepared.
-        devices: the `Devices` of evaluation: in training those of all workers, after it those of the chief.
+        devices: the `Devices` of evaluation: during training those of all workers, afterwards those of the chief.
         loggers: the `Loggers` that take metrics and pictures.
         start_step: number of steps that were done when the run was restored.
-        seconds: of training, since it was restored.
+        seconds: seconds of training since it was restored.
 
     Raises:
         UserError: if configuration, data and devices do not go together.
@@ -225,11 +225,11 @@ class Run:
 
     @property
     def evaluation_batch_size(self):
-        """Images that every evaluation of the run works on at a time, on each device."""
+        """Images per evaluation step, on each device."""
         return self.config.evaluation_batch()
 
     def restore(self):
-        """Restores the run's own checkpoint, else pretrained weights, else keeps the random ones.
+        """Restores the run's own checkpoint, else loads pretrained weights, else keeps the random ones.
 
         Raises:
             UserError: if the checkpoint or the pretrained weights do not fit the model.
@@ -262,7 +262,7 @@ class Run:
             self._write_rules()
 
     def train(self):
-        """Takes the steps that are left.
+        """Runs the remaining steps.
 
         Raises:
             Interrupted: if the run was asked to stop; its state is saved.
@@ -292,7 +292,7 @@ class Run:
         self.seconds = time.perf_counter() - began
 
     def finish(self):
-        """Saves the model, writes the summary and returns it; on a worker that is not the chief, waits for it."""
+        """Saves the model, writes the summary and returns it; other workers than the chief wait for the summary."""
         if not self.workers.is_chief:
             return self.workers.wait_for_summary(self.workdir)
         results = self.task.finish(self)

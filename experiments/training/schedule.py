@@ -1,4 +1,4 @@
-"""What follows from a configuration and the number of images: steps and rates."""
+"""Number of steps and learning rates, from a configuration and the number of images."""
 
 import dataclasses
 
@@ -12,9 +12,9 @@ class Schedule:
     """Number of steps and rates of a run.
 
     Args:
-        steps_per_epoch: optimizer steps of an epoch; what is left of an epoch after whole batches is not seen.
+        steps_per_epoch: optimizer steps of an epoch; images that do not fill a last batch are left out.
         total_steps: optimizer steps of the run.
-        warmup_steps: steps of the rise to the peak rate.
+        warmup_steps: steps of the linear rise to the peak rate.
         peak_learning_rate: `base_learning_rate * batch_size / 256`.
     """
 
@@ -32,7 +32,7 @@ class Schedule:
             num_examples: number of training images.
 
         Raises:
-            UserError: if the images do not fill a batch, or the warmup fills the run.
+            UserError: if the images do not fill a batch, or the warmup takes the whole run.
         """
         section = training.section
         steps_per_epoch = num_examples // training.batch_size

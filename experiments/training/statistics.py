@@ -1,9 +1,9 @@
 """Statistics of the training images, computed when a run starts: mean, standard deviation, pixels without data.
 
 `data.mean=auto` and `data.std=auto` are computed over a sample of the training images, each with the same weight, from
-the values that the model sees, before any crop. They are kept in the run's `config.json`, so that resuming,
-evaluation and export use the same. A run that begins with pretrained weights takes those of the run that made
-them where it has as many channels. Explicit numbers win over all of that.
+the values that the model sees, before any crop. They are recorded in the run's `config.json`, so that resuming,
+evaluation and export use the same numbers. A run that starts from the weights of another run uses that run's numbers if
+it has the same number of channels. Explicit numbers take precedence.
 """
 
 import concurrent.futures
@@ -23,21 +23,21 @@ from experiments.io import FAULTS, as_path
 from experiments.training.workdir import CONFIG, read_json
 
 SAMPLE = 1000  # images that mean and standard deviation are computed over
-LOOKED_AT = 16  # images that are read to find out whether they fit the configuration
+LOOKED_AT = 16  # images that are read to check that they fit the configuration
 FEWEST = 1e-3  # least standard deviation, for a channel that hardly changes
 
 
 def with_statistics(config, split, workdir, log):
-    """Returns the `Config` of a run with numbers for `mean=auto` and `std=auto`, and NaN as no data of floating point.
+    """Returns the `Config` with numbers for `mean=auto` and `std=auto`, and with NaN as no data for floating point.
 
     Args:
         config: the `Config`.
         split: of the training images.
-        workdir: path of the run's folder; what is recorded there counts.
+        workdir: path of the run's folder; numbers recorded there are used.
         log: function that takes a line for the user.
 
     Raises:
-        UserError: if an image cannot be read in the way that the configuration asks for; it names the file.
+        UserError: if an image does not fit the configuration; the message names the file.
     """
     data = config.data
     own = _recorded(workdir)

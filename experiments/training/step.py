@@ -9,7 +9,7 @@ from convnext.layers import StochasticDepth, drawn
 from convnext.remat import rematerialized
 from convnext.tf_cpu.devices import compiled_chains, portable
 
-# For what `Config.compile` names, the context that says whether chains of operations are compiled by themselves.
+# For each value of `Config.compile`, the context that decides whether chains of operations are compiled.
 CHAINS = {
     "auto": contextlib.nullcontext,  # on CPUs alone
     "none": functools.partial(portable, "compiled_chains"),
@@ -44,17 +44,17 @@ def make_training_step(
         model: the model; its trainable variables are optimised.
         optimizer: built, without clipping and accumulation of its own; it `TakesSums`.
         example_losses: function from a batch to the loss of each example, `(B,)` float32.
-        accumulation_steps: parts in which a device works through its share of the batch.
-        clip_norm: largest global norm of the gradient; 0 does not clip.
-        averages: `AveragedWeights` that follow the step; None for none.
+        accumulation_steps: parts into which a device splits its share of the batch.
+        clip_norm: global norm to which larger gradients are clipped; 0 does not clip.
+        averages: the `AveragedWeights` to update after the step; None for none.
         loss_scale: the `LossScale` of float16, for which the optimizer is a `FusedAdamW`; None for no scaling.
-        compilation: what XLA compiles, see `Config.compile`.
-        remat: what is computed again for the gradient, see `ModelConfig.remat`.
+        compilation: which parts XLA compiles, see `Config.compile`.
+        remat: what is recomputed for the gradient, see `ModelConfig.remat`.
 
     Returns:
-        A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (examples of
-        weight 0), where gradients are clipped `gradient_norm`, before clipping, and with a loss scale `loss_scale`, of
-        this step, and `skipped_steps`, 1 if it was skipped. A second argument, a number of each worker, comes back as
+        A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (number of examples
+        of weight 0), with clipping `gradient_norm` (before clipping), and with a loss scale `loss_scale` (of this step)
+        and `skipped_steps` (1 if it was skipped). A second argument, a number for each worker, is returned as
         `requests`, summed over all replicas.
     """
     variables = model.trainable_variables
@@ -71,7 +71,7 @@ def make_training_step(
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         weight = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(batch["weights"]))
-        # Dividing the weights, few as they are, makes the sums below those of the mean.
+        # Dividing the few example weights turns the sums below into means.
         shares = {**batch, "weights": batch["weights"] / tf.maximum(weight, 1.0)}
         function = _compiled(gradient_sums, model) if compilation == "step" else gradient_sums
         *gradients, loss = _sum_over_parts(function, shares, accumulation_steps)
@@ -110,7 +110,7 @@ def make_training_step(
 
 def _compiled(function, model):
     """Returns a function of a batch compiled by XLA, for the device that is being traced and its variables."""
-    # Stochastic depth is drawn outside of it: from the same seeds XLA would draw other numbers.
+    # Stochastic depth is drawn outside, because XLA would draw different numbers from the same seeds.
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, StochasticDepth) and layer.rate > 0.0]
 
     @tf.function(jit_compile=True, autograph=False)
@@ -122,7 +122,7 @@ def _compiled(function, model):
 
 
 def _sum_over_parts(function, batch, num_parts):
-    """Cuts a batch into parts, applies the function to one after the other, and sums what it returns."""
+    """Splits a batch into parts, applies the function to one after the other, and sums the results."""
     if num_parts == 1:
         return function(batch)
     part_size, rest = divmod(batch["weights"].shape[0], num_parts)
@@ -131,7 +131,7 @@ def _sum_over_parts(function, batch, num_parts):
 
     def part(i):
         pieces = {name: value[i * part_size : (i + 1) * part_size] for name, value in batch.items()}
-        # What is compiled has to know its size.
+        # A compiled function needs static shapes.
         return {name: tf.ensure_shape(piece, (part_size, *piece.shape[1:])) for name, piece in pieces.items()}
 
     def add(i, sums):

@@ -1,4 +1,4 @@
-"""Validation during fine-tuning: figures of the weights and of their moving average; the best are kept."""
+"""Validation during fine-tuning: metrics of the weights and of their moving average; the best weights are kept."""
 
 import contextlib
 
@@ -7,16 +7,16 @@ from experiments.io import remove
 from experiments.training.callbacks import Measure
 from experiments.training.workdir import read_json, save_model, write_json
 
-PLAIN, AVERAGED = "", "_ema"  # what names of figures end with
+PLAIN, AVERAGED = "", "_ema"  # suffixes of the names of metrics
 WEIGHTS = {PLAIN: "plain", AVERAGED: "ema"}
 BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"  # the former of a classifier
 
 
 class Best:
-    """The weights with the highest figure on the validation images so far; the earliest of equals.
+    """The weights with the highest metric on the validation images so far; of equal ones the earliest.
 
-    They are in the workdir, in the file `name`, described by `best.json`, so a resumed run knows them. The model
-    is written first: if the run is killed between the two, it repeats that step.
+    They are in the workdir, in the file `name`, described by `best.json`, so a resumed run finds them. The model is
+    written first: if the run is killed between the two writes, it repeats that step.
 
     Args:
         model: the model.
@@ -55,7 +55,7 @@ class Best:
         return record
 
     def drop_after(self, step):
-        """Drops a best of a step after the start of the run, which comes again or is of another configuration."""
+        """Drops a record from a step that the run will repeat, or that belongs to another configuration."""
         record = self.record
         if record and record["step"] > step:
             remove(self._workdir / BEST_RECORD)
@@ -77,12 +77,12 @@ class Best:
 
 
 class Validation(Measure):
-    """Measures a model on the validation images, with an average of its weights too, and keeps the best.
+    """Evaluates a model, and the moving average of its weights, on the validation images, and keeps the best.
 
     Args:
         run: the `Run`.
-        evaluate: function without arguments that returns the figures of the model as it is, `{name: percent}`.
-        metric: the name of the one by which the best are chosen.
+        evaluate: function without arguments that returns the metrics of the model's current weights, `{name: percent}`.
+        metric: name of the metric that selects the best weights.
         at_steps: the steps.
         best_model: name of the file of the best weights.
 

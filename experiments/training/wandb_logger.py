@@ -1,4 +1,4 @@
-"""The logger for Weights & Biases: it never stops a run, and delays only its end, by half a minute at most."""
+"""The logger for Weights & Biases: it never stops a run, and delays its end by half a minute at most."""
 
 import contextlib
 import importlib.util
@@ -16,17 +16,17 @@ import PIL.Image
 from experiments.errors import UserError
 from experiments.io import is_url
 
-START_SECONDS = 30  # in which the server has to answer, or the run is recorded offline
-FINISH_SECONDS = 30  # that the end of a run waits for
-TEARDOWN_SECONDS = 5  # that it may take then to notice that its service is gone
+START_SECONDS = 30  # within which the server must answer, or the run is recorded offline
+FINISH_SECONDS = 30  # that the end of a run waits for Weights & Biases
+TEARDOWN_SECONDS = 5  # that the thread may then take to notice that the service is gone
 QUEUE_LENGTH = 10_000
-ROOM = 64 * 1024  # bytes beyond its record that the disk has to have, or the record may have lost its end
+ROOM = 64 * 1024  # free bytes that the disk must have after the record, which may otherwise be truncated
 
 
 def check_wandb(mode):
     """Raises UserError if Weights & Biases is asked for and is not installed, or not logged in to.
 
-    Only for a new run: one that has begun is never stopped by it.
+    Called only for a new run, because Weights & Biases never stops a run that has begun.
     """
     if mode == "disabled":
         return
@@ -39,7 +39,7 @@ def check_wandb(mode):
     if mode == "offline":
         return
     has_credentials = _has_credentials()
-    _end_service()  # which the look for credentials has started
+    _end_service()  # started by the check for credentials
     if not has_credentials:
         raise UserError(
             "wandb.mode=online needs an API key: run `wandb login` or set WANDB_API_KEY, or record the run with "
@@ -99,7 +99,7 @@ class Wandb:
             _warn(f"was too slow for {self._left_out:,} lines of metrics; metrics.jsonl has them")
 
     def _run(self):
-        """What the thread does; whatever Weights & Biases raises is one warning."""
+        """Runs in the thread; an exception of Weights & Biases becomes one warning."""
         problem = "cannot start"
         try:
             import wandb
@@ -140,7 +140,7 @@ class Wandb:
 
 
 def _log(wandb, run, step, values):
-    """Logs metrics, or pictures, of which one that is refused is a warning."""
+    """Logs metrics or pictures; a rejected picture becomes a warning."""
     try:
         values = {name: _image(wandb, value) if isinstance(value, bytes) else value for name, value in values.items()}
     except Exception as error:
@@ -154,7 +154,7 @@ def _image(wandb, content):
 
 
 def _has_credentials():
-    """Whether Weights & Biases knows an API key; also True where it cannot tell, which its start will show."""
+    """Whether Weights & Biases has an API key; also True if this is unknown: then its start will tell."""
     try:
         import wandb
 
@@ -164,7 +164,7 @@ def _has_credentials():
 
 
 def _end_service():
-    """Does what Weights & Biases does when Python exits, where a lost service makes it hang or print a traceback."""
+    """Runs the exit handler of Weights & Biases: at Python's exit a lost service makes it hang or print a traceback."""
     with contextlib.suppress(Exception, SystemExit):
         import wandb
 
@@ -172,7 +172,7 @@ def _end_service():
 
 
 def _check_room(folder):
-    """Warns if the folder of a record takes no more: Weights & Biases is silent about what it could not write."""
+    """Warns if the disk of a record is full: Weights & Biases does not report what it could not write."""
     size = sum(record.stat().st_size for record in folder.glob("*.wandb"))
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

@@ -30,10 +30,10 @@ FREE_FIELDS = (
 
 
 def check_writable(workdir):
-    """Raises UserError unless the folder of a run can be made and written to; makes none.
+    """Raises UserError unless the folder of a run can be created and written to; does not create it.
 
     Args:
-        workdir: its path; of a URL only whether it can be reached.
+        workdir: its path; for a URL, only checks that it can be reached.
     """
     if is_url(workdir):
         try:
@@ -64,7 +64,7 @@ def check_recorded(workdir, config, task, resume="auto"):
             resumes whatever the configuration was.
 
     Returns:
-        The differences in configuration, texts, in spite of which the run resumes; empty without `anyway`.
+        Texts that describe the differences in configuration despite which the run resumes; empty without `anyway`.
 
     Raises:
         UserError: if the folder holds a run that must not be resumed, or one with a different configuration.

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from experiments.errors import UserError
 
-# The name or the number of a host, in brackets if it has colons, and a port.
+# A host name or IP address, in brackets if it has colons, and a port.
 ADDRESS = r"(\[[\w.:%]+\]|[\w.-]+):(?P<port>\d{1,5})"
 # Ports of Slurm's workers: each job has its own, below the range of ephemeral ports.
 FIRST_PORT, NUM_PORTS, PORTS_OF_JOB = 12000, 20000, 16
@@ -20,7 +20,7 @@ class Cluster:
     """The workers of a run.
 
     Args:
-        addresses: `HOST:PORT` of each worker; the first is the chief, which alone writes into the workdir.
+        addresses: `HOST:PORT` of each worker; the first is the chief, the only one that writes to the workdir.
         index: number of this process among them.
     """
 
@@ -42,7 +42,7 @@ class Cluster:
         return host.strip("[]"), int(port)
 
     def resolver(self):
-        """Returns what TensorFlow's strategies take, with the number of GPUs that this process sees."""
+        """Returns the resolver for TensorFlow's strategies, with the number of GPUs that this process sees."""
         workers = tf.train.ClusterSpec({"worker": list(self.addresses)})
         accelerators = {"GPU": len(tf.config.list_physical_devices("GPU"))}
         return tf.distribute.cluster_resolver.SimpleClusterResolver(
@@ -103,7 +103,7 @@ def _from_slurm(environment):
     try:
         tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "0"))
         job = int(environment.get("SLURM_JOB_ID", "0"))
-        # The workers' addresses are all that is wanted of the resolver: which GPUs a task sees is Slurm's matter.
+        # The resolver is used only for the workers' addresses: Slurm decides which GPUs a task sees.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=FIRST_PORT + job * PORTS_OF_JOB % NUM_PORTS,
             gpus_per_node=tasks,

@@ -1,8 +1,8 @@
-"""The loss of a worker ends the others within a minute, with a message.
+"""If a worker is lost, the others exit within a minute, with a message.
 
-TensorFlow notices it late, with various errors, or not at all. So each worker connects every few seconds to the ports
-of the others, which TensorFlow holds open. A worker that hangs still accepts connections; TensorFlow's own heartbeats
-are for that.
+TensorFlow notices a lost worker late, with various errors, or not at all. So each worker connects every few seconds to
+the ports of the others, which TensorFlow holds open. A worker that hangs still accepts connections; TensorFlow's own
+heartbeats detect that.
 """
 
 import concurrent.futures
@@ -20,9 +20,9 @@ from experiments.errors import Interrupted, RunError
 
 BETWEEN_PROBES, PROBE_TIMEOUT = 2.0, 5.0  # seconds
 LOST_AFTER = 8.0  # seconds without an answer
-GRACE = 5.0  # seconds in which the main thread may end by itself
+GRACE = 5.0  # seconds for the main thread to end by itself
 STOPPED = "Stopped with the other workers; run the same command to resume from the last checkpoint."
-# What TensorFlow raises where a collective operation cannot be completed.
+# TensorFlow raises these if a collective operation cannot be completed.
 COLLECTIVE_ERRORS = (
     tf.errors.UnavailableError,
     tf.errors.AbortedError,
@@ -34,7 +34,7 @@ COLLECTIVE_ERRORS = (
 
 
 class Heartbeat:
-    """Context in which the loss of another worker ends this one: with a `RunError` or, where the main thread hangs in a
+    """Context in which the loss of another worker ends this one: with a `RunError` or, if the main thread hangs in a
     collective operation, by exiting with code 1.
 
     Args:
@@ -72,7 +72,7 @@ class Heartbeat:
         self.end()
 
     def end(self):
-        """Stops: from here on the other workers may exit."""
+        """Stops the checks: from here on the other workers may exit."""
         self._over.set()
 
     def only_chief(self):
@@ -81,7 +81,8 @@ class Heartbeat:
         self._ends_process = False
 
     def let_chief_leave(self):
-        """Called when all have agreed to stop: a chief that exits has stopped, and this worker stops too."""
+        """Called when all workers have agreed to stop: if the chief then exits, this worker stops too, without an
+        error."""
         self._is_stopping = True
 
     @property

@@ -1,7 +1,7 @@
-"""Workers meet before TensorFlow connects them, which would wait for an hour without a message.
+"""Workers meet before TensorFlow connects them, because TensorFlow would wait for an hour without a message.
 
-The chief listens on its own address until every other worker has connected and sent what it is about to run; then all
-start, and TensorFlow takes over the port. After a timeout, the error names the missing workers.
+The chief listens on its own address until every other worker has connected and sent its configuration; then all start,
+and TensorFlow takes over the port. After a timeout, the error names the missing workers.
 """
 
 import json
@@ -19,11 +19,11 @@ GO, STOP = "go", "stop"
 
 
 def meet(cluster, greeting, seconds=SECONDS):
-    """Waits until all workers of a cluster are connected, and checks that they run the same.
+    """Waits until all workers of a cluster are connected, and checks that they run the same command.
 
     Args:
         cluster: a `Cluster` of two workers or more.
-        greeting: dictionary of texts and numbers that has to be the same on all workers.
+        greeting: dictionary of texts and numbers that must be the same on all workers.
         seconds: for which it waits.
 
     Raises:
@@ -103,7 +103,7 @@ def _has_left(connection):
 
 
 def _send(present, *words):
-    """Sends the same to all present, and waits until they have closed the connection: the port is free then."""
+    """Sends the same words to all present, and waits until they have closed the connection, which frees the port."""
     for connection in present.values():
         try:
             connection.sendall(" ".join(words).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Devices: the strategy over them, the batches of each, and their precision."""
+"""The devices of a run: strategy, distribution of batches, and precision."""
 
 import faulthandler
 import functools
@@ -16,7 +16,7 @@ SECONDS_TO_CONNECT = 120  # in which TensorFlow finds the GPUs and connects the 
 
 
 def make_strategy(config):
-    """Returns the `tf.distribute.Strategy` over the devices of this process; call it before TensorFlow touches one.
+    """Returns the `tf.distribute.Strategy` over the devices of this process; call it before TensorFlow uses one.
 
     Args:
         config: a `Config`.
@@ -31,9 +31,9 @@ def make_strategy(config):
 
 
 def local_devices(config):
-    """Returns the names of the devices of this process that a run uses: all GPUs, or else what the CPU is split into.
+    """Returns the names of the devices of this process that a run uses: all GPUs, or else the parts of the CPU.
 
-    With several workers TensorFlow has to connect them before it uses a device, so these are names of physical devices.
+    TensorFlow must connect several workers before it uses a device, so these are names of physical devices.
     """
     if config.distribution == "multiworker":
         return tuple(device.name for device in tf.config.list_physical_devices("GPU")) or ("CPU",)
@@ -46,7 +46,7 @@ def local_devices(config):
 
 @functools.cache
 def multiworker_strategy(cluster):
-    """Returns the one strategy of a process over all devices of a cluster's workers.
+    """Returns the strategy over all devices of a cluster's workers, the same object on every call in a process.
 
     Args:
         cluster: a `Cluster`, all of whose workers call this now.
@@ -76,7 +76,7 @@ def _nowhere():
 
 @functools.cache
 def _mirrored(names):
-    """Returns the one strategy of a process over these devices: two would mix their collective operations."""
+    """Returns the strategy over these devices, one per process: two would mix up their collective operations."""
     return tf.distribute.MirroredStrategy(list(names))
 
 
@@ -98,7 +98,7 @@ def check_batch(training, num_replicas, num_workers=1):
         num_workers: how many workers have them.
 
     Raises:
-        UserError: if it does not; it names the nearest sizes that do.
+        UserError: if it does not; the message names the nearest sizes that do.
     """
     unit = num_replicas * training.accumulation_steps
     if training.batch_size % unit == 0:
@@ -154,7 +154,7 @@ def distribute_batches(strategy, batches_of, batch_size):
         devices = strategy.num_replicas_in_sync // num_shards
         if devices > 1:
             batches = batches.rebatch(size, drop_remainder=True).prefetch(devices)
-        # Otherwise the workers ask each other in every step whether one has run out of batches.
+        # Without this, the workers ask each other at every step whether one has run out of batches.
         return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     return strategy.distribute_datasets_from_function(of_worker)
@@ -164,15 +164,15 @@ STRIDE = 0x9E3779B9  # odd, so that all replicas have a seed of their own
 
 
 def generator_states(model):
-    """Returns the states of a model's generators of random numbers, `tf.Variable`s `(2,)`: seed and count."""
+    """Returns the states of a model's random generators, `tf.Variable`s `(2,)`: seed and count."""
     return [variable.value for variable in model.variables if "seed_generator" in variable.path]
 
 
 def per_replica_seeds(strategy, model):
     """Gives the generators of every replica a seed of their own.
 
-    All copies of a state have to be the same before: call it once, when a run has chosen what it starts from. The first
-    replica keeps its seed; a checkpoint holds its state, from which those of all others follow again.
+    All copies of a state must be equal before the call: call it once, after a run has loaded what it starts from. The
+    first replica keeps its seed. A checkpoint holds the state of the first replica, which determines all others.
 
     Args:
         strategy: the `tf.distribute.Strategy` that the model was made in.

@@ -27,7 +27,7 @@ from experiments.training.guards import TOO_LATE
 from experiments.training.workdir import SUMMARY
 
 SECONDS_BETWEEN_LOOKS = 1.0
-SUMMARY_SECONDS = 40.0  # in which a network file system shows what another host has written
+SUMMARY_SECONDS = 40.0  # until a network file system shows a file that another host has written
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Workers:
         return self.cluster.index if self.cluster else 0
 
     def stop_request(self, interruption):
-        """Returns what stops the steps: the signals of this process, or the agreement of all workers.
+        """Returns the object that stops the steps: the signals of this process, or the agreement of all workers.
 
         Args:
             interruption: the `Interruption` of this process.
         """
         if not self.cluster:
             return interruption
-        # The other workers exit at once while the chief still saves; for a slow one, the chief may exit first.
+        # The other workers exit at once while the chief still saves; if one is slow, the chief may exit first.
         calls = (_nothing, self.heartbeat.end) if self.is_chief else (self.heartbeat.let_chief_leave, _nothing)
         return Agreement(interruption, *calls)
 
@@ -75,7 +75,7 @@ class Workers:
         """Checks that all workers have the same numbers.
 
         Args:
-            **numbers: whole numbers below 2**53, by what they count.
+            **numbers: whole numbers below 2**53, each under the name of what it counts.
 
         Raises:
             UserError: on all workers, if a number differs.
@@ -93,7 +93,7 @@ class Workers:
 
     @contextlib.contextmanager
     def training(self, interruption):
-        """Context of the steps. After it, the chief depends on no worker, and the others only on the chief.
+        """Context for the steps. Afterwards the chief depends on no worker, and the others only on the chief.
 
         Args:
             interruption: the `Interruption` of this process.
@@ -158,7 +158,7 @@ def connected_workers(config, task, workdir, log):
     """Context in which this process and the other workers of a run are connected.
 
     With `distribution=multiworker` every worker enters it, with the same arguments, and waits up to
-    `rendezvous.SECONDS` for the others; a worker that is lost later ends this one within a minute.
+    `rendezvous.SECONDS` for the others. If a worker is lost later, this one exits within a minute.
 
     Args:
         config: the `Config`.
@@ -200,15 +200,15 @@ def _exists(path):
 def _nothing(): ...
 
 
-# Steps after which an answer is read: it has been computed by then, so reading it does not wait for the device.
+# Number of steps after which an answer is read: it has been computed by then, so no read waits for the device.
 DELAY = 4
 
 
 class Agreement:
     """The `Interruption` of several workers, which stop after the same step.
 
-    Each step sums over all workers whether they were asked to stop. All read the sum the same number of steps later, so
-    they agree on a step without waiting for the device.
+    At each step, every worker contributes whether it was asked to stop, summed over all workers. All read the sum the
+    same number of steps later, so they agree on a step without waiting for the device.
 
     Args:
         interruption: the `Interruption` of this worker.
