@@ -23,12 +23,12 @@ NAME_LENGTH = 18  # letters of a class in a caption, a third of it where there a
 def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, shown=slice(None)):
     """Draws images, one a row: as evaluation sees it, then as training does in some epochs.
 
-    Captions tell the targets, before smoothing.
+    Captions show the targets, before smoothing.
 
     Args:
         path: of the PNG file.
         examples: what `augmented_examples` returns.
-        preprocessing: the `Preprocessing` that they were made by.
+        preprocessing: the `Preprocessing` that made them.
         mixing: a `Mixing`.
         class_names: names of the classes.
         seed: integer, of the mixing.

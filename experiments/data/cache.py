@@ -2,14 +2,14 @@
 
 `data.cache` says what stays in memory once a split has been read:
 
-- `auto`, by default: small images as arrays, of up to 64 pixels a side and 2 GiB a split; of larger ones nothing. Whole
-  batches of arrays are cropped and augmented at once, which for small images is many times as fast.
+- `auto`, the default: small images as arrays, up to 64 pixels a side and 2 GiB per split; nothing for larger ones.
+  Whole batches of arrays are cropped and augmented at once, which for small images is many times as fast.
 - `decoded`: images of any size as arrays, each taking as much as the highest and the widest of its split.
 - `encoded`: the bytes of the files, so that only the first reading waits for the disk.
 - `none`.
 
-Order, augmentation and everything else are the same with each. `decoded` and `encoded` may take half of the available
-memory; a run that needs more does not start. Of several workers, each holds all images.
+Order, augmentation and everything else are the same with each value. `decoded` and `encoded` may take half of the
+available memory; a run that needs more does not start. With several workers, each holds all images.
 """
 
 import concurrent.futures
@@ -30,7 +30,7 @@ SHARE = 0.5  # of the available memory
 GIBIBYTE = 2**30
 CHUNK = 1024  # examples of a stream that are read at once
 SMALL = 64  # side in pixels up to which images are decoded by default
-MOST = 2 * GIBIBYTE  # that a split of small images may take by default
+MOST = 2 * GIBIBYTE  # largest size of a split of small images that is held by default
 DECODED_AT_ONCE = 16  # and no more of those that are too large
 
 
@@ -43,7 +43,7 @@ def with_cache(source, cache):
     notes = source.notes
     if cache == "encoded":
         sizes = {name: split.num_bytes for name, split in source.splits.items() if name != "unlabelled"}
-        # A run learns from one of the two, and what is unlabelled is a part of it.
+        # A run trains on `train` or on `pretrain`, and `unlabelled` is a part of `pretrain`.
         size = sum(sizes.values()) - min(sizes.get("train", 0), sizes.get("pretrain", 0))
         available = available_memory()
         if size > SHARE * available:
@@ -63,7 +63,7 @@ class DecodedImages:
     Args:
         images: `(N, H, W, channels)` in [0, 255], each in the upper left corner; uint8, or float32 where values are not
             whole numbers.
-        sizes: `(N, 2)` int32, height and width of each, from 1 on; None where all that can be read are `(H, W)`.
+        sizes: `(N, 2)` int32, height and width of each, at least 1; None if all readable images are `(H, W)`.
         labels: `(N,)` int64.
         readable: `(N,)` bool.
     """
@@ -80,7 +80,7 @@ class DecodedImages:
 
 
 def decoded_images(split, preprocessing):
-    """Returns the `DecodedImages` of a split, or None where `data.cache` or their size asks for none.
+    """Returns the `DecodedImages` of a split, or None if `data.cache` or their size rules that out.
 
     The first call decodes them.
 
@@ -118,7 +118,7 @@ def _decode(split, preprocessing):
 
 @tf.autograph.experimental.do_not_convert
 def _decode_all(split, preprocessing, total, available):
-    """Decodes `total` images to the arrays of `DecodedImages`, or None as soon as all are seen to be too large."""
+    """Decodes `total` images to the arrays of `DecodedImages`; returns None as soon as they prove too large."""
 
     def load(position, example):
         content, label = example
@@ -160,7 +160,7 @@ def _fits(split, shape, itemsize, available):
 
 
 def read_files(paths):
-    """Returns the contents of files or their parts, `(N,)` bytes; empty where one cannot be read: none decodes that."""
+    """Returns the contents of files or their parts, `(N,)` bytes; empty, so not decodable, if one cannot be read."""
     with concurrent.futures.ThreadPoolExecutor() as executor:
         return np.array(list(executor.map(read_bytes, paths)), dtype=object)
 

@@ -1,8 +1,8 @@
-"""Image files in the graph of a data set: which of them are read, and how their bytes become pixels.
+"""Image files in the graph of a data set: which files are read, and how their bytes become pixels.
 
-`problem_of`, by which a folder chooses its files, and `decode_and_crop`, by which batches are made, follow the table of
-`experiments.data.formats`. TensorFlow decodes what it reads exactly: JPEG, PNG and WebP of 8 bits without opacity;
-everything else goes through NumPy, as `experiments.data.values` says.
+`problem_of`, which selects the files of a folder, and `decode_and_crop`, which decodes them for batches, follow the
+table of `experiments.data.formats`. TensorFlow decodes the files that it reads exactly: JPEG, PNG and WebP of 8 bits
+without an alpha channel; all others are decoded through NumPy, see `experiments.data.values`.
 """
 
 import functools
@@ -23,21 +23,21 @@ OTHER_SUFFIXES = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".3fr", ".mrw"),
 )  # fmt: skip
 PNG_CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
-PNG_COLOURS = (0, 2, 3)  # types of colour without opacity: grey, red, green and blue, a palette
+PNG_COLOURS = (0, 2, 3)  # colour types without an alpha channel: grey, RGB, palette
 PNG_NOTES = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks that may hold an orientation
 PNG_METHODS = (b"\0\0\0", b"\0\0\1")  # compression, filter, interlacing
 PNG_END = b"\xaeB`\x82"  # the checksum of IEND
 DAMAGED = "a damaged {} file, or one of a kind that cannot be decoded here"
 LOADED = ("BMP", "DIB", "GIF")  # decoded when a folder is opened: many variants of these formats cannot be read
-RATIOS = (1, 2, 4, 8)  # of its size to that at which libjpeg decodes a JPEG
+RATIOS = (1, 2, 4, 8)  # by which libjpeg can reduce the size of a JPEG while decoding
 GENERAL, BY_TENSORFLOW = 0, ("JPEG", "PNG", "WEBP")
-ORIENTATIONS = 16  # the way of decoding is a number of this for the format, and the orientation
-# Whether rows and columns are exchanged, and whether the result is mirrored downwards and to the right.
+ORIENTATIONS = 16  # a way of decoding is a format's number times this, plus the orientation
+# Whether rows and columns are swapped, and whether the result is flipped vertically and horizontally.
 TURNS = np.array([turns(i) for i in range(ORIENTATIONS)])
 
 
 def is_image_name(name):
-    """Whether a file is called like an image, of a format that is read or of another."""
+    """Whether a file name has the suffix of an image, whether or not its format can be read."""
     return name.lower().endswith(SUFFIXES + OTHER_SUFFIXES) and not name.startswith(".")
 
 
@@ -51,7 +51,7 @@ def problem_of(path, reading):
         path: of the file, a `pathlib.Path`.
         reading: the `Reading`.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if path.exists() and not path.is_file():  # opening a pipe would block
         return "not a file"
     try:
         name = format_of(_part(path, 0, 32))
@@ -73,7 +73,7 @@ def problem_of(path, reading):
         return str(error)
     except Image.DecompressionBombError:
         return f"more than {reading.max_pixels:,} pixels, data.max_pixels"
-    except Exception as error:  # whatever the damage leads the libraries to
+    except Exception as error:  # a damaged file can make the libraries raise anything
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         if isinstance(error, OSError) and "truncated" in str(error):
@@ -84,20 +84,20 @@ def problem_of(path, reading):
 def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cast(image, tf.float32), target=None):
     """Decodes the part of an image that is needed, upright.
 
-    Of a JPEG only the blocks under the window are decoded, with Pillow's arithmetic. CMYK becomes RGB, a palette is
-    looked up, what is transparent shows `reading.background`, of an animation the first picture counts.
+    For a JPEG, only the blocks under the window are decoded, with Pillow's arithmetic. CMYK is converted to RGB,
+    palettes are looked up, transparent pixels show `reading.background`, and the first frame of an animation is used.
 
     Args:
         encoded: scalar string tensor, the bytes of an image file.
         choose_window: function from `(height, width)`, an int32 tensor, to `(top, left, height, width)`.
         reading: the `Reading`.
         finish: function of the window, `(h, w, channels)` uint8 or float32 in [0, 255], to float32.
-        target: `(height, width)` that `finish` resizes the window to. Given it, a JPEG is decoded at 1/2, 1/4 or 1/8
-            of its size where the window then still has twice the target, and the window is moved to whole pixels of
-            that size: by less than a quarter of a pixel of the target. None decodes all pixels.
+        target: `(height, width)` that `finish` resizes the window to. With a target, a JPEG is decoded at 1/2, 1/4 or
+            1/8 of its size if the window is then still at least twice the target size. The window is rounded to whole
+            pixels at that size, by less than a quarter of a pixel of the target. None decodes all pixels.
 
     Returns:
-        What `finish` makes of it.
+        The result of `finish`.
 
     Raises:
         InvalidArgumentError: when it is run, if the file cannot be read.
@@ -156,7 +156,7 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
 
 
 def _way_of_decoding(content):
-    """Returns `GENERAL` or, of a file that TensorFlow reads exactly, the number of the format and the orientation."""
+    """Returns `GENERAL` or, for a file that TensorFlow reads exactly, the number of the format and the orientation."""
     content = np.asarray(content, object).item()  # bytes in a graph, an array of them outside
     name, orientation = format_of(content[:32]), 1
     is_exact = name in ("JPEG", "PNG")
@@ -170,11 +170,11 @@ def _way_of_decoding(content):
             is_exact = content[24] <= 8 and content[25] in PNG_COLOURS and b"tRNS" not in chunks
             if chunks & PNG_NOTES:
                 with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-                    image.load()  # they may stand behind the pixels
+                    image.load()  # these chunks may follow the pixels
                     orientation = orientation_of(image)
         elif name == "WEBP":
             is_exact = content[12:16] == b"VP8 " and hasattr(tf.io, "decode_webp")
-    except Exception:  # which its decoder will find too, or not
+    except Exception:  # the decoder reports the damage, if it matters
         pass
     return np.int64((BY_TENSORFLOW.index(name) + 1) * ORIENTATIONS + orientation if is_exact else GENERAL)
 
@@ -200,7 +200,7 @@ def _reduced(window, ratio, size):
 
 
 def _window_in_file(choose_window, size, swaps, down, right):
-    """Returns where a window of the upright image lies in one that is stored turned or mirrored, of a size."""
+    """Returns the position of a window of the upright image in the stored image, which is rotated or mirrored."""
     size = tf.where(swaps, size[::-1], size)
     top, left, height, width = tf.unstack(choose_window(size))
     top = tf.where(down, size[0] - top - height, top)
@@ -214,14 +214,14 @@ def _turned_back(image, swaps, down, right):
 
 
 def _transpose(image):
-    """`(H, W, C)` to `(W, H, C)`, by a gather: oneDNN complains on stderr of transposing uint8."""
+    """`(H, W, C)` to `(W, H, C)`, by a gather: oneDNN writes to stderr when it transposes uint8."""
     height, width, channels = tf.unstack(tf.shape(image))
     pixels = tf.range(width)[:, tf.newaxis] + width * tf.range(height)
     return tf.gather(tf.reshape(image, (height * width, channels)), pixels)
 
 
 def _values(content, reading):
-    """Returns `(H, W, channels)`, without pixels where it fails: TensorFlow would log an exception at length."""
+    """Returns `(H, W, channels)`, with no pixels on failure: TensorFlow would log an exception at length."""
     try:
         return reading.values(np.asarray(content, object).item())
     except Exception:  # whatever the damage leads the libraries to
@@ -236,18 +236,18 @@ def _check_size(size, max_pixels):
 
 
 def _problem_of_jpeg(image, path):
-    if not image.quantization:  # no tables, or none needed
+    if not image.quantization:  # no quantization tables, as in lossless JPEG
         return "lossless JPEG cannot be decoded here"
     if _part(path, -2, 2) != b"\xff\xd9":
         image.load()
-        content = path.read_bytes()  # an end marker before the codes of the picture is that of a thumbnail
+        content = path.read_bytes()  # an end marker before the image data belongs to a thumbnail
         if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
             return "the file is cut short"
     return ""
 
 
 def _problem_of_png(image, path):
-    """Finds in the chunks of a PNG what libpng refuses and Pillow reads; the picture itself is not decoded."""
+    """Finds faults in the chunks of a PNG that libpng rejects but Pillow accepts; the pixels are not decoded."""
     if image.mode == "P" and not image.palette:
         return "a PNG without its palette"
     found = set()
@@ -272,7 +272,7 @@ def _problem_of_png(image, path):
 
 
 def _problem_of_unknown(path):
-    """Says what a file is whose format is not read."""
+    """Describes a file whose format is not read."""
     if not _part(path, 0, 1):
         return "the file is empty"
     try:

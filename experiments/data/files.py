@@ -10,7 +10,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-MARK = b"\0"  # begins the name of a part, and no path
+MARK = b"\0"  # starts the name of a part; no path starts with it
 OPEN = 32  # files of which parts were read last
 
 
@@ -23,7 +23,7 @@ def read_path(path):
     """Returns the content of a file or a part of one, in the graph of a data set.
 
     Args:
-        path: scalar string tensor: a path, or what `part_of` returns. Of a part that cannot be read the content is
+        path: scalar string tensor: a path, or the result of `part_of`. The content of a part that cannot be read is
             empty, which no decoder accepts, and its file is logged, once.
     """
     is_part = tf.strings.substr(path, 0, 1) == MARK

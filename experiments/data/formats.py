@@ -19,22 +19,22 @@ from PIL import Image
 ORIENTATION = 0x112  # EXIF's tag
 FIRST, ALL = PAGES = ("first", "all")
 Image.init()  # registers the formats that `Image.open` is restricted to
-DEEP = 4  # channels of 8 bits of an image of `max_pixels`: more bytes are not decoded
+DEEP = 4  # bytes per pixel, times `max_pixels`, above which an image is not decoded
 
 
 class UnreadableError(Exception):
-    """An image cannot be read; the message tells the user why."""
+    """An image cannot be read; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """An image as its file has it.
+    """An image as stored in its file.
 
     Args:
         pixels: `(H, W, channels)` of the file's own type.
-        alpha: whether the last channel is the opacity.
-        orientation: of EXIF, 1 to 8: how the pixels have to be turned to be upright, see `upright`.
-        largest: value that stands for white where it is not the largest of the type, as of 12 bits in 16; 0 if it is.
+        alpha: whether the last channel is alpha.
+        orientation: EXIF orientation, 1 to 8: how to turn the pixels upright, see `upright`.
+        largest: value of white if it is not the largest of the type, as for 12 bits stored in 16; otherwise 0.
     """
 
     pixels: np.ndarray
@@ -45,12 +45,12 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of its image without decoding it.
+    """The facts about an image that its file gives without decoding.
 
     Args:
         size: `(height, width)` as stored.
-        channels: number of channels, the opacity among them.
-        alpha: whether the last of them is the opacity.
+        channels: number of channels, including alpha.
+        alpha: whether the last of them is alpha.
     """
 
     size: tuple[int, int]
@@ -63,10 +63,10 @@ class Format:
     """A format of image files.
 
     Args:
-        starts: what its files begin with, any of them; `?` stands for any byte.
+        starts: the possible first bytes of its files; `?` stands for any byte.
         suffixes: of its files.
         open: function from a file that is open and `pages` to `(Header, function that decodes it to a Stored)`.
-        package: that it needs beyond those of the extra `train`.
+        package: the package that it needs beyond the extra `train`.
     """
 
     starts: tuple[bytes, ...]
@@ -92,14 +92,14 @@ def read_header(file, pages=FIRST):
         pages: of a TIFF file, `first` or `all`: the channels of each page follow those of the page before.
 
     Raises:
-        UnreadableError: if it is of no format of the table, or of a kind of one that is not read.
-        Exception: whatever damage leads the libraries to.
+        UnreadableError: if its format is not in the table, or it is an unsupported kind of that format.
+        Exception: of any type, from the libraries, for a damaged file.
     """
     head = file.read(32)
     file.seek(0)
     name = format_of(head)
     if not name:
-        raise UnreadableError("the file is empty" if not head else "not an image of a format that is read")
+        raise UnreadableError("the file is empty" if not head else "not an image in a supported format")
     kind = FORMATS[name]
     if kind.package and importlib.util.find_spec(kind.package) is None:
         package = kind.package.replace("_", "-")
@@ -117,27 +117,27 @@ def check_size(header, max_pixels):
 
 
 def upright(pixels, orientation):
-    """Turns `(H, W, ...)` as an orientation of EXIF says, 1 to 8: exactly as `PIL.ImageOps.exif_transpose`."""
+    """Turns `(H, W, ...)` upright by its EXIF orientation, 1 to 8: exactly like `PIL.ImageOps.exif_transpose`."""
     swaps, down, right = turns(orientation)
     pixels = np.swapaxes(pixels, 0, 1) if swaps else pixels
     return pixels[:: -1 if down else 1, :: -1 if right else 1]
 
 
 def turns(orientation):
-    """Returns what an orientation says to do: whether to swap rows and columns, then mirror down, and right."""
+    """Returns the meaning of an orientation: whether to swap rows and columns, then flip vertically, horizontally."""
     return orientation > 4, orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
 
 
 def orientation_of(image):
-    """Returns the orientation of an image that Pillow has opened; 1 where there is none, or what says so is damaged."""
+    """Returns the orientation of an image that Pillow has opened; 1 if it has none, or its EXIF data is damaged."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # whatever the damage leads Pillow to
+    except Exception:  # a damaged file can make Pillow raise anything
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
-OPACITY = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}  # modes of Pillow with it
+OPACITY = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}  # Pillow's modes with an alpha channel
 AS_STORED = ("L", "RGB", "LA", "RGBA", "I", "F", "I;16")
 
 
@@ -159,7 +159,7 @@ def header_of(image):
 
 
 def _mode(image):
-    """Returns the mode that keeps all that an image holds, of those that are read as arrays."""
+    """Returns the mode, among those that are read as arrays, that keeps all content of an image."""
     if image.mode in OPACITY:
         return OPACITY[image.mode]
     if "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"):
@@ -177,7 +177,7 @@ def _decode_by_pillow(image):
 
 
 def _open_png(file, pages):
-    """Of 16 bits, Pillow would keep the upper 8 of colours; TensorFlow reads them all."""
+    """Opens a PNG; of 16-bit colours, Pillow would keep the upper 8 bits, TensorFlow reads all."""
     header, decode = PILLOW_PNG(file, pages)
     file.seek(24)
     if file.read(1) != b"\x10":
@@ -188,7 +188,7 @@ def _open_png(file, pages):
 def _decode_deep_png(file, header, decode):
     import tensorflow as tf
 
-    shallow = decode()  # which finds the orientation, wherever it stands
+    shallow = decode()  # finds the orientation, wherever it is stored
     file.seek(0)
     channels = 4 if header.alpha else header.channels
     pixels = tf.io.decode_png(file.read(), channels=channels, dtype=tf.uint16).numpy()
@@ -246,11 +246,11 @@ def _open_heif(file, pages):
 
 
 GREY, RGB = (0, 1), 2  # TIFF's photometric interpretations that are read as stored: white or black is zero, colours
-TRANSPARENT = (1, 2)  # TIFF's extra samples that are an opacity
+TRANSPARENT = (1, 2)  # TIFF's extra samples that are alpha
 
 
 def _open_tiff(file, pages):
-    """tifffile reads any type and number of channels; Pillow what has to be turned into colours."""
+    """Opens a TIFF: tifffile reads any type and number of channels; Pillow reads files that need colour conversion."""
     tiff = tiff_file(file)
     page = tiff.pages[0]
     if page.photometric not in (*GREY, RGB):
@@ -288,18 +288,18 @@ def tiff_file(file):
     """Returns the `tifffile.TiffFile` of an open file."""
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of each damaged tag, whether it matters or not
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of every damaged tag, even unimportant ones
     return tifffile.TiffFile(file)
 
 
 def tiff_orientation(page):
-    """Returns the orientation, from 1 to 8, that a page of a TIFF file is stored in; 1 where it does not say."""
+    """Returns the orientation of a page of a TIFF file, 1 to 8; 1 if the file does not give it."""
     tag = page.tags.get(ORIENTATION)
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
 def _unassociated(pixels):
-    """Divides colours by the opacity that they have been multiplied by, in float32."""
+    """Converts premultiplied to straight alpha, in float32."""
     white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
     colours, opacity = pixels[..., :-1].astype(np.float64), pixels[..., -1:].astype(np.float64)
     colours = np.divide(colours * white, opacity, out=np.zeros_like(colours), where=opacity > 0)

@@ -1,10 +1,11 @@
-"""Damage in the middle of a JPEG file, which its decoders pass over.
+"""Detects damage in the middle of a JPEG file, which decoders do not report.
 
 Pillow and TensorFlow read a JPEG with zeroed, lost or foreign bytes in its middle without an error: libjpeg warns, and
-leaves the rest of the picture grey or shifted. The codes have no checksum, but after such bytes the decoder is out of
-step, and its last block is not where the codes end. So a file is damaged if codes are left over behind the last block,
-if they end before it, or if a marker stands among them that has no place there. Damage after which the decoder falls
-into step again by chance cannot be found so: most flipped bits, and of lost or zeroed bytes the fewer the more often.
+leaves the rest of the picture grey or shifted. The entropy-coded data has no checksum, but after such bytes the decoder
+is out of sync, and its last block is not where the data ends. So a file is damaged if data is left over after the last
+block, if the data ends before it, or if it contains a marker that does not belong there. Damage after which the decoder
+resynchronizes by chance is not detected: most flipped bits, and short runs of lost or zeroed bytes more often than long
+ones.
 """
 
 import io
@@ -23,13 +24,13 @@ FRAMES = (0xC0, 0xC1, 0xC2)  # sequential and progressive, of Huffman codes; ari
 OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}
 SCAN, END, INTERVAL = 0xDA, 0xD9, 0xDD
 SEGMENTS = frozenset((0xC4, 0xCC, 0xDB, 0xDC, INTERVAL, 0xFE, *range(0xE0, 0xF0)))
-BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD8)))  # without a length; decoders skip them between segments
-SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # expressions that begin otherwise take as long as decoding
+BARE = frozenset((0x00, 0x01, *range(0xD0, 0xD8)))  # markers without a length; decoders skip them between segments
+SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # other forms of the expression take as long as decoding
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 PADDING = b"\x00\xaa\x55\xaa\x55\xaa\x55\xaa"  # as many bytes as decoders read ahead; no marker behind \xff
-SPARE = 3  # bytes that may be left over, besides any zeros: some programs and cameras fill up words
-STRAY = 8  # groups of blocks, of up to 32 pixels a side, that the bits which fill up the last byte may change
-MAX_SIDE, MAX_PIXELS = 65500, 2**26  # of what is decoded twice to be checked
+SPARE = 3  # bytes that may be left over, besides zeros: some programs and cameras pad to whole words
+STRAY = 8  # MCUs, of up to 32 pixels a side, that the padding bits of the last byte may change
+MAX_SIDE, MAX_PIXELS = 65500, 2**26  # of images that are decoded twice for the check
 NAMED = 20  # damaged files that a run names
 WHOLE, DAMAGED = 0, 1
 
@@ -43,7 +44,7 @@ def checked(encoded, key):
 
     Args:
         encoded: scalar string tensor.
-        key: scalar string tensor, which tells images apart: the path of the file, or its bytes once more.
+        key: scalar string tensor that identifies the image: the path of the file, or its bytes again.
 
     Raises:
         InvalidArgumentError: when it is run, if `is_damaged`.
@@ -71,11 +72,11 @@ def _check(content, key):
 
 
 def is_damaged(content):
-    """Whether the codes of a JPEG file, bytes, do not end where its picture does.
+    """Whether the entropy-coded data of a JPEG file, given as bytes, does not end where its picture does.
 
     The usual kind, of one scan without restart markers, is decoded to an eighth of its size, which takes two thirds
-    as long as in full; the others are decoded twice in full. What is no JPEG file, or of a kind that is not checked,
-    counts as whole: the decoder has the last word.
+    as long as in full; the others are decoded twice in full. Other files, and kinds of JPEG that are not checked, count
+    as intact: the decoder decides.
     """
     try:
         structure = _structure(content)
@@ -94,9 +95,9 @@ def is_damaged(content):
 
 
 def _structure(content):
-    """Returns where the frame's header is, the span of each scan's codes, and the restart markers in them.
+    """Returns the position of the frame header, the span of each scan's data, and the restart markers in it.
 
-    None where the kind of file is not checked; no scans where a marker is in the wrong place.
+    None for kinds of files that are not checked; no scans if a marker is in the wrong place.
     """
     at, frame, scans, interval = 2, None, [], 0
     while (at := content.find(b"\xff", at)) >= 0:
@@ -125,7 +126,7 @@ def _structure(content):
 
 
 class _InTwoParts(io.BytesIO):
-    """A file whose image data Pillow is given in two parts: then it tells how far the decoder had to read."""
+    """A file that gives Pillow its image data in two parts, and records how far the decoder had to read."""
 
     def __init__(self, *parts):
         super().__init__(parts[0])
@@ -139,7 +140,7 @@ class _InTwoParts(io.BytesIO):
 
 
 def _ends_elsewhere(content, start, end):
-    """Whether the only scan's codes end before its last block or go on after it."""
+    """Whether the data of the only scan ends before its last block or continues after it."""
     needed = max(start, start + len(content[start:end].rstrip(b"\x00\xff")) - 1 - SPARE)
     file = _InTwoParts(content[:needed], content[needed:end] + PADDING)
     with Image.open(file) as image:
@@ -155,9 +156,9 @@ def _ends_elsewhere(content, start, end):
 
 
 def _ends_elsewhere_in_a_scan(content, frame, scans):
-    """Whether codes of a scan, or between restart markers, end before the last block or go on after it."""
-    # The picture is made taller. Left-over codes show below it, where it is grey otherwise. Codes appended to each scan
-    # show below it too, and within it only if the scan ends too early.
+    """Whether the data of a scan, or between restart markers, ends before the last block or continues after it."""
+    # The picture is extended downwards. Left-over data shows in the extension, which is otherwise grey. Data appended
+    # to each scan also shows there, and inside the picture only if the scan ends too early.
     height, width, components = struct.unpack_from(">HHB", content, frame + 5)
     block = 8 * max(content[frame + 11 + 3 * i] & 15 for i in range(components))
     bottom = -(-height // block) * block

@@ -1,4 +1,4 @@
-"""Python functions of images that each process calls once an image: later epochs look the result up."""
+"""Python functions that each process calls once per image: later epochs look the result up."""
 
 import functools
 
@@ -11,8 +11,8 @@ def memoized(function, key, *arguments):
     """Calls a Python function in the graph of a data set, or returns what it returned for this key before.
 
     Args:
-        function: of NumPy values, to an int64 from 0 on.
-        key: scalar string tensor, which tells images apart.
+        function: maps NumPy values to a non-negative int64.
+        key: scalar string tensor that identifies the image.
         *arguments: of the function.
 
     Returns:

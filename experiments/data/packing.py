@@ -1,8 +1,8 @@
-"""Packs a folder of images, once, into shards that are read in sequence, with labels and splits.
+"""Packs a folder of images into shards that are read sequentially, with labels and splits.
 
 A shard is a tar file of up to 1,024 images in random order, each beside a `.json` of its name and labels: a WebDataset,
-which other software reads too. `manifest.json` says what the shards hold, with counts and checksums; beside each shard
-lies the record of where its images are. The same images, labels and size give the same bytes.
+which other software reads too. `manifest.json` describes the shards, with counts and checksums; a file beside each
+shard records the positions of its images. The same images, labels and size give the same bytes.
 """
 
 import concurrent.futures
@@ -34,9 +34,9 @@ KINDS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}  # Pillow's names of what
 def pack(source, output, size=0, labels_file="", log=print):
     """Packs the images of a folder, or resumes packing: finished shards are kept if their checksums are right.
 
-    Images are made smaller where their shorter side is above `size`: those of JPEG files as JPEG of quality 95, those
-    of PNG files without loss. All other files are kept byte by byte: small images, of other formats, of more than 8
-    bits, with a palette or transparency.
+    Images whose shorter side is above `size` are reduced: JPEG files are saved as JPEG of quality 95, PNG files without
+    loss. All other files are copied byte by byte: small images, other formats, more than 8 bits, a palette or
+    transparency.
 
     Args:
         source: `folder:PATH`.
@@ -109,7 +109,7 @@ def _fingerprint(plan, folder, size):
 
 
 def _begin(root, folder, size, fingerprint):
-    """Returns the manifest of a folder of shards, which is made unless it is there."""
+    """Returns the manifest of a folder of shards, a new one if there is none."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         is_empty = not any(root.iterdir())
@@ -138,7 +138,7 @@ def _begin(root, folder, size, fingerprint):
 
 
 def _is_whole(path, shard):
-    """Whether a shard and its record are on the disk as the manifest has them."""
+    """Whether a shard and its record on the disk match the manifest."""
     try:
         with open(path, "rb") as file:
             return (
@@ -150,7 +150,7 @@ def _is_whole(path, shard):
 
 
 def _write_shard(path, images, size):
-    """Writes a shard and its record; returns what the manifest says of it."""
+    """Writes a shard and its record; returns its entry in the manifest."""
     left_out = []
     with replacing(path) as temporary:
         with tarfile.open(temporary, "w") as tar, concurrent.futures.ThreadPoolExecutor() as executor:
@@ -179,7 +179,7 @@ def _add(tar, name, content):
 
 
 def _smaller(path, size):
-    """Returns the bytes of an image, made smaller where it is larger, and their suffix; None and why if unreadable."""
+    """Returns the bytes of an image, reduced if it is too large, and a suffix; None and the reason if unreadable."""
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
@@ -187,7 +187,7 @@ def _smaller(path, size):
     if content[:3] == b"\xff\xd8\xff" and is_damaged(content):
         return None, "a JPEG that is damaged"
     suffix = pathlib.Path(path).suffix.lower()
-    suffix = suffix if suffix in SUFFIXES else ".png"  # what a file is, its content says
+    suffix = suffix if suffix in SUFFIXES else ".png"  # readers go by the content, not the suffix
     if not size or content[:4] == b"\x89PNG" and content[24] > 8:  # of whose 16 bits Pillow would keep 8
         return content, suffix
     try:
@@ -200,13 +200,13 @@ def _smaller(path, size):
             target = [max(size, round(side * size / shorter)) for side in image.size]
             image.draft(None, [2 * side for side in target])  # JPEG: decoded at a fraction, no smaller than this
             return _encoded(image.resize(target, Image.Resampling.BICUBIC), image.format, orientation), suffix
-    except Exception as error:  # whatever the damage leads Pillow to
+    except Exception as error:  # a damaged file can make Pillow raise anything
         return None, str(error) or type(error).__name__
 
 
 def _encoded(image, kind, orientation):
     file, exif = io.BytesIO(), Image.Exif()
-    if orientation != 1:  # the pixels stay as they are stored
+    if orientation != 1:  # the pixels keep their stored orientation
         exif[ORIENTATION] = orientation
     if kind == "PNG":
         image.save(file, "png", exif=exif)

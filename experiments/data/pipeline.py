@@ -1,4 +1,4 @@
-"""From a split to batches.
+"""Makes the batches of a split.
 
 The k-th example of epoch e, its augmentation and its mask are functions of (seed, e, k) alone, and the draws of Mixup
 and CutMix of (seed, e, batch). So a run that resumes at any step, on any number of devices or shards, sees the same
@@ -7,12 +7,12 @@ batches.
 Only images used in the batch are decoded. An example that cannot be decoded, or lacks a label (-1) where the task needs
 one, keeps its place with weight 0.
 
-An unreadable example moves no other one. TensorFlow can only drop elements that raise errors from a data set. So each
-part of a batch is loaded as a small data set; zeros replace the dropped elements, first at its end, then in their
-places.
+An unreadable example does not shift the others. TensorFlow can only drop elements that raise errors. So each part of a
+batch is loaded as a small data set, the dropped elements are replaced by zeros at its end, and then all are moved to
+their places.
 
-AutoGraph is off: no function of a data set has control flow to convert, and looking for some takes most of the time in
-which a data set is set up.
+AutoGraph is off: no function here has control flow to convert, and searching for it takes most of the setup time of a
+data set.
 """
 
 import math
@@ -29,9 +29,9 @@ from experiments.errors import UserError
 def shard_of_batch(batch_size, shard, num_shards):
     """Returns the places of a global batch that belong to a shard.
 
-    The places are dealt out from both ends of the batch to its middle: of 8 places the first of two shards gets 0, 1,
-    6 and 7, the other 2 to 5. So a shard of an even number of places has with each the opposite one, and what Mixup and
-    CutMix mix, opposite places, lies in one shard. A single shard gets all places.
+    Places are assigned from both ends of the batch to its middle: of 8 places the first of two shards gets 0, 1, 6 and
+    7, the other 2 to 5. So a shard with an even number of places contains the opposite of each of its places, and the
+    pairs that Mixup and CutMix mix are in one shard. A single shard gets all places.
 
     Args:
         batch_size: images of the global batch.
@@ -55,7 +55,7 @@ def shard_of_batch(batch_size, shard, num_shards):
 
 
 def check_mixing(batch_size, num_shards):
-    """Raises UserError if the shards separate images that Mixup and CutMix mix."""
+    """Raises UserError if the shards would separate the pairs that Mixup and CutMix mix."""
     if num_shards > 1 and batch_size // num_shards % 2:
         raise UserError(
             f"Mixup and CutMix mix pairs of images, and a batch of {batch_size} does not divide into pairs in "
@@ -64,7 +64,7 @@ def check_mixing(batch_size, num_shards):
 
 
 def examples_of_batch(split, batch_size, seed, step):
-    """Returns where the examples of a training batch are, in its order, without reading any of them.
+    """Returns the positions of the examples of a training batch, in its order, without reading them.
 
     Args:
         split: the examples that are trained on.
@@ -80,25 +80,25 @@ def examples_of_batch(split, batch_size, seed, step):
     return [split.find(number) for number in numbers.numpy().tolist()]
 
 
-# A small data set takes time to set up, which its examples share; they are loaded one after another.
+# Larger parts share the setup time of a small data set, but examples of a part are loaded one after another.
 PART = 16
 PARTS_AT_ONCE = min(64, max(4, os.cpu_count() or 1))
 
 
 def load_batches(split, examples, load, finish, batch_size, drop_remainder=False):
-    """Loads examples and puts them together in batches, in their order.
+    """Loads examples and batches them, in their order.
 
     Args:
         split: the `MemorySplit` or `StreamSplit` that the examples come from.
         examples: `tf.data.Dataset` of tuples of scalars.
-        load: function of an example, which may raise errors; it returns a tuple of tensors of static shapes.
-        finish: function of the result of `load`, which raises none; it returns a dictionary of tensors with `weights`,
-            0 where all that it got is zeros.
+        load: function of an example that may raise errors; it returns a tuple of tensors of static shapes.
+        finish: function of the result of `load` that raises no errors; it returns a dictionary of tensors with
+            `weights`, 0 if its input is all zeros.
         batch_size: examples of a batch.
         drop_remainder: whether a last batch of fewer examples is left out.
 
     Returns:
-        A `tf.data.Dataset` of batches. What cannot be loaded is zeros for `finish`.
+        A `tf.data.Dataset` of batches. For an example that cannot be loaded, `finish` gets zeros.
     """
     if not split.can_fail:
         finished = parallel_map(examples, lambda *example: finish(*load(*example)))
@@ -109,7 +109,7 @@ def load_batches(split, examples, load, finish, batch_size, drop_remainder=False
 
 
 def parallel_map(dataset, function):
-    """Maps a function over a data set on all cores; the order stays."""
+    """Maps a function over a data set on all cores, in order."""
     return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
@@ -155,9 +155,9 @@ def training_batches(
 ):
     """Returns the endless stream of training batches from a given step on, or one shard of it.
 
-    An epoch has `num_examples // batch_size` batches. Of every batch a shard reads, decodes and mixes the images at
-    the places of `shard_of_batch` alone; put at these places, all shards are the batches of a single one,
-    bit for bit. Under `tf.distribute` a shard is an input pipeline: `shard=context.input_pipeline_id`,
+    An epoch has `num_examples // batch_size` batches. A shard reads, decodes and mixes only the images of a batch at
+    the places of `shard_of_batch`. Assembled by these places, all shards equal the batches of a single one, bit for
+    bit. Under `tf.distribute` a shard is an input pipeline: `shard=context.input_pipeline_id`,
     `num_shards=context.num_input_pipelines`.
 
     Args:
@@ -165,7 +165,7 @@ def training_batches(
         preprocessing: a `Preprocessing`.
         batch_size: images of a batch, over all shards.
         seed: integer.
-        start_step: number of batches that are already done with.
+        start_step: number of batches to skip.
         num_patches: number of patches of an image, for which mask noise is drawn; 0 draws none.
         mixing: a `Mixing`, for tasks with labels.
         shard: number of this shard, from 0.
@@ -175,9 +175,9 @@ def training_batches(
         A `tf.data.Dataset` of dictionaries, with `B` images of `batch_size // num_shards`: `images`
         `(B, H, W, channels)` float32; `labels` `(B,)` int64; `weights` `(B,)` float32, 0 for a file that cannot be
         decoded, and with `mixing` for an example without label; with `num_patches` `noise` `(B, L)` float32, uniform
-        draws to choose the visible patches by, and where pixels may be without data `valid`, of the shape of the
-        images, 1 where there is data and 0 elsewhere, where the images hold 0, the mean; with `mixing` `targets`
-        `(B, num_classes)` float32.
+        draws that decide the visible patches, and if pixels may be without data `valid`, of the shape of the images, 1
+        where there is data and 0 elsewhere, where the images are 0, the mean; with `mixing` `targets` `(B,
+        num_classes)` float32.
 
     Raises:
         UserError: if the batches do not divide into the shards.
@@ -272,7 +272,7 @@ def batch_seed(seed, epoch, position):
 
 def _fold_in(seed, *numbers):
     for number in numbers:
-        seed = tf.random.fold_in(seed, tf.cast(number, tf.int64))  # of another type it would be another seed
+        seed = tf.random.fold_in(seed, tf.cast(number, tf.int64))  # another type would give another seed
     return seed
 
 
@@ -304,12 +304,12 @@ def _endless_numbers(split, seed, batch_size, places, start_step):
 
 
 def _endless(split, batch_size, places, start_step, examples_of):
-    """Returns what `examples_of` makes of an epoch and of positions in it, epoch by epoch."""
+    """Returns the results of `examples_of` for the positions of each epoch, epoch by epoch."""
     batches_per_epoch = split.num_examples // batch_size
     first_epoch, first_batch = divmod(start_step, batches_per_epoch)
 
     def epoch_examples(epoch):
-        tf.random.set_seed(1)  # of this function's graph: `shuffle` would take in the seed of the process
+        tf.random.set_seed(1)  # of this function's graph: otherwise `shuffle` depends on the seed of the process
         first = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
         batches = tf.range(first, tf.constant(batches_per_epoch, tf.int64))
         return examples_of(epoch, tf.reshape(batches[:, tf.newaxis] * batch_size + places, [-1]))
@@ -324,7 +324,7 @@ def _readable(images, weights):
 
 
 def _weight(labels, labelled, readable=True):
-    """Returns the weights of examples: 0 where one cannot be decoded or lacks the label that is needed."""
+    """Returns the weights of examples: 0 for those that cannot be decoded or lack a label that is needed."""
     weights = tf.cast(labels >= 0, tf.float32) if labelled else tf.ones_like(labels, tf.float32)
     return tf.where(readable, weights, 0.0)
 
@@ -335,7 +335,7 @@ def _batch(images, labels, weights, noise):
 
 
 def fill_gaps(batches, preprocessing, num_patches=0):
-    """Puts the mean, 0, where data is missing, and for masked autoencoding says where there is some."""
+    """Replaces missing data by the mean, 0, and for masked autoencoding adds `valid`, the mask of pixels with data."""
 
     def fill(batch):
         is_gap = tf.math.is_nan(batch["images"])
@@ -356,7 +356,7 @@ def _fill_up(batch, batch_size):
 
 
 def finish_batches(batches):
-    """Returns batches that are made ahead of time, in a fixed order, and that `tf.distribute` leaves undivided."""
+    """Returns batches that are prefetched, in a fixed order, and that `tf.distribute` does not divide."""
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

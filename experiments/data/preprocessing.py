@@ -17,11 +17,11 @@ from experiments.data.augmentation.randaugment import randaugment
 from experiments.data.decoding import decode_and_crop
 from experiments.data.values import Reading
 
-# Independent streams of randomness of one example.
+# Independent random streams of one example.
 STREAMS = 5
 WINDOW, FLIP, MASK, COLORS, ERASING = range(STREAMS)
 
-PADDED_UP_TO = 64  # side in pixels up to which images are moved rather than cut and resized
+PADDED_UP_TO = 64  # side in pixels up to which images are shifted rather than cropped and resized
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Preprocessing:
     """How an image becomes the input of the model.
 
     Training crops, flips, changes tones and geometry, normalizes and erases, in this order; evaluation crops and
-    normalizes. Where `reading` knows of pixels without data, they are NaN in what comes out.
+    normalizes. Pixels without data, according to `reading`, are NaN in the result.
 
     Args:
         image_size: in pixels: one number for squares, or `(height, width)`.
@@ -45,7 +45,7 @@ class Preprocessing:
         randaugment_noise: see `randaugment`.
         color_jitter: strengths of brightness, contrast, saturation and hue, see `color_jitter`.
         erasing_probability: see `random_erasing`.
-        reading: which values of a file are read; by default those of any program, with the number of channels.
+        reading: how the values of a file are read; by default as other programs do, with the number of channels.
     """
 
     image_size: int | tuple[int, int]
@@ -130,7 +130,7 @@ class Preprocessing:
         return images
 
     def mask_noise(self, num_patches, seeds):
-        """Returns `(B, num_patches)`, uniform in [0, 1), by which a batch's visible patches are chosen."""
+        """Returns `(B, num_patches)`, uniform in [0, 1), which decide the visible patches of a batch."""
         return draws.uniform(draws.streams(seeds, STREAMS)[MASK], (num_patches,))
 
     def for_evaluation(self, encoded):

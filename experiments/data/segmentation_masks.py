@@ -1,8 +1,8 @@
 """Masks of a segmentation: PNG or TIFF files with one number a pixel, and which class each number stands for.
 
-Numbers have 8 or 16 bits. Of a palette the numbers count, not the colours. `data.ignore_label` names numbers whose
-pixels do not count, in loss and figures. The names of the classes come from a text file: a name a line, for the numbers
-from 0 on, or `NUMBER NAME` in every line where they are others:
+Numbers have 8 or 16 bits. In a palette image the indices count, not the colours. `data.ignore_label` lists numbers
+whose pixels count in neither the loss nor the metrics. The names of the classes come from a text file: one name per
+line, numbered from 0, or `NUMBER NAME` in every line:
 
     0 background
     255 polyp
@@ -42,10 +42,10 @@ MOST_CLASSES = 1000
 
 
 def read_numbers(content, max_pixels=MAX_PIXELS):
-    """Returns the numbers of a mask, of the bytes of its file: `(H, W)` of an integer type, upright.
+    """Returns the numbers of a mask from the bytes of its file: `(H, W)` of an integer type, upright.
 
     Raises:
-        UnreadableError: if it is no mask.
+        UnreadableError: if it is not a mask.
         Exception: whatever damage leads the libraries to.
     """
     kind = format_of(content[:32])
@@ -83,7 +83,7 @@ def _read_tiff(content, max_pixels):
 
 @dataclasses.dataclass(frozen=True)
 class ClassTable:
-    """Which number in a mask stands for which class.
+    """The mapping from the numbers in masks to classes.
 
     Args:
         names: of the classes.
@@ -97,7 +97,7 @@ class ClassTable:
 
     @classmethod
     def of_numbers(cls, numbers, ignored):
-        """Returns the table of classes that are called as their numbers."""
+        """Returns the table of classes named after their numbers."""
         numbers = tuple(sorted({*numbers} - {*ignored}))
         return cls(tuple(map(str, numbers)), numbers, tuple(ignored))
 
@@ -150,8 +150,8 @@ class Masks:
 
     Args:
         table: the `ClassTable`.
-        paths: `(M,)` paths of files; the label of an example is the place of its mask among them. None where an example
-            is the bytes of the image and then those of its mask, and the label is the number of the former.
+        paths: `(M,)` paths of files; the label of an example is the index of its mask among them. None if an example is
+            the bytes of the image followed by those of its mask; then the label is the number of bytes of the image.
         max_pixels: largest number of pixels of a mask that is decoded.
     """
 

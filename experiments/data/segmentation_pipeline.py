@@ -1,9 +1,8 @@
-"""From images with masks to batches, for segmentation.
+"""Makes batches of images with masks, for segmentation.
 
-The promise is that of `experiments.data.pipeline`: the k-th example of epoch e, with its augmentation, is a function of
-(seed, e, k). Whatever changes the geometry of an image changes its mask in the same way: windows and flips follow from
-the same draws. Pixels of a mask take the value of the nearest one, and are `IGNORED` where the window lies outside of
-the image, which is the mean there.
+As in `experiments.data.pipeline`, the k-th example of epoch e, with its augmentation, is a function of (seed, e, k).
+Geometric changes apply to an image and its mask alike: windows and flips follow from the same draws. Masks are resized
+by nearest neighbour. Outside of the image, a window has the mean in the image and `IGNORED` in the mask.
 """
 
 import dataclasses
@@ -86,17 +85,17 @@ class PairPreprocessing:
 
 
 def random_window(size, crop, scale, seeds):
-    """Draws the window of an image that becomes a training image, when the image is enlarged by a random factor.
+    """Draws the window of an image that becomes a training image after scaling by a random factor.
 
     Args:
         size: `(2,)` int32, height and width of the image.
         crop: those of the training image.
-        scale: smallest and largest factor, of which the logarithm is uniform: the window has `crop / factor` pixels.
+        scale: smallest and largest factor, drawn log-uniformly; the window has `crop / factor` pixels.
         seeds: `(1, 2)` int64.
 
     Returns:
-        `(4,)` int32: top, left, height, width. It lies in the image where it fits, else the image lies in it: then top
-        or left is negative, or the window ends outside.
+        `(4,)` int32: top, left, height, width. If it fits, the window lies inside the image; otherwise the image lies
+        inside the window: then top or left is negative, or the window ends outside.
     """
     numbers = draws.uniform(seeds, (3,))[0]
     lowest, highest = (tf.math.log(tf.cast(factor, tf.float32)) for factor in scale)
@@ -109,7 +108,7 @@ def random_window(size, crop, scale, seeds):
 
 
 def window_of_mask(mask, window, size):
-    """Returns a window of a mask, resized to `size`: each pixel that of the nearest, `IGNORED` outside of the mask."""
+    """Returns a window of a mask, resized to `size` by nearest neighbour, `IGNORED` outside of the mask."""
 
     def places(axis):
         step = tf.cast(window[2 + axis], tf.float32) / size[axis]
@@ -125,7 +124,7 @@ def window_of_mask(mask, window, size):
 
 
 def _checked(window, found, size):
-    """Returns the window of an image that is as large as its mask; another one is an error when it runs."""
+    """Returns the window; when it runs, an image whose size is not that of its mask raises an error."""
     with tf.control_dependencies([tf.debugging.assert_equal(found, size, "image and mask have different sizes")]):
         return tf.identity(window)
 
@@ -173,7 +172,7 @@ def evaluation_pairs(split, masks, preprocessing):
 
 @tf.autograph.experimental.do_not_convert
 def pixel_counts(split, masks):
-    """Returns how many pixels of the masks of a split are of each class, `(num_classes,)` int64. Reads all of them."""
+    """Returns the number of pixels of each class in the masks of a split, `(num_classes,)` int64; reads all masks."""
     num_classes = len(masks.table.names)
 
     def count(content, label):

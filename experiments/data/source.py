@@ -2,7 +2,7 @@
 
 An example is a pair `(content, label)`. `split.read(content)` returns the bytes of an image file; the label is an
 integer, -1 where there is none. The order of epoch e is a function of (seed, e) alone, and only the examples at the
-requested positions of it are decoded. So a run can begin anywhere, and shards can divide an epoch.
+requested positions are decoded. So a run can start at any position, and shards can divide an epoch.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ class MemorySplit:
         labels: `(N,)` integers.
         are_paths: whether `contents` are paths.
         cache: what stays in memory, see `experiments.data.cache`.
-        unchecked: whether encoded images in memory come from a source that may hold unreadable ones; files always may.
-        names: `(N,)` texts that a person finds images by; files without have their paths.
-        groups: `(N,)` integers from 0: the shards that the images lie in; None for files of their own.
-        groups_at_once: shards whose images an epoch mixes before it goes on to others.
+        unchecked: whether encoded images in memory may be unreadable; files always may.
+        names: `(N,)` texts that identify the images for the user; files without names are identified by their paths.
+        groups: `(N,)` integers from 0: the shards that contain the images; None for separate files.
+        groups_at_once: number of shards whose images an epoch mixes before it continues with others.
     """
 
     contents: np.ndarray
@@ -52,7 +52,7 @@ class MemorySplit:
 
     @property
     def can_fail(self):
-        """Whether an example may turn out to be no readable image."""
+        """Whether an example may turn out to be unreadable."""
         return self.are_paths or self.unchecked
 
     @property
@@ -111,7 +111,7 @@ class MemorySplit:
     def _by_groups(self, order, seed, epoch):
         """Returns an order in which some groups come first, mixed with each other, then others."""
         groups = tf.constant(self.groups, tf.int64)
-        # Another draw than that of the examples, so that neither follows from the other.
+        # A separate draw from that of the examples, so that the two are independent.
         group_seed = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]), 1)
         places = tf.range(int(self.groups.max()) + 1, dtype=tf.int64)
         turn = tf.random.experimental.stateless_shuffle(places, seed=group_seed) // self.groups_at_once
@@ -151,7 +151,7 @@ class StreamSplit:
         shuffle_buffer: number of examples among which an epoch is shuffled.
         num_bytes: size of the examples, which a cache would hold.
         cache: what stays in memory, see `experiments.data.cache`.
-        name_of: function from the number of an example to a text that a person finds it by.
+        name_of: function from the number of an example to a text that identifies it for the user.
     """
 
     examples: tf.data.Dataset
@@ -160,7 +160,7 @@ class StreamSplit:
     num_bytes: int = 0
     cache: str = "none"
     name_of: typing.Callable = str
-    can_fail = True  # a prepared data set may hold files as they came, which nobody has decoded
+    can_fail = True  # a prepared data set may hold original files that were never decoded
 
     @property
     def labels(self):
@@ -178,7 +178,7 @@ class StreamSplit:
         return self._shuffled(self.in_order(), seed, epoch, positions)
 
     def _shuffled(self, examples, seed, epoch, positions):
-        # `fold_in` keeps what it folds in as the second half of a seed: a number takes a draw with both halves.
+        # `fold_in` keeps its argument as the second half of a seed, so the number is drawn from both halves.
         epoch_seed = tf.random.fold_in(tf.constant([seed, 0], tf.int64), epoch)
         shuffle_seed = tf.random.stateless_uniform([], epoch_seed, minval=None, maxval=None, dtype=tf.int64)
         buffer = min(self.shuffle_buffer, self.num_examples)
@@ -232,14 +232,14 @@ class Source:
     """A data set.
 
     Args:
-        name: as a person would call it.
-        splits: splits by name: `train`, and where they exist `validation`, `test`, and `pretrain` for what pretraining
-            learns from instead of `train`, and `unlabelled` for what of that is in no other split.
+        name: name of the data set for messages.
+        splits: splits by name: `train`, and where they exist `validation`, `test`, and `pretrain`, which pretraining
+            uses instead of `train`, and `unlabelled`, the part of `pretrain` that is in no other split.
         class_names: names of the classes; empty without labels.
-        label_sets: `(S, num_classes)` booleans, where images have several classes or none: a label is a row of it; None
-            where a label is a class.
+        label_sets: `(S, num_classes)` booleans, where images have several classes or none: a label is the index of a
+            row; None if a label is a class.
         notes: lines for the user about what was found, such as skipped files.
-        skipped: `((name, reason), ...)` of the files that were found and belong to no split.
+        skipped: `((name, reason), ...)` of files that were found but belong to no split.
     """
 
     name: str
@@ -258,7 +258,7 @@ class Source:
 
     @property
     def label_names(self):
-        """Texts that name the labels: the classes, or of a set of them all, as `cat;dog`."""
+        """Texts that name the labels: a class, or all classes of a set, as in `cat;dog`."""
         if self.label_sets is None:
             return self.class_names
         return tuple(";".join(np.array(self.class_names, object)[chosen]) for chosen in self.label_sets)

@@ -27,7 +27,7 @@ def held_out(num_examples, shares, seed=0):
 
 
 def check_shares(num_examples, shares, name):
-    """Looks at what shares of a few images come to, in whole numbers.
+    """Checks the whole numbers of images that the shares give.
 
     Args:
         num_examples: number of the training images that the shares are taken of.
@@ -35,7 +35,7 @@ def check_shares(num_examples, shares, name):
         name: of the data set, for messages.
 
     Returns:
-        Lines for the user: which parts have no image although their share is above 0.
+        Lines for the user: the parts that get no image although their share is above 0.
 
     Raises:
         UserError: if no image is left to train on.
@@ -57,7 +57,7 @@ def with_held_out(splits, shares, name):
     Args:
         splits: `{name: split}`, with `train` and, where there are images for pretraining alone, `unlabelled`, which
             `pretrain` joins to the training images.
-        shares: `{name: share}` of the training images that each of the others takes where it is missing.
+        shares: `{name: share}` of the training images that each other split takes if it is missing.
         name: of the source, for messages.
 
     Returns:
@@ -87,12 +87,12 @@ def label_subset(split, spec, num_classes, seed, label_sets=None):
         label_sets: of the `Source`; not None for images of several classes, which are drawn without balancing them.
 
     Returns:
-        The split itself for `all`, else a `MemorySplit`. The classes have the same number of examples, one more
-        or less where the number does not divide, as far as the split has them.
+        The split itself for `all`, else a `MemorySplit`. Classes have equally many examples, up to one if the number is
+        not divisible, and up to the number that the split has.
 
     Raises:
-        UserError: if the text is none of the forms, or asks for too many examples or for fewer than there are classes
-            with images: some would never be seen.
+        UserError: if the text has none of these forms, or requests too many examples, or fewer than there are classes
+            with images, so that some classes would have none.
     """
     if spec == "all":
         return split

@@ -20,8 +20,8 @@ class Reading:
     """How the values of image files are read; the fields are those of `DataConfig`.
 
     Args:
-        channels: number of channels that come out.
-        bands: those of the file that are taken, counted from 1; empty for all.
+        channels: number of channels of the result.
+        bands: channels of the file to use, counted from 1; empty for all.
         value_range: `(low, high)`, the values that stand for black and white; empty for the range of the file's type,
             of floating point [0, 1].
         no_data: values of pixels without data, beside NaN, which is written `nan`; empty where all pixels have data.
@@ -50,15 +50,15 @@ class Reading:
 
     @property
     def is_plain(self):
-        """Whether an image of 8 bits, grey or in colour, is read as any program shows it."""
+        """Whether 8-bit images, grey or colour, are read as other programs show them."""
         of_8_bits = set(self.no_data) <= {"nan"} and self.pages == FIRST
         return self.channels in (1, 3) and of_8_bits and not self.bands and not self.value_range
 
     def check(self, header):
-        """Raises UnreadableError for an image that is too large, or whose channels are not those that are asked for.
+        """Raises UnreadableError for an image that is too large, or whose channels do not match the configuration.
 
-        Grey becomes colour, and colour grey; an opacity is a channel where that makes the number right, or where a band
-        is that of it.
+        Grey and colour are converted into each other; alpha counts as a channel if the number is then right, or if a
+        band names it.
         """
         check_size(header, self.max_pixels)
         colours = header.channels - header.alpha
@@ -73,18 +73,18 @@ class Reading:
             )
 
     def values(self, content):
-        """Returns the image of a file, of its bytes: `(H, W, channels)` float32 in [0, 255], upright, NaN without data.
+        """Decodes the bytes of a file: `(H, W, channels)` float32 in [0, 255], upright, NaN where there is no data.
 
         Raises:
-            UnreadableError: if the file cannot be read, or not in this way.
-            Exception: whatever damage leads the libraries to.
+            UnreadableError: if the file cannot be read, or does not fit the configuration.
+            Exception: of any type, from the libraries, for a damaged file.
         """
         _, header, decode = read_header(io.BytesIO(content), self.pages)
         self.check(header)
         return self._of_stored(decode())
 
     def is_float(self, content):
-        """Whether the values of a file, of its bytes, are of floating point; see `values` for what it raises."""
+        """Whether the values of a file, given as bytes, are floating point; raises the same errors as `values`."""
         name, header, decode = read_header(io.BytesIO(content), self.pages)
         self.check(header)
         if name not in FLOATING or (stored := decode()).pixels.dtype.kind != "f":

@@ -1,11 +1,11 @@
 """Rotation, shear and translation, with the geometry of Pillow's `Image.transform` and bilinear interpolation.
 
-Interpolated values are truncated to integers, as in Pillow; where they are integers already, rounding errors lower some
-by one, though not the same ones as in Pillow.
+Interpolated values are truncated to integers, as in Pillow. Rounding errors lower some exact integers by one, but not
+the same ones as in Pillow.
 
 Images are `(B, H, W, channels)` uint8 of static height, width and channels, and so are the results. Angles, factors and
-shares are `(B,)`, one an image. `fill` is the value of each channel, `(channels,)` uint8, where the result shows what
-lies outside the image.
+shares are `(B,)`, one an image. `fill` is the value of each channel, `(channels,)` uint8, for pixels from outside the
+image.
 """
 
 import math
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 
 def rotate(images, degrees, fill):
-    """Turns images around their centres, counter-clockwise."""
+    """Rotates images around their centres, counter-clockwise."""
     angle = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
     cos, sin = tf.cos(angle), tf.sin(angle)
     x, y = images.shape[2] / 2, images.shape[1] / 2
@@ -46,8 +46,8 @@ def _transform(images, matrix, fill):
     height, width, channels = images.shape[1:]
     numbers = tf.zeros(tf.shape(images)[0])
     a, b, c, d, e, f = (numbers + tf.cast(value, tf.float32) for value in matrix)
-    # TensorFlow counts from the middle of the first pixel. What lies outside is chosen below: left to the kernel, the
-    # last row of pixels would fade into the fill.
+    # TensorFlow measures from the centre of the first pixel. Pixels outside are filled below, because TensorFlow's
+    # kernel would blend the last row of pixels into the fill.
     from_middle = (a, b, c + (a + b - 1.0) / 2.0, d, e, f + (d + e - 1.0) / 2.0, numbers, numbers)
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,

@@ -4,10 +4,10 @@ import tensorflow as tf
 
 
 def apply_chosen(functions, chosen, images, *arguments):
-    """Changes each image of a batch by the function that is chosen for it.
+    """Applies to each image of a batch the function that is chosen for it.
 
     Args:
-        functions: each from some of the images and their arguments to images of the same kind.
+        functions: each maps some of the images, and their arguments, to images of the same kind.
         chosen: `(B,)` int32, the number of the function of each image; `len(functions)` leaves it as it is.
         images: `(B, ...)`.
         arguments: tensors, `(B, ...)`.

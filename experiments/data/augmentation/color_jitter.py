@@ -9,14 +9,14 @@ CHANGES = (enhance.brightness, enhance.contrast, enhance.saturation, enhance.hue
 
 
 def color_jitter(images, strengths, seeds):
-    """Changes light and colours of images.
+    """Changes brightness, contrast, saturation and hue of images.
 
     Args:
-        images: `(B, H, W, channels)` uint8 of static height, width and channels. Of grey images saturation and hue stay
-            as they are.
+        images: `(B, H, W, channels)` uint8 of static height, width and channels. Saturation and hue of grey images stay
+            unchanged.
         strengths: of brightness, contrast, saturation and hue, four numbers. For the first three the factor is drawn
-            from `[max(0, 1 - strength), 1 + strength]`, where 1 changes nothing; the hue is turned by up to `strength`
-            of the whole circle either way. 0 leaves out.
+            from `[max(0, 1 - strength), 1 + strength]`, where 1 changes nothing; the hue is rotated by up to `strength`
+            of the whole circle either way. 0 leaves an operation out.
         seeds: `(B, 2)` int64.
 
     Returns:

@@ -1,8 +1,8 @@
-"""Random numbers for a batch, those of each image a function of its own seed.
+"""Random numbers for a batch; the numbers of each image are a function of its own seed.
 
-They are the numbers of `tf.random.stateless_uniform` and its like. TensorFlow's operations take one seed at a time,
-which for small images takes longer than what the numbers are for; so for more than one image the generator behind them,
-Philox 4x32-10 (https://doi.org/10.1145/2063384.2063405), is computed with tensors, for all images at once.
+They equal those of `tf.random.stateless_uniform` and similar operations. TensorFlow's operations take one seed at a
+time, which for small images is slower than the augmentation itself; so for more than one image their generator, Philox
+4x32-10 (https://doi.org/10.1145/2063384.2063405), is computed with tensors, for all images at once.
 
 Seeds are `(B, 2)` int64.
 """
@@ -13,13 +13,13 @@ import math
 import numpy as np
 import tensorflow as tf
 
-KEY = (0x3EC8F720, 0x02461E29)  # with which TensorFlow scrambles a seed
+KEY = (0x3EC8F720, 0x02461E29)  # TensorFlow scrambles seeds with it
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 WORD = np.uint64(0xFFFFFFFF)
 BITS = np.uint64(32)
-ALIGNED = 64  # numbers: Eigen computes the last few of a tensor by other code, which rounds otherwise
+ALIGNED = 64  # numbers: Eigen computes the last few of a tensor with other code, which rounds differently
 
 
 def streams(seeds, count):
@@ -71,7 +71,7 @@ def normal(seeds, count, dtype=tf.float32):
 
 
 def _unit(words):
-    """Brings 32-bit words to float32 in [0, 1), by their lower 23 bits."""
+    """Converts 32-bit words to float32 in [0, 1), from their lower 23 bits."""
     return tf.cast(tf.cast(words & np.uint64(0x7FFFFF), tf.int32), tf.float32) * 2.0**-23
 
 

@@ -1,4 +1,4 @@
-"""Changes of light, colour and sharpness, with the arithmetic of Pillow's `ImageEnhance`.
+"""Changes of brightness, contrast, colour and sharpness, with the arithmetic of Pillow's `ImageEnhance`.
 
 Images are `(B, H, W, channels)` uint8, and so are the results. Factors are `(B,)`, one an image, from 0 on; 1 changes
 nothing.
@@ -41,7 +41,7 @@ def sharpness(images, factors):
 
 
 def hue(images, shifts):
-    """Turns the hue by shares of the whole circle in [-0.5, 0.5]. A grey image stays as it is."""
+    """Rotates the hue by fractions of the circle in [-0.5, 0.5]. A grey image stays unchanged."""
     if images.shape[-1] == 1:
         return images
     hues, saturations, values = tf.unstack(tf.image.rgb_to_hsv(tf.cast(images, tf.float32) / 255.0), axis=-1)
@@ -60,7 +60,7 @@ def grey(images):
 
 
 def _blend(start, images, factors):
-    """Goes from `start` to the images for a factor of 1, and on in that direction for a larger one."""
+    """Interpolates from `start` (factor 0) to the images (factor 1), and extrapolates for larger factors."""
     factors = per_image(tf.cast(factors, tf.float32))
     blended = start + factors * (tf.cast(images, tf.float32) - start)
     return tf.cast(tf.clip_by_value(blended, 0.0, 255.0), tf.uint8)

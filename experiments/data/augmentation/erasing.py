@@ -17,7 +17,7 @@ def random_erasing(images, probability, seeds):
 
     Args:
         images: `(B, H, W, channels)` float32 of static height, width and channels, normalized.
-        probability: with which it happens.
+        probability: probability of erasing, for each image.
         seeds: `(B, 2)` int64.
 
     Returns:
@@ -32,7 +32,7 @@ def random_erasing(images, probability, seeds):
         top, left, rows, columns = (boxes[:, i, tf.newaxis, tf.newaxis] for i in range(4))
         row, column = tf.range(height)[:, tf.newaxis] - top, tf.range(width) - left  # (B, H, 1), (B, 1, W)
         is_inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-        # The box is filled row by row; the other pixels stand behind its noise.
+        # The box is filled row by row; pixels outside the box keep their values.
         pixels = tf.concat([noise, tf.reshape(images, (-1, height * width, channels))], axis=1)
         itself = largest + tf.reshape(tf.range(height * width), (height, width))
         return tf.gather(pixels, tf.where(is_inside, row * columns + column, itself), batch_dims=1)
@@ -50,8 +50,8 @@ def random_box(size, seeds):
         seeds: `(B, 2)` int64.
 
     Returns:
-        `(B, 4)` int32: top, left, height, width: of each the first of ten draws that is smaller than the image both
-        ways; if none is, an empty box.
+        `(B, 4)` int32: top, left, height, width of the first of ten draws that is smaller than the image in both
+        directions; an empty box if none is.
     """
     # In double precision, as in `views.random_window`.
     numbers = tf.cast(draws.uniform(seeds, (ATTEMPTS, 4)), tf.float64)
@@ -71,6 +71,6 @@ def random_box(size, seeds):
 
 
 def _largest_area(height, width):
-    """Returns how many pixels a box may have whose sides were rounded."""
+    """Returns the largest number of pixels of a box, whose sides are rounded."""
     sides = (min(side, math.sqrt(AREAS[1] / ASPECT_RATIOS[0] * height * width)) for side in (height, width))
     return min(height * width, math.ceil(AREAS[1] * height * width + sum(sides) / 2 + 1))

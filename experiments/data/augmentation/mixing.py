@@ -1,4 +1,4 @@
-"""Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899), with one draw a batch."""
+"""Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899), one draw per batch."""
 
 import dataclasses
 
@@ -10,17 +10,17 @@ import tensorflow as tf
 class Mixing:
     """Mixes a batch and its labels by Mixup or CutMix, and smooths the labels.
 
-    Each image is mixed with the one in the opposite place of the batch, the first with the last; the one in the middle
-    of an odd batch stays as it is, and so does an image whose partner cannot be read.
+    Each image is mixed with the one at the opposite place of the batch, the first with the last. The middle image of an
+    odd batch stays unmixed, and so does an image whose partner cannot be read.
 
     Args:
         num_classes: number of classes.
         mixup_alpha: parameter of the Beta distribution of an image's own share in Mixup; 0 for no Mixup.
         cutmix_alpha: the same for CutMix.
-        mix_probability: with which a batch is mixed.
-        switch_probability: with which it is CutMix, where there are both.
-        label_smoothing: share of the target that is spread over all classes; with `label_sets` half of it is, to each
-            class: 0 and 1 become `label_smoothing / 2` and `1 - label_smoothing / 2`.
+        mix_probability: probability that a batch is mixed.
+        switch_probability: probability that a mixed batch uses CutMix, if both are on.
+        label_smoothing: share of the target that is spread over all classes; with `label_sets`, the targets 0 and 1 of
+            each class become `label_smoothing / 2` and `1 - label_smoothing / 2`.
         label_sets: see `Source`; None where a label is a class.
     """
 
@@ -65,7 +65,7 @@ class Mixing:
         }
 
     def _targets(self, labels):
-        """Returns the smoothed targets of labels; one of -1 counts for nothing, whatever its target."""
+        """Returns the smoothed targets of labels; those of label -1 are arbitrary, as its weight is 0."""
         if self.label_sets is None:
             targets, spread = tf.one_hot(labels, self.num_classes), self.label_smoothing / self.num_classes
         else:
@@ -74,7 +74,7 @@ class Mixing:
         return targets * (1.0 - self.label_smoothing) + spread
 
     def draw_shares(self, size, seed):
-        """Draws what the images of a batch keep of themselves.
+        """Draws the shares that the images of a batch keep of themselves.
 
         Args:
             size: height and width of the images.

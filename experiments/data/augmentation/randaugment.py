@@ -1,7 +1,7 @@
 """RandAugment (https://arxiv.org/abs/1909.13719) in the "increasing" form of timm, as in `rand-m9-mstd0.5-inc1`.
 
 Operations and their strengths are those of timm; the arithmetic on pixels is Pillow's. Rotation, shear and translation
-interpolate bilinearly, which is one of the choices that timm leaves.
+interpolate bilinearly, one of timm's options.
 """
 
 import tensorflow as tf
@@ -20,8 +20,8 @@ def randaugment(images, magnitude, noise, mean, seeds):
     Args:
         images: `(B, H, W, channels)` uint8 of static height, width and channels.
         magnitude: mean strength of the operations, in [0, 10].
-        noise: standard deviation of the strength; what is drawn is brought back to [0, 10].
-        mean: of each channel of the data, in [0, 1], which fills what lies outside the image.
+        noise: standard deviation of the strength, which is clipped to [0, 10].
+        mean: mean of each channel of the data, in [0, 1], which fills pixels from outside the image.
         seeds: `(B, 2)` int64.
 
     Returns:

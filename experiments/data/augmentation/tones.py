@@ -15,7 +15,7 @@ def autocontrast(images):
         tf.cast(reduce(images, axis=(1, 2), keepdims=True), tf.float64) for reduce in (tf.reduce_min, tf.reduce_max)
     )
     scale = 255.0 / tf.maximum(brightest - darkest, 1.0)
-    # As Pillow computes it, in this order and in double precision, because the results are cut off.
+    # In Pillow's order and in double precision, because the results are truncated.
     stretched = tf.cast(tf.clip_by_value(tones * scale + -darkest * scale, 0.0, 255.0), tf.uint8)
     return tf.where(brightest > darkest, stretched, images)
 
@@ -23,7 +23,7 @@ def autocontrast(images):
 def equalize(images):
     """Spreads the tones of each channel so that all are about as frequent."""
     height, width, channels = images.shape[1:]
-    # Not transposed: of uint8, oneDNN writes a line on stderr, and a cast before it is moved behind it.
+    # No transposition: of uint8 it makes oneDNN write to stderr, and a cast before it is moved behind it.
     planes = tf.stack(tf.unstack(tf.cast(images, tf.int32), axis=-1), axis=1)
     values = tf.reshape(planes, (-1, height * width))
     counts = tf.math.bincount(values, minlength=256, maxlength=256, axis=-1)
@@ -37,7 +37,7 @@ def equalize(images):
 
 
 def invert(images):
-    """Exchanges dark and bright."""
+    """Inverts all values."""
     return 255 - images
 
 

@@ -19,8 +19,8 @@ def random_window(sizes, scale, seeds, aspect=1.0):
     """Draws windows of random area and aspect ratio (the random resized crop of Inception).
 
     The area is uniform and the aspect ratio log-uniform, as in torchvision; TensorFlow's own draw is uniform in the
-    side and makes smaller windows. Of ten draws the first that fits counts. Where none does, in a very long image, it
-    is the largest window in the middle that keeps the bounds of the aspect ratio, as in torchvision.
+    side and makes smaller windows. The first of ten draws that fits is used. If none fits, in a very long image, the
+    window is the largest central one within the bounds of the aspect ratio, as in torchvision.
 
     Args:
         sizes: `(B, 2)` int32, height and width of each image.
@@ -31,7 +31,8 @@ def random_window(sizes, scale, seeds, aspect=1.0):
     Returns:
         `(B, 4)` int32: top, left, height, width.
     """
-    # In double precision: in single, the last few of a batch may be rounded otherwise, and the window with them.
+    # In double precision: in single precision the last few values of a batch may round differently, and change a
+    # window.
     numbers = tf.cast(draws.uniform(seeds, (4, ATTEMPTS)), tf.float64)
     sides = tf.cast(sizes, tf.float64)
     area = sides[:, :1] * sides[:, 1:] * (scale[0] + (scale[1] - scale[0]) * numbers[:, 0])
@@ -48,7 +49,7 @@ def random_window(sizes, scale, seeds, aspect=1.0):
 
 
 def centre_window(sizes, share, aspect=1.0):
-    """Returns the windows of the centre crop, whose sides are `share` of those of the largest of an aspect ratio.
+    """Returns the windows of the centre crop: `share` times the sides of the largest window of an aspect ratio.
 
     Args:
         sizes: `(B, 2)` int32, height and width of each image.
@@ -72,9 +73,9 @@ def whole_window(sizes):
 def resize(image, size):
     """Resizes an image to `(height, width, channels)` float32 in [0, 255], bicubic with antialiasing.
 
-    The result is that of one call of `tf.image.resize`, bit by bit. That works along the rows on one pixel at a time
-    and takes most of its time for it; along the columns it works on whole rows of numbers. So both directions are made
-    columns here, one after the other.
+    The result equals one call of `tf.image.resize`, bit for bit. `tf.image.resize` spends most of its time on the row
+    direction, where it processes one pixel at a time; in the column direction it processes whole rows of numbers. So
+    both directions are resized as columns here, one after the other.
 
     Args:
         image: `(H, W, channels)`.
@@ -89,9 +90,9 @@ def resize(image, size):
 
 
 def with_gaps(resize, images):
-    """Resizes images that have NaN where there is no data, by the values that there are.
+    """Resizes images with NaN where there is no data, from the pixels that have data.
 
-    Where less than half of what a pixel is made of has data, it has none: NaN.
+    A pixel is NaN if less than half of its weight comes from pixels with data.
 
     Args:
         resize: function from images in [0, 255] to resized ones.
@@ -99,7 +100,7 @@ def with_gaps(resize, images):
     """
     images = tf.cast(images, tf.float32)
     known = tf.math.is_finite(images)
-    # At half their height: what overshoots beside a gap is not cut off.
+    # Values are halved, so that overshoot beside a gap is not clipped.
     share = resize(tf.where(known, 127.5, 0.0)) / 127.5
     values = 2.0 * resize(tf.where(known, images / 2.0, 0.0))
     return tf.where(share >= 0.5, tf.minimum(values / tf.maximum(share, 0.5), 255.0), float("nan"))
@@ -135,7 +136,8 @@ def resize_windows(images, windows, size):
 def _weigh_rows(rows, start, extent, length):
     """Resizes `extent` rows from `start` on, `(B,)` int32, of each of `(B, H, N)`: to `(B, length, N)`."""
     # Each row of the result is a sum of a few rows, with the weights of TensorFlow's `ScaleAndTranslate`. The sums are
-    # written out: a product of matrices, or an optimized chain of additions, may add in another order in another batch.
+    # written out, because a matrix product or an optimized chain of additions may add in another order in another
+    # batch.
     extent = tf.cast(extent, tf.float32)[:, tf.newaxis]
     step = 1.0 / (length / extent)
     stretch = tf.maximum(step, 1.0)  # of the filter, which reaches 2 pixels both ways otherwise
@@ -164,11 +166,11 @@ def _cubic(x):
 
 
 def random_shift(images, distance, seeds):
-    """Moves images by up to `distance` pixels; what comes in from outside is black.
+    """Shifts images by up to `distance` pixels; pixels from outside are black.
 
     Args:
         images: `(B, H, W, channels)` of static height, width and channels.
-        distance: up or down, and left or right, in pixels.
+        distance: largest shift in each direction, in pixels.
         seeds: `(B, 2)` int64.
     """
     height, width, channels = images.shape[1:]
@@ -194,7 +196,7 @@ def random_flip(images, seeds):
 
 
 def normalize(image, mean, std):
-    """Brings pixels from [0, 255] to mean 0 and standard deviation 1 of the data, channel by channel.
+    """Normalizes pixels in [0, 255] by the mean and standard deviation of the data, channel by channel.
 
     Args:
         image: `(..., W, channels)` of static width.
@@ -207,7 +209,7 @@ def normalize(image, mean, std):
     # Over a whole row of numbers TensorFlow repeats a vector much faster than over the few channels of a pixel.
     width, channels = image.shape[-2:]
     rows = tf.reshape(tf.cast(image, tf.float32), (-1, width * channels))
-    # A division by a constant is sometimes made a product, whose rounding is another.
+    # A division by a constant is sometimes turned into a product, which rounds differently.
     scale, offset = (
         [value / deviation for value, deviation in zip(values, std)] for values in ((1 / 255,) * channels, mean)
     )

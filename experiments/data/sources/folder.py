@@ -1,4 +1,4 @@
-"""Folders of images: which files are read. `folder_layout` says what the sub-folders mean: splits and classes.
+"""Folders of images: which files are read. `folder_layout` interprets the sub-folders as splits and classes.
 
 Of a folder for segmentation, with the sub-folders `images` and `masks` (see `folder_with_masks`), `images` is read.
 
@@ -27,23 +27,24 @@ IMAGES, MASKS = "images", "masks"  # sub-folders of a folder for segmentation
 
 
 def open_folder(path, config):
-    """Reads which images a folder holds, at any depth.
+    """Finds the images of a folder, at any depth.
 
-    Splits and classes follow from the sub-folders, see `read_layout`. What is missing is held out from the training
-    images, at random: `validation_share` of them, and of a labelled folder `test_share`. Classes of which this leaves
-    no image to train on are noted.
+    Splits and classes follow from the sub-folders, see `read_layout`. Missing splits are drawn from the training images
+    at random: `validation_share` of them, and for a labelled folder `test_share`. Classes that are left without
+    training images are noted.
 
-    Files with the suffix of an image that are broken, no image or of a kind that cannot be decoded (see `decoding`) are
-    skipped, counted in the notes and listed in `skipped`, as are images beside the folders of the splits. Hidden files
-    and folders, and those of operating systems, are ignored. A second start opens only files that changed, see `index`.
+    Files with the suffix of an image that are damaged, not an image or of a kind that cannot be decoded (see
+    `decoding`) are skipped, counted in the notes and listed in `skipped`, as are images beside the folders of the
+    splits. Hidden files and folders, and those of operating systems, are ignored. A second start opens only files that
+    changed, see `index`.
 
     Args:
         path: of the folder.
         config: a `DataConfig`.
 
     Raises:
-        UserError: if the folder does not exist, holds no image, or its splits and classes or the labels file do not fit
-            together, or the shares leave none to train on.
+        UserError: if the folder does not exist or holds no image, if its splits, classes and labels file do not fit
+            together, or if the shares leave no image to train on.
     """
     root = local_folder(path)
     if has_masks(root):
@@ -87,7 +88,7 @@ def readable_files(root, reading):
         stamps,
         find=lambda file: problem_of(root / file, reading),
         rules=repr(reading),
-        keep=lambda problem: not problem,  # others may become readable without changing, as by a new right to read them
+        keep=lambda problem: not problem,  # others may become readable without changing, such as by new permissions
     )
     skipped = [(file, problem) for file, problem in problems.items() if problem]
     if len(skipped) == len(stamps):
@@ -97,7 +98,7 @@ def readable_files(root, reading):
 
 
 def printable(text):
-    """Shows the bytes of names that are not UTF-8 as `\\xe9`: nothing could print or write them as they are."""
+    """Writes the bytes of names that are not UTF-8 as `\\xe9`, because they cannot be printed or written as text."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
@@ -133,7 +134,7 @@ def _image_files(root):
 
 
 def _leads_back(root, link):
-    """Whether a link leads to one of the folders on the way to it from the root, or to one above them."""
+    """Whether a link leads to an ancestor of itself, which would be a cycle."""
     path = pathlib.Path(link)
     target = path.resolve()
     way = [passed.resolve() for passed in path.parents if passed == root or root in passed.parents]

@@ -1,14 +1,14 @@
-"""What the sub-folders of a folder of images mean: splits and classes.
+"""The meaning of the sub-folders of a folder of images: splits and classes.
 
 Splits: a folder with a sub-folder `train` (or `training`) and one or both of `val` (or `valid`, `validation`) and
-`test`, in upper or lower case, has these splits; images beside them are left out and counted. Each split has to hold an
-image. A `train` that holds all images is the training split as well. If all sub-folders with images are named like
-splits and none of them is `train`, it is unclear what to train on: an error.
+`test`, in upper or lower case, has these splits; images beside them are left out and counted. Each split must hold an
+image. A single `train` that holds all images is also the training split. If all sub-folders with images are named like
+splits but none is `train`, it is unclear what to train on: an error.
 
 Classes: the folder, or with splits its `train`, is labelled if every image lies in one of two or more sub-folders;
-those of the first level are the classes. Images of other splits have to lie in folders of the same names. A class
-folder without a readable image is left out; a class may have no images in another split. Both are noted. A labels file
-replaces the class folders and, where it names splits, the folders of the splits.
+sub-folders of the first level are the classes. Images of other splits must lie in folders of the same names. A class
+folder without a readable image is left out, and a class may have no images in another split; both are noted. A labels
+file replaces the class folders and, where it names splits, the folders of the splits.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ SYSTEM_FOLDERS = re.compile(
 
 
 def is_hidden(folder):
-    """Whether a folder of this name holds no images of the user's: hidden, or one that a system keeps."""
+    """Whether a folder is skipped by its name: hidden, or created by an operating system or NAS."""
     return folder.startswith(".") or SYSTEM_FOLDERS.fullmatch(folder.lower()) is not None
 
 
@@ -44,8 +44,8 @@ class Layout:
         class_names: names of the classes; empty without labels.
         notes: lines for the user.
         label_sets: see `Source`.
-        labels_from: what the classes follow from.
-        why_left_out: reason for which images belong to no split.
+        labels_from: description of the origin of the labels.
+        why_left_out: why some images belong to no split.
     """
 
     splits: dict
@@ -85,10 +85,10 @@ def read_layout(root, files):
 
 
 def read_labelled_layout(root, files, skipped, path):
-    """Returns the `Layout` of readable image files by a labels file, see `read_labels`.
+    """Returns the `Layout` of readable image files from a labels file, see `read_labels`.
 
-    Its splits are those of the file or, without, of the sub-folders. Training images without a label are for
-    pretraining alone; other splits leave them out.
+    Its splits are those of the file or, if it has none, of the sub-folders. Training images without a label are used
+    only for pretraining; other splits leave such images out.
 
     Args:
         root: the folder.
@@ -146,7 +146,7 @@ def _notes_on_rows(files, skipped, rows, splits, folders):
 
 
 def split_folders(root, files):
-    """Returns `{split: folder}`, empty where the sub-folders are no splits."""
+    """Returns `{split: folder}`, empty if the sub-folders are not splits."""
     found = {}
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if split := SPLITS.get(folder.name.lower()):

@@ -1,4 +1,4 @@
-"""Folders of images with masks, for segmentation: `images/` and `masks/`, in which the same names belong together.
+"""Folders of images with masks, for segmentation: `images/` and `masks/`, with matching file names.
 
     PATH/images/train/one.jpg    PATH/masks/train/one.png
     PATH/images/val/two.jpg      PATH/masks/val/two.tif
@@ -7,10 +7,9 @@
 Images have any format that is read, at any depth; the mask of an image has its path, up to the suffix. Splits are those
 of `experiments.data.sources.folder`, by the sub-folders of `images/`; what is missing is held out.
 
-When a folder is opened, every image and mask is looked at, once until it changes. An image is skipped, counted and
-named if its mask is missing, cannot be read, is no mask, or is of another size than the image (upright). A number that
-neither stands for a class nor is ignored is an error: the names or `data.ignore_label` are wrong, and every image may
-be concerned.
+When a folder is opened, every image and mask that is new or has changed is checked. An image is skipped, counted and
+named if its mask is missing, cannot be read, is not a mask, or differs in size from the image (upright). A number that
+is neither a class nor ignored is an error: the names or `data.ignore_label` are wrong, and every image may be affected.
 """
 
 import os
@@ -42,14 +41,14 @@ from experiments.io import local_folder
 
 
 def open_folder_with_masks(path, config):
-    """Reads which images with masks a folder holds.
+    """Finds the images with masks of a folder.
 
     Args:
         path: of the folder.
         config: a `DataConfig`.
 
     Returns:
-        A `Source` with `masks`; the label of an image is the place of its mask.
+        A `Source` with `masks`; the label of an image is the index of its mask.
 
     Raises:
         UserError: if the folder has no images with masks, or a mask has a number without a class.

@@ -1,8 +1,8 @@
-"""A record of what was found in files, so that a second start opens only the files that changed.
+"""A record of the properties of files, so that a second start opens only the files that changed.
 
 Records are kept in `$XDG_CACHE_HOME/fcmae`, by default `~/.cache/fcmae`, one file for each folder. They may be deleted
-at any time. A file is looked at again if its size or one of its times changed, and so are all of a folder when the code
-that looks at them changes, or what it depends on.
+at any time. A file is checked again if its size or one of its times has changed; all files of a folder are, if the code
+that checks them or its inputs have changed.
 """
 
 import concurrent.futures
@@ -20,16 +20,16 @@ import PIL
 
 from experiments.io import StorageError, reason, replacing
 
-THREADS = 32  # more than processors: over a network, most of the time goes by waiting
-CHUNK = 64  # files of a task: a task takes as long to hand out as a file to open
-RECENT = 2_000_000_000  # ns; a file changed again within so short a time may keep its time
+THREADS = 32  # more than processors: over a network, most of the time is waiting
+CHUNK = 64  # files of a task: scheduling a task takes as long as opening a file
+RECENT = 2_000_000_000  # ns; a file that changes again within this time may keep its timestamp
 QUIET_SECONDS, TERMINAL_SECONDS, LOG_SECONDS = 1.0, 0.2, 10.0
 
 
 def stamp(entry, now):
-    """Returns what changes with the content of a file: a text of its size, mtime and ctime; empty without a file.
+    """Returns a text that changes with the content of a file: its size, mtime and ctime; empty if there is no file.
 
-    A file that changed just now has no stamp either: one that changes again at once may keep its times.
+    A file that has just changed has no stamp either, because it may change again without new times.
 
     Args:
         entry: an `os.DirEntry` or a `pathlib.Path`.
@@ -44,15 +44,15 @@ def stamp(entry, now):
 
 
 def look_at(folder, stamps, find, rules, keep=lambda found: True, chunk=CHUNK):
-    """Returns what is found in each file, `{name: found}`, from the record of an earlier start where nothing changed.
+    """Returns the findings of `find` for each file, `{name: found}`; for unchanged files from the record.
 
     Args:
-        folder: path of the folder, which the record goes by.
+        folder: path of the folder, the key of the record.
         stamps: `{name: stamp}` of its files, see `stamp`.
-        find: function from a name to what is found in that file, of types that JSON has. It is called in threads.
-        rules: text of all else that `find` depends on, but for the code beside `experiments.data` and Pillow.
-        keep: function from what was found to whether it is recorded; other files are looked at by every start.
-        chunk: files that a thread looks at before it takes others.
+        find: function from a name to the findings in that file, of JSON types. It is called in threads.
+        rules: text of everything else that `find` depends on, except the code of `experiments.data` and Pillow.
+        keep: function from findings to whether to record them; other files are checked at every start.
+        chunk: number of files that a thread takes at a time.
     """
     path = _record_path(folder)
     rules = f"{rules}; Pillow {PIL.__version__}; {_code_version()}"
@@ -90,7 +90,7 @@ def _code_version():
 
 
 def _read(path, rules):
-    """Returns the recorded `{name: [stamp, found]}`; empty where there is none, it is damaged or of other rules."""
+    """Returns the recorded `{name: [stamp, found]}`; empty if it is missing, damaged or made with other rules."""
     try:
         head, _, body = path.read_bytes().partition(b"\n")
         header = json.loads(head)
@@ -121,7 +121,7 @@ def _in_threads(find, names, size, progress):
 
 
 class _Progress:
-    """A line on stderr about work that takes more than a second: one that is renewed on a terminal, else several."""
+    """Progress on stderr for work of more than a second: an updated line on a terminal, otherwise several lines."""
 
     def __init__(self, what, total):
         self._what, self._total, self._done = what, total, 0

@@ -1,6 +1,6 @@
 """A table of labels beside a folder of images: `data.labels_file`, a CSV or Parquet file.
 
-Its columns: `path` of an image, relative to the folder; `label`, one or several, separated by `;`; and if wanted
+Its columns: `path` of an image, relative to the folder; `label`, one or several, separated by `;`; and optionally
 `split`, one of train, validation (or val, valid) and test. Other columns are ignored.
 """
 
@@ -27,7 +27,7 @@ class Row:
 
     Args:
         number: for messages: the line in a CSV file, the row in a Parquet file.
-        labels: names of classes, each once; empty where the cell is.
+        labels: names of classes, each once; empty if the cell is empty.
         split: `train`, `validation` or `test`; empty in a file without splits.
     """
 
@@ -48,8 +48,8 @@ def read_labels(path, root, known):
         `{path of an image: Row}`, in the order of the file.
 
     Raises:
-        UserError: if the file cannot be read, lacks a column, or has a row of no image, of one that has another row,
-            or of no known split.
+        UserError: if the file cannot be read, lacks a column, or has a row without an image, a second row for an image,
+            or an unknown split.
     """
     file = local_path(path)
     has_splits, cells = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
@@ -112,7 +112,7 @@ def encode_labels(rows, class_names=()):
 def _read_csv(file):
     """Returns whether there is a column of splits, and the rows as `[(number, path, label, split), ...]`."""
     try:
-        # Names of files may be of any bytes, and spreadsheets mark UTF-8 by bytes in front.
+        # File names may contain any bytes, and spreadsheets start UTF-8 files with a byte order mark.
         with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
             reader = csv.DictReader(opened, restval="")
             has_splits = _check_columns(file, reader.fieldnames or ())

@@ -1,13 +1,12 @@
-"""Several sources as one, to pretrain on.
+"""Several sources combined into one, for pretraining.
 
-An epoch of a mix has as many images as its sources have together, and every epoch has the same number of each source:
-in proportion to the weights, or without weights to the sizes, so that each image comes once. A source of which an epoch
-takes fewer images than it has goes on in the next epoch where it was; one of which it takes more begins anew, in
-another order. Which source the k-th example of epoch e comes from, and which of its examples that is, follow from
-(seed, e, k).
+An epoch of a mix has as many images as its sources have together, and every epoch has the same number from each source:
+in proportion to the weights or, without weights, to the sizes, so that each image occurs once. If an epoch takes fewer
+images than a source has, the next epoch continues where it stopped; if it takes more, the source starts again, in
+another order. The source of the k-th example of epoch e, and the example within it, are functions of (seed, e, k).
 
-A mix has no labels, even where its sources have: fine-tuning on it is an error. Its validation images are those of its
-sources, one source after the other.
+A mix has no labels, even if its sources have some: fine-tuning on it is an error. Its validation images are those of
+its sources, one source after the other.
 """
 
 import dataclasses
@@ -27,7 +26,7 @@ SEEDS_OF_A_SOURCE = 2**32  # seeds of runs are below
 class MixedSplit:
     """The splits of several sources; the methods are those of `MemorySplit`, without labels.
 
-    What it calls a content is a pair: whether it is a path, and the content.
+    Its contents are pairs: whether the content is a path, and the content.
 
     Args:
         parts: the splits.
@@ -59,7 +58,7 @@ class MixedSplit:
         return dataclasses.replace(self, parts=tuple(part.cached(cache) for part in self.parts))
 
     def order(self, seed, epoch, positions):
-        """See `MemorySplit.order`. The examples of one source after the other are numbered, as `in_order` has them."""
+        """See `MemorySplit.order`. Examples are numbered source by source, as in `in_order`."""
 
         def numbers_of(i, *order):
             return self.parts[i].order(*order).map(lambda number: number + self._starts[i])
@@ -67,7 +66,7 @@ class MixedSplit:
         return self._shuffled(numbers_of, seed, epoch, positions)
 
     def shuffled(self, seed, epoch, positions):
-        """See `MemorySplit.shuffled`. A stream among the sources is passed over from its start in every epoch."""
+        """See `MemorySplit.shuffled`. A stream among the sources is read from its start in every epoch."""
 
         def examples_of(i, *order):
             return self._marked(self.parts[i], self.parts[i].shuffled(*order))
@@ -109,7 +108,7 @@ class MixedSplit:
         return [sum(part.num_examples for part in self.parts[:i]) for i in range(len(self.parts))]
 
     def _draw(self, draw, i, seed, draws):
-        """Returns what `draw` makes of the i-th source at some positions of its epochs, laid end to end."""
+        """Returns the results of `draw` for the i-th source at some positions of its concatenated epochs."""
         part, seed = self.parts[i], seed + (i + 1) * SEEDS_OF_A_SOURCE
         epochs = draws // part.num_examples
 

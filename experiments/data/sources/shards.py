@@ -1,16 +1,16 @@
-"""Images in tar files, so-called shards, which a disk reads in sequence: of `launch.prepare`, or public WebDatasets.
+"""Images in shards, tar files that are read sequentially: of `launch.prepare`, or public WebDatasets.
 
-`shards:PATH` is a folder that `launch.prepare` has packed: its manifest says which classes and splits there are.
+`shards:PATH` is a folder that `launch.prepare` has packed; its manifest lists the classes and splits.
 
-`webdataset:PATTERN` are tar files by their names, with `{000..123}`, `{train,val}`, `*`, `?` and `[...]`. Consecutive
-members of the same name up to its first dot are a sample: an image (`.jpg`, `.png` and so on) and its label, if any: a
-`.cls` file with a number or a name, or a `.json` file with `label`, `labels` or `cls`, one or a list. Samples without
-an image are counted. Shards with `train`, `val` (`valid`, `validation`) or `test` as a word of their names are splits,
-if some are of `train`.
+`webdataset:PATTERN` selects tar files by their names, with `{000..123}`, `{train,val}`, `*`, `?` and `[...]`.
+Consecutive members of the same name up to its first dot are a sample: an image (`.jpg`, `.png` and so on) and its
+label, if any: a `.cls` file with a number or a name, or a `.json` file with `label`, `labels` or `cls`, one or a list.
+Samples without an image are counted. Shards with the word `train`, `val` (`valid`, `validation`) or `test` in their
+names form splits, if there are any for `train`.
 
-What is missing of validation and test is held out from the training images as in folders. An epoch goes through the
-shards in a new order, several at a time: those that hold `data.shuffle_buffer` images together, at most 8. Their images
-come in random order; the operating system is asked to read each shard whole, so that only it waits for the disk.
+Missing validation and test splits are drawn from the training images, as in folders. Each epoch reads the shards in a
+new order, in groups that together hold `data.shuffle_buffer` images, at most 8 shards, and shuffles the images of each
+group. The operating system is asked to read each shard ahead, so that reading an image does not wait for the disk.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ def open_shards(path, config):
         A `Source`.
 
     Raises:
-        UserError: if the folder holds no shards, or not all of them, or the shares leave no image to train on.
+        UserError: if the folder holds no shards or is incomplete, or the shares leave no image to train on.
     """
     root = local_path(path)
     manifest = read_manifest(root)
@@ -116,7 +116,7 @@ def open_webdataset(pattern, config):
 
 
 def expand(pattern):
-    """Returns the paths of the files that a pattern names, those of braces in their order, of `*` by name.
+    """Returns the paths of the files that match a pattern, in the order of its braces, and for `*` sorted by name.
 
     Raises:
         UserError: if it is a URL, or a file is missing or compressed.
@@ -136,7 +136,7 @@ def expand(pattern):
 
 
 def _without_braces(text):
-    """Yields the texts that one with `{000..123}` or `{a,b}` stands for."""
+    """Yields the expansions of a text with `{000..123}` or `{a,b}`."""
     match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", text)
     if not match:
         yield text
@@ -161,7 +161,7 @@ def samples_of(path):
         text to find it by, and a list of names of classes, or None.
 
     Raises:
-        UserError: if it is no tar file, or cut short.
+        UserError: if it is not a tar file, or truncated.
     """
     samples, without_image, key, image, name, labels = [], 0, None, None, "", None
 
@@ -189,7 +189,7 @@ def samples_of(path):
                 elif suffix in (".cls", ".json"):
                     found, named = _label(tar.extractfile(member).read(), suffix)
                     labels, name = found if labels is None else labels, named or name
-            # At a damaged or half header, tarfile takes the file to be at its end.
+            # tarfile treats a damaged or truncated header as the end of the file.
             tar.fileobj.seek(tar.offset)
             rest = tar.fileobj.read(tarfile.BLOCKSIZE)
             if rest.strip(b"\0") or len(rest) not in (0, tarfile.BLOCKSIZE):

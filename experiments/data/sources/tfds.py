@@ -1,17 +1,17 @@
-"""TensorFlow Datasets: any of them by name, and which of its images are for what.
+"""TensorFlow Datasets: opens any data set by name, and assigns its images to splits.
 
 Each of `data.train_split`, `validation_split`, `test_split` and `pretrain_split` takes TensorFlow Datasets' syntax:
 `train`, `train[:90%]`, `train[1000:]+extra`. Where a field is empty,
 
 - `train` is the split of that name;
-- `test` is the split `test`, or as the last resort, as with ImageNet, the split `validation`;
-- `validation` is the split of that name where there is a test split besides, else the last `validation_share` of the
-  training images;
+- `test` is the split `test` or, if there is none, as for ImageNet, the split `validation`;
+- `validation` is the split of that name if there is also a test split, else the last `validation_share` of the training
+  images;
 - pretraining learns from the training images.
 
-The rules for `test` and `validation` see no split of which a field for fine-tuning or evaluation takes a part. An image
-that is trained on and evaluated on is an error, and so is one that is for validation and for the test: what chooses
-must not be what the final figures are taken on.
+The rules for `test` and `validation` ignore splits of which a field for fine-tuning or evaluation takes a part. It is
+an error if an image is used for both training and evaluation, or for both validation and test: choices and final
+figures must not use the same images.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ from experiments.errors import UserError
 def open_tfds(name, config, masks=False):
     """Opens a prepared data set.
 
-    An image that cannot be decoded counts as unreadable when it is met. One without a label, or with one outside of the
-    classes, has the label -1; tasks with labels leave it out.
+    An image that cannot be decoded counts as unreadable when it is read. An image without a label, or with one outside
+    of the classes, has the label -1; tasks with labels leave it out.
 
     Args:
         name: of the data set, such as `fashion_mnist` or `imagenet2012:5.1.0`.
@@ -42,7 +42,7 @@ def open_tfds(name, config, masks=False):
         A `Source`.
 
     Raises:
-        UserError: if there is no such data set, it is not prepared, or it has not the splits that are asked for.
+        UserError: if there is no such data set, it is not prepared, or it lacks the requested splits.
     """
     builder = find_builder(name, config.dir)
     if not builder.info.splits:
@@ -67,7 +67,7 @@ def open_tfds(name, config, masks=False):
 
 
 def find_builder(name, directory):
-    """Returns what TensorFlow Datasets reads and prepares a data set by.
+    """Returns the builder with which TensorFlow Datasets reads and prepares a data set.
 
     Args:
         name: of the data set.
@@ -109,7 +109,7 @@ def _example_with_label(num_classes):
 
 
 def _example_with_mask(feature):
-    """Returns the function to an example as `Masks` reads it: the mask's bytes follow those of the image."""
+    """Returns the function that makes examples for `Masks`: the bytes of the image, then those of the mask."""
 
     def example_of(features):
         image = features["image"]
@@ -140,7 +140,7 @@ def _stream(builder, ranges, example_of, decoded_later, shuffle_buffer):
 
 
 def _name(dataset, ranges, i):
-    """Returns what the `i`-th image of some ranges is in the syntax of TensorFlow Datasets: `mnist, train[17]`."""
+    """Returns the `i`-th image of some ranges in the syntax of TensorFlow Datasets: `mnist, train[17]`."""
     for images in ranges:
         if i < len(images):
             return f"{dataset}, {images.split}[{images.start + i}]"
@@ -150,7 +150,7 @@ def _name(dataset, ranges, i):
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Some images of a split, one after the other: those from `start` up to but without `stop`."""
+    """Consecutive images of a split, from `start` up to but not including `stop`."""
 
     split: str
     start: int
@@ -168,7 +168,7 @@ class Range:
 
 
 def choose_ranges(available, config, name):
-    """Finds out which images are for what.
+    """Assigns the images to splits.
 
     Args:
         available: TensorFlow Datasets' information on the splits, by their names.
@@ -179,8 +179,8 @@ def choose_ranges(available, config, name):
         `({"train": [Range, ...], "validation": ..., ...}, notes)`, with lines for the user.
 
     Raises:
-        UserError: if a field names what does not exist, images are for two purposes that have to be kept apart, or the
-            share held out leaves none to train on.
+        UserError: if a field names images that do not exist, images are used for two purposes that must be kept apart,
+            or the held-out share leaves no image to train on.
     """
     notes = []
     specs = {field.removesuffix("_split"): getattr(config, field) for field in SPLIT_FIELDS}
@@ -211,7 +211,7 @@ def _parse(part, spec, available, name):
     field, splits = f"data.{part}_split={spec!r}", ", ".join(available)
     try:
         instructions = tfds.core.ReadInstruction.from_spec(spec).to_absolute(available)
-    except Exception as error:  # what it raises for a wrong text is not settled
+    except Exception as error:  # the type of error for a wrong text is not documented
         if "Unknown split" in str(error):
             wrong = f"names a split that {name} does not have"
         elif "incompatible with" in str(error):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from experiments.errors import RunError
 
-TOO_FEW = "was expected to contain"  # TensorFlow of a data set that has not as many examples as it should
+TOO_FEW = "was expected to contain"  # TensorFlow's message if a data set has too few examples
 
 
 @contextlib.contextmanager
