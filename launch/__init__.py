@@ -5,7 +5,7 @@ import sys
 
 
 def require_packages(*names):
-    """Ends the process with one line if packages are not installed: the library alone is."""
+    """Ends the process with one line if packages of the commands are missing, as with the library alone."""
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         line = f"error: {', '.join(missing)}: not installed; the commands need pip install 'fcmae[train]'"
         print(line, file=sys.stderr)

@@ -7,12 +7,12 @@ python -m launch.benchmark --what=memory --config=imagenet_pretrain:tiny [--conf
 python -m launch.benchmark --what=input [--stages=pretraining,...] [--image_size=224] [--batch_size=64]
 python -m launch.benchmark --what=input --source=folder:PATH [--crop=padded] [--pillow_folder=PATH]
 
---what=step times the training step of FCMAE (forward, backward, AdamW) on random images. Each of --candidates is a
-process of its own: `sparse` and `dense` are the executions of the Keras model on --backend, `pytorch` is the same
-masked dense model in plain PyTorch, compiled. All get the same images and masks. They take turns of --steps steps,
---rounds times, so that other load on the machine affects all of them; the table shows medians over the rounds and, in
-brackets, the lowest and the highest. Candidates are compared within each round, and the ratios summarised likewise.
---config takes model, images, batch, mask ratio and precision from a preset; the flags above come first. The columns:
+--what=step times the training step of FCMAE (forward, backward, AdamW) on random images. Each of --candidates runs in
+its own process: `sparse` and `dense` are the executions of the Keras model on --backend, `pytorch` is the same masked
+dense model in plain PyTorch, compiled. All get the same images and masks. They take turns of --steps steps, --rounds
+times, so that other load on the machine affects all of them; the table shows medians over the rounds and, in brackets,
+the lowest and the highest. Candidates are compared within each round, and the ratios summarised likewise. --config
+takes model, images, batch, mask ratio and precision from a preset; the flags above override it. The columns:
 
   GFLOP/step    operations of all convolutions and matrix products of a step, computed from the sizes of the model
   GFLOP/s       the same, by the median time of a step
@@ -22,27 +22,28 @@ brackets, the lowest and the highest. Candidates are compared within each round,
                 warmup; on a GPU the most that the framework has allocated there
   above import  on a CPU the same, less what the process had when its framework was imported
 
-A mask ratio of 0 stands for a single masked patch: without one there is no loss. --plot draws the time of a step over
-the share of visible patches, for two or more mask ratios.
+A mask ratio of 0 stands for a single masked patch: without one there is no loss. --plot draws the time of a step
+against the share of visible patches, for two or more mask ratios.
 
---ablate adds candidates that show what makes the step fast: the first of --candidates without one of these each.
+--ablate adds candidates that show what makes the step fast: the first of --candidates, each without one of these:
 
   onednn              oneDNN's kernels in TensorFlow
   depthwise_gradient  the gradient of the depthwise kernels as a convolution
   patch_products      stem and downsampling as matrix products
   compiled_chains     chains of element-wise operations compiled by XLA
   fused_adamw         Adam's step in one pass over memory
-  hidden_only         a decoder that predicts masked patches alone
+  hidden_only         a decoder that predicts only masked patches
 
 --what=memory finds the largest batch whose step fits into memory, to one part in eight, and prints the peak of each
-batch that it tries, from --batch_size on. It takes the flags of --what=step, of --candidates the first, and
+batch that it tries, from --batch_size on. It takes the flags of --what=step, uses the first of --candidates, and takes
 --memory_limit in GiB. With a preset, --config.model.remat=block shows what gradient checkpointing saves.
 
---what=input times the input pipeline, from files to batches: JPEG files that are made for it, by default as large as
+--what=input times the input pipeline, from files to batches: generated JPEG files, by default as large as
 ImageNet's (--file_size=375,500 --file_kilobytes=110), or the training images of --source, written as data.source.
-Beside it Pillow does the same to one file after the other, in as many processes as there are cores: `pillow` decodes,
-takes a random crop, resizes it (bicubic), flips it and makes a uint8 array; `pillow_normalize` makes a normalized
-float32 array. It reads the same files, or those of --pillow_folder. All take turns as above. What --stages names:
+For comparison, Pillow does the same to one file after the other, in as many processes as there are cores: `pillow`
+decodes, takes a random crop, resizes it (bicubic), flips it and makes a uint8 array; `pillow_normalize` makes a
+normalized float32 array. It reads the same files, or those of --pillow_folder. All take turns as above. The values of
+--stages:
 
   normalize           reads, decodes, takes a random crop, resizes and normalizes it
   pretraining         that, and flips; from files, as from a folder
@@ -51,11 +52,11 @@ float32 array. It reads the same files, or those of --pillow_folder. All take tu
   finetuning          `pretraining` with RandAugment, erasing and mixing
   evaluation          the centre crop, resized and normalized
 
-The columns: images/s of all cores together, the same divided by the number of cores, the milliseconds that cores worked
-for an image, and how many times as fast as each of Pillow's it is, within rounds.
+The columns: images/s of all cores together, the same divided by the number of cores, the CPU milliseconds per image,
+and the speed relative to each of Pillow's candidates, within rounds.
 
-Run nothing else beside it: a busy machine slows the candidates unequally, PyTorch most. On Linux the table says how
-many cores others kept busy. --json writes everything measured, with hardware, versions and commit.
+Run nothing else meanwhile: a busy machine slows the candidates unequally, PyTorch most. On Linux the table shows how
+many cores other processes kept busy. --json writes everything measured, with hardware, versions and commit.
 """
 
 import dataclasses
@@ -77,7 +78,7 @@ from launch import require_packages
 from launch.command import define_config_flags, run_command, writable_file
 
 WHAT = ("step", "memory", "input")
-# What only step and memory use, and what only input does.
+# Flags that only step and memory use, and flags that only input uses.
 FLAGS_OF = {
     "step": ("config", "variant", "mask_ratio", "candidates", "ablate", "memory_limit", "precision", "backend"),
     "input": ("stages", "source", "pillow_folder", "crop", "files", "file_size", "file_kilobytes"),
@@ -99,7 +100,7 @@ def main(_):
         given = _given(*["source", "pillow_folder", "crop", "image_size", "batch_size", "rounds", "steps", "warmup"])
         given |= _given("stages", "files", "file_size", "file_kilobytes")
         require_packages("tensorflow")
-        from experiments.benchmarks import input as pipeline  # with packages that a step on JAX does without
+        from experiments.benchmarks import input as pipeline  # imports packages that a step on JAX does not need
 
         results = pipeline.run(pipeline.InputSettings(**given))
     if file:
@@ -137,7 +138,7 @@ def _step_settings():
 
 
 def _check_flags():
-    """Raises UserError for a flag that --what has no use for."""
+    """Raises UserError for a flag that --what does not use."""
     what = "input" if flags.FLAGS.what == "input" else "step"
     for other, names in FLAGS_OF.items():
         if unused := [name for name in names if other != what and flags.FLAGS[name].present]:
@@ -166,12 +167,12 @@ def _define_flags():
     flags.DEFINE_string("json", None, "File for everything measured, with hardware, versions and commit.")
     define_config_flags()
     flags.DEFINE_string("variant", None, "Published size of the encoder, atto if there is no preset.")
-    flags.DEFINE_string("image_size", None, "Of the images in pixels, as 96 or 96,160; 224 if there is no preset.")
+    flags.DEFINE_string("image_size", None, "Size of the images in pixels, such as 96 or 96,160; 224 without a preset.")
     flags.DEFINE_integer("batch_size", None, "Images of a step (8 if there is no preset) or batch (64).")
     flags.DEFINE_list("mask_ratio", [], "Shares of masked patches, a table each; 0.6 if there is no preset.")
     flags.DEFINE_list("candidates", ["sparse", "dense"], f"What to time: {', '.join(step.CANDIDATES)}.")
     ablations = ", ".join(candidates.ABLATIONS)
-    flags.DEFINE_list("ablate", [], f"What to leave out of the first candidate, each an additional one: {ablations}.")
+    flags.DEFINE_list("ablate", [], f"Optimizations to leave out of the first candidate, one each: {ablations}.")
     flags.DEFINE_string("plot", None, "PNG file for a picture of --what=step over mask ratios.")
     flags.DEFINE_float(
         "memory_limit", None, "GiB that --what=memory may take; 9/10 of what is available, or all of a GPU's."
@@ -179,16 +180,16 @@ def _define_flags():
     precision = "bfloat16 is mixed precision. By default that of the preset, auto being float32."
     flags.DEFINE_enum("precision", None, list(candidates.POLICIES), precision)
     flags.DEFINE_enum("backend", "tensorflow", candidates.BACKENDS, "Backend of Keras.")
-    flags.DEFINE_integer("rounds", None, "Turns of each candidate (step 10, input 5).")
+    flags.DEFINE_integer("rounds", None, "Number of turns of each candidate (step 10, input 5).")
     flags.DEFINE_integer("steps", None, "Training steps (3) or batches (8) of a turn.")
     flags.DEFINE_integer("warmup", None, "Training steps before the first turn (3), or batches before each turn (2).")
     flags.DEFINE_list("stages", None, "Candidates of --what=input beside Pillow's; all of them if left out.")
-    flags.DEFINE_string("source", None, "Where --what=input reads images, as data.source; made for it if left out.")
+    flags.DEFINE_string("source", None, "Images for --what=input, as data.source; generated if left out.")
     flags.DEFINE_string("pillow_folder", None, "Folder that Pillow reads, if not that of --source.")
-    flags.DEFINE_enum("crop", None, CROPS, "Of --what=input, as in the configuration; resized if left out.")
-    flags.DEFINE_integer("files", None, "Number of files that are made for --what=input (128).")
-    flags.DEFINE_string("file_size", None, "Height and width of the files that are made, in pixels (375,500).")
-    flags.DEFINE_float("file_kilobytes", None, "Size of each file that is made (110).")
+    flags.DEFINE_enum("crop", None, CROPS, "Crop of --what=input, as in the configuration; resized if left out.")
+    flags.DEFINE_integer("files", None, "Number of files to generate for --what=input (128).")
+    flags.DEFINE_string("file_size", None, "Height and width of the generated files, in pixels (375,500).")
+    flags.DEFINE_float("file_kilobytes", None, "Size of each generated file in kB (110).")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What all commands share: flags, configuration, error messages and exit codes.
+"""The common part of all commands: flags, configuration, error messages and exit codes.
 
-Exit codes: 0 done, or stopped by a signal with all saved; 1 the run failed; 2 the command line or the configuration is
-wrong; 130 ended by Ctrl-C, 143 by SIGTERM: a training run by the second signal, other commands by the first.
+Exit codes: 0 done, or stopped by a signal with everything saved; 1 the run failed; 2 the command line or the
+configuration is wrong; 130 ended by Ctrl-C, 143 by SIGTERM: training runs by the second signal, other commands by the
+first.
 """
 
 import contextlib
@@ -26,11 +27,11 @@ NO_PRESET = f"--config is missing: name a preset, one of {', '.join(PRESETS)}, o
 class PresetParser(flags.ArgumentParser):
     """Reads the value of `--config`: name of a preset in `experiments.presets`, or path of a file with `get_config`.
 
-    What follows a colon is the argument of `get_config`, as in `imagenet_pretrain:tiny`.
+    The text after a colon is the argument of `get_config`, as in `imagenet_pretrain:tiny`.
     """
 
     def parse(self, argument):
-        """Returns the `ConfigDict` of the preset, to which no field can be added.
+        """Returns the `ConfigDict` of the preset, which accepts no new fields.
 
         Raises:
             UserError: if there is no such preset, or it gives no configuration.
@@ -50,7 +51,7 @@ class PresetParser(flags.ArgumentParser):
         return config.lock()
 
     def flag_type(self):
-        """Returns what `--help` calls the value."""
+        """Returns the name of the value in `--help`."""
         return "preset"
 
 
@@ -65,7 +66,7 @@ def define_run_flags(values=flags.FLAGS):
 
 
 def define_config_flags(workdir=None, values=flags.FLAGS):
-    """Defines `--config`, and `--workdir` unless `workdir`, which says what the folder is for, is None."""
+    """Defines `--config`, and `--workdir` with the help text `workdir`, unless that is None."""
     preset = f"Preset: one of {', '.join(PRESETS)}, or the path of a file. --config.FIELD=VALUE changes a field of it."
     config_flags.DEFINE_config_file("config", None, preset, flag_values=values)
     values["config"].parser = PresetParser()
@@ -74,17 +75,17 @@ def define_config_flags(workdir=None, values=flags.FLAGS):
 
 
 def run_configuration():
-    """Returns the `Config` that the flags give, and makes sure that there is a workdir too."""
+    """Returns the `Config` from the flags; raises UserError if --workdir is missing."""
     if flags.FLAGS.config is None:
         raise UserError(NO_PRESET)
     if not flags.FLAGS.workdir:
-        raise UserError("--workdir is missing: name a folder for what the run leaves, such as --workdir=runs/first.")
+        raise UserError("--workdir is missing: name a folder for the output of the run, such as --workdir=runs/first.")
     return Config.from_dict(flags.FLAGS.config.to_dict())
 
 
 def define_image_flags(values=flags.FLAGS):
     """Defines the flags that say how images are prepared for weights without a run."""
-    settings = "How images are prepared, for weights that are not of a run: as for published ones of this name."
+    settings = "Image preprocessing for weights that do not come from a run: that of published weights of this name."
     flags.DEFINE_enum("image_preset", None, list(IMAGE_SETTINGS), settings, flag_values=values)
     flags.DEFINE_string("image_size", "", "Size of the images in pixels: 224, or 96,160.", flag_values=values)
     flags.DEFINE_list("mean", [], "Mean of each channel, in [0, 1].", flag_values=values)
@@ -93,7 +94,7 @@ def define_image_flags(values=flags.FLAGS):
 
 
 def image_settings(values=flags.FLAGS):
-    """Returns what the flags of `define_image_flags` say, as fields of `DataConfig`."""
+    """Returns the values of the flags of `define_image_flags`, as fields of `DataConfig`."""
     settings = dict(IMAGE_SETTINGS[values.image_preset]) if values.image_preset else {}
     if values.image_size:
         settings["image_size"] = parse_size(values.image_size, "--image_size")
@@ -116,7 +117,7 @@ def require_flags(**examples):
 
 
 def writable_file(flag):
-    """Returns the path that a flag names, or None; finds out before the work if it can be written."""
+    """Returns the path that a flag names, or None; checks in advance that it can be written."""
     name = getattr(flags.FLAGS, flag)
     if not name:
         return None
@@ -151,14 +152,14 @@ def run_training(run):
 
 
 def run_command(main, values=flags.FLAGS, takes_arguments=False):
-    """Runs a command; a user's mistake ends it with one line and an exit code.
+    """Runs a command; on a user's mistake, exits with one line and an exit code.
 
     Args:
         main: function of the positional arguments.
         values: the flags.
         takes_arguments: whether there may be positional arguments, before, between and after the flags.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # a log file shows at once what a terminal would
+    sys.stdout.reconfigure(line_buffering=True)  # so that lines appear in a log file at once
     values.set_gnu_getopt(takes_arguments)
     try:
         _, *arguments = _parse_flags(_last_of_each(sys.argv), values)
@@ -189,13 +190,13 @@ def _flush_or_drop():
 
 
 def _log(error, code):
-    with contextlib.suppress(OSError):  # the exit code tells it too
+    with contextlib.suppress(OSError):  # the exit code reports the failure too
         print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
 def _last_of_each(argv):
-    """Keeps the last value of each configuration flag: `config_flags` would concatenate the tuples of all."""
+    """Keeps the last value of each configuration flag: `config_flags` would concatenate the tuples of all values."""
     kept, seen = [], set()
     for word in reversed(argv):
         name, is_value, _ = word.lstrip("-").partition("=")
@@ -220,7 +221,7 @@ def _parse_flags(argv, values):
     except (AttributeError, KeyError) as error:
         raise UserError(_unknown_field(argv)) from error
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
-        # What the parsers of numbers and tuples raise where they do not expect a text.
+        # The parsers of numbers and tuples raise these for unexpected texts.
         raise UserError(f"A flag cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -242,7 +243,7 @@ def _field_names(values, prefix=""):
 
 
 def _nearest(name, known):
-    """Returns a hint at the known names most similar to `name`, as a whole or in their last part."""
+    """Returns a hint with the known names most similar to `name`, as a whole or in their last part."""
     last_part = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
     nearest = last_part or difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {' or '.join(nearest[:3])}?" if nearest else ""

@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def _import_quietly():
-    """Imports TensorFlow without the notices that it writes at any log level; if the import fails they are shown."""
+    """Imports TensorFlow without the notices that it prints at any log level; they are shown if the import fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as notices:
@@ -23,7 +23,7 @@ def _import_quietly():
             import keras  # noqa: F401
             import tensorflow
 
-            tensorflow.config.list_physical_devices("GPU")  # without a GPU it says so, as an error
+            tensorflow.config.list_physical_devices("GPU")  # without a GPU it prints an error
         except BaseException:
             notices.seek(0)
             os.write(stderr, notices.read())

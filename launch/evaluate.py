@@ -1,4 +1,4 @@
-"""Evaluates the model of a finished run; frozen features beside those of a randomly initialised one.
+"""Evaluates the model of a finished run, and its frozen features beside those of a randomly initialised model.
 
 python -m launch.evaluate --model=runs/digits_finetuned [--data=digits] [--probe=NAME]
 """
@@ -39,7 +39,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
     flags.DEFINE_string("labels_file", "", "Labels of the folder that --data names, as data.labels_file has them.")
     flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default all that applies.")
-    flags.DEFINE_enum("split", "test", ["test", "validation"], "Images on which the figures are taken.")
+    flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to evaluate on.")
     flags.DEFINE_integer("batch_size", 0, "Images at a time; 0 for as many as in the run.", lower_bound=0)
     define_image_flags()
     run_command(main)

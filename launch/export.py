@@ -5,8 +5,8 @@ python -m launch.export --model=runs/own --format=saved_model --output=encoder -
 python -m launch.export --model=runs/own_finetuned --format=onnx --output=classifier.onnx --preprocessing=inside \
     --outputs=probabilities [--data=folder:PATH --images=100]
 
-What was written is loaded by the format's own runtime and compared with the Keras model on photographs, or on the
-images that --data names; it stays if no number differs by more than --tolerance. The batch size is free.
+The format's own runtime loads the exported model, which is compared with the Keras model on photographs, or on the
+images that --data names; the export is kept if no number differs by more than --tolerance. The batch size is free.
 """
 
 import launch.environment  # noqa: F401, I001  (first)
@@ -52,7 +52,7 @@ if __name__ == "__main__":
     flags.DEFINE_enum(
         "preprocessing", export.OUTSIDE, [export.INSIDE, export.OUTSIDE], "Where pixels in [0, 255] are normalized."
     )
-    flags.DEFINE_enum("input_dtype", "uint8", list(INPUT_DTYPES), "Of the pixels, with --preprocessing=inside.")
+    flags.DEFINE_enum("input_dtype", "uint8", list(INPUT_DTYPES), "Type of the pixels, with --preprocessing=inside.")
     flags.DEFINE_string("data", "", "Images to compare on, such as folder:PATH; by default two photographs.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets.")
     flags.DEFINE_integer("images", export.NUM_IMAGES, "Number of images to compare on.", lower_bound=1)

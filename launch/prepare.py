@@ -1,4 +1,4 @@
-"""Downloads and prepares a data set of TensorFlow Datasets, or packs a folder into shards that are read in sequence.
+"""Downloads and prepares a data set of TensorFlow Datasets, or packs a folder into shards that are read sequentially.
 
 python -m launch.prepare --source=tfds:fashion_mnist [--dir=FOLDER]
 python -m launch.prepare --source=tfds:imagenet2012 --manual_dir=FOLDER_OF_THE_ARCHIVES [--dir=FOLDER]
@@ -24,9 +24,9 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("source", None, "tfds:NAME or folder:PATH.")
-    flags.DEFINE_string("dir", "", "Folder to prepare it in, data.dir of runs; by default that of TensorFlow Datasets.")
-    flags.DEFINE_string("manual_dir", "", "Folder of files that you have downloaded, for sets that need that.")
+    flags.DEFINE_string("dir", "", "Folder for the data set, data.dir of runs; by default that of TensorFlow Datasets.")
+    flags.DEFINE_string("manual_dir", "", "Folder of files that you have downloaded, for data sets that need them.")
     flags.DEFINE_string("output", "", "Folder for the shards of a folder.")
-    flags.DEFINE_integer("size", 0, "Pixels of the shorter side above which images are made smaller; 0 keeps them.")
+    flags.DEFINE_integer("size", 0, "Pixels of the shorter side above which images are reduced; 0 keeps their size.")
     flags.DEFINE_string("labels_file", "", "Labels of the folder, as data.labels_file has them.")
     run_command(main)

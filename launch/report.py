@@ -2,8 +2,8 @@
 
 python -m launch.report WORKDIR [WORKDIR ...] [--output=report.html] [--title=TITLE]
 
-The page holds its pictures and needs no network. Runs that are under way, were interrupted or have damaged files are
-shown as far as they go.
+The page holds its pictures and needs no network. Runs that are in progress, interrupted or have damaged files are shown
+as far as possible.
 """
 
 import launch.environment  # noqa: F401, I001  (first)

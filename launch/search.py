@@ -1,4 +1,4 @@
-"""Draws query images and the images most similar to them, by the features that launch.extract wrote.
+"""Draws query images and the images most similar to them, using the features that launch.extract wrote.
 
 python -m launch.search --features=features.npz --query=photo.jpg --output=search.png [--k=8]
 python -m launch.search --features=features.npz --query=cats/1.jpg --query=dogs/7.jpg --output=search.png
@@ -27,5 +27,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("output", None, "New PNG file.")
     flags.DEFINE_integer("k", search.NEIGHBOURS, "Number of nearest images.", lower_bound=1)
     flags.DEFINE_string("data", "", "folder:PATH, if the folder of the images has been moved.")
-    flags.DEFINE_string("model", "", "Workdir or file of the model, if it has been moved; for new image files alone.")
+    flags.DEFINE_string("model", "", "Workdir or file of the model, if it has been moved; only for new image files.")
     run_command(main)

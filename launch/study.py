@@ -44,13 +44,13 @@ def main(_):
 
 if __name__ == "__main__":
     if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
-        sys.argv.insert(1, f"--config={PRESET}")  # as a default of the flag it would be read before errors are caught
+        sys.argv.insert(1, f"--config={PRESET}")  # a default of the flag would be read before errors are caught
     define_config_flags("Folder for all runs of the study; complete ones are not repeated.")
     flags.DEFINE_enum("name", None, list(STUDIES), "The study.")
-    flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Lengths of the runs; tiny only shows that they run.")
+    flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Length of the runs; tiny only checks that they work.")
     flags.DEFINE_integer("seeds", 0, "Number of repetitions; by default 3, of ablations 1.", lower_bound=0)
-    flags.DEFINE_string("only", "", "Pattern of the names of the runs that are done, such as seed_0/labels_600/*.")
-    flags.DEFINE_bool("plan", False, "Print the runs and what they may cost, and do none.")
-    flags.DEFINE_bool("tables_only", False, "Make tables and picture of what is there, and run nothing.")
+    flags.DEFINE_string("only", "", "Pattern for the names of the runs to do, such as seed_0/labels_600/*.")
+    flags.DEFINE_bool("plan", False, "Print the runs and an estimate of their time, and do none.")
+    flags.DEFINE_bool("tables_only", False, "Make the tables and the picture from existing runs, and run nothing.")
     flags.DEFINE_string("document", "", "Markdown file to put tables and picture into, such as docs/study.md.")
     run_command(main)

@@ -12,7 +12,7 @@ from sklearn import metrics
 from experiments.evaluation.classification import THRESHOLD
 
 MOST_NAMED = 25  # classes up to which the picture names all of them
-MOST_CELLS = 250  # rows and columns of the picture of more classes, which share cells
+MOST_CELLS = 250  # rows and columns of the picture; if there are more classes, they share cells
 PAIRS_SHOWN = 20
 
 
@@ -20,8 +20,8 @@ def write_report(path, labels, predicted, class_names):
     """Writes a CSV file with a row for each class.
 
     Its columns: `class`; `images` of it; how many of them are `correct`; how many images are `predicted` to be of it;
-    `top1` (the recall), `precision` and `f1` in percent, empty where there is nothing to take them of. The sum of
-    `correct` over that of `images` is the top-1 of the whole.
+    `top1` (the recall), `precision` and `f1` in percent, empty if undefined. The sum of `correct` divided by the sum of
+    `images` is the overall top-1.
 
     Args:
         path: of the file.
@@ -45,14 +45,14 @@ def write_report(path, labels, predicted, class_names):
 def write_multi_label_report(path, targets, scores, class_names):
     """Writes a CSV file with a row for each class of a multi-label classifier.
 
-    Its columns: `class`; `images` of it; how many of them are `correct`, which is predicted with a share above 0.5; how
-    many images are `predicted` to be of it; `average_precision`, `recall`, `precision` and `f1` in percent, empty where
-    there is nothing to take them of. The mean of `average_precision` is the `map` of the whole.
+    Its columns: `class`; `images` of it; how many of them are `correct`, predicted with a probability above 0.5; how
+    many images are `predicted` to be of it; `average_precision`, `recall`, `precision` and `f1` in percent, empty if
+    undefined. The mean of `average_precision` is the overall `map`.
 
     Args:
         path: of the file.
         targets: `(N, num_classes)` booleans.
-        scores: the same shape, the shares that a classifier gives.
+        scores: the same shape, the probabilities that a classifier gives.
         class_names: names of the classes.
     """
     predicted = scores > THRESHOLD
@@ -75,11 +75,11 @@ def write_segmentation_report(path, matrix, class_names):
     """Writes a CSV file with a row for each class of a segmentation.
 
     Its columns: `class`; `pixels` of it; how many of them are `correct`; how many pixels are `predicted` to be of it;
-    `iou`, `recall`, `precision` and `f1` (Dice) in percent, empty where there is nothing to take them of.
+    `iou`, `recall`, `precision` and `f1` (Dice) in percent, empty if undefined.
 
     Args:
         path: of the file.
-        matrix: what `Confusions` returns.
+        matrix: the result of `Confusions`.
         class_names: names of the classes.
     """
     pixels, taken, correct = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
@@ -104,8 +104,8 @@ def _percent(share):
 def draw_confusion(path, matrix, class_names, title, unit="images"):
     """Draws a confusion matrix.
 
-    Up to 25 classes the picture is a table, a row for each class: of counts, or of pixels their share in percent. With
-    more it is an image of the mistakes, beside the pairs of classes that are confused most.
+    For up to 25 classes the picture is a table with a row for each class: counts of images, or shares of pixels in
+    percent. For more classes it is an image of the mistakes, beside the pairs of classes that are confused most.
 
     Args:
         path: of the PNG file.

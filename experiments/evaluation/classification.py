@@ -1,4 +1,4 @@
-"""Predictions of a classifier, and metrics of them: top-1; for several classes an image, average precision and F1."""
+"""Predictions of a classifier and their metrics: top-1; for multi-label classifiers, average precision and F1."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,14 +7,14 @@ from sklearn import metrics
 from experiments.data.pipeline import evaluation_batches
 from experiments.evaluation.devices import Devices
 
-THRESHOLD = 0.5  # share from which a class of a multi-label classifier counts as predicted
+THRESHOLD = 0.5  # probability from which a multi-label classifier predicts a class
 
 
 class Predictions:
     """The labels of the images of a split, and the predictions of a classifier.
 
     Each readable image with a label counts once, whatever the size of the batches and the number of devices. Calling
-    the object evaluates the classifier as it is at that moment.
+    the object evaluates the current weights of the classifier.
 
     Args:
         classifier: a model with logits.
@@ -41,7 +41,7 @@ class Predictions:
     def __call__(self):
         """Returns `(labels, predicted)`, two arrays `(N,)` of integers; with `label_sets` `(targets, scores)`.
 
-        Targets are booleans and scores the shares of the sigmoids, both `(N, num_classes)`.
+        Targets are booleans and scores the probabilities of the sigmoids, both `(N, num_classes)`.
         """
         labels, answers = [], []
         for weights, of_batch, answered in self._answers(self._batches, self._num_batches):
@@ -52,11 +52,11 @@ class Predictions:
 
 
 def classification_metrics(labels, answers):
-    """Returns the metrics of `Predictions` in percent, the one that chooses between classifiers first.
+    """Returns the metrics of `Predictions` in percent; the first one selects the best classifier.
 
-    Those are `{"top1": ...}`, or of several classes an image `map`, the mean over the classes of the average precision,
-    and `f1`, the mean of their F1 at a share of 0.5. Classes of which there is no image count in neither; metrics of no
-    image, or of shares that are not finite, are 0.
+    They are `{"top1": ...}` or, for multi-label classifiers, `map`, the mean average precision over the classes, and
+    `f1`, the mean F1 over the classes at a threshold of 0.5. Classes without images count in neither. Without images,
+    or with probabilities that are not finite, metrics are 0.
     """
     if labels.ndim == 1:
         return {"top1": top_one(labels, answers)}
@@ -70,7 +70,7 @@ def classification_metrics(labels, answers):
 
 
 def top_one(labels, predicted):
-    """Returns the share of equal ones, in percent; 0 for none."""
+    """Returns the share of correct predictions, in percent; 0 without images."""
     return float(100.0 * np.count_nonzero(labels == predicted) / max(len(labels), 1))
 
 

@@ -1,4 +1,4 @@
-"""Evaluation on all devices: each takes whole batches in turn, so the figures are bit for bit those of one device."""
+"""Evaluation on all devices: each takes whole batches in turn, so metrics equal those of one device, bit for bit."""
 
 import contextlib
 import itertools
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 
 class Devices:
-    """The devices of this process, and while `sharing` those of all workers.
+    """The devices of this process; inside `sharing`, those of all workers.
 
     Args:
         strategy: the `tf.distribute.Strategy` that the models are made in; None for a single device.
@@ -23,9 +23,9 @@ class Devices:
 
     @contextlib.contextmanager
     def sharing(self):
-        """Context in which each worker evaluates its share of the batches, and all of them get all results.
+        """Context in which each worker evaluates its share of the batches, and all workers get all results.
 
-        All workers evaluate the same things in the same order in it.
+        All workers must make the same evaluations in the same order.
         """
         self._is_sharing = True
         try:
@@ -40,8 +40,8 @@ class Devices:
             function: from a batch, a dictionary of tensors, to a tuple of tensors `(B, ...)`.
 
         Returns:
-            A function of a data set of batches of one size and their number. It yields for each batch, in order, what
-            `function` makes of it: a tuple of NumPy arrays.
+            A function of a data set of equally large batches, and their number. It yields the result of `function` for
+            each batch, in order: a tuple of NumPy arrays.
         """
 
         @tf.function(autograph=False)
@@ -68,7 +68,7 @@ class Devices:
     def _distributed(self, group):
         if self._count == 1:
             return group[0]
-        # The devices that are left over at the end repeat the last batch; their outputs are dropped.
+        # Devices without a batch at the end repeat the last one; their outputs are dropped.
         group = group + group[-1:] * (self._count - len(group))
         return self._strategy.experimental_distribute_values_from_function(
             lambda context: group[context.replica_id_in_sync_group % self._count]
@@ -78,7 +78,7 @@ class Devices:
         """Yields the outputs of all batches, after each worker has evaluated every `count`-th of them."""
         count, index = self._workers.count, self._workers.index
         own = list(self._of_own(apply, batches.shard(count, index)))
-        shapes = own[0] if own else next(self._of_own(apply, batches.take(1)))  # there are fewer batches than workers
+        shapes = own[0] if own else next(self._of_own(apply, batches.take(1)))  # for workers without a batch
         gathered = []
         for i, value in enumerate(shapes):
             outputs = np.zeros((total, *value.shape), value.dtype)

@@ -1,4 +1,4 @@
-"""Pooled features of an encoder, and measures of how varied they are."""
+"""Pooled features of an encoder, and measures of their diversity."""
 
 import dataclasses
 
@@ -13,13 +13,13 @@ from experiments.evaluation.devices import Devices
 
 @dataclasses.dataclass(frozen=True)
 class FeatureBatch:
-    """The features of some images that follow each other in a split.
+    """The features of some consecutive images of a split.
 
     Args:
-        positions: `(N,)` positions in the split of those that have features.
+        positions: `(N,)` positions in the split of the images that have features.
         features: `(N, C)` float32.
         labels: `(N,)` int64, -1 without label.
-        left_out: positions of those that cannot be read or lack the label that is needed.
+        left_out: positions of images that cannot be read or lack a label that is needed.
     """
 
     positions: np.ndarray
@@ -29,7 +29,7 @@ class FeatureBatch:
 
 
 class PooledFeatures:
-    """The last feature map of an encoder, averaged over its positions. Images are seen as evaluation sees them.
+    """The last feature map of an encoder, averaged over its positions, of images preprocessed for evaluation.
 
     Args:
         encoder: a `ConvNeXt`, with or without head.
@@ -67,7 +67,7 @@ class PooledFeatures:
         Args:
             split: the examples.
             labelled: whether images without a label are left out.
-            description: shown in front of a bar of progress, where there is a terminal; empty for no bar.
+            description: text in front of a progress bar, which is shown only on a terminal; empty for no bar.
         """
         batch_size = self._batch_size  # also for fewer images: splits of all sizes share one compiled function
         batches = evaluation_batches(split, self._preprocessing, batch_size, labelled)
@@ -86,10 +86,10 @@ def effective_rank(features):
     It is the exponential of the entropy of the singular values, each as a share of their sum.
 
     Args:
-        features: `(N, C)`, for a sound figure with N several times C.
+        features: `(N, C)`; for a reliable estimate N should be several times C.
 
     Returns:
-        From 1, where all are multiples of one, to min(N, C); not a number where features are not finite.
+        From 1, if all features are multiples of one vector, to min(N, C); NaN if features are not finite.
     """
     if not np.isfinite(features).all():
         return float("nan")
@@ -100,15 +100,15 @@ def effective_rank(features):
 
 
 def feature_std(features):
-    """Returns how far the directions of features are spread (https://arxiv.org/abs/2011.10566, figure 2b).
+    """Returns the spread of the directions of features (https://arxiv.org/abs/2011.10566, figure 2b).
 
     Args:
         features: `(N, C)`.
 
     Returns:
-        The standard deviation of each channel of the features, scaled to length one, on average over the channels and
-        times the square root of C: 0 where all images have one direction, 1 where all directions are as likely; not a
-        number where features are not finite.
+        The standard deviation of each channel of the features scaled to length one, averaged over the channels, times
+        the square root of C: 0 if all images have the same direction, 1 if all directions are equally likely; NaN if
+        features are not finite.
     """
     if not np.isfinite(features).all():
         return float("nan")

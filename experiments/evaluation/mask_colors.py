@@ -1,4 +1,4 @@
-"""The colours of masks: one for each class, as a picture of its own or over an image."""
+"""The colours of masks, one for each class, for pictures of masks and for overlays on images."""
 
 import colorsys
 
@@ -9,7 +9,7 @@ OVERLAY = 0.5  # share of the colours of classes over an image
 
 def class_colors(count):
     """Returns a colour for each of some classes, `(count, 3)` uint8; those of the first ones never change."""
-    # Hues a golden section apart never meet, and neighbours differ in brightness.
+    # Hues a golden ratio apart never coincide, and neighbours differ in brightness.
     colors = [
         colorsys.hsv_to_rgb(0.55 + 0.618034 * i, (0.65, 0.9, 0.45)[i % 3], (1.0, 0.75, 0.9)[i % 3])
         for i in range(count)
@@ -24,6 +24,6 @@ def colored(mask):
 
 
 def overlaid(image, mask):
-    """Returns an image, `(H, W, 3)` or `(H, W, 1)` in [0, 255], under the colours of its mask, `(H, W, 3)` uint8."""
+    """Returns an image, `(H, W, 3)` or `(H, W, 1)` in [0, 255], overlaid with its mask's colours, `(H, W, 3)` uint8."""
     mixed = (1 - OVERLAY) * np.broadcast_to(image, (*mask.shape, 3)) + OVERLAY * colored(mask)
     return np.round(np.where(mask[..., np.newaxis] < 0, image, mixed)).astype(np.uint8)

@@ -12,16 +12,16 @@ FROZEN_PROBES = ("knn", "linear")
 class FrozenProbes:
     """The accuracy of k-NN and of a linear probe on the frozen features of an encoder.
 
-    They learn from the train split of a source. The linear probe chooses its regularization on the validation split,
-    unless the figures are taken on that or there is none; then it has the default one.
+    They are fitted to the train split of a source. The linear probe chooses its regularization on the validation split;
+    if that is the target or missing, it uses the default.
 
     Args:
         source: the `Source`.
-        target: name of the split on which the figures are taken, `test` or `validation`.
+        target: name of the split to score on, `test` or `validation`.
         probes: `knn`, `linear`, or both.
-        max_images: largest number of images to learn from, and of images that the figures are taken on; 0 for all.
-            Those to learn from are balanced over the classes.
-        seed: of the choice of the images, where there are more.
+        max_images: largest number of images to fit to, and of images to score on; 0 for all. Images to fit to are
+            balanced over the classes.
+        seed: of the choice of images, if there are more.
 
     Raises:
         UserError: if the source has no labels or lacks a split.
@@ -39,14 +39,14 @@ class FrozenProbes:
         self._validation = validation and at_most(validation, max_images, seed)
 
     def __call__(self, features_of):
-        """Returns `{probe: top-1 in percent}`, not a number for an encoder whose features are not finite.
+        """Returns `{probe: top-1 in percent}`; NaN for an encoder whose features are not finite.
 
         Args:
             features_of: the `PooledFeatures` of an encoder.
         """
         train, target = features_of(self.train), features_of(self.target)
         if not all(np.isfinite(features).all() for features, _ in (train, target)):
-            return dict.fromkeys(self._probes, float("nan"))  # scikit-learn would raise; the run itself tells why
+            return dict.fromkeys(self._probes, float("nan"))  # scikit-learn would raise; the run reports the cause
         figures = {}
         if "knn" in self._probes:
             figures["knn"] = knn_top1(train, target)
@@ -78,7 +78,7 @@ def knn_top1(train, test):
 def linear_top1(train, validation, test):
     """Returns the top-1 in percent of a logistic regression on standardized features.
 
-    Its regularization is the one that does best on the validation images.
+    Its regularization is the best one on the validation images.
 
     Args:
         train: `(features, labels)`, `(N, C)` and `(N,)`.

@@ -1,4 +1,4 @@
-"""How well a masked autoencoder reconstructs images that it does not learn from."""
+"""The reconstruction loss of a masked autoencoder on images that it was not trained on."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from fcmae.masking import sample_visible
 class ReconstructionLoss:
     """The mean loss over the images of a split. The mask of the k-th image is a function of (seed, k) alone.
 
-    Calling the object evaluates the model as it is at that moment.
+    Calling the object evaluates the current weights of the model.
 
     Args:
         fcmae: an `FCMAE`.

@@ -1,4 +1,4 @@
-"""Predictions of a segmentation model for whole images, and metrics of them: IoU and pixel accuracy."""
+"""Predictions of a segmentation model for whole images, and their metrics: IoU and pixel accuracy."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,14 +10,15 @@ from experiments.evaluation.classification import confusion
 class PixelClasses:
     """Finds the class of each pixel of images of any size.
 
-    An image that is higher or wider than `window` is cut into windows, all of the same size, that overlap; of each
-    pixel the window counts whose border is farther. So memory does not grow with the image, but for its classes.
+    An image that is higher or wider than `window` is cut into overlapping windows of equal size; the class of a pixel
+    is taken from the window whose border is farther away. So memory does not grow with the image, except for its
+    classes.
 
     Args:
         model: a `Segmenter`.
-        window: largest height and width that the model sees at a time.
-        overlap: share of a window that the next one repeats at least, in [0, 1).
-        most_pixels: number of pixels that the model works on at a time, where that is more than one window.
+        window: largest height and width that the model processes at a time.
+        overlap: least fraction of a window that the next one overlaps, in [0, 1).
+        most_pixels: number of pixels that the model processes at a time, but at least one window.
     """
 
     def __init__(self, model, window=1024, overlap=0.25, most_pixels=1):
@@ -25,7 +26,7 @@ class PixelClasses:
         self._model, self._functions, self._usual = model, {}, None
 
     def _answer(self, images):
-        """Returns the classes of images `(B, H, W, channels)`, by one graph for the first shape and one for others."""
+        """Returns the classes of images `(B, H, W, channels)`, one graph for the first shape and one for others."""
         self._usual = self._usual or images.shape
         shape = images.shape if images.shape == self._usual else (None, None, None, images.shape[-1])
         if shape not in self._functions:
@@ -42,7 +43,7 @@ class PixelClasses:
         return next(self.of_images([image]))
 
     def of_images(self, images):
-        """Yields the classes of each of some images, in their order; images of one size are worked on together."""
+        """Yields the classes of images, in their order; consecutive images of one size are processed together."""
         waiting = []
         for image in images:
             if waiting and (image.shape != waiting[0].shape or len(waiting) == self._at_once(image.shape)):
@@ -86,7 +87,7 @@ def pixel_classes(model, config):
 
 
 def _windows(side, window, overlap):
-    """Returns `[(start, (first, end)), ...]` of windows along a side, and which positions each of them decides on."""
+    """Returns `[(start, (first, end)), ...]`: the windows along a side, and the positions that each of them decides."""
     if side <= window:
         return [(0, (0, side))]
     step = max(1, int(window * (1 - overlap)))
@@ -97,10 +98,10 @@ def _windows(side, window, overlap):
 
 
 class Confusions:
-    """The confusion matrix of a model over all pixels that count, of all images of a split that can be read.
+    """The confusion matrix of a model over all pixels that count, in all readable images of a split.
 
     Each pixel counts once, whatever the size of the batches and the number of devices: one of them does the work.
-    Calling the object evaluates the model as it is at that moment.
+    Calling the object evaluates the current weights of the model.
 
     Args:
         pixel_classes: the `PixelClasses`.
@@ -115,7 +116,7 @@ class Confusions:
         self._pairs = evaluation_pairs(split, masks, preprocessing)
 
     def __call__(self):
-        """Returns `(num_classes, num_classes)` int64: number of pixels of a class (row) that are taken for another."""
+        """Returns `(num_classes, num_classes)` int64: pixels of a class (row) predicted as a class (column)."""
         matrix, truths = np.zeros((self._num_classes,) * 2, np.int64), []
 
         def images():
@@ -129,16 +130,16 @@ class Confusions:
 
 
 def class_ious(matrix):
-    """Returns the intersection over union of each class, in [0, 1]; NaN for one that nowhere occurs, nor is found."""
+    """Returns the IoU of each class, in [0, 1]; NaN for a class that occurs in neither masks nor predictions."""
     both, union = np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
     return np.where(union > 0, both / np.maximum(union, 1), np.nan)
 
 
 def segmentation_metrics(matrix):
-    """Returns the metrics of a confusion matrix in percent, the one that chooses between models first.
+    """Returns the metrics of a confusion matrix in percent; the first one selects the best model.
 
-    `mean_iou` is the mean over the classes that occur or are found; `pixel_accuracy` the share of the pixels that are
-    classified correctly. Of no pixel both are 0.
+    `mean_iou` is the mean over the classes that occur in masks or predictions; `pixel_accuracy` is the share of
+    correctly classified pixels. Without pixels both are 0.
     """
     if not matrix.sum():
         return {"mean_iou": 0.0, "pixel_accuracy": 0.0}

@@ -23,7 +23,7 @@ def sample_photographs(count, size, channels):
     Args:
         count: number of images.
         size: `(height, width)`.
-        channels: number of channels; beyond three, those of the colours again, moved.
+        channels: number of channels; beyond three, the colours again, shifted.
 
     Returns:
         `(count, H, W, channels)` uint8.
@@ -45,7 +45,7 @@ def images_of(source, count, size, reading):
     """Returns the first images of a source, as evaluation sees them: `(count or fewer, H, W, channels)` uint8.
 
     Raises:
-        UserError: if it has none that can be read.
+        UserError: if no image of the source can be read.
     """
     channels = reading.channels
     whole_values = Preprocessing(size, channels, (0.0,) * channels, (1.0 / 255.0,) * channels, reading=reading)
@@ -61,7 +61,7 @@ def images_of(source, count, size, reading):
 
 
 def largest_difference(run, serving, images, data):
-    """Returns the largest absolute difference between an exported model and the Keras model; NaN where one has NaN.
+    """Returns the largest absolute difference between an exported model and the Keras model; NaN if either has NaN.
 
     The first image is a batch of its own, so that batches have different sizes.
 
@@ -69,7 +69,7 @@ def largest_difference(run, serving, images, data):
         run: the exported model, a function of images.
         serving: the `Serving` that was exported.
         images: `(N, H, W, channels)` uint8.
-        data: a `DataConfig`, whose mean and std the Keras model gets them with.
+        data: a `DataConfig`, with the mean and std that normalize the images for the Keras model.
     """
     with _whole_float32():
         return float(np.max(list(_differences(run, serving, images, data))))  # Python's max may lose a NaN
@@ -90,7 +90,7 @@ def _differences(run, serving, images, data):
 
 @contextlib.contextmanager
 def _whole_float32():
-    """Context in which GPUs do not round the factors of matrix products to ten bits, as TensorFlow lets them."""
+    """Context without TensorFloat-32, which rounds the factors of matrix products on GPUs to ten bits."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:

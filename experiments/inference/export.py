@@ -1,4 +1,4 @@
-"""Exporting the model of a run, or a file of weights, for use without this project."""
+"""Exports the model of a run, or a file of weights, for use without this project."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ LIBRARIES = ("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx")
 
 
 def describe(serving, path, data, classes):
-    """Returns the facts about an exported model, as JSON has them.
+    """Returns the facts about an exported model, for its JSON file.
 
     Args:
         serving: the `Serving`.
@@ -63,7 +63,7 @@ def describe(serving, path, data, classes):
 
 
 def _preprocessing(serving, data):
-    """What comes before the model: the view of the image, which is the caller's business, and the normalization."""
+    """Returns the preprocessing: the view of the image, left to the caller, and the normalization."""
     if data is None:
         return {"normalization": "outside", "note": "no record of mean, std and size: those of the model's training"}
     height, width = data.size
@@ -89,7 +89,7 @@ INSIDE, OUTSIDE = "inside", "outside"
 FIXED, FREE = "fixed", "free"
 TOLERANCE = 1e-4
 NUM_IMAGES = 16
-# Free sizes are tried with these pixels more, too: sides that differ, and that no stride divides.
+# Free sizes are also tested with these additional pixels: sides that differ and are divisible by no stride.
 ODD = (37, 21)
 
 
@@ -115,7 +115,7 @@ class Request:
 def run(
     model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tolerance=TOLERANCE, images=None, log=print
 ):
-    """Exports a model, if the exported one computes what the Keras model does.
+    """Exports a model, if the exported model gives the same outputs as the Keras model.
 
     Args:
         model: workdir of a run, or a file that `convnext.create_from_weights` reads.
@@ -134,7 +134,7 @@ def run(
 
     Raises:
         UserError: if the model cannot be read, or the request, the images or the output do not fit.
-        RunError: if the exported model differs from the Keras model by more; nothing is left of it.
+        RunError: if the exported model differs from the Keras model by more; no file is left.
     """
     segmenter = find_segmenter(model)
     path = segmenter or find_model(model)
@@ -183,7 +183,8 @@ def make_serving(model, request, data, path):
         path: of the model, for messages.
 
     Raises:
-        UserError: if the model has no such output, the size is none, or what is asked for is not on record.
+        UserError: if the model has no such output, the size is invalid, or the request needs facts that are not
+            recorded.
     """
     is_segmenter = isinstance(model, Segmenter)
     has_logits = is_segmenter or model.include_top
@@ -229,14 +230,14 @@ def _text(value):
 
 
 def _neutral(model):
-    """Returns a `DataConfig` to compare by where none is on record: pixels between -1 and 1."""
+    """Returns a `DataConfig` for the comparison if none is recorded: pixels between -1 and 1."""
     channels = model.image_shape[-1]
     sides = {"image_size": 7 * model.total_stride, "channels": channels}
     return DataConfig(**sides, mean=(0.5,) * channels, std=(0.5,) * channels)
 
 
 def _images(serving, settings, data, data_dir, count):
-    """Returns arrays of images to compare on, one for each size that is tried."""
+    """Returns arrays of images to compare on, one for each tested size."""
     sizes = [serving.size]
     if serving.size == (None, None):
         height, width = settings.size

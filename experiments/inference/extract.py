@@ -24,7 +24,7 @@ UNREADABLE = "it cannot be decoded"
 
 
 def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, images=None, log=print):
-    """Writes the pooled features of all images of a source that can be read, in its order, each once.
+    """Writes the pooled features of all readable images of a source, in its order, each once.
 
     Args:
         model: workdir of a run, whose configuration says how images are prepared, or a file that
@@ -74,7 +74,7 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, i
 
 
 def images_to_extract(data, split):
-    """Returns the `DataConfig` of what is read: with `all` nothing is held out, a folder's name is absolute.
+    """Returns the `DataConfig` of the images to read: with `all` nothing is held out; the path of a folder is absolute.
 
     Raises:
         UserError: if it is a mix of sources.
@@ -100,7 +100,7 @@ def naming(part, name, folder):
     Args:
         part: the split.
         name: its name.
-        folder: that the images lie in, or None.
+        folder: folder of the images, or None.
     """
     if folder is None:
         return lambda position: f"{name}/{position}"
@@ -108,7 +108,7 @@ def naming(part, name, folder):
 
 
 def record_of(path, images, split):
-    """Returns the record of how features were made, as JSON has it."""
+    """Returns the record of how features were made, for JSON."""
     return {
         "model": str(path.absolute()),
         "model_sha256": checksum(path),

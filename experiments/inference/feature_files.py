@@ -1,4 +1,4 @@
-"""Files of features, `.npz` and `.parquet`: written as they come, whatever their number, and read.
+"""Reads and writes files of features, `.npz` and `.parquet`; writing is batch by batch, for any number of images.
 
 Both hold for each image, in the same order:
 
@@ -8,7 +8,7 @@ Both hold for each image, in the same order:
     features   `(C,)` float32
 
 and once: `classes`, the names of the classes; `skipped` and `skipped_reasons`, the files that have no features and why;
-`record`, JSON that says by what the features were made. In an `.npz` they are arrays, none of which needs pickle; in
+`record`, JSON that describes how the features were made. In an `.npz` they are arrays, none of which needs pickle; in
 Parquet the columns are `name`, `split`, `label`, `class` and `features`, and the rest is JSON in the metadata.
 """
 
@@ -45,7 +45,7 @@ class Features:
 
 
 class NpzWriter:
-    """Writes an `.npz`; the features wait in a file without a name beside it, the names in memory.
+    """Writes an `.npz` on `close`; before, features are in an unnamed temporary file beside it, names in memory.
 
     Args:
         path: of the file.
@@ -86,7 +86,7 @@ class NpzWriter:
             "skipped_reasons": np.array([reason for _, reason in skipped], str),
             "record": np.array(json.dumps(record)),
         }
-        with open(self._path, "wb") as file:  # to a path without `.npz`, in these letters, NumPy would add it
+        with open(self._path, "wb") as file:  # NumPy would append `.npz` to a path that does not end with exactly that
             np.savez(file, **arrays)
         self._rows.close()
 
@@ -160,7 +160,7 @@ def read_features(path):
     """Returns the `Features` of a file that `launch.extract` wrote.
 
     Raises:
-        UserError: if it is not there, or no such file.
+        UserError: if it does not exist, or is not a file of features.
     """
     try:
         return _read_npz(path) if path.suffix.lower() == ".npz" else _read_parquet(path)
@@ -195,5 +195,5 @@ def _read_parquet(path):
 
 
 def _encodable(name):
-    """The name of a file, with bytes that are no UTF-8 written as escapes."""
+    """Returns the name of a file, with bytes that are not UTF-8 written as escapes."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

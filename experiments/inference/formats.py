@@ -27,16 +27,16 @@ IMAGES = "images"  # name of the input
 
 @dataclasses.dataclass(frozen=True)
 class Serving:
-    """What is exported of a model: from a batch of images to one of its outputs.
+    """The function to export: from a batch of images to one output of a model.
 
     Args:
-        model: a `ConvNeXt`, of which one without head has features alone, or a `Segmenter`.
+        model: a `ConvNeXt`, which without head has only features, or a `Segmenter`.
         outputs: one of `OUTPUTS`; features are those of the last stage, averaged over the positions.
         size: `(height, width)` of the images; None for free sizes.
-        normalization: `(mean, std)` of the channels; None for images that come normalized.
+        normalization: `(mean, std)` of the channels; None if the inputs are normalized images.
         value_range: of the pixels that are normalized.
         input_dtype: of the images.
-        multi_label: whether the model is a multi-label classifier, whose probabilities are of a sigmoid for each class.
+        multi_label: whether the model is a multi-label classifier, whose probabilities are sigmoids.
     """
 
     model: keras.Model
@@ -54,7 +54,7 @@ class Serving:
 
     @property
     def axes(self):
-        """Shape of the images as people write it, `["batch", "height", "width", channels]` where all sides are free."""
+        """Shape of the images with named axes, `["batch", "height", "width", channels]` if all sides are free."""
         height, width = (side or name for side, name in zip(self.size, ("height", "width")))
         return ["batch", height, width, self.shape[-1]]
 
@@ -93,7 +93,7 @@ class Serving:
 
 
 OPSET = 17  # of ONNX: read by every onnxruntime since 1.12
-LARGEST_FILE = 2**31  # bytes: protobuf and flatbuffers count no further
+LARGEST_FILE = 2**31  # bytes: the limit of protobuf and flatbuffers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Format:
         write: function of `Serving`, path, and the facts to record in the file.
         load: function from the path to a function of images `(B, H, W, channels)`, which returns the output.
         suffix: of its files; empty for a folder.
-        packages: those it needs beyond the project's own.
+        packages: the packages that it needs beyond the project's own.
     """
 
     write: typing.Callable
@@ -117,7 +117,7 @@ class Format:
 
         Args:
             name: of the format.
-            model: that is to be exported.
+            model: the model to export.
         """
         missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
         if missing:
@@ -189,7 +189,7 @@ def write_tflite(serving, path, facts):
 def load_tflite(path):
     """See `Format`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is deprecated for a package of its own
+        warnings.simplefilter("ignore")  # deprecated in favour of a separate package
         interpreter = tf.lite.Interpreter(str(path))
     (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 

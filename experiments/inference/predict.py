@@ -23,14 +23,14 @@ SHOWN = 5  # skipped files that are named on the screen
 def run(model, data, output, overlays=True, log=print):
     """Writes the mask that a segmentation model predicts for each image of a folder.
 
-    `masks/` has a PNG file for each image, with the numbers that the masks of training have, in the colours of a
-    palette where they fit in 8 bits; `overlays/` a JPEG file of the image under these colours; `classes.txt` the
-    classes of the numbers. Images are worked on at their own size.
+    `masks/` has a PNG file for each image, with the numbers of the training masks, and a colour palette if the numbers
+    fit in 8 bits; `overlays/` has JPEG files of the images overlaid with these colours; `classes.txt` names the classes
+    of the numbers. Images are processed at their own size.
 
     Args:
         model: workdir of a segmentation run, or one of its files.
-        data: path of a folder of images at any depth, or `folder:PATH`; of one that has `images` and `masks`, the
-            former.
+        data: path of a folder of images at any depth, or `folder:PATH`; if it has `images` and `masks`, `images` is
+            used.
         output: path of the new folder.
         overlays: whether overlays are written.
         log: function that takes a line for the user.
@@ -80,14 +80,14 @@ def run(model, data, output, overlays=True, log=print):
 
 
 def mask_picture(mask, table):
-    """Returns a mask of classes, `(H, W)`, as a Pillow image of the numbers in files, by a `ClassTable`."""
+    """Returns a mask of classes, `(H, W)`, as a Pillow image of the numbers that a `ClassTable` gives them."""
     numbers = np.array(table.numbers)[mask]
     if max(table.numbers) > 255:
         return Image.fromarray(numbers.astype(np.uint16))
     palette = np.zeros((256, 3), np.uint8)
     palette[list(table.numbers)] = class_colors(len(table.numbers))
     picture = Image.fromarray(numbers.astype(np.uint8))
-    picture.putpalette(palette.tobytes())  # which leaves the numbers as they are
+    picture.putpalette(palette.tobytes())  # does not change the numbers
     return picture
 
 
@@ -102,7 +102,7 @@ def _values(root, files, preprocessing):
 
 
 def _names(files):
-    """Returns the names of the masks of some files: theirs without suffix, but where that makes two the same."""
+    """Returns the names of the masks of files: without their suffix, unless two would then be the same."""
     bare = [str(pathlib.PurePath(file).with_suffix("")) for file in files]
     counts = collections.Counter(bare)
     return [name if counts[name] == 1 else file for name, file in zip(bare, files)]

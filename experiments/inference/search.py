@@ -33,7 +33,7 @@ DPI = 110
 def draw_search(path, found, queries, pictures, caption):
     """Draws a row or more for each query: the query in the first column, then the nearest images.
 
-    Images keep their shape. Above each stands its cosine similarity to the query, below it its name.
+    Images keep their shape. Above each is its cosine similarity to the query, below it its name.
 
     Args:
         path: of the PNG file.
@@ -58,7 +58,7 @@ def draw_search(path, found, queries, pictures, caption):
 
 
 def _grid(rows, columns):
-    """Returns a figure and its axes, a list for each row; a place for nothing but an image is left blank."""
+    """Returns a figure and its axes, a list for each row; only images will be drawn in them."""
     width, height = SIDE + GAP, TITLE + SIDE + CAPTION
     size = (columns * width, rows * height)
     figure = Figure(figsize=size, dpi=DPI)
@@ -85,7 +85,7 @@ def _draw(axis, image, name, mark):
 
 
 def _make_square(axis, height, width):
-    """Puts an image into the middle of a square, so that what stands above and below is level in a row."""
+    """Centres an image in a square, so that the texts above and below are level within a row."""
     half = max(height, width) / 2
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     axis.set_xlim(middle_x - half, middle_x + half)
@@ -93,7 +93,7 @@ def _make_square(axis, height, width):
 
 
 def _wrap(name):
-    """Breaks a name that is too long into a line of folders and up to two of the file; most differ at their end."""
+    """Breaks a long name into one line for the folders and up to two for the file; most names differ at their end."""
     if len(name) <= LETTERS:
         return name
     folders, slash, file = name.rpartition("/")
@@ -136,7 +136,7 @@ def read_picture(path, images):
 
 
 def _decode(content, images):
-    """Returns the channels that pictures show, or those of any program of images that the model sees in grey."""
+    """Returns the channels that pictures show; if the model sees grey images, the original colours."""
     reading, shown = Reading.of(images), images.shown
     if reading.is_plain:
         reading, shown = dataclasses.replace(reading, channels=3), (0, 1, 2)
@@ -170,7 +170,7 @@ class Found:
     similarities: np.ndarray
 
     def text_of(self, similarity):
-        """A similarity with as many digits as tell the first neighbour from the last: 3 to 6."""
+        """A similarity with enough digits, 3 to 6, to distinguish the first neighbour from the last."""
         spread = self.similarities[0] - self.similarities[-1] if len(self.similarities) else 1.0
         digits = 1 - math.floor(math.log10(spread)) if spread > 0 else FEWEST
         return f"{similarity:.{min(max(digits, FEWEST), MOST)}f}"
@@ -184,8 +184,8 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", log=print):
         queries: names of images in it, or paths of image files.
         output: path of the new PNG file.
         k: number of nearest images.
-        data: `folder:PATH` where the folder of the images has been moved to; empty for where it was.
-        model: where the model has been moved to; empty for where it was. Only files without features need it.
+        data: `folder:PATH`, the new path of the images if they have been moved; empty if not.
+        model: new path of the model if it has been moved; empty if not. Only files without features need the model.
         log: function that takes a line for the user.
 
     Returns:
@@ -225,8 +225,8 @@ def nearest(vector, features, k, left_out=None):
     Args:
         vector: `(C,)`, its features.
         features: `(N, C)`.
-        k: number of images; all where there are not so many.
-        left_out: position that is not to be found, or None.
+        k: number of images; all if there are fewer.
+        left_out: position to exclude, or None.
 
     Returns:
         `(positions, similarities)`, each `(K,)`, the most similar first; of equal ones the first in the file.
@@ -239,12 +239,12 @@ def nearest(vector, features, k, left_out=None):
 
 
 def _images(table: Features, data):
-    """Returns the `DataConfig` of the images that the features are of."""
+    """Returns the `DataConfig` of the images that the features belong to."""
     images = from_mapping(DataConfig, table.record["data"], "data.")
     if not data:
         return images
     if folder_of(images) is None or not data.startswith("folder:"):
-        raise UserError(f"--data={data}: the features are of {images.source}; a folder alone can have been moved.")
+        raise UserError(f"--data={data}: the features are of {images.source}; only a folder can be given a new path.")
     return images_to_extract(dataclasses.replace(images, source=data), table.record["split"])
 
 
@@ -264,11 +264,11 @@ def _vectors(queries, table, images, path, model):
 
 
 def _position(query, index, folder):
-    """Returns where an image stands among the features, by its name or, in the folder, by its path; or None."""
+    """Returns the position of an image among the features, by its name or, in the folder, by its path; or None."""
     if query in index or folder is None:
         return index.get(query)
     path = pathlib.Path(query).absolute()
-    # Of the file itself a link counts as it stands: the folder may hold links to images that lie elsewhere.
+    # A link to the file itself is not resolved: the folder may hold links to images elsewhere.
     for file, root in ((path, folder), (path.parent.resolve() / path.name, folder.resolve())):
         if file.is_relative_to(root) and (name := file.relative_to(root).as_posix()) in index:
             return index[name]
@@ -276,7 +276,7 @@ def _position(query, index, folder):
 
 
 def _embed(files, table, images, path, model):
-    """Returns the features of image files, `(N, C)`, by the model that made the others."""
+    """Returns the features of image files, `(N, C)`, from the model that made the others."""
     weights = find_model(model or table.record["model"])
     if checksum(weights) != table.record["model_sha256"]:
         raise UserError(f"{weights} is not the model that made {path}: extract again, or name that one with --model.")
@@ -289,7 +289,7 @@ def _embed(files, table, images, path, model):
 
 
 def _captions(table):
-    """Returns the function from a position to what stands below an image: its name and, if it tells more, its class."""
+    """Returns the function from a position to the caption of an image: its name and, if informative, its class."""
 
     def caption(position):
         label, name = table.labels[position], str(table.names[position])

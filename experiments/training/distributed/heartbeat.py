@@ -81,8 +81,7 @@ class Heartbeat:
         self._ends_process = False
 
     def let_chief_leave(self):
-        """Called when all workers have agreed to stop: if the chief then exits, this worker stops too, without an
-        error."""
+        """Called when all workers have agreed to stop: if the chief then exits, so does this worker, without error."""
         self._is_stopping = True
 
     @property

@@ -202,7 +202,7 @@ def mistakes(run, folder, files):
         "--query=.*text.jpg cannot be read as an image": lambda to: search.run(
             features, [str(folder / "b/text.jpg")], to.with_suffix(".png")
         ),
-        "--data=digits: the features are of folder:.*; a folder alone can have been moved": lambda to: search.run(
+        "--data=digits: the features are of folder:.*; only a folder can be given a new path": lambda to: search.run(
             features, ["a/0.png"], to.with_suffix(".png"), data="digits"
         ),
         "x.npz: name a .png file": lambda to: search.run(features, ["a/0.png"], to),
