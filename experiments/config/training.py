@@ -132,7 +132,7 @@ class FinetuneConfig(TrainingConfig):
     Args:
         task: `classification`, or `segmentation`: a class for each pixel, see `SegmentationConfig`.
         labels: which labelled images are used: `all`, a number of them (`100`), a share (`1%`), or
-            `10 per class`; drawn with the seed and balanced over the classes.
+            `10 per class`; drawn with the seed and balanced over the classes, except for images of several classes.
         drop_path_rate: stochastic depth rate of the last block.
         dropout_rate: of the pooled features.
         label_smoothing: share of the target that is spread over all classes.
