@@ -19,7 +19,7 @@ from convnext.layers import (
     in_float32,
     normalize_response,
 )
-from convnext.tf_cpu.depthwise import DepthwiseConv
+from convnext.tf_cpu.convolutions import DepthwiseConv
 from convnext.tf_cpu.devices import compiles_chains, is_tensorflow_on_cpu
 from convnext.tf_cpu.fusion import fused, fused_matmul
 from convnext.types import Shape, Tensor

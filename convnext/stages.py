@@ -10,7 +10,7 @@ from convnext.blocks import ConvNextBlock, initializer
 from convnext.composite import Composite
 from convnext.layers import EPSILON, LayerNormalization
 from convnext.remat import checkpointed
-from convnext.tf_cpu.patch_conv import PatchConv
+from convnext.tf_cpu.convolutions import PatchConv
 from convnext.types import Shape, Tensor
 
 

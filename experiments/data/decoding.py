@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from experiments.data.files import memoized
 from experiments.data.formats import SUFFIXES, UnreadableError, format_of, header_of, orientation_of, read_header, turns
-from experiments.data.memoized import memoized
 
 # Formats that cannot be read: such files are counted and named, not skipped silently.
 OTHER_SUFFIXES = (

@@ -1,6 +1,7 @@
-"""Files, and parts of files: the images in shards.
+"""Files in the graph of a data set: their bytes, and Python functions that look at each file once.
 
-A part is named by bytes, like a path, so code that reads files by their paths reads parts too.
+A part of a file, such as an image in a shard, is named by bytes, like a path, so code that reads files by their paths
+reads parts too.
 """
 
 import functools
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 MARK = b"\0"  # starts the name of a part; no path starts with it
 OPEN = 32  # files of which parts were read last
+UNKNOWN = -1
 
 
 def part_of(path, offset, size):
@@ -83,3 +85,34 @@ def _log(name, why):
     logging.getLogger("experiments").warning(
         "%s cannot be read: %s. Its images count as unreadable.", os.fsdecode(name), why
     )
+
+
+def memoized(function, key, *arguments):
+    """Calls a Python function in the graph of a data set, or returns what it returned for this key before.
+
+    Each process calls it once per image; later epochs look the result up.
+
+    Args:
+        function: maps NumPy values to a non-negative int64.
+        key: scalar string tensor that identifies the image.
+        *arguments: of the function.
+
+    Returns:
+        Scalar int64 tensor.
+    """
+
+    def call():
+        result = tf.ensure_shape(tf.numpy_function(function, arguments, tf.int64), ())
+        with tf.control_dependencies([results.insert(number, result)]):
+            return tf.identity(result)
+
+    results, number = _results(function), tf.strings.to_hash_bucket_fast(key, 2**63 - 1)
+    known = tf.ensure_shape(results.lookup(number), ())
+    return tf.cond(known == UNKNOWN, call, lambda: known)
+
+
+@functools.cache
+def _results(function):
+    del function  # of each a table of its own
+    with tf.init_scope(), tf.device("CPU"):  # outside of any graph, for all of them
+        return tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, UNKNOWN)

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
-from experiments.data.memoized import memoized
+from experiments.data.files import memoized
 
 FRAMES = (0xC0, 0xC1, 0xC2)  # sequential and progressive, of Huffman codes; arithmetic codes may end early
 OTHER_FRAMES = frozenset(range(0xC3, 0xD0)) - {0xC4, 0xC8, 0xCC}

@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from convnext import ConvNeXtV2
 from convnext.layers import LayerNormalization
-from convnext.tf_cpu import depthwise
-from convnext.tf_cpu.depthwise import DepthwiseConv
+from convnext.tf_cpu import convolutions
+from convnext.tf_cpu.convolutions import DepthwiseConv, PatchConv
 from convnext.tf_cpu.devices import portable
-from convnext.tf_cpu.patch_conv import PatchConv
 from tests.comparison import to_numpy
 from tests.small_models import random_images, randomize
 
@@ -66,7 +65,7 @@ def test_zeros_for_jax_on_a_gpu_change_no_output_and_no_gradient(size, padded_si
         return [outputs, *tape.gradient(loss, [images, layer.kernel.value, layer.bias.value])]
 
     expected, sizes = outputs_and_gradients(), []
-    monkeypatch.setattr(depthwise, "is_jax_on_gpu", lambda: True)
+    monkeypatch.setattr(convolutions, "is_jax_on_gpu", lambda: True)
     convolve = keras.layers.DepthwiseConv2D.call
     monkeypatch.setattr(
         keras.layers.DepthwiseConv2D, "call", lambda self, x: sizes.append(tuple(x.shape[1:3])) or convolve(self, x)

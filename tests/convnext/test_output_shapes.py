@@ -14,8 +14,7 @@ from convnext import (
 )
 from convnext.layers import LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
-from convnext.tf_cpu.depthwise import DepthwiseConv
-from convnext.tf_cpu.patch_conv import PatchConv
+from convnext.tf_cpu.convolutions import DepthwiseConv, PatchConv
 from fcmae import FCMAE, StemMaskedFCMAE
 from tests.comparison import to_numpy
 from tests.small_models import random_images, small_backbone

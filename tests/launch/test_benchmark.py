@@ -99,3 +99,14 @@ def test_memory_is_that_of_the_candidate_alone(table):
         assert memory["device_peak"] is None
         before, peak = memory["resident_before_first_step"], memory["resident_peak"]
         assert 2**24 < memory["resident_after_import"] <= before <= peak < 2**34
+
+
+def test_the_largest_batch_is_searched_within_the_limit(tmp_path):
+    preset = tmp_path / "preset.py"
+    preset.write_text(PRESET, encoding="utf-8")
+    model = [f"--config={preset}", "--image_size=16", "--batch_size=1", "--candidates=sparse"]
+    outcome = run_forked({0: ("benchmark", ["--what=memory", *model, "--memory_limit=0.1"])})[0]
+    # The process alone takes more than 100 MiB, and how much that was is told.
+    (line,) = [line for line in outcome.lines if line.startswith("  batch ")]
+    assert outcome.code == 2 and 100 < float(line.split()[2].replace(",", "")) < 2**14
+    assert outcome.errors.startswith("error: Not even a batch of one image fits: ")

@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from experiments.data.augmentation import draws, enhance
-from experiments.data.augmentation.choice import apply_chosen
 
 CHANGES = (enhance.brightness, enhance.contrast, enhance.saturation, enhance.hue)
 
@@ -29,7 +28,7 @@ def color_jitter(images, strengths, seeds):
     changes = [lambda images, *amounts, k=k, i=i: CHANGES[i](images, amounts[k]) for k, i in enumerate(used)]
     order = tf.argsort(draws.uniform(order_seeds, (len(used),)))
     for k in range(len(used)):
-        images = apply_chosen(changes, order[:, k], images, *amounts)
+        images = draws.apply_chosen(changes, order[:, k], images, *amounts)
     return images
 
 

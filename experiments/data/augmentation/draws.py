@@ -1,8 +1,8 @@
-"""Random numbers for a batch; the numbers of each image are a function of its own seed.
+"""Random numbers and choices for a batch; those of each image are a function of its own seed.
 
-They equal those of `tf.random.stateless_uniform` and similar operations. TensorFlow's operations take one seed at a
-time, which for small images is slower than the augmentation itself; so for more than one image their generator, Philox
-4x32-10 (https://doi.org/10.1145/2063384.2063405), is computed with tensors, for all images at once.
+The numbers equal those of `tf.random.stateless_uniform` and similar operations. TensorFlow's operations take one seed
+at a time, which for small images is slower than the augmentation itself; so for more than one image their generator,
+Philox 4x32-10 (https://doi.org/10.1145/2063384.2063405), is computed with tensors, for all images at once.
 
 Seeds are `(B, 2)` int64.
 """
@@ -106,3 +106,29 @@ def _philox(counter, key):
         c0, c1 = tf.bitwise.right_shift(other, BITS) ^ c1 ^ k0, other & WORD
         c2, c3 = tf.bitwise.right_shift(one, BITS) ^ c3 ^ k1, one & WORD
     return c0, c1, c2, c3
+
+
+def apply_chosen(functions, chosen, images, *arguments):
+    """Applies to each image of a batch the function that is chosen for it.
+
+    Args:
+        functions: each maps some of the images, and their arguments, to images of the same kind.
+        chosen: `(B,)` int32, the number of the function of each image; `len(functions)` leaves it as it is.
+        images: `(B, ...)`.
+        arguments: tensors, `(B, ...)`.
+    """
+    functions = [*functions, lambda images, *_: images]
+    if chosen.shape[0] == 1:
+        branches = [lambda function=function: function(images, *arguments) for function in functions]
+        return tf.ensure_shape(tf.switch_case(chosen[0], branches), images.shape)
+    parts = tf.dynamic_partition(tf.range(tf.shape(chosen)[0]), chosen, len(functions))
+    changed = [
+        function(*(tf.gather(values, part) for values in (images, *arguments)))
+        for function, part in zip(functions, parts)
+    ]
+    return tf.ensure_shape(tf.dynamic_stitch(parts, changed), images.shape)
+
+
+def per_image(values):
+    """Returns `(B,)` as `(B, 1, 1, 1)`."""
+    return values[:, tf.newaxis, tf.newaxis, tf.newaxis]

@@ -6,7 +6,7 @@ nothing.
 
 import tensorflow as tf
 
-from experiments.data.augmentation.choice import per_image
+from experiments.data.augmentation.draws import per_image
 
 # Red, green and blue in a grey value, in parts of 65536 (ITU-R 601-2).
 LUMA = (19595.0, 38470.0, 7471.0)

@@ -5,7 +5,6 @@ import math
 import tensorflow as tf
 
 from experiments.data.augmentation import draws
-from experiments.data.augmentation.choice import apply_chosen
 
 AREAS = (0.02, 1 / 3)
 ASPECT_RATIOS = (0.3, 1 / 0.3)
@@ -39,7 +38,7 @@ def random_erasing(images, probability, seeds):
 
     erased = draws.uniform(whether_seeds, ()) < probability
     chosen = tf.where(erased, 0, 1)
-    return apply_chosen([erase], chosen, images, random_box((height, width), box_seeds), noise_seeds)
+    return draws.apply_chosen([erase], chosen, images, random_box((height, width), box_seeds), noise_seeds)
 
 
 def random_box(size, seeds):

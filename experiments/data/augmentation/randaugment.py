@@ -7,7 +7,6 @@ interpolate bilinearly, one of timm's options.
 import tensorflow as tf
 
 from experiments.data.augmentation import affine, draws, enhance, tones
-from experiments.data.augmentation.choice import apply_chosen
 
 OPERATIONS_PER_IMAGE = 2
 PROBABILITY = 0.5
@@ -34,7 +33,7 @@ def randaugment(images, magnitude, noise, mean, seeds):
         drawn = magnitude + noise * draws.normal(noise_seeds, 1, tf.float64)[:, 0]
         strength = tf.clip_by_value(drawn, 0.0, LARGEST_MAGNITUDE) / LARGEST_MAGNITUDE
         chosen = tf.where(whether < PROBABILITY, tf.cast(which * len(choices), tf.int32), len(choices))
-        images = apply_chosen(choices, chosen, images, strength, tf.sign(coin - 0.5))
+        images = draws.apply_chosen(choices, chosen, images, strength, tf.sign(coin - 0.5))
     return images
 
 

@@ -5,7 +5,7 @@ Images are `(B, H, W, channels)` uint8, and so are the results. Numbers are `(B,
 
 import tensorflow as tf
 
-from experiments.data.augmentation.choice import per_image
+from experiments.data.augmentation.draws import per_image
 
 
 def autocontrast(images):

@@ -9,7 +9,6 @@ import math
 import tensorflow as tf
 
 from experiments.data.augmentation import draws
-from experiments.data.augmentation.choice import apply_chosen
 
 ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
@@ -192,7 +191,7 @@ def random_flip(images, seeds):
         rows = tf.reverse(tf.reshape(images, (-1, width, channels)), [1])  # slow in more dimensions
         return tf.reshape(rows, tf.shape(images))
 
-    return apply_chosen([mirror], tf.where(draws.uniform(seeds, ()) < 0.5, 0, 1), images)
+    return draws.apply_chosen([mirror], tf.where(draws.uniform(seeds, ()) < 0.5, 0, 1), images)
 
 
 def normalize(image, mean, std):

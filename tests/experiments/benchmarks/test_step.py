@@ -20,8 +20,7 @@ from experiments.benchmarks.harness import summarize
 from experiments.benchmarks.step import StepSettings
 from experiments.config import Config, DataConfig, ModelConfig, PretrainConfig
 from experiments.errors import UserError
-from experiments.optim.adamw import LayerwiseAdamW
-from experiments.optim.fused_adamw import FusedAdamW
+from experiments.optim.adamw import FusedAdamW, LayerwiseAdamW
 from tests.small_models import parts_of, randomize
 
 RATIO = 0.5

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from experiments.config import DataConfig
-from experiments.data import jpeg_damage, memoized
+from experiments.data import files, jpeg_damage
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import Source, StreamSplit
@@ -92,7 +92,7 @@ def test_a_few_bytes_before_the_end_marker_are_no_damage(more):
 def fresh(monkeypatch):
     """Nothing is known of any image, and nothing has been named; returns the list of files that are checked."""
     monkeypatch.setattr(jpeg_damage, "_found", set())
-    memoized._results.cache_clear()
+    files._results.cache_clear()
     calls, check = [], jpeg_damage.is_damaged
     monkeypatch.setattr(jpeg_damage, "is_damaged", lambda content: calls.append(content) or check(content))
     return calls

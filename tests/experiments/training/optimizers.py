@@ -2,7 +2,7 @@
 
 import keras
 
-from experiments.optim.fused_adamw import TakesSums
+from experiments.optim.adamw import TakesSums
 
 
 class SGD(TakesSums, keras.optimizers.SGD):
