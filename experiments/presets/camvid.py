@@ -10,7 +10,9 @@ them `classes.txt`, a name a line: sky, building, pole, road, pavement, tree, si
 Without `--config.pretrained` it starts from scratch. The number 11, unlabelled, does not count. `val` chooses the best
 weights; `test` is read once, at the end.
 
-Expected: see docs/segmentation.md.
+Expected: 27.8% mean IoU on the test images (mean of three seeds), 22.4% from scratch; see docs/segmentation.md.
+
+Cost on two threads of an AMD EPYC with AVX-512: half an hour of pretraining, 6 minutes of fine-tuning.
 
 Numbers: the rate of fine-tuning was chosen on the validation images, for the pretrained encoder and from scratch the
 same. Sizes and lengths are what two cores can train; the other numbers are guesses.
