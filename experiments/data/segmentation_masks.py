@@ -70,6 +70,8 @@ def _read_png(content, max_pixels):
         numbers = np.asarray(image)
         orientation = orientation_of(image)
     depth, colour = content[24:26]
+    if depth == 16 and colour != 0:  # Pillow keeps the upper half of each number
+        raise UnreadableError("it has 16 bits and colours or an alpha channel; save it as grey of 16 bits")
     if colour == 0 and depth in (2, 4):  # Pillow spreads grey over 0 to 255
         numbers = numbers // (255 // (2**depth - 1))
     return numbers[..., 0] if image.mode == "LA" else numbers, orientation

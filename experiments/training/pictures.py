@@ -63,12 +63,13 @@ def draw_masks(path, images, truths, predictions, class_names, title):
     ratio = np.mean([image.shape[0] / image.shape[1] for image in images])
     size = (9.0 + 1.8, max(3.0 * ratio, 0.6) * len(images) + 0.6)
     figure, axes = pyplot.subplots(len(images), 3, figsize=size, squeeze=False, layout="constrained")
+    for axis, name in zip(axes[0], ("image", "mask (black: ignored)", "prediction")):
+        axis.set_title(name, fontsize=10)
     for row, image, *masks in zip(axes, images, truths, predictions):
-        for axis, name, panel in zip(row, ("image", "mask", "prediction"), (np.squeeze(image), *map(colored, masks))):
+        shown = image[..., 0] if image.shape[-1] == 1 else image
+        for axis, panel in zip(row, (shown, *map(colored, masks))):
             axis.imshow(panel, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
             axis.set_axis_off()
-            if row is axes[0]:
-                axis.set_title(name, fontsize=10)
     named = list(zip(class_names, class_colors(len(class_names)) / 255.0))[:MOST_NAMED]
     handles = [patches.Patch(color=color, label=name[:20]) for name, color in named]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
@@ -171,7 +172,10 @@ class MaskPictures(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch not in self.at_steps:
             return
-        _, images, truths = zip(*self._examples.as_numpy_iterator())
+        examples = list(self._examples.as_numpy_iterator())
+        if not examples:  # their files have become unreadable
+            return
+        _, images, truths = zip(*examples)
         predictions = list(self._pixel_classes.of_images(images))
         data, path = self._run.config.data, self._run.workdir / SEGMENTATIONS / f"step_{batch:08d}.png"
         shown = [np.clip(image * np.array(data.std) + np.array(data.mean), 0, 1)[..., data.shown] for image in images]

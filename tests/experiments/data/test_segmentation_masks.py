@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tifffile
 from PIL import Image
 
@@ -68,6 +69,14 @@ def test_grey_of_few_bits_is_not_spread():
     ("content", "message"),
     [
         (lambda: encode(np.random.default_rng(0).integers(0, 9, (4, 4, 3), np.uint8)), "it has colours"),
+        (
+            lambda: tf.io.encode_png(np.full((4, 4, 2), 300, np.uint16)).numpy(),
+            "16 bits and colours or an alpha channel",
+        ),
+        (
+            lambda: tf.io.encode_png(np.full((4, 4, 3), 300, np.uint16)).numpy(),
+            "16 bits and colours or an alpha channel",
+        ),
         (lambda: encode(np.zeros((4, 4), np.uint8), "jpeg"), "a PNG or a TIFF"),
         (lambda: tiff(np.zeros((4, 4), np.float32)), "one whole number a pixel"),
         (lambda: b"", "empty"),
