@@ -1,9 +1,11 @@
 """Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
 import dataclasses
+import pathlib
 
 from experiments.config import Config
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.segmentation_masks import CLASSES, ClassTable
 from experiments.data.segmentation_pipeline import PairPreprocessing
 from experiments.data.sources import open_source
 from experiments.data.sources.tfds_damage import naming_damage
@@ -105,7 +107,9 @@ def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
 def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     if other := next((name for name in probes if name not in PIXEL_PROBES), None):
         raise UserError(f"{path} has no {other}; it has {' and '.join(PIXEL_PROBES)}.")
-    model, config, _ = read_segmenter(path)
+    model, config, table = read_segmenter(path)
+    if data != config.data.source:
+        _check_class_table(path, table, data)
     batch_size = batch_size or config.evaluation_batch_size
     config = dataclasses.replace(with_images(config, data, data_dir), evaluation_batch_size=batch_size)
     source = open_source(config.data, masks=True)
@@ -115,6 +119,17 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
         confusions = Confusions(pixel_classes(model, config), target, source.masks, PairPreprocessing.of(config))
         found = segmentation_metrics(confusions())
     return {name: {"model": found[name]} for name in probes or PIXEL_PROBES}
+
+
+def _check_class_table(path, table, data):
+    """Raises UserError if a folder names other classes, or other numbers for them, than a model was trained on."""
+    kind, _, folder = data.partition(":")
+    names = pathlib.Path(folder) / CLASSES
+    if kind != "folder" or not names.is_file():
+        return
+    own = ClassTable.read(names, table.ignored)
+    if dict(zip(own.numbers, own.names)) != dict(zip(table.numbers, table.names)):
+        raise UserError(f"{path} was fine-tuned on other classes than those of {names}, or on other numbers for them.")
 
 
 def _applicable(probes, path, is_multi_label, source):

@@ -136,6 +136,18 @@ def test_evaluation_gives_the_figures_of_the_summary(run, config):
         evaluate.run(workdir, probes=("knn",), log=Lines())
 
 
+def test_evaluation_refuses_a_folder_that_names_other_classes(run, config, tmp_path):
+    root = write_scenes(tmp_path / "scenes", train=2)
+    lines = (run[0] / "classes.txt").read_text(encoding="utf-8").splitlines()
+    (root / "classes.txt").write_text("\n".join(reversed(lines)), encoding="utf-8")
+    evaluate.run(run[0], data=f"folder:{root}", log=Lines())  # in another order, the same classes
+    numbers, names = zip(*(line.split(" ", 1) for line in lines))
+    swapped = (f"{number} {name}" for number, name in zip(numbers, reversed(names)))
+    (root / "classes.txt").write_text("\n".join(swapped), encoding="utf-8")
+    with pytest.raises(UserError, match="was fine-tuned on other classes than those of .*classes.txt, or on other"):
+        evaluate.run(run[0], data=f"folder:{root}", log=Lines())
+
+
 def test_evaluation_takes_as_many_images_at_a_time_as_it_is_told(run, config, monkeypatch):
     most = []
 
