@@ -28,7 +28,8 @@ def main(_):
         images,
     )
     unit = "%" if {"map", *evaluate.PIXEL_PROBES} & results.keys() else "top-1 (%)"
-    print(f"{unit:<14} {'model':>8} {'random':>8}")
+    random = "random" if any("random" in figures for figures in results.values()) else ""
+    print(f"{unit:<14} {'model':>8} {random:>8}".rstrip())
     for name, figures in results.items():
         print(f"{name:<14}", *(f"{figure:8.2f}" for figure in figures.values()))
 
