@@ -35,6 +35,7 @@ def get_config():
         pretrain=PretrainConfig(
             epochs=100,
             batch_size=128,
+            mask_ratio=0.75,
             crop="resized",
             crop_scale=(0.25, 1.0),
             base_learning_rate=6e-3,

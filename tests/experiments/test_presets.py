@@ -158,6 +158,7 @@ def test_small_data_sets_are_fine_tuned_at_the_peak_rate_of_atto(stem):
 
 def test_small_images_are_padded_and_cropped_and_stl10_pretrains_without_labels():
     assert config_of(file_of("cifar10")).finetune.crop == "padded"
+    assert config_of(file_of("cifar10")).pretrain.mask_ratio == 0.75
     assert config_of(file_of("stl10")).data.pretrain_split == "unlabelled"
 
 
