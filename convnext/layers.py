@@ -92,8 +92,7 @@ def _normal_probability(values: Tensor) -> Tensor:
 
 @ops.custom_gradient
 def _gelu_with_gradient(x: Tensor) -> Any:
-    def gradient(*arguments: Any, upstream: Tensor | None = None) -> Any:
-        upstream = arguments[0] if upstream is None else upstream
+    def gradient(upstream: Tensor) -> Tensor:
         values = ops.cast(x, "float32")
         density = ops.exp(-0.5 * ops.square(values)) / math.sqrt(2.0 * math.pi)
         slope = _normal_probability(values) + values * density

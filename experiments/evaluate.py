@@ -1,13 +1,13 @@
 """Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
 import dataclasses
-import pathlib
 
 from experiments.config import Config
 from experiments.data.preprocessing import Preprocessing
-from experiments.data.segmentation_masks import CLASSES, ClassTable
+from experiments.data.segmentation_masks import CLASSES
 from experiments.data.segmentation_pipeline import PairPreprocessing
 from experiments.data.sources import open_source
+from experiments.data.sources.folder_with_masks import named_classes
 from experiments.data.sources.tfds_damage import naming_damage
 from experiments.errors import UserError
 from experiments.evaluation.classification import Predictions, classification_metrics
@@ -124,12 +124,12 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
 def _check_class_table(path, table, data):
     """Raises UserError if a folder names other classes, or other numbers for them, than a model was trained on."""
     kind, _, folder = data.partition(":")
-    names = pathlib.Path(folder) / CLASSES
-    if kind != "folder" or not names.is_file():
-        return
-    own = ClassTable.read(names, table.ignored)
-    if dict(zip(own.numbers, own.names)) != dict(zip(table.numbers, table.names)):
-        raise UserError(f"{path} was fine-tuned on other classes than those of {names}, or on other numbers for them.")
+    own = named_classes(folder, table.ignored) if kind == "folder" else None
+    if own and dict(zip(own.numbers, own.names)) != dict(zip(table.numbers, table.names)):
+        classes = f"{folder}/{CLASSES}"
+        raise UserError(
+            f"{path} was fine-tuned on other classes than those of {classes}, or on other numbers for them."
+        )
 
 
 def _applicable(probes, path, is_multi_label, source):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 MARK = b"\0"  # starts the name of a part; no path starts with it
 OPEN = 32  # files of which parts were read last
-UNKNOWN = -1
+UNKNOWN = -1  # result of a function that has not been called
 
 
 def part_of(path, offset, size):

@@ -159,11 +159,18 @@ def _size_of(path, pages):
     return header.size[::-1] if turns(orientation)[0] else tuple(header.size)
 
 
+def named_classes(path, ignored):
+    """Returns the `ClassTable` of the file of names in a folder of images with masks, or None without such a file."""
+    names = local_folder(path) / CLASSES
+    return ClassTable.read(names, ignored) if names.is_file() else None
+
+
 def _class_table(root, config, numbers):
     """Returns the `ClassTable` of a folder, by its file of names or by the numbers that occur."""
-    names = config.class_names or (root / CLASSES if (root / CLASSES).is_file() else "")
-    if names:
-        return ClassTable.read(names, config.ignore_label)
+    if config.class_names:
+        return ClassTable.read(config.class_names, config.ignore_label)
+    if named := named_classes(root, config.ignore_label):
+        return named
     table = ClassTable.of_numbers(numbers, config.ignore_label)
     if not 2 <= len(table.names) <= MOST_CLASSES:
         raise UserError(
