@@ -3,7 +3,8 @@
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.sources import open_source
 from experiments.data.splits import at_most
-from experiments.evaluation.features import PooledFeatures, effective_rank, feature_std
+from experiments.evaluation.features import PooledFeatures
+from experiments.evaluation.probes import effective_rank, feature_std
 from experiments.evaluation.reconstruction import ReconstructionLoss
 from experiments.models import make_fcmae
 from experiments.training.callbacks import Measure, evenly_spaced

@@ -1,4 +1,4 @@
-"""Probes of frozen features: k-NN and a linear classifier."""
+"""Measures of frozen features: k-NN and a linear classifier, and without labels their rank and spread."""
 
 import numpy as np
 from sklearn import linear_model, neighbors, pipeline, preprocessing
@@ -90,6 +90,43 @@ def linear_top1(train, validation, test):
     candidates = [_logistic_regression(c).fit(*train) for c in REGULARIZATIONS]
     scores = [candidate.score(*validation) for candidate in candidates]
     return 100.0 * candidates[int(np.argmax(scores))].score(*test)
+
+
+def effective_rank(features):
+    """Returns the effective rank of features: RankMe (https://arxiv.org/abs/2210.02885, equation 1).
+
+    It is the exponential of the entropy of the singular values, each as a share of their sum.
+
+    Args:
+        features: `(N, C)`; for a reliable estimate N should be several times C.
+
+    Returns:
+        From 1, if all features are multiples of one vector, to min(N, C); NaN if features are not finite.
+    """
+    if not np.isfinite(features).all():
+        return float("nan")
+    singular_values = np.linalg.svd(features.astype(np.float64), compute_uv=False)
+    shares = singular_values / max(singular_values.sum(), np.finfo(np.float64).tiny)
+    shares = shares[shares > 0]
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def feature_std(features):
+    """Returns the spread of the directions of features (https://arxiv.org/abs/2011.10566, figure 2b).
+
+    Args:
+        features: `(N, C)`.
+
+    Returns:
+        The standard deviation of each channel of the features scaled to length one, averaged over the channels, times
+        the square root of C: 0 if all images have the same direction, 1 if all directions are equally likely; NaN if
+        features are not finite.
+    """
+    if not np.isfinite(features).all():
+        return float("nan")
+    features = features.astype(np.float64)
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    return float((features / np.maximum(lengths, 1e-12)).std(axis=0).mean() * np.sqrt(features.shape[1]))
 
 
 def _similarity_weights(distances):

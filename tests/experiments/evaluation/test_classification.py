@@ -11,8 +11,8 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.evaluation.classification import Predictions, classification_metrics
-from experiments.evaluation.features import PooledFeatures, effective_rank, feature_std
-from experiments.evaluation.probes import knn_top1, linear_top1
+from experiments.evaluation.features import PooledFeatures
+from experiments.evaluation.probes import effective_rank, feature_std, knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss
 from experiments.training.distributed.strategy import make_strategy
 from tests import references

@@ -1,0 +1,1 @@
+"""A study of small images in JAX, with all images on the device."""

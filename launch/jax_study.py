@@ -1,0 +1,49 @@
+"""Answers in JAX, on one accelerator, whether pretraining pays on small images; TensorFlow is not needed.
+
+python -m launch.jax_study --images=CIFAR --workdir=runs/jax_study --part=pretrain --seeds=0,1,2
+python -m launch.jax_study --images=CIFAR --workdir=runs/jax_study --part=finetune --labels=250,1000,4000,0
+
+Parts that are complete are not repeated; several processes may do other seeds or labels in the same folder.
+"""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several processes may share the device
+
+from absl import flags
+
+from experiments.config import Config
+from experiments.errors import UserError
+from experiments.jax_study import study as jax_study
+from launch.command import define_config_flags, require_flags, run_command
+
+
+def main(_):
+    """Does the part of the study that the flags name."""
+    values = flags.FLAGS
+    require_flags(images="CIFAR", workdir="runs/jax_study")
+    config = Config.from_dict(values.config.to_dict())
+    unknown = [count for count in map(int, values.labels) if count not in jax_study.LENGTHS]
+    if unknown:
+        raise UserError(f"--labels={unknown[0]}: use some of {', '.join(map(str, jax_study.LENGTHS))}; 0 is all.")
+    splits = jax_study.read_folder(values.images, config.data.validation_share)
+    study = jax_study.JaxStudy(config, splits, values.workdir)
+    if values.part == "pretrain":
+        for seed in map(int, values.seeds):
+            study.pretrain(seed)
+        return
+    for count in map(int, values.labels):
+        for start in values.starts:
+            study.finetune(jax_study.LENGTHS[count], start)
+
+
+if __name__ == "__main__":
+    define_config_flags("Folder for the records of the study.")
+    flags.FLAGS["config"].value = "cifar10"
+    flags.DEFINE_string("images", None, "Folder with train/CLASS/ and test/CLASS/, images of one size.")
+    flags.DEFINE_enum("part", "pretrain", ["pretrain", "finetune"], "What is done.")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of pretraining.")
+    flags.DEFINE_list("labels", [str(count) for count in jax_study.LENGTHS], "Numbers of labels; 0 for all.")
+    flags.DEFINE_list("starts", list(jax_study.STARTS), "Starts of fine-tuning.")
+    run_command(main)
