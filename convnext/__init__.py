@@ -1,5 +1,6 @@
 """ConvNeXt V1 and V2 in Keras 3, equal in numbers to the published models."""
 
+from convnext.backbone import ConvNeXt
 from convnext.blocks import ConvNextV1Block, ConvNextV2Block
 from convnext.convnext_v1 import ConvNeXtV1
 from convnext.convnext_v2 import ConvNeXtV2
@@ -14,6 +15,7 @@ from convnext.weights.loader import (
 )
 
 __all__ = [
+    "ConvNeXt",
     "ConvNeXtV1",
     "ConvNeXtV2",
     "ConvNextV1Block",

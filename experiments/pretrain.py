@@ -95,12 +95,5 @@ class Pretraining(Task):
         )
         batch = next(iter(examples))
         visible = sample_visible(batch["noise"], model.mask_ratio)
-        return Reconstructions(
-            model,
-            (batch["images"], visible, batch.get("valid")),
-            run.evaluation_batch_size,
-            self.config.data,
-            run.workdir,
-            run.loggers,
-            evenly_spaced(self.training.pictures, run.schedule),
-        )
+        at_steps = evenly_spaced(self.training.pictures, run.schedule)
+        return Reconstructions(run, (batch["images"], visible, batch.get("valid")), at_steps)

@@ -12,12 +12,6 @@ from keras import ops
 from convnext.types import Tensor
 
 
-def check_mask_ratio(mask_ratio: float) -> None:
-    """Raises ValueError unless `0 < mask_ratio < 1`."""
-    if not 0.0 < mask_ratio < 1.0:
-        raise ValueError(f"mask_ratio is the share of masked patches and lies in (0, 1), got {mask_ratio}.")
-
-
 def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
     """Returns `(rows, columns)` of the grid of patches.
 
@@ -46,7 +40,8 @@ def num_visible(num_patches: int, mask_ratio: float) -> int:
     Raises:
         ValueError: if the ratio is outside (0, 1), or leaves nothing visible or nothing masked.
     """
-    check_mask_ratio(mask_ratio)
+    if not 0.0 < mask_ratio < 1.0:
+        raise ValueError(f"mask_ratio is the share of masked patches and lies in (0, 1), got {mask_ratio}.")
     # 1e-9 compensates rounding errors: 25 * (1 - 0.8) is 4.999999999999999.
     visible = math.floor(num_patches * (1.0 - mask_ratio) + 1e-9)
     if not 0 < visible < num_patches:

@@ -78,8 +78,7 @@ def run_configuration():
     """Returns the `Config` from the flags; raises UserError if --workdir is missing."""
     if flags.FLAGS.config is None:
         raise UserError(NO_PRESET)
-    if not flags.FLAGS.workdir:
-        raise UserError("--workdir is missing: name a folder for the output of the run, such as --workdir=runs/first.")
+    require_flags(workdir="runs/first")
     return Config.from_dict(flags.FLAGS.config.to_dict())
 
 

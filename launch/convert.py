@@ -11,17 +11,13 @@ from absl import flags
 
 from experiments import convert
 from experiments.config import parse_size
-from experiments.errors import UserError
-from launch.command import run_command
+from launch.command import require_flags, run_command
 
 
 def main(_):
     """Converts what the flags name."""
     values = flags.FLAGS
-    if not values.source:
-        raise UserError("--source is missing: name a file of weights, or the workdir of a finished run.")
-    if not values.output:
-        raise UserError("--output is missing: name the file to write; for Transformers a folder.")
+    require_flags(source="runs/own", output="encoder.keras")
     size = parse_size(values.image_size, "--image_size") if values.image_size else None
     convert.run(values.source, values.output, values.to, values.part, values.key, size)
 

@@ -8,14 +8,12 @@ import launch.environment  # noqa: F401, I001  (first)
 from absl import flags
 
 from experiments import evaluate
-from experiments.errors import UserError
-from launch.command import define_image_flags, image_settings, run_command
+from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
 def main(_):
     """Evaluates what the flags name, and prints a table."""
-    if not flags.FLAGS.model:
-        raise UserError("--model is missing: name the workdir of a finished run.")
+    require_flags(model="runs/own")
     values, images = flags.FLAGS, image_settings()
     results = evaluate.run(
         values.model,

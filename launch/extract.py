@@ -11,18 +11,14 @@ import launch.environment  # noqa: F401, I001  (first)
 
 from absl import flags
 
-from experiments.errors import UserError
 from experiments.inference import extract
-from launch.command import define_image_flags, image_settings, run_command
+from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
 def main(_):
     """Extracts what the flags name."""
     values, images = flags.FLAGS, image_settings()
-    if not values.model:
-        raise UserError("--model is missing: name the workdir of a finished run.")
-    if not values.output:
-        raise UserError("--output is missing: name the .npz or .parquet file to write.")
+    require_flags(model="runs/own", output="features.npz")
     extract.run(values.model, values.output, values.data, values.data_dir, values.split, values.batch_size, images)
 
 

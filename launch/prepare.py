@@ -10,15 +10,13 @@ import launch.environment  # noqa: F401, I001  (first)
 from absl import flags
 
 from experiments import prepare
-from experiments.errors import UserError
-from launch.command import run_command
+from launch.command import require_flags, run_command
 
 
 def main(_):
     """Prepares what the flags name."""
     values = flags.FLAGS
-    if not values.source:
-        raise UserError("--source is missing: name a data set, such as --source=tfds:fashion_mnist.")
+    require_flags(source="tfds:fashion_mnist")
     prepare.run(values.source, values.dir, values.manual_dir, values.output, values.size, values.labels_file)
 
 

@@ -14,7 +14,7 @@ from experiments.config import Config
 from experiments.errors import UserError
 from experiments.studies import STUDIES, sweep
 from experiments.studies.report import fill_document
-from launch.command import define_config_flags, run_command
+from launch.command import define_config_flags, require_flags, run_command
 
 PRESET = "fashion_mnist_study"
 
@@ -22,8 +22,7 @@ PRESET = "fashion_mnist_study"
 def main(_):
     """Runs, plans or reports the study that the flags name."""
     values = flags.FLAGS
-    if not values.workdir:
-        raise UserError("--workdir is missing: name a folder for the runs of the study, such as --workdir=runs/study.")
+    require_flags(workdir="runs/study")
     if values.tables_only:
         study = sweep.open_study(STUDIES, values.workdir)
     elif not values.name:

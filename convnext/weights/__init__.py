@@ -5,14 +5,3 @@ from convnext.weights.folders import ImageSettings
 from convnext.weights.formats import read_checkpoint, read_weights, write_weights
 from convnext.weights.names import LIBRARIES
 from convnext.weights.recognition import Checkpoint
-
-__all__ = [
-    "LIBRARIES",
-    "Architecture",
-    "Checkpoint",
-    "ImageSettings",
-    "PretrainedError",
-    "read_checkpoint",
-    "read_weights",
-    "write_weights",
-]

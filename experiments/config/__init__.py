@@ -22,28 +22,3 @@ from experiments.config.model import ModelConfig
 from experiments.config.run import Config, WandbConfig
 from experiments.config.section import Section, from_mapping, require
 from experiments.config.training import CROPS, FinetuneConfig, PretrainConfig, SegmentationConfig, TrainingConfig
-
-__all__ = [
-    "AUTO",
-    "CROPS",
-    "IMAGE_SETTINGS",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "MAX_PIXELS",
-    "SPLIT_FIELDS",
-    "Config",
-    "DataConfig",
-    "FinetuneConfig",
-    "ModelConfig",
-    "PretrainConfig",
-    "Section",
-    "SegmentationConfig",
-    "TrainingConfig",
-    "WandbConfig",
-    "from_mapping",
-    "height_and_width",
-    "kept_size",
-    "parse_size",
-    "require",
-    "size_text",
-]

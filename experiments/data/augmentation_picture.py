@@ -6,12 +6,9 @@ import functools
 import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from experiments.data.pipeline import batch_seed, example_seed
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot
 
 IMAGES, VERSIONS = 8, 6
 CANDIDATES = 4 * IMAGES  # of which some may be unreadable
@@ -107,7 +104,7 @@ def _draw_grid(path, columns, captions):
         canvas[top : top + height, left : left + width] = cells[place]
 
     dpi = 100
-    figure = pyplot.figure(figsize=(canvas.shape[1] / dpi, canvas.shape[0] / dpi), dpi=dpi)
+    figure = Figure(figsize=(canvas.shape[1] / dpi, canvas.shape[0] / dpi), dpi=dpi)
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
     axis.imshow(np.squeeze(canvas), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
@@ -117,4 +114,3 @@ def _draw_grid(path, columns, captions):
         if i == 0:
             write(y=GAP / 2, s=f"training, epoch {j}" if j else "evaluation", weight="bold")
     figure.savefig(path, dpi=dpi)
-    pyplot.close(figure)

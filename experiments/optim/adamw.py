@@ -6,22 +6,6 @@ import keras
 from keras import ops
 
 
-def warmup_cosine(peak, total_steps, warmup_steps=0, final=0.0):
-    """Returns the schedule of the paper: a linear rise from 0, then half a cosine, step by step.
-
-    Args:
-        peak: rate at the end of the warmup.
-        total_steps: steps of the run.
-        warmup_steps: steps of the rise.
-        final: rate at the end of the run.
-    """
-    if warmup_steps == 0:
-        return keras.optimizers.schedules.CosineDecay(peak, total_steps, alpha=final / peak)
-    return keras.optimizers.schedules.CosineDecay(
-        0.0, total_steps - warmup_steps, alpha=final / peak, warmup_target=peak, warmup_steps=warmup_steps
-    )
-
-
 class LayerwiseAdamW(keras.optimizers.Adam):
     """AdamW whose learning rate is multiplied by a factor for each variable.
 
@@ -134,14 +118,18 @@ def _handle(variable):
 
 
 def learning_rate_schedule(training, schedule):
-    """Returns the learning rate of a run as a function of the step.
+    """Returns the learning rate of a run as a function of the step: a linear rise from 0, then half a cosine.
 
     Args:
         training: a `TrainingConfig`.
         schedule: the `Schedule` of the run.
     """
-    return warmup_cosine(
-        schedule.peak_learning_rate, schedule.total_steps, schedule.warmup_steps, final=training.min_learning_rate
+    peak, total, warmup = schedule.peak_learning_rate, schedule.total_steps, schedule.warmup_steps
+    start = {"initial_learning_rate": 0.0, "warmup_target": peak, "warmup_steps": warmup}
+    return keras.optimizers.schedules.CosineDecay(
+        **start if warmup else {"initial_learning_rate": peak},
+        decay_steps=total - warmup,
+        alpha=training.min_learning_rate / peak,
     )
 
 

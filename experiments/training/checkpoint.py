@@ -295,11 +295,6 @@ def _without_pattern(prefix):
         yield str(link / name)
 
 
-def has_checkpoint(workdir):
-    """Whether there is a complete checkpoint in a workdir."""
-    return bool(CheckpointFiles.of(workdir).complete())
-
-
 def check_pretrained(pretrained, workdir):
     """Raises UserError if a run without a checkpoint is to start from pretrained weights that do not exist.
 
@@ -307,7 +302,7 @@ def check_pretrained(pretrained, workdir):
         pretrained: path or URL of a run's workdir or of a file; empty for none.
         workdir: of the run.
     """
-    if not pretrained or has_checkpoint(workdir):
+    if not pretrained or CheckpointFiles.of(workdir).complete():
         return
     with _pretrained_file(pretrained) as path:
         find_weights(path)

@@ -125,10 +125,11 @@ class Divergence:
 
     Args:
         run: the `Run`; a record of an earlier attempt in its workdir is removed.
+        checkpoints: the `Checkpoints` of the run.
     """
 
-    def __init__(self, run):
-        self._path = run.workdir / RECORD
+    def __init__(self, run, checkpoints):
+        self._path, self._checkpoints = run.workdir / RECORD, checkpoints
         self._split = run.split
         self._variables = run.model.trainable_variables
         self._batch_size = run.training.batch_size
@@ -138,28 +139,26 @@ class Divergence:
         if self._is_recorded:
             remove(self._path)
 
-    def check_losses(self, losses, step, last_good):
+    def check_losses(self, losses, step):
         """Checks losses that have been read from the device.
 
         Args:
             losses: of consecutive steps, a list of numbers; None for a step that was skipped.
             step: the last of these steps.
-            last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
 
         Raises:
             RunError: if one of them is not finite; the message names the first such step.
         """
         for at, loss in enumerate(losses, step - len(losses) + 1):
             if loss is not None and not math.isfinite(loss):
-                self._stop(f"The loss is {loss} at step {at:,}", at, loss, last_good)
+                self._stop(f"The loss is {loss} at step {at:,}", at, loss)
 
-    def check_weights(self, loss, step, last_good):
+    def check_weights(self, loss, step):
         """Checks the weights before they are saved.
 
         Args:
             loss: of the step that has been taken.
             step: its number.
-            last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
 
         Raises:
             RunError: if a weight is not finite.
@@ -167,11 +166,11 @@ class Divergence:
         for variable in self._variables:
             if not np.isfinite(variable.numpy()).all():
                 what = f"{variable.path} is not finite after step {step:,}, whose loss is {loss}"
-                self._stop(what, step, loss, last_good)
+                self._stop(what, step, loss)
 
-    def _stop(self, what, step, loss, last_good):
+    def _stop(self, what, step, loss):
         found = f"; {self._record(step, loss)}" if self._is_recorded else ""
-        raise RunError(f"{what}; {last_good()}{found}. {ADVICE}")
+        raise RunError(f"{what}; {self._checkpoints.last_good}{found}. {ADVICE}")
 
     def _record(self, step, loss):
         """Writes `nonfinite.json`; returns the part of the message about it."""
@@ -197,12 +196,12 @@ class Divergence:
 
 
 @contextlib.contextmanager
-def naming_lack_of_memory(run, last_good):
+def naming_lack_of_memory(run, checkpoints):
     """Context in which running out of memory, on a device or the host, ends the run with advice.
 
     Args:
         run: the `Run`.
-        last_good: function without arguments that returns which checkpoint to resume from, as part of a sentence.
+        checkpoints: the `Checkpoints` of the run.
 
     Raises:
         RunError: in place of the error about memory.
@@ -213,7 +212,7 @@ def naming_lack_of_memory(run, last_good):
         text = str(error).lower()
         if not isinstance(error, (MemoryError, tf.errors.ResourceExhaustedError)) and "out of memory" not in text:
             raise
-        raise RunError(f"Out of memory: {_less_memory(run)} {_sentence(last_good())}") from error
+        raise RunError(f"Out of memory: {_less_memory(run)} {_sentence(checkpoints.last_good)}") from error
 
 
 def _less_memory(run):

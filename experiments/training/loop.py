@@ -49,9 +49,6 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
     due = SaveSchedule(run.config.checkpoint_every, minutes)
     at_steps = set().union(*(getattr(callback, "at_steps", ()) for callback in callbacks.callbacks))
 
-    def last_good():
-        return checkpoints.last_good
-
     for step, batch in zip(range(run.start_step + 1, total_steps + 1), batches):
         with tf.profiler.experimental.Trace("train", step_num=step, _r=1):  # marks the step in a profile
             metrics = dict(training_step(batch, stop.question()))
@@ -64,10 +61,10 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
             window.stop()
         if log or save:
             metrics = window.metrics()
-            divergence.check_losses(window.losses_of_taken, step, last_good)
+            divergence.check_losses(window.losses_of_taken, step)
             _check_readable(metrics, step, run.training.batch_size, checkpoints)
         if save:
-            divergence.check_weights(window.losses[-1], step, last_good)
+            divergence.check_weights(window.losses[-1], step)
         callbacks.on_train_batch_end(step, {"epoch": step / steps_per_epoch, **metrics} if log else None)
         if is_stopping:  # evaluation is the last thing that needs the other workers
             stop.release()

@@ -5,6 +5,8 @@ import time
 import keras
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from experiments.evaluation.mask_colors import class_colors, colored
 from experiments.io import replacing
@@ -13,10 +15,6 @@ from experiments.training.guards import best_effort
 from experiments.training.loggers import read_metrics
 from experiments.training.workdir import PICTURES, SEGMENTATIONS
 from fcmae.visualize import reconstruction_panels
-
-matplotlib.use("Agg")
-
-from matplotlib import patches, pyplot
 
 SECONDS_BETWEEN_CURVES = 60
 MOST_NAMED = 25  # classes in the legend of masks
@@ -35,7 +33,8 @@ def draw_reconstructions(path, panels, title):
     rows = -(-count // per_row)
     longer = max(height, width)
     size = (3 * per_row * max(1.7 * width / longer, 1.1), (1.7 * height / longer + 0.05) * rows + 0.7)
-    figure, axes = pyplot.subplots(rows, 3 * per_row, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(rows, 3 * per_row, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for i in range(count):
@@ -62,7 +61,8 @@ def draw_masks(path, images, truths, predictions, class_names, title):
     """
     ratio = np.mean([image.shape[0] / image.shape[1] for image in images])
     size = (9.0 + 1.8, max(3.0 * ratio, 0.6) * len(images) + 0.6)
-    figure, axes = pyplot.subplots(len(images), 3, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(images), 3, squeeze=False)
     for axis, name in zip(axes[0], ("image", "mask (black: ignored)", "prediction")):
         axis.set_title(name, fontsize=10)
     for row, image, *masks in zip(axes, images, truths, predictions):
@@ -71,7 +71,7 @@ def draw_masks(path, images, truths, predictions, class_names, title):
             axis.imshow(panel, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
             axis.set_axis_off()
     named = list(zip(class_names, class_colors(len(class_names)) / 255.0))[:MOST_NAMED]
-    handles = [patches.Patch(color=color, label=name[:20]) for name, color in named]
+    handles = [Patch(color=color, label=name[:20]) for name, color in named]
     figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=11)
     _save(figure, path)
@@ -113,42 +113,34 @@ class Reconstructions(keras.callbacks.Callback):
     """Draws reconstructions of the same images with the same masks, at some steps of a run.
 
     Args:
-        model: an `FCMAE`.
+        run: the `Run` of an `FCMAE`; pictures go to `reconstructions/` of its workdir.
         batch: `(images, visible, valid)`: `(B, H, W, channels)` normalized, `(B, L)`, and where there is data or None.
-        batch_size: images that the model processes at a time.
-        data: the `DataConfig`.
-        workdir: of the run; pictures go to `reconstructions/`.
-        loggers: the `Loggers`.
         at_steps: steps after which a picture is drawn.
     """
 
-    def __init__(self, model, batch, batch_size, data, workdir, loggers, at_steps):
+    def __init__(self, run, batch, at_steps):
         super().__init__()
-        self._fcmae = model
-        self._batch = batch
-        self._batch_size = batch_size
-        self._data = data
-        self._folder = workdir / PICTURES
-        self._loggers = loggers
+        self._run, self._batch = run, batch
         self.at_steps = set(at_steps)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch not in self.at_steps:
             return
-        path = self._folder / f"step_{batch:08d}.png"
-        panels = self._panels()
+        path = self._run.workdir / PICTURES / f"step_{batch:08d}.png"
+        panels, mask_ratio = self._panels(), self._run.model.mask_ratio
         with best_effort(path):
-            self._folder.mkdir(exist_ok=True)
-            draw_reconstructions(path, panels, f"step {batch:,}: {self._fcmae.mask_ratio:.0%} of the patches masked")
-            self._loggers.pictures(batch, {"reconstructions": path})
+            path.parent.mkdir(exist_ok=True)
+            draw_reconstructions(path, panels, f"step {batch:,}: {mask_ratio:.0%} of the patches masked")
+            self._run.loggers.pictures(batch, {PICTURES: path})
 
     def _panels(self):
-        size, data, (images, visible, valid) = self._batch_size, self._data, self._batch
+        size, data, model = self._run.evaluation_batch_size, self._run.config.data, self._run.model
+        images, visible, valid = self._batch
         parts = []
         for i in range(0, len(images), size):
             part = slice(i, i + size)
             known = None if valid is None else valid[part]
-            parts.append(reconstruction_panels(self._fcmae, images[part], visible[part], data.mean, data.std, known))
+            parts.append(reconstruction_panels(model, images[part], visible[part], data.mean, data.std, known))
         return [np.concatenate(panel)[..., data.shown] for panel in zip(*parts)]
 
 
@@ -186,8 +178,5 @@ class MaskPictures(keras.callbacks.Callback):
 
 
 def _save(figure, path):
-    try:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=110)
-    finally:
-        pyplot.close(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110)

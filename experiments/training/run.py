@@ -283,11 +283,11 @@ class Run:
             self.config.compile,
             self.config.model.remat,
         )
-        divergence = Divergence(self)
+        divergence = Divergence(self, self._checkpoints)
         began = time.perf_counter()
         with self._recorded() as callbacks, Interruption() as interruption, workers.training(interruption):
             stop = workers.stop_request(interruption)
-            with self.devices.sharing(), naming_lack_of_memory(self, lambda: self._checkpoints.last_good):
+            with self.devices.sharing(), naming_lack_of_memory(self, self._checkpoints):
                 train(self, training_step, batches, callbacks, self._checkpoints, stop, divergence)
         self.seconds = time.perf_counter() - began
 

@@ -38,7 +38,7 @@ MISTAKES = {
         "pretrain", ["--config=" + "x" * 300, "--workdir={new}"], ["error: There is no preset 'xxx"],
     ),
     "an empty preset": ("pretrain", ["--config=", "--workdir={new}"], ["error: There is no preset '': name a file"]),
-    "no workdir": ("pretrain", ["--config={preset}"], ["error: --workdir is missing: name a folder"]),
+    "no workdir": ("pretrain", ["--config={preset}"], ["error: --workdir is missing, as in --workdir=runs/first."]),
     "unknown field": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.epoch=3"],
         ["error: The configuration has no field pretrain.epoch. Did you mean pretrain.epochs"],
@@ -123,7 +123,7 @@ MISTAKES = {
     "a preset with a wrong value": (
         "pretrain", ["--config={wrong}", "--workdir={new}"], ["error: pretrain.batch_size is at least 1, got 0."],
     ),
-    "no model": ("evaluate", [], ["error: --model is missing: name the workdir of a finished run."]),
+    "no model": ("evaluate", [], ["error: --model is missing, as in --model=runs/own."]),
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
     "nothing to export": ("export", [], ["error: --model is missing, as in --model=runs/own."]),
@@ -143,8 +143,8 @@ MISTAKES = {
         "export", ["--model={nowhere}", "--format=onnx", "--output={new}"],
         ["error: --model={nowhere}: There is no {nowhere}"],
     ),
-    "nothing to extract with": ("extract", [], ["error: --model is missing: name the workdir of a finished run."]),
-    "nowhere to extract to": ("extract", ["--model={nowhere}"], ["error: --output is missing: name the .npz or"]),
+    "nothing to extract with": ("extract", [], ["error: --model is missing, as in --model=runs/own."]),
+    "nowhere to extract to": ("extract", ["--model={nowhere}"], ["error: --output is missing, as in --output="]),
     "missing model to extract with": (
         "extract", ["--model={nowhere}", "--output={new}.npz"], ["error: --model={nowhere}: There is no {nowhere}"],
     ),
@@ -163,7 +163,7 @@ MISTAKES = {
         "search", ["--features={nowhere}.npz", "--query=a", "--output={new}.png"],
         ["error: There is no {nowhere}.npz: make it with launch.extract."],
     ),
-    "nothing to prepare": ("prepare", [], ["error: --source is missing: name a data set, such as --source=tfds:"]),
+    "nothing to prepare": ("prepare", [], ["error: --source is missing, as in --source=tfds:fashion_mnist."]),
     "images that need no preparation": (
         "prepare", ["--source=digits"], ["error: --source=digits: tfds:NAME is prepared and folder:PATH packed;"],
     ),
@@ -191,7 +191,7 @@ MISTAKES = {
         ["error: --candidates is not for --what=input: leave it out."],
     ),
     "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
-    "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing: name a folder for"]),
+    "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing, as in --workdir=runs/"]),
     "tables of no study": (
         "study", ["--workdir={nowhere}", "--tables_only"], ["error: {nowhere} holds no study: run it first"],
     ),

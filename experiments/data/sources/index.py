@@ -17,13 +17,15 @@ import time
 import zlib
 
 import PIL
+from tqdm import tqdm
 
 from experiments.io import StorageError, reason, replacing
 
 THREADS = 32  # more than processors: over a network, most of the time is waiting
 CHUNK = 64  # files of a task: scheduling a task takes as long as opening a file
 RECENT = 2_000_000_000  # ns; a file that changes again within this time may keep its timestamp
-QUIET_SECONDS, TERMINAL_SECONDS, LOG_SECONDS = 1.0, 0.2, 10.0
+QUIET_SECONDS = 1.0  # of work without a word about it
+TERMINAL_SECONDS, LOG_SECONDS = 0.2, 10.0  # between two updates of the progress
 
 
 def stamp(entry, now):
@@ -58,15 +60,15 @@ def look_at(folder, stamps, find, rules, keep=lambda found: True, chunk=CHUNK):
     rules = f"{rules}; Pillow {PIL.__version__}; {_code_version()}"
     known = _read(path, rules)
     changed = [name for name, now in stamps.items() if not now or known.get(name, ("",))[0] != now]
-    with _Progress(f"looking at the files of {folder}", len(changed)) as progress:
-        new = dict(zip(changed, _in_threads(find, changed, chunk, progress)))
+    began = time.monotonic()
+    new = dict(zip(changed, _in_threads(find, changed, chunk, f"looking at the files of {folder}")))
     results = {name: new[name] if name in new else known[name][1] for name in stamps}
     record = {name: (now, results[name]) for name, now in stamps.items() if now and keep(results[name])}
     if record != known:
         try:
             _write(path, rules, str(folder), record)
         except (OSError, StorageError) as error:
-            if progress.shown:
+            if time.monotonic() - began > QUIET_SECONDS:
                 why = reason(error) if isinstance(error, OSError) else str(error).rstrip(".")
                 logging.getLogger("experiments").warning(
                     "%s: what was found cannot be kept for the next start: %s. XDG_CACHE_HOME names another place.",
@@ -111,37 +113,14 @@ def _write(path, rules, folder, record):
         temporary.write_bytes(json.dumps(header).encode() + b"\n" + body)
 
 
-def _in_threads(find, names, size, progress):
-    """Yields what `find` returns for each name, in their order."""
+def _in_threads(find, names, size, what):
+    """Yields what `find` returns for each name, in their order; shows the progress of slow work on stderr."""
     chunks = [names[start : start + size] for start in range(0, len(names), size)]
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as executor:
+    seconds = TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
+    with (
+        concurrent.futures.ThreadPoolExecutor(THREADS) as executor,
+        tqdm(desc=what, total=len(names), unit="file", delay=QUIET_SECONDS, mininterval=seconds) as bar,
+    ):
         for found in executor.map(lambda chunk: [find(name) for name in chunk], chunks):
-            progress.add(len(found))
+            bar.update(len(found))
             yield from found
-
-
-class _Progress:
-    """Progress on stderr for work of more than a second: an updated line on a terminal, otherwise several lines."""
-
-    def __init__(self, what, total):
-        self._what, self._total, self._done = what, total, 0
-        self._due = time.monotonic() + QUIET_SECONDS
-        self.shown = False
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.shown and sys.stderr.isatty():
-            print(file=sys.stderr)
-
-    def add(self, count):
-        """Counts work that is done."""
-        self._done += count
-        if time.monotonic() < self._due:
-            return
-        is_terminal = sys.stderr.isatty()
-        self._due = time.monotonic() + (TERMINAL_SECONDS if is_terminal else LOG_SECONDS)
-        self.shown = True
-        line = f"{self._what}: {self._done:,} of {self._total:,}"
-        print(f"\r{line}" if is_terminal else line, end="" if is_terminal else "\n", file=sys.stderr, flush=True)

@@ -62,16 +62,17 @@ def test_the_first_step_of_the_window_whose_loss_is_not_finite_is_named(tmp_path
         schedule=types.SimpleNamespace(steps_per_epoch=COUNT // BATCH),
         config=types.SimpleNamespace(seed=SEED),
     )
-    divergence = Divergence(run)
-    divergence.check_losses([1.0, 2.0], 6, None)
+    checkpoints = types.SimpleNamespace(last_good="ckpt-5 is good")
+    divergence = Divergence(run, checkpoints)
+    divergence.check_losses([1.0, 2.0], 6)
     assert not list(tmp_path.iterdir())
-    message = stop_of(divergence.check_losses, [1.0, math.inf, math.nan, 3.0], 9, lambda: "ckpt-5 is good")
+    message = stop_of(divergence.check_losses, [1.0, math.inf, math.nan, 3.0], 9)
     assert message.startswith(f"The loss is inf at step 7; ckpt-5 is good; {tmp_path}/nonfinite")
     record = json.loads((tmp_path / "nonfinite.json").read_text())
     assert (record["step"], record["loss"]) == (7, "inf")
     assert [(batch["step"], batch["epoch"]) for batch in record["batches"]] == [(6, 1), (7, 1)]
     assert [example["position"] for example in record["batches"][1]["examples"]] == [4, 5, 6, 7]
-    Divergence(run)  # of the next attempt
+    Divergence(run, checkpoints)  # of the next attempt
     assert not list(tmp_path.iterdir())
 
 
