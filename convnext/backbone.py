@@ -38,6 +38,7 @@ class ConvNeXt(Composite, keras.Model):
             position of the last stage.
     """
 
+    version = 0  # of the published models
     # The published sizes, `{name: Variant}`.
     MODEL_VARIANTS: dict[str, Variant] = {}
 

@@ -24,6 +24,7 @@ class ConvNeXtV1(ConvNeXt):
         layer_scale_init: initial value of the layer scale of each block.
     """
 
+    version = 1
     MODEL_VARIANTS = CONVNEXT_V1
 
     def __init__(self, *arguments: Any, layer_scale_init: float = 1e-6, **named_arguments: Any) -> None:

@@ -20,6 +20,7 @@ class ConvNeXtV2(ConvNeXt):
         >>> features = model.extract_features(images)   # four maps, strides 4, 8, 16, 32
     """
 
+    version = 2
     MODEL_VARIANTS = CONVNEXT_V2
 
     def make_block(self, **arguments: Any) -> ConvNextBlock:

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from convnext.factory import make_model
 from convnext.weights import Architecture, ImageSettings, PretrainedError, read_checkpoint, read_weights, write_weights
-from convnext.weights.loader import DECODER, assign_weights, find_weights, make_model
+from convnext.weights.loader import DECODER, assign_weights, find_weights
 from convnext.weights.names import HEAD, HEAD_NORM
 from experiments.config import height_and_width, size_text
 from experiments.errors import UserError

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from convnext.weights.loader import PretrainedError, create_from_weights, find_weights
+from convnext.factory import create_from_weights
+from convnext.weights.loader import PretrainedError, find_weights
 from experiments.config import IMAGE_SETTINGS, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
 from experiments.data.segmentation_masks import CLASSES, ClassTable
 from experiments.errors import UserError

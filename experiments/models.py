@@ -3,8 +3,8 @@
 import contextlib
 import random
 
+from convnext.factory import VERSIONS
 from convnext.segmentation import Segmenter
-from convnext.weights.loader import VERSIONS
 from fcmae import FCMAE, StemMaskedFCMAE
 
 AUTOENCODERS = {"every_layer": FCMAE, "after_stem": StemMaskedFCMAE}

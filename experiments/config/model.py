@@ -3,9 +3,9 @@
 import dataclasses
 import typing
 
+from convnext.factory import VERSIONS
 from convnext.layers import ACTIVATIONS, EPSILON
 from convnext.remat import REMAT
-from convnext.weights.loader import VERSIONS
 from experiments.config.section import Section, require
 
 
