@@ -10,6 +10,7 @@ from experiments.config.data import (
     IMAGE_SETTINGS,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    LARGEST_NUMBER,
     MAX_PIXELS,
     SPLIT_FIELDS,
     DataConfig,

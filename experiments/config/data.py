@@ -71,6 +71,7 @@ AUTO = "auto"
 IMAGENET_MEAN, IMAGENET_STD = ImageSettings.mean, ImageSettings.std
 WHOLE_FROM = 384  # side in pixels from which evaluation sees whole images
 MAX_PIXELS = 178_956_970  # Pillow's limit, above which it suspects a decompression bomb
+LARGEST_NUMBER = 2**16 - 1  # in the masks of a segmentation; the smallest is 0
 # How images are prepared for published weights, as fields of `DataConfig`.
 IMAGE_SETTINGS = {
     "imagenet": {"image_size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "evaluation_crop": 0.875},
@@ -107,7 +108,7 @@ class DataConfig(Section):
             wanted, `split`; see `experiments.data.sources.labels_file`. Empty for labels from sub-folders.
         class_names: text file with the classes of a segmentation, see `experiments.data.segmentation_masks`; empty for
             `classes.txt` in the folder, or, without one, for the numbers that occur in the masks.
-        ignore_label: numbers in the masks of a segmentation whose pixels are ignored.
+        ignore_label: numbers in the masks of a segmentation whose pixels are ignored, each from 0 to 65,535.
         mask_feature: the feature of a TensorFlow data set that holds the masks of a segmentation.
         pretrain_split: images for pretraining, in the split syntax of TensorFlow Datasets: `unlabelled`,
             `train[:90%]+extra`; empty for the training split.
@@ -196,6 +197,10 @@ class DataConfig(Section):
         require(
             not self.labels_file or kinds == ["folder"],
             f"data.labels_file is for a single folder:PATH; data.source={self.source!r} is none.",
+        )
+        require(
+            all(0 <= number <= LARGEST_NUMBER for number in self.ignore_label),
+            f"data.ignore_label={self.ignore_label}: the numbers of masks are from 0 to {LARGEST_NUMBER}.",
         )
         self.require_at_least(1, "channels")
         self._check_values()

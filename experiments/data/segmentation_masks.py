@@ -2,7 +2,7 @@
 
 Numbers have 8 or 16 bits. In a palette image the indices count, not the colours. `data.ignore_label` lists numbers
 whose pixels count in neither the loss nor the metrics. The names of the classes come from a text file: one name per
-line, numbered from 0, or `NUMBER NAME` in every line:
+line, numbered from 0, or `NUMBER NAME` in every line (a mix of both is an error):
 
     0 background
     255 polyp
@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from experiments.config import MAX_PIXELS
+from experiments.config import LARGEST_NUMBER, MAX_PIXELS
 from experiments.data.files import read_path
 from experiments.data.formats import (
     Header,
@@ -37,8 +37,8 @@ SUFFIXES = (".png", ".tif", ".tiff")
 CLASSES = "classes.txt"  # in a folder of images with masks, and in the workdir of a run
 IGNORED = -1  # class of pixels that do not count
 UNKNOWN = -2  # of a number that stands for no class
-LARGEST = 2**16 - 1
 MOST_CLASSES = 1000
+PAGE = 2  # a bit of TIFF's `NewSubfileType`: one page of several
 
 
 def read_numbers(content, max_pixels=MAX_PIXELS):
@@ -54,7 +54,7 @@ def read_numbers(content, max_pixels=MAX_PIXELS):
     elif kind == "TIFF":
         numbers, orientation = _read_tiff(content, max_pixels)
     else:
-        raise UnreadableError("a mask is a PNG or a TIFF file" if content else "the file is empty")
+        raise UnreadableError("masks are PNG or TIFF files (JPEG changes numbers)" if content else "the file is empty")
     if numbers.ndim == 3:
         if not (numbers[..., :1] == numbers[..., :3]).all():
             raise UnreadableError("it has colours, and a mask has one number a pixel")
@@ -78,9 +78,17 @@ def _read_png(content, max_pixels):
 
 
 def _read_tiff(content, max_pixels):
-    page = tiff_file(io.BytesIO(content)).pages[0]
+    pages = tiff_file(io.BytesIO(content)).pages
+    page, count = pages[0], sum(page.subfiletype & ~PAGE == 0 for page in pages)  # others are overviews and the like
+    if count > 1:
+        raise UnreadableError(f"it has {count} pages, and a mask has one: save that alone")
+    if not set(page.axes) <= set("YXS"):
+        raise UnreadableError("a mask has one whole number a pixel")
     check_size(Header((page.imagelength, page.imagewidth), 1), max_pixels)
-    return page.asarray(), tiff_orientation(page)
+    numbers = page.asarray()
+    if numbers.ndim == 3 and page.axes[0] == "S":  # one plane after the other
+        numbers = np.moveaxis(numbers, 0, -1)
+    return numbers, tiff_orientation(page)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +122,15 @@ class ClassTable:
             text = local_path(path).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             why = reason(error) if isinstance(error, OSError) else "it is not UTF-8"
-            raise UserError(f"data.class_names={path} cannot be read: {why}.") from error
+            raise UserError(f"{path}, which names the classes, cannot be read: {why}.") from error
         lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
         pairs = [re.fullmatch(r"(\d+)[\s,;:]+(.+)", line) for line in lines]
+        if any(pairs) and not all(pairs):
+            other, numbered = lines[pairs.index(None)], next(filter(None, pairs))[0]
+            raise UserError(
+                f"{path}: the line {other!r} has no number before a name, and {numbered!r} has: put one in every line, "
+                "or in none."
+            )
         entries = ((int(pair[1]), pair[2]) for pair in pairs) if all(pairs) else enumerate(lines)
         entries = [(number, name) for number, name in entries if number not in ignored]
         numbers, names = zip(*entries) if entries else ((), ())
@@ -124,9 +138,9 @@ class ClassTable:
             twice = next((value for value in values if values.count(value) > 1), None)
             if twice is not None:
                 raise UserError(f"{path} has the {what} {twice} twice.")
-        if not 2 <= len(names) <= MOST_CLASSES or max(numbers) > LARGEST:
+        if not 2 <= len(names) <= MOST_CLASSES or max(numbers) > LARGEST_NUMBER:
             raise UserError(
-                f"{path} names {len(names)} classes; there are 2 to {MOST_CLASSES}, of numbers up to {LARGEST}."
+                f"{path} names {len(names)} classes; there are 2 to {MOST_CLASSES}, of numbers up to {LARGEST_NUMBER}."
             )
         return cls(tuple(names), tuple(numbers), tuple(ignored))
 
@@ -140,10 +154,10 @@ class ClassTable:
 
     def classes(self, numbers):
         """Returns the class of each number of an array, int32: `IGNORED` or `UNKNOWN` for those that have none."""
-        known = np.full(LARGEST + 2, UNKNOWN, np.int32)
+        known = np.full(LARGEST_NUMBER + 2, UNKNOWN, np.int32)
         known[list(self.ignored)] = IGNORED
         known[list(self.numbers)] = np.arange(len(self.numbers))
-        return known[np.where((numbers < 0) | (numbers > LARGEST), LARGEST + 1, numbers)]
+        return known[np.where((numbers < 0) | (numbers > LARGEST_NUMBER), LARGEST_NUMBER + 1, numbers)]
 
 
 @dataclasses.dataclass(frozen=True)

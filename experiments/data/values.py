@@ -69,7 +69,8 @@ class Reading:
                 )
         elif self.channels not in (colours, header.channels) and {self.channels, colours} != {1, 3}:
             raise UnreadableError(
-                f"it has {colours} channels, not data.channels={self.channels}: set that, or choose with data.bands"
+                f"it has {colours} channels, and the model takes {self.channels}: data.channels sets that, data.bands "
+                "chooses among those of the images"
             )
 
     def values(self, content):

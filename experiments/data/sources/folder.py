@@ -82,7 +82,9 @@ def readable_files(root, reading):
 
     Files are texts, relative to the root.
     """
-    stamps, system_folders = _image_files(root)
+    stamps, system_folders = image_files(root)
+    if not stamps:
+        raise UserError(f"{root}: it holds no image file ({', '.join(SUFFIXES)}).")
     problems = look_at(
         root,
         stamps,
@@ -92,8 +94,9 @@ def readable_files(root, reading):
     )
     skipped = [(file, problem) for file, problem in problems.items() if problem]
     if len(skipped) == len(stamps):
-        found = f"none of its {len(stamps)} image files can be read" if stamps else "it holds no image file"
-        raise UserError(f"{root}: {found} ({', '.join(SUFFIXES)}).")
+        raise UserError(
+            f"{root}: none of its {len(stamps):,} image files can be read, such as {': '.join(skipped[0])}."
+        )
     return [file for file, problem in problems.items() if not problem], skipped, system_folders
 
 
@@ -108,7 +111,7 @@ def split_of_files(root, files, labels):
     return MemorySplit(paths, labels, are_paths=True)
 
 
-def _image_files(root):
+def image_files(root):
     """Returns `{image file, relative to the root: stamp}`, see `index.stamp`, and names of skipped system folders."""
     now = time.time_ns()
     found, system_folders, waiting = {}, [], [""]

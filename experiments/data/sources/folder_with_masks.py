@@ -5,28 +5,31 @@
     PATH/classes.txt
 
 Images have any format that is read, at any depth; the mask of an image has its path, up to the suffix. Splits are those
-of `experiments.data.sources.folder`, by the sub-folders of `images/`; what is missing is held out.
+of `experiments.data.sources.folder`, by the sub-folders of `images/`, which `masks/` has too; what is missing is held
+out.
 
 When a folder is opened, every image and mask that is new or has changed is checked. An image is skipped, counted and
-named if its mask is missing, cannot be read, is not a mask, or differs in size from the image (upright). A number that
-is neither a class nor ignored is an error: the names or `data.ignore_label` are wrong, and every image may be affected.
+named if its mask is missing, cannot be read, is not a mask, or differs in size from the image (upright). Masks without
+an image are counted. Two images or two masks of the same path up to the suffix are an error, as is a number that is
+neither a class nor ignored: the names or `data.ignore_label` are wrong, and every image may be affected.
 """
 
 import os
-import pathlib
 import time
 
 import numpy as np
 from PIL import Image
 
-from experiments.config import MAX_PIXELS
+from experiments.config import LARGEST_NUMBER, MAX_PIXELS
 from experiments.data.formats import UnreadableError, orientation_of, read_header, turns
 from experiments.data.segmentation_masks import CLASSES, MOST_CLASSES, SUFFIXES, ClassTable, Masks, read_numbers
 from experiments.data.source import Source
 from experiments.data.sources.folder import (
     IMAGES,
     MASKS,
+    NAMED_IN_NOTES,
     has_masks,
+    image_files,
     notes_on_skipped,
     printable,
     readable_files,
@@ -34,6 +37,7 @@ from experiments.data.sources.folder import (
 )
 from experiments.data.sources.folder_layout import is_below, split_folders
 from experiments.data.sources.index import look_at, stamp
+from experiments.data.sources.labels_file import SPLITS
 from experiments.data.splits import with_held_out
 from experiments.data.values import Reading
 from experiments.errors import UserError
@@ -51,43 +55,46 @@ def open_folder_with_masks(path, config):
         A `Source` with `masks`; the label of an image is the index of its mask.
 
     Raises:
-        UserError: if the folder has no images with masks, or a mask has a number without a class.
+        UserError: if the folder has no images with masks, images and masks do not fit together, a mask has a number
+            without a class, or the training masks have no pixel that counts.
     """
     root = local_folder(path)
     if not has_masks(root):
         raise UserError(f"{root} has no folders {IMAGES} and {MASKS}, which a segmentation learns from.")
     images = root / IMAGES
-    files, skipped, system_folders = readable_files(images, Reading.of(config))
-    mask_of = _masks_by_image(root / MASKS, files)
-    found = _look_at_masks(root, files, mask_of, config)
-    skipped += [(file, what) for file, what in found.items() if isinstance(what, str)]
+    files, unreadable, system_folders = readable_files(images, Reading.of(config))
+    masks, _ = image_files(root / MASKS)
+    _check_splits(root, files)
+    mask_of = _masks_by_image(root, files, masks)
+    found = _look_at_masks(root, files, mask_of, masks, config)
+    skipped = [*unreadable, *((file, what) for file, what in found.items() if isinstance(what, str))]
     good = [file for file in files if not isinstance(found[file], str)]
     if not good:
-        why = f", such as {images / skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise UserError(f"{root}: none of {len(skipped):,} images has a mask that can be used{why}.")
-    table = _class_table(root, config, {number for file in good for number in found[file]})
-    for file in good:
-        if (number := table.unknown(found[file])) is not None:
-            raise UserError(
-                f"{root / MASKS / mask_of[file]} has the number {number}, which is no class: name it in "
-                f"data.class_names, or leave its pixels out with data.ignore_label={number}."
-            )
+        raise UserError(
+            f"{root}: none of {len(skipped):,} images has a mask that can be used{_such_as(images, skipped)}."
+        )
+    table = _class_table(root, config, {root / MASKS / mask_of[file]: found[file] for file in good})
     folders = split_folders(images, good) or {"train": ""}
     paths = np.array([os.fsencode(root / MASKS / mask_of[file]) for file in good], dtype=object)
     splits = {}
     for split, base in folders.items():
         chosen = [i for i, file in enumerate(good) if is_below(base, file)]
         if not chosen:
-            raise UserError(f"{images / base} holds no image with a mask that can be used; fill or remove it.")
+            why = _such_as(images, [pair for pair in skipped if is_below(base, pair[0])])
+            raise UserError(f"{images / base} holds no image with a mask that can be used{why}; fill or remove it.")
         splits[split] = split_of_files(images, [good[i] for i in chosen], np.array(chosen))
     shares = {"validation": config.validation_share, "test": config.test_share}
     splits, notes = with_held_out(splits, shares, f"folder:{root}")
     beside = [file for file in good if not any(is_below(base, file) for base in folders.values())]
     skipped += [(file, "it lies beside the folders of the splits") for file in beside]
+    of_images = {_stem(file) for file in (*files, *(file for file, _ in unreadable))}
+    without = sum(file.lower().endswith(SUFFIXES) and _stem(file) not in of_images for file in masks)
     shown = ", ".join(table.names[:8]) + (", ..." if len(table.names) > 8 else "")
     notes = (
         f"{len(good):,} images with masks, {len(table.names)} classes: {shown}",
         *([f"ignored in the masks: {', '.join(map(str, table.ignored))}"] if table.ignored else []),
+        *_notes_on_classes(root, splits, [found[file] for file in good], table),
+        *([f"left out: {without:,} masks without an image"] if without else []),
         *notes,
         *notes_on_skipped(skipped, system_folders),
     )
@@ -101,24 +108,71 @@ def open_folder_with_masks(path, config):
     )
 
 
-def _masks_by_image(root, files):
-    """Returns the path of the mask of each image that has one, relative to the folder of masks."""
-    folders = {str(pathlib.PurePath(file).parent) for file in files}
-    masks = {}
-    for folder in sorted(folders):
-        try:
-            names = sorted(os.listdir(root / folder))
-        except OSError:
-            continue
-        for name in names:
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in SUFFIXES:
-                masks.setdefault(os.path.join(folder, stem), os.path.normpath(os.path.join(folder, name)))
-    keys = {file: os.path.join(str(pathlib.PurePath(file).parent), pathlib.PurePath(file).stem) for file in files}
-    return {file: masks[key] for file, key in keys.items() if key in masks}
+def _such_as(images, skipped):
+    return f", such as {images / skipped[0][0]}: {skipped[0][1]}" if skipped else ""
 
 
-def _look_at_masks(root, files, mask_of, config):
+def _check_splits(root, files):
+    """Raises UserError if `images` has the folder of a split and `masks` has not, or the reverse."""
+    of_images = set(split_folders(root / IMAGES, files).values())
+    of_masks = {path.name for path in (root / MASKS).iterdir() if path.is_dir() and path.name.lower() in SPLITS}
+    for kind, other, names in ((MASKS, IMAGES, of_images), (IMAGES, MASKS, of_masks)):
+        if missing := sorted(name for name in names if not (root / kind / name).is_dir()):
+            raise UserError(
+                f"{root / kind / missing[0]} is missing, with the {kind} of {root / other / missing[0]}: add it, or "
+                "remove the other."
+            )
+
+
+def _masks_by_image(root, files, listed):
+    """Returns the mask of each image that has one, by name, of the files `listed` below the folder of masks.
+
+    A file of another format counts where there is no mask, so that reading it tells what is wrong.
+    """
+    masks, others = {}, {}
+    for file in listed:
+        kind = masks if file.lower().endswith(SUFFIXES) else others
+        kind.setdefault(_stem(file), []).append(file)
+    mask_of = {}
+    for file in files:
+        found = masks.get(_stem(file)) or others.get(_stem(file), [])[:1]
+        if len(found) > 1:
+            raise UserError(
+                f"{root / MASKS / found[0]} and {root / MASKS / found[1]} are both masks of {file}: keep one."
+            )
+        if found:
+            mask_of[file] = found[0]
+    images = {}
+    for file, mask in mask_of.items():
+        if (other := images.setdefault(mask, file)) != file:
+            raise UserError(
+                f"{root / IMAGES / other} and {root / IMAGES / file} have the same mask, {mask}: rename one."
+            )
+    return mask_of
+
+
+def _stem(file):
+    return os.path.splitext(file)[0]
+
+
+def _notes_on_classes(root, splits, numbers, table):
+    """Yields lines about splits whose masks lack classes; `numbers` are those in each mask, by label.
+
+    Raises:
+        UserError: if no pixel of the training masks counts.
+    """
+    for name, split in splits.items():
+        present = {number for label in split.labels for number in numbers[label]}
+        absent = [one for number, one in zip(table.numbers, table.names) if number not in present]
+        if len(absent) == len(table.names):
+            if name == "train":
+                raise UserError(f"{root}: data.ignore_label={table.ignored} leaves no pixel to train on.")
+            yield f"no pixel of the {name} masks counts: all are ignored"
+        elif absent and name == "train":
+            yield f"{len(absent):,} classes have no pixels to train on: {', '.join(absent[:NAMED_IN_NOTES])}"
+
+
+def _look_at_masks(root, files, mask_of, stamps_of_masks, config):
     """Returns `{image: why it cannot be used, or the numbers in its mask}`."""
     now = time.time_ns()
 
@@ -139,7 +193,7 @@ def _look_at_masks(root, files, mask_of, config):
         return present if len(present) <= MOST_CLASSES else f"its mask {mask_of[file]} has {len(present):,} numbers"
 
     def stamp_of(file):
-        both = [stamp(root / IMAGES / file, now), stamp(root / MASKS / mask_of[file], now) if file in mask_of else "-"]
+        both = [stamp(root / IMAGES / file, now), stamps_of_masks[mask_of[file]] if file in mask_of else "-"]
         return " ".join(both) if all(both) else ""
 
     stamps = {file: stamp_of(file) for file in files}
@@ -162,19 +216,27 @@ def _size_of(path, pages):
 def named_classes(path, ignored):
     """Returns the `ClassTable` of the file of names in a folder of images with masks, or None without such a file."""
     names = local_folder(path) / CLASSES
-    return ClassTable.read(names, ignored) if names.is_file() else None
+    return ClassTable.read(names, ignored) if os.path.lexists(names) else None
 
 
-def _class_table(root, config, numbers):
-    """Returns the `ClassTable` of a folder, by its file of names or by the numbers that occur."""
+def _class_table(root, config, numbers_of):
+    """Returns the `ClassTable` of a folder, by its file of names or by the numbers in each mask, `{path: numbers}`."""
+    for mask, numbers in numbers_of.items():
+        if other := [number for number in numbers if not 0 <= number <= LARGEST_NUMBER]:
+            raise UserError(f"{mask} has the number {other[0]}: save it with numbers from 0 to {LARGEST_NUMBER}.")
     if config.class_names:
-        return ClassTable.read(config.class_names, config.ignore_label)
-    if named := named_classes(root, config.ignore_label):
-        return named
-    table = ClassTable.of_numbers(numbers, config.ignore_label)
-    if not 2 <= len(table.names) <= MOST_CLASSES:
-        raise UserError(
-            f"{root / MASKS} has {len(table.names)} numbers beside data.ignore_label={config.ignore_label}: a "
-            f"segmentation has 2 to {MOST_CLASSES} classes."
-        )
+        table = ClassTable.read(config.class_names, config.ignore_label)
+    elif not (table := named_classes(root, config.ignore_label)):
+        table = ClassTable.of_numbers(set().union(*numbers_of.values()), config.ignore_label)
+        if not 2 <= len(table.names) <= MOST_CLASSES:
+            raise UserError(
+                f"{root / MASKS} has {len(table.names)} numbers beside data.ignore_label={config.ignore_label}: a "
+                f"segmentation has 2 to {MOST_CLASSES} classes."
+            )
+    for mask, numbers in numbers_of.items():
+        if (number := table.unknown(numbers)) is not None:
+            raise UserError(
+                f"{mask} has the number {number}, which is no class: name it in data.class_names, or leave its pixels "
+                f"out with data.ignore_label={number}."
+            )
     return table

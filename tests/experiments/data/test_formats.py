@@ -279,9 +279,13 @@ def test_pixels_without_data_are_nan_and_bleed_into_no_other():
 
 
 PROBLEMS = [
-    (npy(noise(5, "uint16")), {}, "it has 5 channels, not data.channels=3: set that, or choose with data.bands"),
+    (npy(noise(5, "uint16")), {}, "it has 5 channels, and the model takes 3: data.channels sets that"),
     (npy(noise(5, "uint16")), {"bands": (3, 2, 7)}, "it has 5 channels, and data.bands asks for number 7"),
-    (tiff(np.zeros((3, 4, HEIGHT, WIDTH), np.uint8)), {"channels": 5, "pages": "all"}, "it has 12 channels, not data."),
+    (
+        tiff(np.zeros((3, 4, HEIGHT, WIDTH), np.uint8)),
+        {"channels": 5, "pages": "all"},
+        "it has 12 channels, and the model takes 5",
+    ),
     (npy(np.zeros((2, 2, 2, 2))), {}, "an array that is not numbers of (height, width) or (height, width, channels)"),
     (npy(np.array([["a", "b"]])), {}, "an array that is not numbers of (height, width) or (height, width, channels)"),
     (npy(np.array([[None]], object)), {}, "an array that is not numbers of"),

@@ -28,6 +28,15 @@ def tiff(numbers, **options):
     return file.getvalue()
 
 
+def pages(*masks, **options):
+    """A TIFF of several pages; options are those of all but the first."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for i, numbers in enumerate(masks):
+            writer.write(numbers.astype(np.uint8), **(options if i else {}))
+    return file.getvalue()
+
+
 FILES = {
     "8 bits": lambda: encode(NUMBERS.astype(np.uint8)),
     "16 bits": lambda: encode(Image.fromarray((NUMBERS * 257).astype(np.uint16))),
@@ -39,6 +48,10 @@ FILES = {
     "TIFF with a palette": lambda: tiff(
         NUMBERS.astype(np.uint8), photometric="palette", colormap=np.arange(768, dtype=np.uint16).reshape(3, 256)
     ),
+    "TIFF in planes": lambda: tiff(
+        np.repeat(NUMBERS[None], 3, axis=0).astype(np.uint8), photometric="rgb", planarconfig="separate"
+    ),
+    "TIFF with an overview": lambda: pages(NUMBERS, NUMBERS[::2, ::2], subfiletype=1),
     "1 bit": lambda: encode(Image.fromarray((NUMBERS % 2).astype(bool))),
 }
 
@@ -77,7 +90,17 @@ def test_grey_of_few_bits_is_not_spread():
             lambda: tf.io.encode_png(np.full((4, 4, 3), 300, np.uint16)).numpy(),
             "16 bits and colours or an alpha channel",
         ),
-        (lambda: encode(np.zeros((4, 4), np.uint8), "jpeg"), "a PNG or a TIFF"),
+        (lambda: encode(np.zeros((4, 4), np.uint8), "jpeg"), "PNG or TIFF"),
+        (lambda: pages(np.zeros((4, 4)), np.ones((4, 4)), subfiletype=2), "it has 2 pages, and a mask has one"),
+        (lambda: tiff(np.zeros((3, 4, 4), np.uint8), photometric="minisblack"), "it has 3 pages, and a mask has one"),
+        (
+            lambda: tiff(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), photometric="rgb", planarconfig="separate"),
+            "it has colours",
+        ),
+        (
+            lambda: tiff(np.zeros((16, 16, 16), np.uint8), volumetric=True, tile=(16, 16, 16)),
+            "one whole number a pixel",
+        ),
         (lambda: tiff(np.zeros((4, 4), np.float32)), "one whole number a pixel"),
         (lambda: b"", "empty"),
         (lambda: encode(np.zeros((50, 50), np.uint8)), "more than 100 pixels"),
@@ -118,6 +141,10 @@ def test_classes_are_named_by_line_or_by_number(tmp_path):
         ("a\nb\na\n", "has the name a twice"),
         ("a\n", "names 1 classes; there are 2 to 1000"),
         ("0 a\n70000 b\n", "of numbers up to 65535"),
+        ("0 a\n1 b\nvoid\n", "the line 'void' has no number before a name, and '0 a' has: "),
+        ("0 a\n1 b\n-1 void\n", "the line '-1 void' has no number before a name"),
+        ("0 a\n1 b\n2\n", "the line '2' has no number before a name"),
+        ("road\n2 storeys\n", "the line 'road' has no number before a name, and '2 storeys' has"),
     ],
 )
 def test_a_file_of_names_that_is_wrong_is_told(tmp_path, text, message):

@@ -169,7 +169,7 @@ def test_held_out_shares_are_disjoint_and_complete(tmp_path, labelled, shares, s
             f"it holds no image file ({', '.join(SUFFIXES)}).",
         ),
         ({"a.txt": b"text", ".hidden.png": encode(PIXELS)}, "it holds no image file"),
-        ({"a.jpg": b"text", "b.png": b""}, "none of its 2 image files can be read"),
+        ({"a.jpg": b"text", "b.png": b""}, "none of its 2 image files can be read, such as a.jpg: not an image"),
     ],
     ids=["empty", "no image", "all broken"],
 )

@@ -1,9 +1,11 @@
 """Folders of images with masks, as people have them: complete, with gaps, and damaged."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from experiments.config import DataConfig
@@ -65,7 +67,8 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     write(masks / "3.png", b"")
     write(masks / "4.png", broken_inside(np.zeros((40, 48), np.uint8)))
     write(masks / "5.png", encode(gradient(40, 48)))
-    (masks / "6.png").rename(masks / "6.jpg")
+    (masks / "6.png").unlink()
+    write(masks / "6.jpg", encode(scene(6)[1], "jpeg"))
     exif = Image.Exif()
     exif.update(TURNED)
     write(tmp_path / "images/train/7.jpg", encode(scene(7)[0], "jpeg", exif=exif))  # upright it is 48 x 40
@@ -73,9 +76,8 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     source = open_folder(tmp_path)
     assert mask_names(source, "train") == [("8.png", "8.png")]
     reasons = dict(source.skipped)
-    assert {name: reasons[f"train/{name}"] for name in ("0.png", "6.png")} == dict.fromkeys(
-        ("0.png", "6.png"), "it has no mask"
-    )
+    assert reasons["train/0.png"] == "it has no mask"
+    assert reasons["train/6.png"] == "its mask train/6.jpg: masks are PNG or TIFF files (JPEG changes numbers)"
     assert reasons["train/1.png"] == "it and its mask train/1.png have different sizes, 40x48 and 40x47"
     assert reasons["train/7.jpg"] == "it and its mask train/7.png have different sizes, 48x40 and 40x48"
     assert (
@@ -83,7 +85,7 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     )
     assert reasons["train/3.png"] == "its mask train/3.png: the file is empty"
     assert reasons["train/5.png"].startswith("its mask train/5.png: it has colours")
-    assert "skipped 8 files: 2 x it has no mask" in "\n".join(source.notes)
+    assert "skipped 8 files: 1 x it has no mask" in "\n".join(source.notes)
 
 
 def test_a_number_that_is_no_class_ends_the_start_with_the_file(tmp_path):
@@ -98,6 +100,64 @@ def test_a_number_that_is_no_class_ends_the_start_with_the_file(tmp_path):
     assert open_folder(tmp_path, class_names=str(names)).class_names == tuple("abcd")
 
 
+@pytest.mark.parametrize("number", [70000, -5])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_number_that_no_class_can_have_ends_the_start_with_the_file(tmp_path, number, named):
+    write_scenes(tmp_path, 3, 1, 1)
+    mask = scene(1)[1].astype(np.int32)
+    mask[5, 5] = number
+    (tmp_path / "masks/train/1.png").unlink()
+    tifffile.imwrite(tmp_path / "masks/train/1.tif", mask)
+    if not named:
+        (tmp_path / "classes.txt").unlink()
+    with pytest.raises(UserError, match=rf"masks/train/1.tif has the number {number}: save it with numbers from 0 to "):
+        open_folder(tmp_path)
+
+
+@pytest.mark.parametrize("number", [65536, -1])
+def test_a_number_that_no_class_can_have_is_not_ignored_either(number):
+    with pytest.raises(UserError, match=r"data.ignore_label=.*: the numbers of masks are from 0 to 65535"):
+        DataConfig(ignore_label=(11, number))
+    assert DataConfig(ignore_label=(0, 65535)).ignore_label == (0, 65535)
+
+
+def test_masks_without_an_image_are_counted(tmp_path):
+    write_scenes(tmp_path, 4, 1, 1)
+    (tmp_path / "images/train/0.png").unlink()
+    write(tmp_path / "images/train/1.png", b"")  # unreadable, so its mask has an image
+    for name in ("masks/other/0.png", "masks/train/0.txt", "masks/train/2.jpg"):  # the last two are not masks
+        write(tmp_path / name, b"")
+    assert "left out: 2 masks without an image" in open_folder(tmp_path).notes
+
+
+def test_splits_whose_masks_lack_classes_are_told(tmp_path):
+    write_scenes(tmp_path, 2, 1, 1)
+
+    def fill(split, numbers):
+        for path in (tmp_path / "masks" / split).iterdir():
+            write(path, encode(numbers[scene(0)[1] % 250]))
+
+    fill("train", np.array([0, 1, 250], np.uint8))
+    fill("test", np.full(3, 250, np.uint8))
+    notes = open_folder(tmp_path).notes
+    assert {"1 classes have no pixels to train on: disc", "no pixel of the test masks counts: all are ignored"} <= {
+        *notes
+    }
+    fill("train", np.full(3, 250, np.uint8))
+    with pytest.raises(UserError, match=r"data.ignore_label=\(250,\) leaves no pixel to train on"):
+        open_folder(tmp_path)
+
+
+def replaced(name):
+    """A function that puts a folder in the place of a file."""
+    return lambda root: [(root / name).unlink(), (root / name).mkdir()]
+
+
+def dangling(name):
+    """A function that puts a link that leads nowhere in the place of a file."""
+    return lambda root: [(root / name).unlink(), (root / name).symlink_to("nowhere")]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -105,9 +165,25 @@ def test_a_number_that_is_no_class_ends_the_start_with_the_file(tmp_path):
         (lambda root: [path.unlink() for path in (root / "masks").rglob("*.png")], "none of 5 images has a mask"),
         (
             lambda root: [path.unlink() for path in (root / "masks/val").iterdir()],
-            "images/val holds no image with a mask",
+            "images/val holds no image with a mask that can be used, such as .*images/val/0.png: it has no mask",
         ),
         (lambda root: (root / "classes.txt").write_text("one\n"), "classes.txt names 1 classes"),
+        (replaced("classes.txt"), "classes.txt, which names the classes, cannot be read: Is a directory"),
+        (dangling("classes.txt"), "classes.txt, which names the classes, cannot be read: No such file"),
+        (lambda root: shutil.rmtree(root / "masks/val"), "masks/val is missing, with the masks of .*images/val: add"),
+        (lambda root: shutil.rmtree(root / "images/val"), "images/val is missing, with the images of .*masks/val: add"),
+        (
+            lambda root: (root / "images/val").rename(root / "images/validation"),
+            "masks/validation is missing, with the masks of .*images/validation",
+        ),
+        (
+            lambda root: write(root / "masks/train/1.tif", encode(scene(1)[1], "tiff")),
+            "masks/train/1.(png and .*1.tif|tif and .*1.png) are both masks of train/1.png: keep one",
+        ),
+        (
+            lambda root: write(root / "images/train/1.jpg", encode(scene(1)[0], "jpeg")),
+            "images/train/1.jpg and .*images/train/1.png have the same mask, train/1.png: rename one",
+        ),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_told_in_one_line(tmp_path, spoil, message):
