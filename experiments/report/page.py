@@ -9,17 +9,9 @@ from markupsafe import Markup
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, reason, replacing
 from experiments.provenance import command_line, provenance
-from experiments.report.data import (
-    CLASS_FIGURES,
-    Run,
-    clock,
-    differing_fields,
-    parsed,
-    read_runs,
-    resolved,
-    seconds_between,
-)
 from experiments.report.figures import COLORS, METRICS, RANDOM_ENCODER, Curve, draw_svg
+from experiments.report.reader import read_runs, resolved
+from experiments.report.run import CLASS_FIGURES, Run, clock, differing_fields, parsed, seconds_between
 from experiments.training.loggers import is_number
 
 MAX_DIFFERING_FIELDS = 5  # up to which each has a column in the table of runs

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.studies.budgets import ABLATIONS, METRIC, best_rate, try_rates
 from experiments.studies.report import difference, markdown_table, shown, summary
-from experiments.studies.sweep import Study
+from experiments.studies.study import Study
 
 BASELINE = "baseline"
 PROBES = {"linear": "linear probe", "knn": "k-NN"}

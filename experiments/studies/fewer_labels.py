@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments.studies.budgets import FEWER_LABELS, best_rate, is_at_edge, try_rates
 from experiments.studies.report import difference, markdown_table, shown, summary
-from experiments.studies.sweep import Study
+from experiments.studies.study import Study
 
 STARTS = ("pretrained", "scratch")
 ENCODERS = ("pretrained", "random")

@@ -13,9 +13,8 @@ import tempfile
 
 import tensorflow as tf
 
-from convnext.weights.loader import PretrainedError, find_weights, load_pretrained
 from experiments.errors import RunError, UserError
-from experiments.io import FAULTS, TEMPORARY, StorageError, flush_to_disk, is_url, local_copy, reason, remove, replacing
+from experiments.io import FAULTS, TEMPORARY, StorageError, flush_to_disk, is_url, reason, remove, replacing
 from experiments.training.distributed.strategy import generator_states
 
 FOLDER, CHECKSUMS = "checkpoints", ".sha256"
@@ -293,63 +292,3 @@ def _without_pattern(prefix):
         link = pathlib.Path(temporary, FOLDER)
         link.symlink_to(folder, target_is_directory=True)
         yield str(link / name)
-
-
-def check_pretrained(pretrained, workdir):
-    """Raises UserError if a run without a checkpoint is to start from pretrained weights that do not exist.
-
-    Args:
-        pretrained: path or URL of a run's workdir or of a file; empty for none.
-        workdir: of the run.
-    """
-    if not pretrained or CheckpointFiles.of(workdir).complete():
-        return
-    with _pretrained_file(pretrained) as path:
-        find_weights(path)
-
-
-def choose_start(checkpoints, encoder, pretrained, log, pretrained_stem="load"):
-    """Decides what a run starts from:
-
-    1. the newest checkpoint in its own workdir,
-    2. the weights that `pretrained` names,
-    3. random weights.
-
-    Args:
-        checkpoints: the `Checkpoints` of the run.
-        encoder: the `ConvNeXt` that pretrained weights are for.
-        pretrained: path or URL of a run's workdir or of a file; empty for none.
-        log: function that takes a line for the user.
-        pretrained_stem: as `convnext.load_pretrained` takes it.
-
-    Returns:
-        The number of steps that are done.
-
-    Raises:
-        UserError: if the checkpoint or the pretrained weights do not fit the model.
-        RunError: if there are checkpoints and none can be read.
-    """
-    step, notes = checkpoints.restore()
-    for note in notes:
-        log(note)
-    if step:
-        log(f"  starts from   its own checkpoint of step {step:,}")
-    elif pretrained:
-        with _pretrained_file(pretrained) as path:
-            report = load_pretrained(encoder, path, pretrained_stem)
-            log(f"  starts from   {str(report).replace(str(path), str(pretrained))}")
-    else:
-        log("  starts from   random weights")
-    return step
-
-
-@contextlib.contextmanager
-def _pretrained_file(pretrained):
-    """Yields a local path of pretrained weights; any error in them is a UserError."""
-    try:
-        with local_copy(pretrained) as path:
-            yield path
-    except PretrainedError as error:
-        raise UserError(f"pretrained={pretrained}: {error}") from error
-    except tf.errors.OpError as error:
-        raise UserError(f"pretrained={pretrained} cannot be read: {reason(error)}.") from error

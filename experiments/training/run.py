@@ -10,13 +10,12 @@ import keras
 from experiments.config import size_text
 from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
-from experiments.errors import UserError
 from experiments.evaluation.devices import Devices
-from experiments.io import FAULTS, as_path, reason, replacing
+from experiments.io import as_path, replacing
 from experiments.optim.adamw import learning_rate_schedule, make_adamw
 from experiments.optim.param_groups import rule_table
 from experiments.training.callbacks import LogMetrics, Measure, Profile, ProgressBar, RecordProvenance
-from experiments.training.checkpoint import Checkpoints, check_pretrained, choose_start
+from experiments.training.checkpoint import Checkpoints
 from experiments.training.distributed.strategy import (
     check_batch,
     choose_precision,
@@ -39,18 +38,10 @@ from experiments.training.loop import train
 from experiments.training.loss_scale import LossScale
 from experiments.training.pictures import Curves
 from experiments.training.schedule import Schedule
+from experiments.training.start import check_start, choose_start
 from experiments.training.statistics import with_statistics
 from experiments.training.step import make_training_step
-from experiments.training.wandb_logger import check_wandb
-from experiments.training.workdir import (
-    CONFIG,
-    SUMMARY,
-    check_recorded,
-    check_writable,
-    finished_summary,
-    record_config,
-    write_json,
-)
+from experiments.training.workdir import SUMMARY, check_writable, record_config, write_json
 
 
 class Task:
@@ -149,7 +140,7 @@ def run_task(task_type, config, workdir, resume="auto", log=print):
         workdir = as_path(workdir)
         check_writable(workdir)
         with only_run_in(workdir, log) if workers.is_chief else contextlib.nullcontext():
-            summary = _finished(workdir, config, task_type.name, resume, workers, log)
+            summary = check_start(workdir, config, task_type.name, resume, workers, log)
             if summary is None:
                 task = task_type(config)
                 task.config = with_statistics(config, task.split, workdir, log)
@@ -158,24 +149,6 @@ def run_task(task_type, config, workdir, resume="auto", log=print):
                 run.train()
                 summary = run.finish()
         return summary if workers.is_chief else None
-
-
-def _finished(workdir, config, task_name, resume, workers, log):
-    """Returns the summary of a complete run; otherwise None, after checking that the run can start."""
-    try:
-        differences = check_recorded(workdir, config, task_name, resume)
-        for difference in differences:
-            log(f"resuming with a changed configuration: {difference}")
-        summary = None if differences else finished_summary(workdir)
-        if summary:
-            log(f"The run in {workdir} is complete.")
-            return summary
-        check_pretrained(config.pretrained, workdir)
-        if workers.is_chief and not (workdir / CONFIG).exists():  # wandb never stops a run that has begun
-            check_wandb(config.wandb.mode)
-    except FAULTS as error:
-        raise UserError(f"--workdir={workdir} cannot be used: {reason(error)}.") from error
-    return None
 
 
 class Run:

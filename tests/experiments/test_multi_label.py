@@ -13,8 +13,8 @@ from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from experiments.inference.export import Request, make_serving
-from experiments.report.data import read_runs
 from experiments.report.page import render
+from experiments.report.reader import read_runs
 from experiments.training.loggers import read_metrics
 from experiments.training.workdir import read_json
 from tests.experiments.images import encode, write

@@ -15,8 +15,8 @@ from experiments.errors import UserError
 from experiments.evaluation.mask_colors import overlaid
 from experiments.evaluation.segmentation import pixel_classes
 from experiments.inference import predict
-from experiments.report.data import read_runs
 from experiments.report.page import render
+from experiments.report.reader import read_runs
 from experiments.training.loggers import read_metrics
 from tests.experiments.images import broken_inside, encode, write
 from tests.experiments.scenes import NAMES, scene, write_scenes

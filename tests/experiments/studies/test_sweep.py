@@ -54,10 +54,14 @@ class Pretence:
             monkeypatch.setattr(STUDIES["fewer_labels"], "draw", lambda study, results, path: path.touch())
         monkeypatch.setattr(pretrain, "run", self._train)
         monkeypatch.setattr(finetune, "run", self._train)
-        monkeypatch.setattr(sweep, "_test", lambda trial, log: self._write(trial.folder / "test.json", test_top1=80.0))
+        monkeypatch.setattr(
+            "experiments.studies.study._test",
+            lambda trial, log: self._write(trial.folder / "test.json", test_top1=80.0),
+        )
         top1 = {"20": {"knn": 70.0, "linear": 75.0}}
         monkeypatch.setattr(
-            sweep, "_probe", lambda trial, log, **arguments: self._write(trial.folder / "probes.json", top1=top1)
+            "experiments.studies.study._probe",
+            lambda trial, log, **arguments: self._write(trial.folder / "probes.json", top1=top1),
         )
 
     def _train(self, config, workdir, log):

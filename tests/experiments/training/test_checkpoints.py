@@ -13,8 +13,9 @@ import tensorflow as tf
 from convnext.convnext_v2 import ConvNeXtV2
 from experiments.errors import RunError, UserError
 from experiments.io import TEMPORARY
-from experiments.training.checkpoint import CheckpointFiles, Checkpoints, check_pretrained, choose_start
+from experiments.training.checkpoint import CheckpointFiles, Checkpoints
 from experiments.training.ema import AveragedWeights
+from experiments.training.start import check_pretrained, choose_start
 from tests.experiments.tiny import Lines
 
 INPUT = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
