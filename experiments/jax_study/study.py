@@ -127,10 +127,11 @@ class JaxStudy:
         self._on_device = functools.cache(lambda split: jnp.asarray(splits[split].images))
 
     def pretrain(self, seed: int) -> None:
-        """Pretrains an encoder, and records its loss, and features on validation images, ten times."""
+        """Pretrains an encoder; ten times on the way it is probed on validation images and can be resumed from."""
         folder = self.root / f"seed_{seed}" / "pretraining"
         if (folder / "record.json").exists():
             return
+        folder.mkdir(parents=True, exist_ok=True)
         training, train = self.config.pretrain, self.splits["train"]
         with initial_weights(seed):
             model = make_fcmae(dataclasses.replace(self.config, seed=seed))
@@ -138,39 +139,26 @@ class JaxStudy:
         per_epoch = train.num_examples // training.batch_size
         total = _in_chunks(training.epochs * per_epoch)
         peak = training.base_learning_rate * training.batch_size / REFERENCE_BATCH
-        rates = jax_training.learning_rates(
-            peak, total, round(training.warmup_epochs * per_epoch), training.min_learning_rate
-        )
+        warmup = round(training.warmup_epochs * per_epoch)
+        rates = jax_training.learning_rates(peak, total, warmup, training.min_learning_rate)
         order = jax_training.shuffled(np.arange(train.num_examples), total, training.batch_size, seed)
-        probe, curve, losses = self._probe(model.backbone), [], []
-        ends = {_in_chunks(total * tenth / 10) for tenth in range(1, 11)}
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            curve.append(pool.submit(probe(), step=0, loss=None))
-            seconds = 0.0
-            for start, images, peaks in self._chunks(order, rates):
-                began = time.perf_counter()
-                loss = trainer.run(self._on_device("train"), train.labels, images, peaks, _key(seed, start))
-                if start:  # without the first call, which compiles
-                    jax.block_until_ready(loss)
-                    seconds += time.perf_counter() - began
-                losses.append(loss)
-                if start + CHUNK in ends:
-                    trainer.store()
-                    curve.append(pool.submit(probe(), step=start + CHUNK, loss=float(np.mean(losses[-10:]))))
-            trainer.store()
-            folder.mkdir(parents=True, exist_ok=True)
-            model.backbone.save(folder / "encoder.keras")
-            record = {
-                **self._origin(seed),
-                "steps": total,
-                "images_per_second": round((total - CHUNK) * training.batch_size / seconds) if seconds else None,
-                "curve": [point.result() for point in curve],
-            }
-        _write_json(folder / "record.json", record)
-        last = record["curve"][-1]
-        self.log(
-            f"pretraining, seed {seed}: {record['images_per_second']} images/s, linear probe {last['linear']:.2f}%"
-        )
+        probe, ends = self._probe(model.backbone), {_in_chunks(total * tenth / 10) for tenth in range(1, 11)}
+        done, curve = trainer.restore(folder / "state.npz")
+        if not done:
+            curve = [{"step": 0, "loss": None, **probe()}]
+        began, first, losses = time.perf_counter(), done, []
+        for start, images, peaks in self._chunks(order, rates, done):
+            losses.append(trainer.run(self._on_device("train"), train.labels, images, peaks, _key(seed, start)))
+            done = start + CHUNK
+            if done in ends:
+                trainer.store()
+                curve.append({"step": done, "loss": float(np.mean(losses)), **probe()})
+                losses = []
+                model.backbone.save(folder / "encoder.keras")
+                trainer.save(folder / "state.npz", done, curve)
+                speed = (done - first) * training.batch_size / (time.perf_counter() - began)
+                self.log(f"  pretraining, seed {seed}, step {done:,} of {total:,}: {curve[-1]}, {speed:,.0f} images/s")
+        _write_json(folder / "record.json", {**self._origin(seed), "steps": total, "curve": curve})
 
     def finetune(self, lengths: Lengths, start: str) -> None:
         """Chooses rate, mixing and length with the first seed, then trains with the other seeds and reads the test."""
@@ -246,28 +234,27 @@ class JaxStudy:
         )
 
     def _probe(self, encoder):
-        """Returns a function that takes features of the encoder as it is, and returns the function that scores them."""
+        """Returns a function that scores the features of an encoder as it is on the validation images."""
         features_of = jax_training.outputs(encoder, self.config.data, features=True)
         train, validation = self.splits["train"], self.splits["validation"]
         spec = str(min(PROBE_LABELS, train.num_examples))
         labelled = label_subset(train, spec, self.num_classes, 0)
-        some = at_most(ArraySplit(np.arange(validation.num_examples), validation.labels), FEATURE_IMAGES, 0).images
+        numbered = ArraySplit(np.arange(validation.num_examples), validation.labels)
+        some = at_most(numbered, FEATURE_IMAGES, 0).images
         images = jnp.asarray(labelled.images)
 
-        def take():
+        def probe():
             fitted, scored = features_of(images), features_of(self._on_device("validation"))
+            return {
+                "linear": linear_top1((fitted, labelled.labels), None, (scored, validation.labels)),
+                "feature_rank": effective_rank(scored[some]),
+                "feature_std": feature_std(scored[some]),
+            }
 
-            def score(**facts):
-                linear = linear_top1((fitted, labelled.labels), None, (scored, validation.labels))
-                rank, spread = effective_rank(scored[some]), feature_std(scored[some])
-                return {**facts, "linear": linear, "feature_rank": rank, "feature_std": spread}
+        return probe
 
-            return score
-
-        return take
-
-    def _chunks(self, order: np.ndarray, rates: np.ndarray) -> Iterable[tuple[int, np.ndarray, np.ndarray]]:
-        for start in range(0, len(order), CHUNK):
+    def _chunks(self, order: np.ndarray, rates: np.ndarray, done: int = 0) -> Iterable:
+        for start in range(done, len(order), CHUNK):
             yield start, order[start : start + CHUNK], rates[start : start + CHUNK]
 
     def _origin(self, seed, **changes):

@@ -3,7 +3,9 @@
 It is for small images, of which an accelerator computes a step sooner than Python starts one. TensorFlow is not needed.
 """
 
+import json
 import math
+import pathlib
 from collections.abc import Callable
 
 import jax
@@ -80,6 +82,21 @@ class Trainer:
         """
         self.state, losses = self._run(self.state, images, labels, order, rates, key)
         return losses.mean()
+
+    def save(self, path: pathlib.Path, step: int, curve: list[dict]) -> None:
+        """Writes the state to a file, with the number of steps done and what was measured."""
+        temporary = path.with_name(f"new_{path.name}")
+        np.savez(temporary, *map(np.asarray, jax.tree.leaves(self.state)), step=step, curve=json.dumps(curve))
+        temporary.replace(path)
+
+    def restore(self, path: pathlib.Path) -> tuple[int, list[dict]]:
+        """Reads what `save` wrote, and returns the step and the measures; `(0, [])` if there is no file."""
+        if not path.exists():
+            return 0, []
+        leaves, structure = jax.tree.flatten(self.state)
+        with np.load(path) as saved:
+            self.state = jax.tree.unflatten(structure, [jnp.array(saved[f"arr_{i}"]) for i in range(len(leaves))])
+            return int(saved["step"]), json.loads(str(saved["curve"]))
 
     def store(self) -> None:
         """Assigns the weights to the variables of the model."""
