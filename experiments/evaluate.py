@@ -14,7 +14,7 @@ from experiments.evaluation.classification import Predictions, classification_me
 from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
-from experiments.evaluation.segmentation import Confusions, pixel_classes, segmentation_metrics
+from experiments.evaluation.segmentation import Confusions, notes_on_confusions, pixel_classes, segmentation_metrics
 from experiments.finished_run import (
     check_no_image_settings,
     config_of,
@@ -25,6 +25,7 @@ from experiments.finished_run import (
     read_model,
     read_segmenter,
     recorded_classes,
+    recorded_config,
     with_images,
 )
 from experiments.io import local_copy
@@ -108,8 +109,9 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     if other := next((name for name in probes if name not in PIXEL_PROBES), None):
         raise UserError(f"{path} has no {other}; it has {' and '.join(PIXEL_PROBES)}.")
     model, config, table = read_segmenter(path)
-    if data != config.data.source:
-        _check_class_table(path, table, data)
+    of_run = recorded_config(path).data
+    if data not in ("", of_run.source) or not of_run.class_names:
+        _check_class_table(path, table, data or of_run.source)
     batch_size = batch_size or config.evaluation_batch_size
     config = dataclasses.replace(with_images(config, data, data_dir), evaluation_batch_size=batch_size)
     source = open_source(config.data, masks=True)
@@ -117,7 +119,10 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
     with naming_damage(config.data):
         confusions = Confusions(pixel_classes(model, config), target, source.masks, PairPreprocessing.of(config))
-        found = segmentation_metrics(confusions())
+        counts = confusions()
+    for note in notes_on_confusions(split, target.num_examples, *counts):
+        log(note)
+    found = segmentation_metrics(*counts)
     return {name: {"model": found[name]} for name in probes or PIXEL_PROBES}
 
 

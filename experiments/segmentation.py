@@ -1,5 +1,7 @@
 """Segmentation: fine-tuning of a model that gives each pixel a class, `finetune.task=segmentation`."""
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -7,15 +9,16 @@ from experiments.data.segmentation_masks import CLASSES
 from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation_pairs, pixel_counts, training_pairs
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
+from experiments.errors import UserError
 from experiments.evaluation.class_reports import draw_confusion, write_segmentation_report
-from experiments.evaluation.segmentation import Confusions, pixel_classes, segmentation_metrics
+from experiments.evaluation.segmentation import Confusions, notes_on_confusions, pixel_classes, segmentation_metrics
 from experiments.finetune import Finetuning
 from experiments.io import local_copy, replacing
 from experiments.models import make_segmenter
 from experiments.training.callbacks import evenly_spaced
 from experiments.training.losses import pixel_losses, weights_of_counts
 from experiments.training.pictures import MaskPictures
-from experiments.training.workdir import save_model
+from experiments.training.workdir import CONFIG, save_model
 
 IMAGES_IN_PICTURE = 6
 
@@ -63,12 +66,27 @@ class Segmentation(Finetuning):
         )
 
     def callbacks(self, run):
+        self._check_classes(run.workdir)
         write = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._write_classes(run.workdir))
         return [write, *super().callbacks(run)]
 
     def finish(self, run):
         save_model(run.model.backbone, run.workdir / "encoder.keras")
         return super().finish(run)
+
+    def _check_classes(self, workdir):
+        """Raises UserError if the run in a workdir has begun with other classes, or with the same in another order."""
+        path = workdir / CLASSES
+        if not ((workdir / CONFIG).exists() and path.is_file()):
+            return
+        both = (text.splitlines() for text in (path.read_text(encoding="utf-8"), self._masks.table.to_text()))
+        for before, now in itertools.zip_longest(*both, fillvalue="no class"):
+            if before != now:
+                origin = self.config.data.class_names or self.source.name
+                raise UserError(
+                    f"{path} has the classes that this run learns, and {origin} has others now ({now!r} instead of "
+                    f"{before!r}): restore them, or use another --workdir."
+                )
 
     def _write_classes(self, workdir):
         with replacing(workdir / CLASSES) as path:
@@ -86,20 +104,20 @@ class Segmentation(Finetuning):
     def _metric(self):
         return "mean_iou"
 
-    def _metrics(self, matrix):
-        return segmentation_metrics(matrix)
+    def _metrics(self, matrix, unreadable):
+        return segmentation_metrics(matrix, unreadable)
 
     def _load(self, model, path):
         with local_copy(path) as local:
             model.load_weights(local)
 
     def _predictions(self, run, split):
-        """Returns a function without arguments that returns the confusion matrix on a split, in a tuple."""
-        confusions = Confusions(pixel_classes(run.model, self.config), split, self._masks, self._preprocessing)
-        return lambda: (confusions(),)
+        return Confusions(pixel_classes(run.model, self.config), split, self._masks, self._preprocessing)
 
-    def _report(self, run, name, matrix):
+    def _report(self, run, name, matrix, unreadable):
         names = self.source.class_names
+        for note in notes_on_confusions(name, self.source.get(name).num_examples, matrix, unreadable):
+            run.log(note)
         with replacing(run.workdir / f"report_{name}.csv") as path:
             write_segmentation_report(path, matrix, names)
         found = f"mean IoU {segmentation_metrics(matrix)['mean_iou']:.2f}%, share of each class in %"

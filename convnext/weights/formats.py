@@ -36,6 +36,7 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 REFUSED_CLASS = re.compile(r"GLOBAL (\S+)")
 # What damage to an archive or to a Keras file leads to.
 DAMAGE = (zipfile.BadZipFile, zlib.error, KeyError, IndexError, OSError, ValueError, TypeError, RuntimeError, EOFError)
+MASK_TOKEN = "decoder/vars/0"  # of an autoencoder, in a file of Keras
 MOST_COMPRESSED = 100  # times that weights may be smaller in a file; a bomb is so by more
 # Types of plain data that training scripts save beside weights. `_Ignored` stands in for them, so none of them is made.
 PLAIN_DATA = (
@@ -77,7 +78,8 @@ def read_checkpoint(path: str | os.PathLike, key: str | None = None) -> Checkpoi
     if kind == KERAS:
         if key is not None:
             raise PretrainedError(f"{path} has no entries to choose {key!r} from; files of PyTorch have.")
-        return Checkpoint(_read_keras(path), _read_keras_options(path))
+        weights, left_out = _read_keras(path)
+        return Checkpoint(weights, _read_keras_options(path), left_out=left_out)
     if kind == PYTORCH:
         states = _read_pytorch(path)
     else:
@@ -180,22 +182,32 @@ def write_weights(
         write_folder(tensors, path, library, architecture, images or ImageSettings())
 
 
-def _read_keras(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Returns `{our name: array}` of a `.keras` or `.weights.h5` file, without optimizers and random generators."""
+def _read_keras(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Returns `{our name: array}` of a `.keras` or `.weights.h5` file, without optimizers and random generators.
+
+    Of a model around an encoder that is not an autoencoder, such as a `Segmenter`, it takes the encoder; then the names
+    of what is beside it, as the file has them.
+    """
     try:
         content: pathlib.Path | io.BytesIO = path
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 content = io.BytesIO(archive.read("model.weights.h5"))
-        arrays = {}
+        places = []
 
         def visit(place: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/") and "seed_generator" not in place:
-                arrays[_our_name(item.file, place)] = _read_dataset(item)
+                places.append(place)
 
         with h5py.File(content) as file:
             file.visititems(visit)
-        return arrays
+            taken = [place for place in places if place.startswith("backbone/")]
+            if not taken or MASK_TOKEN in places:
+                taken = places
+            arrays = {}
+            for place in taken:
+                arrays[_our_name(file, place)] = _read_dataset(file[place])
+        return arrays, tuple(place for place in places if place not in taken)
     except DAMAGE as error:
         raise PretrainedError(f"{path} is no Keras file, or it is cut short: {_first_line(error)}.") from error
 

@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 
-import matplotlib
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
 from experiments.data.pipeline import batch_seed, example_seed
+from experiments.picture_text import plain_text
 
 IMAGES, VERSIONS = 8, 6
 CANDIDATES = 4 * IMAGES  # of which some may be unreadable
@@ -42,7 +42,8 @@ def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, 
         captions.append([_caption(target, class_names) for target in mixed["targets"].numpy()])
     pixels = np.nan_to_num(np.stack(columns)) * np.array(preprocessing.std) + np.array(preprocessing.mean)
     pixels = pixels[..., shown]
-    _draw_grid(path, pixels, captions)
+    with plain_text(class_names):
+        _draw_grid(path, pixels, captions)
 
 
 @tf.autograph.experimental.do_not_convert
@@ -86,7 +87,6 @@ def _caption(target, class_names):
     return " + ".join(f"{100 * target[i]:.0f}% {class_names[i][: NAME_LENGTH // 3]}" for i in present)
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def _draw_grid(path, columns, captions):
     """Draws `(columns, rows, H, W, C)`, black at 0 and white at 1, each cell with its caption below."""
     num_columns, num_rows, *sides, channels = columns.shape

@@ -2,7 +2,6 @@
 
 import csv
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -10,6 +9,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from sklearn import metrics
 
 from experiments.evaluation.classification import THRESHOLD
+from experiments.picture_text import plain_text
 
 MOST_NAMED = 25  # classes up to which the picture names all of them
 MOST_CELLS = 250  # rows and columns of the picture; if there are more classes, they share cells
@@ -100,7 +100,6 @@ def _percent(share):
     return "" if np.isnan(share) else f"{100 * share:.6g}"
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def draw_confusion(path, matrix, class_names, title, unit="images"):
     """Draws a confusion matrix.
 
@@ -115,9 +114,10 @@ def draw_confusion(path, matrix, class_names, title, unit="images"):
         unit: what is counted, `images` or `pixels`.
     """
     draw = _table if len(class_names) <= MOST_NAMED else _overview
-    figure = draw(matrix, class_names, unit)
-    figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=110, format="png")
+    with plain_text((*class_names, title)) as (*shown, _):
+        figure = draw(matrix, shown, unit)
+        figure.suptitle(title, fontsize=11)
+        figure.savefig(path, dpi=110, format="png")
 
 
 def most_confused(matrix, count):

@@ -101,7 +101,8 @@ class Confusions:
     """The confusion matrix of a model over all pixels that count, in all readable images of a split.
 
     Each pixel counts once, whatever the size of the batches and the number of devices: one of them does the work.
-    Calling the object evaluates the current weights of the model.
+    Images that cannot be read, or whose masks cannot, are left out and counted. Calling the object evaluates the
+    current weights of the model.
 
     Args:
         pixel_classes: the `PixelClasses`.
@@ -113,11 +114,15 @@ class Confusions:
     def __init__(self, pixel_classes, split, masks, preprocessing):
         self._pixel_classes = pixel_classes
         self._num_classes = len(masks.table.names)
+        self._num_examples = split.num_examples
         self._pairs = evaluation_pairs(split, masks, preprocessing)
 
     def __call__(self):
-        """Returns `(num_classes, num_classes)` int64: pixels of a class (row) predicted as a class (column)."""
-        matrix, truths = np.zeros((self._num_classes,) * 2, np.int64), []
+        """Returns the matrix, `(num_classes, num_classes)` int64, and the number of images that are left out.
+
+        The matrix has the number of pixels of a class (row) that are predicted as a class (column).
+        """
+        matrix, truths, unreadable = np.zeros((self._num_classes,) * 2, np.int64), [], self._num_examples
 
         def images():
             for _, image, mask in self._pairs:
@@ -126,7 +131,8 @@ class Confusions:
 
         for predicted in self._pixel_classes.of_images(images()):
             matrix += confusion(truths.pop(0), predicted, self._num_classes)
-        return matrix
+            unreadable -= 1
+        return matrix, unreadable
 
 
 def class_ious(matrix):
@@ -135,13 +141,22 @@ def class_ious(matrix):
     return np.where(union > 0, both / np.maximum(union, 1), np.nan)
 
 
-def segmentation_metrics(matrix):
-    """Returns the metrics of a confusion matrix in percent; the first one selects the best model.
+def segmentation_metrics(matrix, unreadable=0):
+    """Returns the metrics of what `Confusions` returns; the first one selects the best model.
 
     `mean_iou` is the mean over the classes that occur in masks or predictions; `pixel_accuracy` is the share of
-    correctly classified pixels. Without pixels both are 0.
+    correctly classified pixels; both are in percent, and 0 without pixels. `unreadable` is there only if it is not 0.
     """
+    left_out = {"unreadable": unreadable} if unreadable else {}
     if not matrix.sum():
-        return {"mean_iou": 0.0, "pixel_accuracy": 0.0}
-    accuracy = np.diag(matrix).sum() / matrix.sum()
-    return {"mean_iou": 100.0 * float(np.nanmean(class_ious(matrix))), "pixel_accuracy": 100.0 * float(accuracy)}
+        return {"mean_iou": 0.0, "pixel_accuracy": 0.0, **left_out}
+    mean_iou, accuracy = np.nanmean(class_ious(matrix)), np.diag(matrix).sum() / matrix.sum()
+    return {"mean_iou": 100.0 * float(mean_iou), "pixel_accuracy": 100.0 * float(accuracy), **left_out}
+
+
+def notes_on_confusions(split, num_examples, matrix, unreadable):
+    """Yields lines for the user about what the metrics of a split of `num_examples` images leave out."""
+    if unreadable:
+        yield f"{split}: {unreadable:,} of {num_examples:,} images or their masks cannot be read, and are left out"
+    if not matrix.sum():
+        yield f"{split}: there is no pixel that counts, so the figures are 0 and mean nothing"

@@ -22,6 +22,7 @@ from experiments.finished_run import find_model, read_model
 from experiments.inference.extract import checksum, folder_of, images_to_extract
 from experiments.inference.feature_files import Features, read_features
 from experiments.io import appearing, local_path, new_output
+from experiments.picture_text import plain_text
 
 PER_ROW = 8  # nearest images beside each other
 SIDE, GAP = 1.75, 0.12  # inches: of an image, and between two
@@ -45,16 +46,17 @@ def draw_search(path, found, queries, pictures, caption):
     most = max(len(one.neighbours) for one in found)
     columns = 1 + min(most, PER_ROW)
     rows = [(i, start) for i, one in enumerate(found) for start in range(0, max(len(one.neighbours), 1), PER_ROW)]
-    figure, axes = _grid(len(rows), columns)
-    for row, (i, start) in zip(axes, rows):
-        one = found[i]
-        if start == 0:
-            name = one.name if one.position is None else caption(one.position)
-            _draw(row[0], queries[i], name, "query")
-        shown = slice(start, start + PER_ROW)
-        for axis, position, similarity in zip(row[1:], one.neighbours[shown], one.similarities[shown]):
-            _draw(axis, pictures[int(position)], caption(position), one.text_of(similarity))
-    figure.savefig(path, format="png")
+    own = [one.name if one.position is None else caption(one.position) for one in found]
+    with plain_text([*own, *(caption(position) for one in found for position in one.neighbours)]):
+        figure, axes = _grid(len(rows), columns)
+        for row, (i, start) in zip(axes, rows):
+            one = found[i]
+            if start == 0:
+                _draw(row[0], queries[i], own[i], "query")
+            shown = slice(start, start + PER_ROW)
+            for axis, position, similarity in zip(row[1:], one.neighbours[shown], one.similarities[shown]):
+                _draw(axis, pictures[int(position)], caption(position), one.text_of(similarity))
+        figure.savefig(path, format="png")
 
 
 def _grid(rows, columns):

@@ -3,13 +3,13 @@
 import time
 
 import keras
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from experiments.evaluation.mask_colors import class_colors, colored
 from experiments.io import replacing
+from experiments.picture_text import plain_text
 from experiments.report.figures import draw_run
 from experiments.training.guards import best_effort
 from experiments.training.loggers import read_metrics
@@ -47,7 +47,6 @@ def draw_reconstructions(path, panels, title):
     _save(figure, path)
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # names of classes are no formulas, whatever dollars they hold
 def draw_masks(path, images, truths, predictions, class_names, title):
     """Draws images in rows: the image, its mask, the prediction.
 
@@ -59,29 +58,30 @@ def draw_masks(path, images, truths, predictions, class_names, title):
         class_names: names of the classes, in the legend.
         title: above the picture.
     """
-    ratio = np.mean([image.shape[0] / image.shape[1] for image in images])
-    size = (9.0 + 1.8, max(3.0 * ratio, 0.6) * len(images) + 0.6)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(images), 3, squeeze=False)
-    for axis, name in zip(axes[0], ("image", "mask (black: ignored)", "prediction")):
-        axis.set_title(name, fontsize=10)
-    for row, image, *masks in zip(axes, images, truths, predictions):
-        shown = image[..., 0] if image.shape[-1] == 1 else image
-        for axis, panel in zip(row, (shown, *map(colored, masks))):
-            axis.imshow(panel, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
-            axis.set_axis_off()
-    named = list(zip(class_names, class_colors(len(class_names)) / 255.0))[:MOST_NAMED]
-    handles = [Patch(color=color, label=name[:20]) for name, color in named]
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
-    figure.suptitle(title, fontsize=11)
-    _save(figure, path)
+    with plain_text(class_names) as names:
+        ratio = np.mean([image.shape[0] / image.shape[1] for image in images])
+        size = (9.0 + 1.8, max(3.0 * ratio, 0.6) * len(images) + 0.6)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(len(images), 3, squeeze=False)
+        for axis, name in zip(axes[0], ("image", "mask (black: ignored)", "prediction")):
+            axis.set_title(name, fontsize=10)
+        for row, image, *masks in zip(axes, images, truths, predictions):
+            shown = image[..., 0] if image.shape[-1] == 1 else image
+            for axis, panel in zip(row, (shown, *map(colored, masks))):
+                axis.imshow(panel, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+                axis.set_axis_off()
+        named = list(zip(names, class_colors(len(names)) / 255.0))[:MOST_NAMED]
+        handles = [Patch(color=color, label=name[:20]) for name, color in named]
+        figure.legend(handles=handles, loc="outside right upper", fontsize=8, frameon=False)
+        figure.suptitle(title, fontsize=11)
+        _save(figure, path)
 
 
 def draw_curves(workdir):
     """Draws `curves.png` of a run from its `metrics.jsonl`, an axis for each metric."""
-    figure = draw_run(read_metrics(workdir), workdir.name)
-    if figure:
-        _save(figure, workdir / "curves.png")
+    with plain_text([workdir.name]):
+        if figure := draw_run(read_metrics(workdir), workdir.name):
+            _save(figure, workdir / "curves.png")
 
 
 class Curves(keras.callbacks.Callback):

@@ -6,7 +6,9 @@ import pytest
 import safetensors.numpy
 
 from convnext import ConvNeXtV1, create_from_weights
+from convnext.segmentation import Segmenter
 from convnext.weights import read_weights
+from convnext.weights.loader import named_variables
 from experiments import convert
 from experiments.errors import UserError
 from fcmae import FCMAE
@@ -33,6 +35,16 @@ def assert_same_arrays(path, expected):
     assert written.keys() == expected.keys()
     for key, value in expected.items():
         np.testing.assert_array_equal(written[key], value, err_msg=key)
+
+
+def test_of_a_segmentation_model_the_encoder_is_converted(tmp_path):
+    segmenter, lines = Segmenter(small_backbone(), 3, "fpn", decoder_dim=4), Lines()
+    segmenter.save(tmp_path / "segmenter.keras")
+    convert.run(tmp_path / "segmenter.keras", tmp_path / "encoder.keras", log=lines)
+    assert ": an encoder, " in lines[0] and lines[1].startswith("left out: classifier/vars/0, ")
+    expected = named_variables(segmenter.backbone)
+    for name, variable in named_variables(keras.saving.load_model(tmp_path / "encoder.keras")).items():
+        np.testing.assert_array_equal(variable, expected[name])
 
 
 def test_the_authors_autoencoder_becomes_ours_with_their_outputs(fcmae, tmp_path):

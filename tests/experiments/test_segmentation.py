@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 
 import keras
@@ -146,6 +147,88 @@ def test_evaluation_refuses_a_folder_that_names_other_classes(run, config, tmp_p
     (root / "classes.txt").write_text("\n".join(swapped), encoding="utf-8")
     with pytest.raises(UserError, match="was fine-tuned on other classes than those of .*classes.txt, or on other"):
         evaluate.run(run[0], data=f"folder:{root}", log=Lines())
+
+
+@pytest.fixture(scope="module")
+def unfinished(config, tmp_path_factory):
+    """`(root, config, workdir, summary, lines)` of a run of a step whose last one is to be done again.
+
+    A validation image and two test images show their damage when they are decoded.
+    """
+    root = write_scenes(tmp_path_factory.mktemp("scenes"), train=4)
+    for name in ("val/1", "test/0", "test/3"):
+        write(root / f"images/{name}.png", broken_inside(np.asarray(Image.open(root / f"images/{name}.png"))))
+    workdir, lines = tmp_path_factory.mktemp("runs") / "damaged", Lines()
+    config = change(
+        change(config, "finetune", steps=1, evaluations=1, class_weights="none"), "data", source=f"folder:{root}"
+    )
+    config = change(config, "segmentation", pictures=0)
+    summary = finetune.run(config, workdir, log=lines)
+    (workdir / "summary.json").unlink()
+    return root, config, workdir, summary, lines
+
+
+def test_images_that_cannot_be_read_are_counted_in_the_summary(unfinished):
+    _, _, workdir, summary, lines = unfinished
+    assert "test: 2 of 4 images or their masks cannot be read, and are left out" in lines
+    assert {name: value for name, value in summary.items() if "unreadable" in name} == {
+        "validation_unreadable": 1,
+        "validation_unreadable_ema": 1,
+        "test_unreadable": 2,
+        "test_unreadable_ema": 2,
+        "best_test_unreadable": 2,
+    }
+    assert [line["validation_unreadable"] for line in read_metrics(workdir) if "validation_mean_iou" in line] == [1]
+
+
+def test_images_that_cannot_be_read_are_told_in_evaluation(run, unfinished):
+    lines = Lines()
+    evaluate.run(run[0], data=f"folder:{unfinished[0]}", log=lines)
+    assert lines[-1] == "test: 2 of 4 images or their masks cannot be read, and are left out"
+    lines = Lines()
+    evaluate.run(run[0], log=lines)
+    assert len(lines) == 1
+
+
+def test_a_run_whose_classes_changed_is_not_resumed(unfinished):
+    root, config, workdir, _, _ = unfinished
+    names = root / "classes.txt"
+    before = names.read_text(encoding="utf-8")
+    for after, changed in (
+        (before.replace("disc", "ball"), "'2 ball' instead of '2 disc'"),
+        ("1 square\n0 ground\n2 disc\n", "'1 square' instead of '0 ground'"),
+        (before + "3 sky\n", "'3 sky' instead of 'no class'"),
+        (None, "'0 0' instead of '0 ground'"),
+    ):
+        names.write_text(after, encoding="utf-8") if after else names.unlink()
+        with pytest.raises(UserError) as error:
+            finetune.run(config, workdir, log=Lines())
+        where = f"{workdir / 'classes.txt'} has the classes that this run learns, and folder:{root} has others now"
+        assert str(error.value) == f"{where} ({changed}): restore them, or use another --workdir."
+        assert (workdir / "classes.txt").read_text(encoding="utf-8") == before
+    names.write_text(before.replace("0 ", "0: "), encoding="utf-8")  # the same
+    assert finetune.run(config, workdir, log=Lines())["steps"] == 1
+
+
+def test_evaluation_refuses_the_folder_of_the_run_once_it_names_other_classes(unfinished):
+    root, _, workdir, _, _ = unfinished
+    before = (root / "classes.txt").read_text(encoding="utf-8")
+    (root / "classes.txt").write_text(before.replace("disc", "ball"), encoding="utf-8")
+    with pytest.raises(UserError, match=f"was fine-tuned on other classes than those of {root}/classes.txt"):
+        evaluate.run(workdir, log=Lines())
+    (root / "classes.txt").write_text(before, encoding="utf-8")
+
+
+def test_images_of_other_channels_are_told_in_one_line(run, tmp_path):
+    write(tmp_path / "images/a.npy", encode_npy(np.zeros((8, 8, 5), np.uint8)))
+    with pytest.raises(UserError, match=r"such as a.npy: it has 5 channels, and the model takes 3"):
+        predict.run(run[0], str(tmp_path / "images"), str(tmp_path / "out"), log=Lines())
+
+
+def encode_npy(pixels):
+    file = io.BytesIO()
+    np.save(file, pixels)
+    return file.getvalue()
 
 
 def test_evaluation_takes_as_many_images_at_a_time_as_it_is_told(run, config, monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 
 from tests.documentation import commands, python_blocks
 from tests.experiments.images import encode, gradient, write
+from tests.experiments.scenes import scene
 from tests.launch.commands import PRESET, run, run_forked, terminate_after
 
 OWN = re.compile(r"runs/own|features\.npz")
@@ -36,6 +37,11 @@ def walk_through(root, more):
     for n in range(32):
         write(root / "photographs" / ("cats", "dogs")[n % 2] / f"{n // 2}.jpg", encode(gradient(40 + n, 50), "jpeg"))
     write(root / "photo.jpg", encode(gradient(50, 40), "jpeg"))
+    (root / "PHOTOGRAPHS").symlink_to("photographs")
+    for n in range(20):
+        for kind, pixels in zip(("images", "masks"), scene(n)):
+            write(root / "SCENES" / kind / f"{n}.png", encode(pixels))
+    (root / "SCENES/classes.txt").write_text("0 ground\n1 square\n2 disc\n250 roof\n", encoding="utf-8")
     return run_forked({one: (one[0], adapted(*one)) for one in (*OWN_IMAGES, STUDY_OF_DIGITS)} | more, root)
 
 
@@ -165,6 +171,13 @@ def test_the_report_shows_both_runs_and_their_commands(outcomes, root):
         summary = json.loads((root / "runs" / name / "summary.json").read_text())
         assert f"--workdir=runs/{name}" in page and f">{summary['images']:,}<" in page
     assert "python -m launch.finetune --config=own_images " in page
+
+
+def test_masks_are_predicted_for_new_images(outcomes, root):
+    assert_lines(of(outcomes, "predict"), "predicted: masks of 32 images")
+    found = {str(path.relative_to(root / "predicted/masks")) for path in (root / "predicted/masks").rglob("*.png")}
+    assert found == {f"{name}/{n}.png" for name in ("cats", "dogs") for n in range(16)}
+    assert "IoU of each class on the test images" in (root / "segmentation.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("block", python_blocks("export"), ids=range(3))

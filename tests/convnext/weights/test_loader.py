@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from convnext import ConvNeXtV2, PretrainedError, create_convnext_v2, create_from_weights, load_pretrained
+from convnext.segmentation import Segmenter
 from convnext.weights.loader import named_variables
 from fcmae import FCMAE
 from tests.comparison import assert_close, to_numpy
@@ -50,6 +51,23 @@ def test_all_weights_of_an_equal_model_are_loaded(source):
     assert report.left_out == report.missing == ()
     assert report.source == str(path)
     assert f"{len(values)} variables loaded" in str(report)
+
+
+@pytest.mark.parametrize("decoder", ["fpn", "upernet"])
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+def test_of_a_segmentation_model_the_encoder_is_loaded(tmp_path, decoder, suffix):
+    encoder = small_backbone()
+    values = randomize(variables_of(encoder))
+    segmenter = Segmenter(encoder, 3, decoder, decoder_dim=4, auxiliary=True)
+    path = tmp_path / f"segmenter{suffix}"
+    (segmenter.save if suffix == ".keras" else segmenter.save_weights)(path)
+    model = small_backbone()
+    report = load_pretrained(model, path)
+    assert_same_bits(values_of(model), values, values.keys())
+    assert report.missing == () and len(report.left_out) == len(segmenter.weights) - len(segmenter.backbone.weights)
+    assert {"classifier/vars/0", "auxiliary_classifier/vars/1"} <= set(report.left_out)
+    made = create_from_weights(path, include_top=False)
+    assert_same_bits(values_of(made), values, values.keys())
 
 
 def test_the_head_of_another_number_of_classes_is_left_out_and_named(source):

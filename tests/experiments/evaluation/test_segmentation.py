@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from experiments.evaluation.class_reports import write_segmentation_report
 from experiments.evaluation.classification import confusion
-from experiments.evaluation.segmentation import PixelClasses, class_ious, segmentation_metrics
+from experiments.evaluation.segmentation import PixelClasses, class_ious, notes_on_confusions, segmentation_metrics
 
 CLASSES = 4  # of which the last one never occurs
 
@@ -46,6 +46,16 @@ def test_ignored_pixels_change_no_figure(masks):
 
     np.testing.assert_array_equal(total(0), total(3))
     assert segmentation_metrics(np.zeros((3, 3), int)) == {"mean_iou": 0.0, "pixel_accuracy": 0.0}
+
+
+def test_what_figures_leave_out_is_told():
+    none, some = np.zeros((2, 2), int), np.eye(2, dtype=int)
+    assert list(notes_on_confusions("test", 5, some, 0)) == []
+    assert list(notes_on_confusions("test", 5, none, 5)) == [
+        "test: 5 of 5 images or their masks cannot be read, and are left out",
+        "test: there is no pixel that counts, so the figures are 0 and mean nothing",
+    ]
+    assert segmentation_metrics(some, 3)["unreadable"] == 3 and "unreadable" not in segmentation_metrics(some, 0)
 
 
 class Local(keras.Model):
