@@ -141,11 +141,11 @@ def _make_keras_model(checkpoint, size, path):
 def _check(weights, output, to):
     """Raises RuntimeError if what was written does not read back as the same weights."""
     written = read_weights(output / "model.safetensors" if output.is_dir() else output)
-    different = [name for name in weights if not _equal(written.get(name), weights[name])]
+    different = [
+        name
+        for name, value in weights.items()
+        if name not in written or not np.array_equal(written[name], value, equal_nan=True)
+    ]
     added = written.keys() - weights.keys() - (set(HEAD_NORM) if to == "timm" else set())
     if different or added:
         raise RuntimeError(f"{output} does not hold the weights that were to be written: {different[:4]}.")
-
-
-def _equal(one, other):
-    return one is not None and np.array_equal(one, other, equal_nan=True)

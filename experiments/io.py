@@ -5,6 +5,7 @@ An error of the storage (a full disk, a folder that is gone or read-only) ends w
 
 import contextlib
 import errno
+import hashlib
 import os
 import pathlib
 import shutil
@@ -139,6 +140,12 @@ def flush_to_disk(path):
             raise
     finally:
         os.close(file)
+
+
+def checksum(path):
+    """Returns the SHA-256 of a local file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append(path, text):

@@ -82,18 +82,19 @@ def run_configuration():
     return Config.from_dict(flags.FLAGS.config.to_dict())
 
 
-def define_image_flags(values=flags.FLAGS):
+def define_image_flags():
     """Defines the flags that say how images are prepared for weights without a run."""
     settings = "Image preprocessing for weights that do not come from a run: that of published weights of this name."
-    flags.DEFINE_enum("image_preset", None, list(IMAGE_SETTINGS), settings, flag_values=values)
-    flags.DEFINE_string("image_size", "", "Size of the images in pixels: 224, or 96,160.", flag_values=values)
-    flags.DEFINE_list("mean", [], "Mean of each channel, in [0, 1].", flag_values=values)
-    flags.DEFINE_list("std", [], "Standard deviation of each channel.", flag_values=values)
-    flags.DEFINE_float("crop", None, "Share of the image that the centre crop keeps.", flag_values=values)
+    flags.DEFINE_enum("image_preset", None, list(IMAGE_SETTINGS), settings)
+    flags.DEFINE_string("image_size", "", "Size of the images in pixels: 224, or 96,160.")
+    flags.DEFINE_list("mean", [], "Mean of each channel, in [0, 1].")
+    flags.DEFINE_list("std", [], "Standard deviation of each channel.")
+    flags.DEFINE_float("crop", None, "Share of the image that the centre crop keeps.")
 
 
-def image_settings(values=flags.FLAGS):
+def image_settings():
     """Returns the values of the flags of `define_image_flags`, as fields of `DataConfig`."""
+    values = flags.FLAGS
     settings = dict(IMAGE_SETTINGS[values.image_preset]) if values.image_preset else {}
     if values.image_size:
         settings["image_size"] = parse_size(values.image_size, "--image_size")

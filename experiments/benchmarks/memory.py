@@ -14,6 +14,7 @@ from experiments.config import from_mapping, size_text
 from experiments.errors import RunError, UserError
 from experiments.provenance import available_memory, provenance
 
+LACK_OF_MEMORY = ("out of memory", "oom when", "resource_exhausted")  # words of the frameworks for it
 SHARE = 8  # the largest batch is found to one part in so many
 
 
@@ -104,14 +105,11 @@ def _start(task):
         candidate.run(settings.warmup)
         peak = candidate.device_peak() or harness.resident_peak()
     except Exception as error:  # each framework has one of its own
-        if not isinstance(error, MemoryError) and not _is_lack_of_memory(str(error)):
+        text = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(words in text for words in LACK_OF_MEMORY):
             raise
         peak = None
     return {"peak": peak, "device": candidate.device if candidate else ""}, lambda request: {}
-
-
-def _is_lack_of_memory(text):
-    return any(words in text.lower() for words in ("out of memory", "oom when", "resource_exhausted"))
 
 
 if __name__ == "__main__":

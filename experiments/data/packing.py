@@ -22,7 +22,7 @@ from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.shards import FORMAT, MANIFEST, read_manifest, samples_of
 from experiments.errors import RunError, UserError
-from experiments.io import local_path, reason, replacing
+from experiments.io import checksum, local_path, reason, replacing
 
 IMAGES = 1024  # of a shard
 AT_ONCE = 64  # images in memory
@@ -140,11 +140,8 @@ def _begin(root, folder, size, fingerprint):
 def _is_whole(path, shard):
     """Whether a shard and its record on the disk match the manifest."""
     try:
-        with open(path, "rb") as file:
-            return (
-                hashlib.file_digest(file, "sha256").hexdigest() == shard["sha256"]
-                and len(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))) == shard["images"]
-            )
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        return len(record) == shard["images"] and checksum(path) == shard["sha256"]
     except (OSError, ValueError):
         return False
 
@@ -164,10 +161,8 @@ def _write_shard(path, images, size):
                         continue
                     _add(tar, f"{i:05}{suffix}", content)
                     _add(tar, f"{i:05}.json", json.dumps({"name": name, "labels": labels}).encode())
-        with open(temporary, "rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        samples = samples_of(temporary)["samples"]
-        facts = {"images": len(samples), "bytes": temporary.stat().st_size, "sha256": checksum, "left_out": left_out}
+        samples, num_bytes = samples_of(temporary)["samples"], temporary.stat().st_size
+        facts = {"images": len(samples), "bytes": num_bytes, "sha256": checksum(temporary), "left_out": left_out}
         _write_json(path.with_suffix(".json"), samples)
     return facts
 

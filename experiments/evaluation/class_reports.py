@@ -29,17 +29,10 @@ def write_report(path, labels, predicted, class_names):
         predicted: the same, of a classifier.
         class_names: names of the classes.
     """
-    classes = np.arange(len(class_names))
-    precision, recall, f1, images = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=classes, zero_division=np.nan
-    )
-    correct = np.bincount(labels[labels == predicted], minlength=len(classes))
-    taken = np.bincount(predicted, minlength=len(classes))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "images", "correct", "predicted", "top1", "precision", "f1"))
-        for row in zip(class_names, images, correct, taken, recall, precision, f1):
-            writer.writerow((*row[:4], *map(_percent, row[4:])))
+    images, taken = (np.bincount(values, minlength=len(class_names)) for values in (labels, predicted))
+    correct = np.bincount(labels[labels == predicted], minlength=len(class_names))
+    rates = _rates(images, correct, taken)
+    _write(path, "images", class_names, (images, correct, taken), {"top1": rates.pop("recall"), **rates})
 
 
 def write_multi_label_report(path, targets, scores, class_names):
@@ -57,18 +50,12 @@ def write_multi_label_report(path, targets, scores, class_names):
     """
     predicted = scores > THRESHOLD
     images, taken, correct = (np.count_nonzero(values, axis=0) for values in (targets, predicted, targets & predicted))
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("class", "images", "correct", "predicted", "average_precision", "recall", "precision", "f1"))
-        for i, name in enumerate(class_names):
-            finite = images[i] and np.isfinite(scores[:, i]).all()
-            shares = (
-                metrics.average_precision_score(targets[:, i], scores[:, i]) if finite else np.nan,
-                _share(correct[i], images[i]),
-                _share(correct[i], taken[i]),
-                _share(2 * correct[i], images[i] + taken[i]),
-            )
-            writer.writerow((name, images[i], correct[i], taken[i], *map(_percent, shares)))
+    precision = [
+        metrics.average_precision_score(of_class, scored) if of_class.any() and np.isfinite(scored).all() else np.nan
+        for of_class, scored in zip(targets.T, scores.T)
+    ]
+    counts = images, correct, taken
+    _write(path, "images", class_names, counts, {"average_precision": precision, **_rates(*counts)})
 
 
 def write_segmentation_report(path, matrix, class_names):
@@ -82,22 +69,26 @@ def write_segmentation_report(path, matrix, class_names):
         matrix: the result of `Confusions`.
         class_names: names of the classes.
     """
-    pixels, taken, correct = matrix.sum(axis=1), matrix.sum(axis=0), np.diag(matrix)
+    counts = pixels, correct, taken = matrix.sum(axis=1), np.diag(matrix), matrix.sum(axis=0)
+    _write(path, "pixels", class_names, counts, {"iou": _shares(correct, pixels + taken - correct), **_rates(*counts)})
+
+
+def _write(path, unit, class_names, counts, figures):
+    """Writes a row for each class: the three counts, and the figures, `{column: shares}`, in percent."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("class", "pixels", "correct", "predicted", "iou", "recall", "precision", "f1"))
-        for name, *counts in zip(class_names, pixels, correct, taken):
-            own, right, found = counts
-            shares = ((right, own + found - right), (right, own), (right, found), (2 * right, own + found))
-            writer.writerow((name, *counts, *(_percent(_share(*pair)) for pair in shares)))
+        writer.writerow(("class", unit, "correct", "predicted", *figures))
+        for name, numbers, shares in zip(class_names, zip(*counts), zip(*figures.values())):
+            writer.writerow((name, *numbers, *("" if np.isnan(share) else f"{100 * share:.6g}" for share in shares)))
 
 
-def _share(part, whole):
-    return part / whole if whole else np.nan
+def _rates(own, correct, taken):
+    pairs = {"recall": (correct, own), "precision": (correct, taken), "f1": (2 * correct, own + taken)}
+    return {name: _shares(*pair) for name, pair in pairs.items()}
 
 
-def _percent(share):
-    return "" if np.isnan(share) else f"{100 * share:.6g}"
+def _shares(parts, wholes):
+    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
 
 
 def draw_confusion(path, matrix, class_names, title, unit="images"):

@@ -70,7 +70,9 @@ def knn_top1(train, test):
         test: the same of the images to classify.
     """
     classifier = neighbors.KNeighborsClassifier(
-        n_neighbors=min(NEIGHBOURS, len(train[1])), metric="cosine", weights=_similarity_weights
+        n_neighbors=min(NEIGHBOURS, len(train[1])),
+        metric="cosine",
+        weights=lambda distances: np.exp((1.0 - distances) / TEMPERATURE),
     )
     return 100.0 * classifier.fit(*train).score(*test)
 
@@ -127,10 +129,6 @@ def feature_std(features):
     features = features.astype(np.float64)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     return float((features / np.maximum(lengths, 1e-12)).std(axis=0).mean() * np.sqrt(features.shape[1]))
-
-
-def _similarity_weights(distances):
-    return np.exp((1.0 - distances) / TEMPERATURE)
 
 
 def _logistic_regression(c):

@@ -1,7 +1,6 @@
 """Extracts features: from the images of a source to a file of names and features."""
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 
@@ -13,7 +12,7 @@ from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
 from experiments.finished_run import config_of, find_model, read_model
 from experiments.inference.feature_files import SUFFIXES, feature_writer
-from experiments.io import appearing, local_path, new_output
+from experiments.io import appearing, checksum, local_path, new_output
 from experiments.training.distributed.strategy import make_strategy
 
 SPLITS = ("train", "validation", "test", "unlabelled")
@@ -115,12 +114,6 @@ def record_of(path, images, split):
         "data": dataclasses.asdict(images),
         "split": split,
     }
-
-
-def checksum(path):
-    """Returns the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _report(output, count, num_features, skipped, log):

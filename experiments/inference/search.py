@@ -19,9 +19,9 @@ from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.evaluation.features import PooledFeatures
 from experiments.finished_run import find_model, read_model
-from experiments.inference.extract import checksum, folder_of, images_to_extract
+from experiments.inference.extract import folder_of, images_to_extract
 from experiments.inference.feature_files import Features, read_features
-from experiments.io import appearing, local_path, new_output
+from experiments.io import appearing, checksum, local_path, new_output
 from experiments.picture_text import plain_text
 
 PER_ROW = 8  # nearest images beside each other

@@ -4,6 +4,19 @@ from convnext import ConvNeXtV2
 from experiments.config import DataConfig
 from experiments.errors import UserError
 
+# Fine-tuning of atto in the paper (ConvNeXt V2, appendix A), without lengths, batches, crops and rates.
+FINETUNING_OF_ATTO = {
+    "min_learning_rate": 1e-6,
+    "weight_decay": 0.3,
+    "layer_decay": 0.9,
+    "layer_decay_groups": "single",
+    "head_init_scale": 0.001,
+    "drop_path_rate": 0.1,
+    "label_smoothing": 0.2,
+    "randaugment_magnitude": 9.0,
+    "erasing_probability": 0.25,
+}
+
 
 def check_size(size, preset):
     """Raises UserError unless a preset is named with one of the published sizes of ConvNeXt V2.

@@ -18,6 +18,7 @@ Cost: not run here; see the README for how to time a step.
 """
 
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
+from experiments.presets import FINETUNING_OF_ATTO
 
 
 def get_config():
@@ -42,19 +43,11 @@ def get_config():
             probe_every=10,
         ),
         finetune=FinetuneConfig(
+            **FINETUNING_OF_ATTO,
             epochs=100,
             batch_size=256,
             crop="padded",
             base_learning_rate=8e-4,
-            min_learning_rate=1e-6,
             warmup_epochs=5,
-            weight_decay=0.3,
-            layer_decay=0.9,
-            layer_decay_groups="single",
-            head_init_scale=0.001,
-            drop_path_rate=0.1,
-            label_smoothing=0.2,
-            randaugment_magnitude=9.0,
-            erasing_probability=0.25,
         ),
     ).to_config_dict()

@@ -15,21 +15,16 @@ that of its segmentation, the others are a guess. Nothing was tuned.
 Expected result and cost depend on the images; see the README for how to time a step.
 """
 
-from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, SegmentationConfig
+import dataclasses
+
+from experiments.config import Config, FinetuneConfig, SegmentationConfig
+from experiments.presets import own_images
 
 
 def get_config():
     """Returns the preset."""
-    return Config(
-        model=ModelConfig(variant="atto"),
-        data=DataConfig(source="folder:images", image_size=224),
-        pretrain=PretrainConfig(
-            epochs=200,
-            batch_size=256,
-            crop_scale=(0.2, 1.0),
-            base_learning_rate=1.5e-4,
-            warmup_epochs=10,
-        ),
+    return dataclasses.replace(
+        Config.from_dict(own_images.get_config().to_dict()),
         finetune=FinetuneConfig(
             task="segmentation",
             epochs=100,

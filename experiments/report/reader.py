@@ -148,11 +148,11 @@ def _parse_mapping(content):
 
 def _parse_classes(content):
     rows = list(csv.DictReader(content.decode().splitlines()))
-    needed = {*CLASS_COLUMNS, next((name for name in CLASS_FIGURES if name in rows[0]), "top1")} if rows else set()
-    needed |= {next((name for name in CLASS_UNITS if name in rows[0]), CLASS_UNITS[0])} if rows else set()
-    whole = [row for row in rows if None not in row.values() and needed <= row.keys()]
     if not rows:
         raise ValueError("it holds no rows")
+    one_each = [next((name for name in names if name in rows[0]), "") for names in (CLASS_FIGURES, CLASS_UNITS)]
+    needed = {*CLASS_COLUMNS, *one_each}
+    whole = [row for row in rows if None not in row.values() and needed <= row.keys()]
     return whole, len(rows) - len(whole)
 
 

@@ -136,7 +136,7 @@ def run_task(task_type, config, workdir, resume="auto", log=print):
     """
     log = ignoring_broken_pipe(log)
     with stopping_at_once(), connected_workers(config, task_type.name, workdir, log) as workers:
-        log = log if workers.is_chief else _discard
+        log = log if workers.is_chief else lambda line: None
         workdir = as_path(workdir)
         check_writable(workdir)
         with only_run_in(workdir, log) if workers.is_chief else contextlib.nullcontext():
@@ -331,7 +331,3 @@ class Run:
                 rate = self.schedule.peak_learning_rate * rule.rate_factor
                 decay = self.training.weight_decay if rule.decays else 0.0
                 writer.writerow((rule.path, shape, rule.rule, rate, decay))
-
-
-def _discard(line):
-    """Drops a line that the chief prints."""

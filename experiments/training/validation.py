@@ -7,8 +7,6 @@ from experiments.io import remove
 from experiments.training.callbacks import Measure
 from experiments.training.workdir import read_json, save_model, write_json
 
-PLAIN, AVERAGED = "", "_ema"  # suffixes of the names of metrics
-WEIGHTS = {PLAIN: "plain", AVERAGED: "ema"}
 BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"  # the former of a classifier
 
 
@@ -103,12 +101,12 @@ class Validation(Measure):
 
     def _evaluate(self, step):
         averages = self._run.averages
-        held = {PLAIN: contextlib.nullcontext, **({AVERAGED: averages.in_place} if averages else {})}
+        held = {"": contextlib.nullcontext, **({"_ema": averages.in_place} if averages else {})}
         figures = {}
         for suffix, in_place in held.items():
             with in_place():
                 figures |= {f"validation_{name}{suffix}": figure for name, figure in self._figures().items()}
                 if self._run.workers.is_chief:
-                    chosen = figures[self._metric + suffix]
-                    self.best.consider(step, step / self._run.schedule.steps_per_epoch, WEIGHTS[suffix], chosen)
+                    chosen, epoch = figures[self._metric + suffix], step / self._run.schedule.steps_per_epoch
+                    self.best.consider(step, epoch, suffix[1:] or "plain", chosen)
         return figures

@@ -24,7 +24,7 @@ def color_jitter(images, strengths, seeds):
     amount_seeds, order_seeds = draws.streams(seeds, 2)
     numbers = tf.unstack(draws.uniform(amount_seeds, (len(CHANGES),)), axis=1)
     used = [i for i, strength in enumerate(strengths) if strength]
-    amounts = [_between(*_bounds(CHANGES[i], strengths[i]), numbers[i]) for i in used]
+    amounts = [_amount(CHANGES[i], strengths[i], numbers[i]) for i in used]
     changes = [lambda images, *amounts, k=k, i=i: CHANGES[i](images, amounts[k]) for k, i in enumerate(used)]
     order = tf.argsort(draws.uniform(order_seeds, (len(used),)))
     for k in range(len(used)):
@@ -32,9 +32,6 @@ def color_jitter(images, strengths, seeds):
     return images
 
 
-def _bounds(change, strength):
-    return (-strength, strength) if change is enhance.hue else (max(0.0, 1.0 - strength), 1.0 + strength)
-
-
-def _between(low, high, draw):
+def _amount(change, strength, draw):
+    low, high = (-strength, strength) if change is enhance.hue else (max(0.0, 1.0 - strength), 1.0 + strength)
     return low + draw * (high - low)

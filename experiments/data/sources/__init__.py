@@ -42,10 +42,6 @@ def _open(source, config):
         from experiments.data.sources.tfds import open_tfds  # importing TensorFlow Datasets takes seconds
 
         return open_tfds(name, config)
-    if kind == "folder":
-        return open_folder(name, config)
-    if kind == "shards":
-        return open_shards(name, config)
-    if kind == "webdataset":
-        return open_webdataset(name, config)
-    return open_digits()
+    if kind == "digits":
+        return open_digits()
+    return {"folder": open_folder, "shards": open_shards, "webdataset": open_webdataset}[kind](name, config)

@@ -57,8 +57,11 @@ def open_folder(path, config):
     splits = {name: split_of_files(root, *examples) for name, examples in layout.splits.items()}
     shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
     splits, too_small = with_held_out(splits, shares, f"folder:{root}")
+    labelling = f"{len(layout.class_names)} classes from {layout.labels_from}" if layout.class_names else "no labels"
     notes = (
-        *_notes(good, layout, skipped, system_folders),
+        f"{len(good):,} images, {labelling}",
+        *layout.notes,
+        *notes_on_skipped(skipped, system_folders),
         *too_small,
         *_notes_on_training(splits["train"], layout),
     )
@@ -148,11 +151,6 @@ def _left_out(good, layout, skipped):
     used = {file for files, _ in layout.splits.values() for file in files}
     beside = [(file, layout.why_left_out) for file in good if file not in used]
     return sorted([*skipped, *beside])
-
-
-def _notes(good, layout, skipped, system_folders):
-    labelling = f"{len(layout.class_names)} classes from {layout.labels_from}" if layout.class_names else "no labels"
-    return f"{len(good):,} images, {labelling}", *layout.notes, *notes_on_skipped(skipped, system_folders)
 
 
 def notes_on_skipped(skipped, system_folders):

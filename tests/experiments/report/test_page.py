@@ -4,6 +4,7 @@ import base64
 import configparser
 import fnmatch
 import html.parser
+import importlib.resources
 import json
 import math
 import pathlib
@@ -14,7 +15,6 @@ import pytest
 from experiments.errors import UserError
 from experiments.io import as_path
 from experiments.report.page import write_report
-from experiments.report.reader import read_runs
 from tests.experiments.file_systems import ram_urls
 from tests.experiments.report.workdirs import (
     CLASSES,
@@ -163,8 +163,11 @@ def test_an_installed_package_has_the_template_and_its_style():
     setup = configparser.ConfigParser()
     setup.read(pathlib.Path(__file__).parents[3] / "setup.cfg", encoding="utf-8")
     patterns = setup["options.package_data"]["experiments.report"].split(", ")
-    folder = pathlib.Path(read_runs.__code__.co_filename).parent
-    files = [path.name for path in folder.iterdir() if path.suffix not in ("", ".py")]
+    files = [
+        path.name
+        for path in importlib.resources.files("experiments.report").iterdir()
+        if path.suffix not in ("", ".py")
+    ]
     assert len(files) == 2 and all(any(fnmatch.fnmatch(name, pattern) for pattern in patterns) for name in files)
 
 
