@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from convnext.blocks import ConvNextBlock, initializer
-from convnext.composite import Composite
+from convnext.composite import Composite, attributes
 from convnext.layers import EPSILON, LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
 from convnext.types import Shape, Tensor
@@ -191,21 +191,9 @@ class ConvNeXt(Composite, keras.Model):
         return features
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "depths": self.depths,
-            "dims": self.dims,
-            "num_classes": self.num_classes,
-            "input_shape": self.image_shape,
-            "include_top": self.include_top,
-            "stem_stride": self.stem_stride,
-            "kernel_size": self.kernel_size,
-            "drop_path_rate": self.drop_path_rate,
-            "dropout_rate": self.dropout_rate,
-            "epsilon": self.epsilon,
-            "activation": self.activation,
-            "output_stride": self.output_stride,
-        }
+        sizes = attributes(self, "depths", "dims", "num_classes", "include_top", "stem_stride", "kernel_size")
+        options = attributes(self, "drop_path_rate", "dropout_rate", "epsilon", "activation", "output_stride")
+        return {**super().get_config(), **sizes, "input_shape": self.image_shape, **options}
 
 
 def pool(feature_map: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from convnext.composite import Composite
+from convnext.composite import Composite, attributes
 from convnext.layers import (
     ACTIVATIONS,
     EPSILON,
@@ -134,15 +134,8 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         return self.drop_path(self.projection(x), training=training)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "dim": self.dim,
-            "kernel_size": self.kernel_size,
-            "drop_path_rate": self.drop_path_rate,
-            "epsilon": self.epsilon,
-            "activation": self.activation,
-            "dilation": self.dilation,
-        }
+        own = attributes(self, "dim", "kernel_size", "drop_path_rate", "epsilon", "activation", "dilation")
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="convnext")
@@ -153,15 +146,14 @@ class ConvNextV1Block(ConvNextBlock):
     stochastic depth, residual.
 
     Args:
-        dim: number of channels `C`.
         *arguments, **named_arguments: of `ConvNextBlock`.
         layer_scale_init: initial value of the layer scale.
 
     Input and output: `(B, H, W, C)`.
     """
 
-    def __init__(self, dim: int, *arguments: Any, layer_scale_init: float = 1e-6, **named_arguments: Any) -> None:
-        super().__init__(dim, *arguments, **named_arguments)
+    def __init__(self, *arguments: Any, layer_scale_init: float = 1e-6, **named_arguments: Any) -> None:
+        super().__init__(*arguments, **named_arguments)
         self.layer_scale_init = layer_scale_init
         self.layer_scale = LayerScale(layer_scale_init, dtype=self.dtype_policy, name="layer_scale")
 
@@ -184,15 +176,11 @@ class ConvNextV2Block(ConvNextBlock):
     Depthwise convolution, LayerNorm, expansion to four times the channels, GELU, global response
     normalization, projection back, stochastic depth, residual.
 
-    Args:
-        dim: number of channels `C`.
-        *arguments, **named_arguments: of `ConvNextBlock`.
-
-    Input and output: `(B, H, W, C)`.
+    Arguments, input and output are those of `ConvNextBlock`.
     """
 
-    def __init__(self, dim: int, *arguments: Any, **named_arguments: Any) -> None:
-        super().__init__(dim, *arguments, **named_arguments)
+    def __init__(self, *arguments: Any, **named_arguments: Any) -> None:
+        super().__init__(*arguments, **named_arguments)
         self.grn = GlobalResponseNormalization(dtype=self.dtype_policy, name="grn")
 
     def build(self, input_shape: Shape) -> None:

@@ -39,6 +39,11 @@ class Composite:
         return layer
 
 
+def attributes(layer: keras.layers.Layer, *names: str) -> dict[str, Any]:
+    """Returns `{name: value}` of attributes of a layer that are arguments of it, for `get_config`."""
+    return {name: getattr(layer, name) for name in names}
+
+
 def _parts(layer: keras.layers.Layer, prefix: str = "") -> Iterator[tuple[str, keras.layers.Layer, keras.layers.Layer]]:
     """Yields `(path, part, parent)` of all nested layers, parents first; a path is like `stages/0/blocks/1/grn`."""
     for attribute in sorted(set(dir(layer)) - OF_KERAS):  # with PyTorch `vars` has no layers

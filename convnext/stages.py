@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from convnext.blocks import ConvNextBlock, initializer
-from convnext.composite import Composite
+from convnext.composite import Composite, attributes
 from convnext.layers import EPSILON, LayerNormalization
 from convnext.remat import checkpointed
 from convnext.tf_cpu.convolutions import PatchConv
@@ -89,8 +89,7 @@ class Downsampling(Composite, keras.layers.Layer):
         return self.conv(self.norm(inputs))
 
     def get_config(self) -> dict[str, Any]:
-        own = {"dim": self.dim, "stride": self.stride, "dilation": self.dilation, "epsilon": self.epsilon}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), **attributes(self, "dim", "stride", "dilation", "epsilon")}
 
 
 @keras.saving.register_keras_serializable(package="convnext")

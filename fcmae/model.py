@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from convnext.backbone import ConvNeXt
-from convnext.composite import Composite
+from convnext.composite import Composite, attributes
 from convnext.types import Shape, Tensor
 from fcmae.decoder import Decoder
 from fcmae.encoder import EXECUTIONS, encode_dense, encode_sparse
@@ -93,11 +93,7 @@ class FCMAE(Composite, keras.Model):
         return input_shape[0], self.num_patches, self.decoder.patch_values
 
     def compute_output_spec(
-        self,
-        images: Tensor,
-        visible: Tensor | None = None,
-        training: bool | None = None,
-        valid: Tensor | None = None,
+        self, images: Tensor, visible: Tensor | None = None, training: bool | None = None, valid: Tensor | None = None
     ) -> keras.KerasTensor:
         batch, patches, values = self.compute_output_shape(images.shape)
         if training:
@@ -105,11 +101,7 @@ class FCMAE(Composite, keras.Model):
         return keras.KerasTensor((batch, patches, values), dtype=self.decoder.compute_dtype)
 
     def call(
-        self,
-        images: Tensor,
-        visible: Tensor | None = None,
-        training: bool | None = None,
-        valid: Tensor | None = None,
+        self, images: Tensor, visible: Tensor | None = None, training: bool | None = None, valid: Tensor | None = None
     ) -> Tensor:
         """Predicts patches from the visible ones, and registers the loss.
 
@@ -180,16 +172,9 @@ class FCMAE(Composite, keras.Model):
         return nan_unless_exact(losses, visible, self.num_visible)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            "mask_ratio": self.mask_ratio,
-            "decoder_dim": self.decoder_dim,
-            "decoder_depth": self.decoder_depth,
-            "normalize_targets": self.normalize_targets,
-            "seed": self.seed,
-            "execution": self.execution,
-        }
+        names = "mask_ratio", "decoder_dim", "decoder_depth", "normalize_targets", "seed", "execution"
+        backbone = keras.saving.serialize_keras_object(self.backbone)
+        return {**super().get_config(), "backbone": backbone, **attributes(self, *names)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from keras import ops
 
 from convnext.backbone import ConvNeXt
 from convnext.blocks import initializer
-from convnext.composite import Composite
+from convnext.composite import Composite, attributes
 from convnext.segmentation.decoders import DECODERS, ConvUnit
 from convnext.segmentation.resizing import resize, size_of
 from convnext.types import Shape, Tensor
@@ -164,15 +164,9 @@ class Segmenter(Composite, keras.Model):
         return height, width
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "backbone": keras.saving.serialize_keras_object(self.backbone),
-            "num_classes": self.num_classes,
-            "decoder": self.decoder_name,
-            "decoder_dim": self.decoder_dim,
-            "dropout_rate": self.dropout_rate,
-            "auxiliary": self.auxiliary,
-        }
+        parts = {"backbone": keras.saving.serialize_keras_object(self.backbone), "decoder": self.decoder_name}
+        own = attributes(self, "num_classes", "decoder_dim", "dropout_rate", "auxiliary")
+        return {**super().get_config(), **parts, **own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:

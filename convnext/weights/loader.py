@@ -17,7 +17,7 @@ import numpy as np
 from convnext.weights.architecture import Architecture, PretrainedError
 from convnext.weights.formats import KINDS, read_checkpoint
 from convnext.weights.names import CLASSIFIER, HEAD, HEAD_NORM
-from convnext.weights.recognition import Checkpoint
+from convnext.weights.recognition import Checkpoint, listed
 
 DECODER = "decoder/"
 STEM_KERNEL = "stem/conv/kernel"
@@ -62,7 +62,7 @@ class LoadReport:
         if self.averaged:
             parts.append(f"averaged over the input channels: {', '.join(self.averaged)}")
         if self.left_out:
-            parts.append(f"left out on purpose: {_some(self.left_out)}")
+            parts.append(f"left out on purpose: {listed(self.left_out, 12)}")
         if self.missing:
             parts.append(f"newly initialised: {', '.join(self.missing)}")
         return "; ".join(parts)
@@ -140,11 +140,6 @@ def _check_options(model: keras.Model, options: Mapping[str, Any], path: pathlib
                 f"{path} belongs to a model with {name}={value}, and this one has {name}={getattr(backbone, name)}: "
                 f"make it with {name}={value!r}."
             )
-
-
-def _some(names: Sequence[str], shown: int = 12) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def find_weights(source: str | os.PathLike) -> pathlib.Path:

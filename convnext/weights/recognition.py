@@ -167,14 +167,15 @@ def _why_not(states: Mapping[str, Mapping[str, Any]], chosen: Sequence[_Candidat
         names = list(dict.fromkeys(name for state in states.values() for name in state))
         return (
             "its names are not those of a ConvNeXt of the authors, of timm or of Transformers: it has "
-            f"{_listed(names) or 'no tensors of floating-point numbers'}"
+            f"{listed(names) or 'no tensors of floating-point numbers'}"
         )
     best = max(chosen, key=lambda one: len(one.names) - len(one.foreign))
     if not best.foreign:
         return f"it has the stem of a ConvNeXt of {best.form.library}, and no blocks"
-    return f"it has names that {best.form.library} does not give a ConvNeXt: {_listed(best.foreign)}"
+    return f"it has names that {best.form.library} does not give a ConvNeXt: {listed(best.foreign)}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(map(str, names[:SHOWN])) + more
+def listed(names: Sequence[str], shown: int = SHOWN) -> str:
+    """Returns the first of some names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(map(str, names[:shown])) + more
