@@ -1,5 +1,6 @@
 """Makes ConvNeXts of a published size, or of the sizes that some weights have, with or without pretrained weights."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -45,19 +46,10 @@ def create_from_weights(
 
 def make_model(architecture: Architecture, **overrides: Any) -> ConvNeXt:
     """Returns a new model of an `Architecture`; `overrides` are arguments of it."""
-    arguments = {
-        "depths": architecture.depths,
-        "dims": architecture.dims,
-        "input_shape": (None, None, architecture.channels),
-        "include_top": architecture.num_classes > 0 or "num_classes" in overrides,
-        "num_classes": architecture.num_classes or 1000,
-        "stem_stride": architecture.stem_stride,
-        "kernel_size": architecture.kernel_size,
-        "epsilon": architecture.epsilon,
-        "activation": architecture.activation,
-        "output_stride": architecture.output_stride,
-    }
-    return VERSIONS[architecture.version](**{**arguments, **overrides})
+    arguments = dataclasses.asdict(architecture)
+    version, channels, num_classes = (arguments.pop(name) for name in ("version", "channels", "num_classes"))
+    head = {"include_top": num_classes > 0 or "num_classes" in overrides, "num_classes": num_classes or 1000}
+    return VERSIONS[version](**{**arguments, **head, "input_shape": (None, None, channels), **overrides})
 
 
 def create_convnext_v2(

@@ -31,17 +31,11 @@ def make_encoder(config, **overrides):
         config: a `Config`.
         **overrides: arguments of the model.
     """
-    depths, dims = config.model.stages
-    arguments = {
-        "input_shape": (*config.data.size, config.data.channels),
-        "include_top": False,
-        "stem_stride": config.model.stem_stride,
-        "activation": config.model.activation,
-        "epsilon": config.model.epsilon,
-        "name": "encoder",
-    }
-    encoder = VERSIONS[config.model.version](depths, dims, **{**arguments, **overrides})
-    if not config.model.response_normalization:
+    model, shape = config.model, (*config.data.size, config.data.channels)
+    own = {"stem_stride": model.stem_stride, "activation": model.activation, "epsilon": model.epsilon}
+    arguments = {"input_shape": shape, "include_top": False, **own, "name": "encoder", **overrides}
+    encoder = VERSIONS[model.version](*model.stages, **arguments)
+    if not model.response_normalization:
         for stage in encoder.stages:
             for block in stage.blocks:
                 block.grn.trainable = False

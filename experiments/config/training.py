@@ -204,12 +204,8 @@ class FinetuneConfig(TrainingConfig):
     @property
     def augmentation(self):
         """Arguments of `Preprocessing` beside cropping and flipping."""
-        return {
-            "randaugment_magnitude": self.randaugment_magnitude,
-            "randaugment_noise": self.randaugment_noise,
-            "color_jitter": self.color_jitter,
-            "erasing_probability": self.erasing_probability,
-        }
+        names = ("randaugment_magnitude", "randaugment_noise", "color_jitter", "erasing_probability")
+        return {name: getattr(self, name) for name in names}
 
     def _check_color_jitter(self):
         strengths = self.color_jitter

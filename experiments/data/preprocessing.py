@@ -73,16 +73,8 @@ class Preprocessing:
     def of(cls, data, training=None):
         """Returns the preprocessing of a `DataConfig`, for evaluation alone or with that of a `TrainingConfig`."""
         require(AUTO not in (data.mean, data.std), "data.mean=auto is for a training run, which computes it.")
-        fixed = cls(
-            image_size=data.image_size,
-            channels=data.channels,
-            mean=data.mean,
-            std=data.std,
-            evaluation_crop=data.evaluation_crop,
-            flip=data.flip,
-            whole_view=data.whole_view,
-            reading=Reading.of(data),
-        )
+        names = ("image_size", "channels", "mean", "std", "evaluation_crop", "flip", "whole_view")
+        fixed = cls(reading=Reading.of(data), **{name: getattr(data, name) for name in names})
         if training is None:
             return fixed
         small = max(data.size) <= PADDED_UP_TO
