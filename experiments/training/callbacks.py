@@ -8,6 +8,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from experiments.errors import UserError
+from experiments.optim.adamw import learning_rate_schedule
 from experiments.provenance import command_line, now, provenance
 from experiments.training.distributed.strategy import describe_devices
 from experiments.training.guards import best_effort
@@ -20,25 +21,17 @@ SECONDS_BETWEEN_RECORDS = 60
 
 
 class LogMetrics(keras.callbacks.Callback):
-    """Passes the metrics of the loop, and the learning rate, to the loggers.
+    """Passes the metrics of the loop, and the learning rate, to the loggers of a `Run`."""
 
-    Args:
-        loggers: the `Loggers`.
-        schedule: learning rate schedule, a function of the step.
-        optimizer: counts the steps it has taken, without skipped ones.
-    """
-
-    def __init__(self, loggers, schedule, optimizer):
+    def __init__(self, run):
         super().__init__()
-        self._loggers = loggers
-        self._schedule = schedule
-        self._optimizer = optimizer
+        self._run, self._rate = run, learning_rate_schedule(run.training, run.schedule)
 
     def on_train_batch_end(self, batch, logs=None):
         if logs:
-            # The latest step used the rate at its own index.
-            latest = max(0, int(self._optimizer.iterations.value.numpy()) - 1)
-            self._loggers.scalars(batch, {**logs, "learning_rate": float(self._schedule(latest))})
+            # The latest step used the rate at its own index, and the optimizer counts no skipped steps.
+            latest = max(0, int(self._run.optimizer.iterations.value.numpy()) - 1)
+            self._run.loggers.scalars(batch, {**logs, "learning_rate": float(self._rate(latest))})
 
 
 class Measure(keras.callbacks.Callback):
@@ -164,12 +157,11 @@ class Profile(keras.callbacks.Callback):
         total = run.schedule.total_steps
         if self._first > total:
             raise UserError(f"profile_steps={self._first},{self._last} is beyond the end of the run at step {total:,}.")
-        self._folder, self._start_step, self._log = run.workdir / PROFILE, run.start_step, run.log
-        self._is_running = False
+        self._run, self._folder, self._is_running = run, run.workdir / PROFILE, False
         self.at_steps = {self._first - 1, self._last}
 
     def on_train_begin(self, logs=None):
-        self._begin_after(self._start_step)
+        self._begin_after(self._run.start_step)
 
     def on_train_batch_end(self, batch, logs=None):
         if batch == self._last:
@@ -191,7 +183,7 @@ class Profile(keras.callbacks.Callback):
             self._is_running = False
             with best_effort(self._folder):
                 tf.profiler.experimental.stop()
-                self._log(f"profile written to {self._folder}: view it with tensorboard --logdir={self._folder}")
+                self._run.log(f"profile written to {self._folder}: view it with tensorboard --logdir={self._folder}")
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -205,16 +197,13 @@ class ProgressBar(keras.callbacks.Callback):
 
     def __init__(self, run):
         super().__init__()
-        self._name, self._log = run.task.name, run.log
+        self._run, self._batch_size = run, run.training.batch_size
         self._start_step, self._total_steps = run.start_step, run.schedule.total_steps
-        self._batch_size = run.training.batch_size
-        self._loss = None
-        self._unreadable = 0
-        self._shown_at = 0.0
+        self._loss, self._unreadable, self._shown_at = None, 0, 0.0
 
     def on_train_begin(self, logs=None):
         self._bar = tqdm(
-            desc=self._name,
+            desc=self._run.task.name,
             total=self._total_steps * self._batch_size,
             initial=self._start_step * self._batch_size,
             unit="img",
@@ -237,7 +226,7 @@ class ProgressBar(keras.callbacks.Callback):
         finished = batch == self._total_steps
         if self._bar.disable and logs and (finished or now - self._shown_at >= SECONDS_BETWEEN_LINES):
             self._shown_at = now
-            self._log(self._line(batch, now, logs["images_per_second"]))
+            self._run.log(self._line(batch, now, logs["images_per_second"]))
 
     def on_train_end(self, logs=None):
         self._bar.close()
@@ -249,7 +238,7 @@ class ProgressBar(keras.callbacks.Callback):
         rate = (step - self._start_step) / max(now - self._began, 1e-9)
         left = tqdm.format_interval((self._total_steps - step) / rate)
         return (
-            f"{self._name}  step {step:,}/{self._total_steps:,}  loss {self._loss:.4f}{self._losses()}  "
+            f"{self._run.task.name}  step {step:,}/{self._total_steps:,}  loss {self._loss:.4f}{self._losses()}  "
             f"{images_per_second:,.0f} img/s  {left} left"
         )
 

@@ -129,14 +129,9 @@ class Divergence:
     """
 
     def __init__(self, run, checkpoints):
-        self._path, self._checkpoints = run.workdir / RECORD, checkpoints
-        self._split = run.split
-        self._variables = run.model.trainable_variables
-        self._batch_size = run.training.batch_size
-        self._steps_per_epoch = run.schedule.steps_per_epoch
-        self._seed = run.config.seed
-        self._is_recorded = run.workers.is_chief  # which alone writes into the workdir
-        if self._is_recorded:
+        self._run, self._checkpoints = run, checkpoints
+        self._path = run.workdir / RECORD
+        if run.workers.is_chief:  # which alone writes into the workdir
             remove(self._path)
 
     def check_losses(self, losses, step):
@@ -163,13 +158,13 @@ class Divergence:
         Raises:
             RunError: if a weight is not finite.
         """
-        for variable in self._variables:
+        for variable in self._run.model.trainable_variables:
             if not np.isfinite(variable.numpy()).all():
                 what = f"{variable.path} is not finite after step {step:,}, whose loss is {loss}"
                 self._stop(what, step, loss)
 
     def _stop(self, what, step, loss):
-        found = f"; {self._record(step, loss)}" if self._is_recorded else ""
+        found = f"; {self._record(step, loss)}" if self._run.workers.is_chief else ""
         raise RunError(f"{what}; {self._checkpoints.last_good}{found}. {ADVICE}")
 
     def _record(self, step, loss):
@@ -184,10 +179,10 @@ class Divergence:
         return f"{self._path} lists the images of that step{shown} and of the one before"
 
     def _batch(self, step):
-        epoch, batch = divmod(step - 1, self._steps_per_epoch)
-        first = batch * self._batch_size
-        examples = examples_of_batch(self._split, self._batch_size, self._seed, step)
-        positions = range(first, first + self._batch_size)
+        run, size = self._run, self._run.training.batch_size
+        epoch, batch = divmod(step - 1, run.schedule.steps_per_epoch)
+        examples = examples_of_batch(run.split, size, run.config.seed, step)
+        positions = range(batch * size, (batch + 1) * size)
         return {
             "step": step,
             "epoch": epoch,

@@ -12,7 +12,7 @@ from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.evaluation.devices import Devices
 from experiments.io import as_path, replacing
-from experiments.optim.adamw import learning_rate_schedule, make_adamw
+from experiments.optim.adamw import make_adamw
 from experiments.optim.param_groups import rule_table
 from experiments.training.callbacks import LogMetrics, Measure, Profile, ProgressBar, RecordProvenance
 from experiments.training.checkpoint import Checkpoints
@@ -291,7 +291,7 @@ class Run:
             profile = [Profile(self)] if self.config.profile_steps else []
             yield [
                 RecordProvenance(self),
-                LogMetrics(self.loggers, learning_rate_schedule(self.training, self.schedule), self.optimizer),
+                LogMetrics(self),
                 *self._callbacks,
                 *profile,
                 Curves(self.workdir),
