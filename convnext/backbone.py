@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from convnext.blocks import ConvNextBlock, initializer
+from convnext.blocks import ConvNextBlock, dense
 from convnext.composite import Composite, attributes
 from convnext.layers import EPSILON, LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
@@ -82,7 +82,7 @@ class ConvNeXt(Composite, keras.Model):
             self.head_norm = LayerNormalization(epsilon, dtype=self.dtype_policy, name="head_norm")
             self.head_dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="head_dropout")
             # Logits are float32 under every policy: a softmax over bfloat16 loses the small classes.
-            self.head = keras.layers.Dense(num_classes, kernel_initializer=initializer(), dtype="float32", name="head")
+            self.head = dense(num_classes, "float32", "head")
         self.build((None, *self.image_shape))
 
     @classmethod

@@ -34,6 +34,11 @@ def initializer() -> keras.Initializer:
     return keras.initializers.RandomNormal(stddev=0.02)
 
 
+def dense(units: int, dtype: Any, name: str) -> keras.layers.Dense:
+    """Returns a dense layer with the initial weights of every kernel here."""
+    return keras.layers.Dense(units, kernel_initializer=initializer(), dtype=dtype, name=name)
+
+
 class ConvNextBlock(Composite, keras.layers.Layer):
     """The base class of both versions' blocks, which extend the halves of the branch, `expand` and `project`.
 
@@ -74,12 +79,8 @@ class ConvNextBlock(Composite, keras.layers.Layer):
             kernel_size, dilation, depthwise_initializer=initializer(), dtype=self.dtype_policy, name="depthwise_conv"
         )
         self.norm = LayerNormalization(epsilon, dtype=self.dtype_policy, name="norm")
-        self.expansion = keras.layers.Dense(
-            4 * dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="expansion"
-        )
-        self.projection = keras.layers.Dense(
-            dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="projection"
-        )
+        self.expansion = dense(4 * dim, self.dtype_policy, "expansion")
+        self.projection = dense(dim, self.dtype_policy, "projection")
         self.drop_path = StochasticDepth(drop_path_rate, dtype=self.dtype_policy, name="drop_path")
         # XLA's depthwise convolution on a CPU is several times slower than TensorFlow's, so what Keras does by itself
         # in `compile` is not to compile a model of such blocks.

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from convnext.blocks import ConvNextV2Block, initializer
+from convnext.blocks import ConvNextV2Block, dense, initializer
 from convnext.composite import Composite
 from convnext.remat import checkpointed
 from convnext.types import Shape, Tensor
@@ -29,18 +29,12 @@ class Decoder(Composite, keras.layers.Layer):
         self.depth = depth
         self.patch_values = patch_values
         # A convolution of kernel 1x1 is a dense layer on the channels.
-        self.embedding = keras.layers.Dense(
-            dim, kernel_initializer=initializer(), dtype=self.dtype_policy, name="embedding"
-        )
+        self.embedding = dense(dim, self.dtype_policy, "embedding")
         self.blocks = [ConvNextV2Block(dim, dtype=self.dtype_policy, name=f"block_{i}") for i in range(depth)]
-        self.prediction = keras.layers.Dense(
-            patch_values, kernel_initializer=initializer(), dtype=self.dtype_policy, name="prediction"
-        )
+        self.prediction = dense(patch_values, self.dtype_policy, "prediction")
 
     def build(self, latent_shape: Shape) -> None:
-        self.mask_token = self.add_weight(
-            name="mask_token", shape=(self.dim,), initializer=keras.initializers.RandomNormal(stddev=0.02)
-        )
+        self.mask_token = self.add_weight(name="mask_token", shape=(self.dim,), initializer=initializer())
         self.embedding.build(latent_shape)
         for block in self.blocks:
             block.build((None, None, None, self.dim))

@@ -54,9 +54,9 @@ class GlobalResponseNorm(nn.Module):
 class Block(nn.Module):
     """ConvNeXt V2 block on `(B, C, H, W)`; hidden positions enter no statistic and come out as they went in."""
 
-    def __init__(self, dim, kernel_size=7):
+    def __init__(self, dim):
         super().__init__()
-        self.depthwise_conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.depthwise_conv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
         self.norm = ChannelsNorm(dim)
         self.expansion = nn.Conv2d(dim, 4 * dim, 1)
         self.grn = GlobalResponseNorm(4 * dim)

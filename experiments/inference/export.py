@@ -155,7 +155,8 @@ def run(
 
     facts = describe(serving, path, recorded, recorded_classes(path))
     with appearing(description) as facts_file, appearing(output) as model_file:
-        kind.write(serving, model_file, {name: _text(value) for name, value in facts.items()})
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
+        kind.write(serving, model_file, texts)
         exported = kind.load(model_file)
         difference = float(np.max([largest_difference(exported, serving, images, settings) for images in batches]))
         compared = f"{len(batches[0])} images of {data or 'two photographs'}"
@@ -223,10 +224,6 @@ def _size(model, text, data, path):
     if min(size) < model.total_stride and not isinstance(model, Segmenter):
         raise UserError(f"--input_size={text}: the smallest size of this model is {model.total_stride}.")
     return size
-
-
-def _text(value):
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _neutral(model):

@@ -58,14 +58,13 @@ def with_statistics(config, split, workdir, log):
     return dataclasses.replace(config, data=data)
 
 
-def statistics_of(split, reading, seed=0, most=SAMPLE):
+def statistics_of(split, reading, seed=0):
     """Returns mean and standard deviation of each channel, in [0, 1], and the number of images they are computed over.
 
     Args:
         split: the examples.
         reading: the `Reading`.
         seed: of the sample.
-        most: largest number of images.
 
     Raises:
         UserError: if none can be read.
@@ -83,7 +82,7 @@ def statistics_of(split, reading, seed=0, most=SAMPLE):
             return (values * known).sum(axis=0) / count, (np.square(values) * known).sum(axis=0) / count
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as executor:
-        found = [pair for pair in executor.map(sums, _contents(split, most, seed)) if pair is not None]
+        found = [pair for pair in executor.map(sums, _contents(split, SAMPLE, seed)) if pair is not None]
     if not found:
         raise UserError("data.mean=auto: none of the training images can be read.")
     means, squares = (np.nanmean(values, axis=0) for values in zip(*found))  # NaN: a channel of an image without data
