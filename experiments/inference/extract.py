@@ -60,14 +60,15 @@ def run(model, output, data="", data_dir="", split=ALL, batch_size=BATCH_SIZE, i
     with appearing(output) as temporary:
         writer = feature_writer(temporary, encoder.dims[-1], source.label_names)
         for name, part in splits.items():
-            name_of = naming(part, name, folder_of(images))
+            name_of = _naming(part, name, folder_of(images))
             for batch in features.batches(part, description=name):
                 writer.add([name_of(i) for i in batch.positions], name, batch.labels, batch.features)
                 skipped += [(name_of(i), UNREADABLE) for i in batch.left_out]
                 count += len(batch.positions)
         if not count:
             raise UserError(f"{source.name} has no image that can be read.")
-        writer.close(skipped, record_of(path, images, split))
+        made_by = {"model": str(path.absolute()), "model_sha256": checksum(path)}
+        writer.close(skipped, {**made_by, "data": dataclasses.asdict(images), "split": split})
     _report(output, count, encoder.dims[-1], skipped, log)
     return count
 
@@ -93,27 +94,11 @@ def folder_of(data):
     return local_path(name) if kind == "folder" else None
 
 
-def naming(part, name, folder):
-    """Returns the function from a position in a split to the name of the image.
-
-    Args:
-        part: the split.
-        name: its name.
-        folder: folder of the images, or None.
-    """
+def _naming(part, name, folder):
+    """Returns the function from a position in a split to the name of the image, its path if it is in a folder."""
     if folder is None:
         return lambda position: f"{name}/{position}"
     return lambda position: pathlib.Path(os.fsdecode(part.contents[position])).relative_to(folder).as_posix()
-
-
-def record_of(path, images, split):
-    """Returns the record of how features were made, for JSON."""
-    return {
-        "model": str(path.absolute()),
-        "model_sha256": checksum(path),
-        "data": dataclasses.asdict(images),
-        "split": split,
-    }
 
 
 def _report(output, count, num_features, skipped, log):

@@ -20,14 +20,8 @@ SECONDS_BETWEEN_CURVES = 60
 MOST_NAMED = 25  # classes in the legend of masks
 
 
-def draw_reconstructions(path, panels, title):
-    """Draws images in rows: original, masked, reconstruction.
-
-    Args:
-        path: of the PNG file.
-        panels: three arrays `(B, H, W, channels)` in [0, 1].
-        title: above the picture.
-    """
+def _draw_reconstructions(path, panels, title):
+    """Draws images in rows: original, masked, reconstruction, the three `panels`, `(B, H, W, channels)` in [0, 1]."""
     count, height, width, _ = panels[0].shape
     per_row = 2 if count > 4 else 1
     rows = -(-count // per_row)
@@ -130,7 +124,7 @@ class Reconstructions(keras.callbacks.Callback):
         panels, mask_ratio = self._panels(), self._run.model.mask_ratio
         with best_effort(path):
             path.parent.mkdir(exist_ok=True)
-            draw_reconstructions(path, panels, f"step {batch:,}: {mask_ratio:.0%} of the patches masked")
+            _draw_reconstructions(path, panels, f"step {batch:,}: {mask_ratio:.0%} of the patches masked")
             self._run.loggers.pictures(batch, {PICTURES: path})
 
     def _panels(self):
