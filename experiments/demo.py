@@ -34,10 +34,7 @@ def run(workdir, config=None, seeds=SEEDS, log=print):
     pretrained = workdir / "pretrained"
     pretrain.run(config, pretrained, log=log)
     log("")
-    arms = {
-        "pretrained": dataclasses.replace(config, pretrained=str(pretrained)),
-        "scratch": config,
-    }
+    arms = {"pretrained": dataclasses.replace(config, pretrained=str(pretrained)), "scratch": config}
     top1 = {name: {} for name in arms}
     for seed in seeds:
         for name, arm in arms.items():

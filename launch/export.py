@@ -15,8 +15,7 @@ from absl import flags
 
 from experiments.errors import UserError
 from experiments.inference import export
-from experiments.inference.formats import FORMATS
-from experiments.inference.formats import INPUT_DTYPES, OUTPUTS
+from experiments.inference.formats import FORMATS, INPUT_DTYPES, OUTPUTS
 from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
@@ -32,14 +31,7 @@ def main(_):
         values.format, values.outputs or "", values.input_size, values.preprocessing, values.input_dtype
     )
     export.run(
-        values.model,
-        values.output,
-        request,
-        values.data,
-        values.data_dir,
-        values.images,
-        values.tolerance,
-        images,
+        values.model, values.output, request, values.data, values.data_dir, values.images, values.tolerance, images
     )
 
 
