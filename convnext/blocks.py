@@ -189,7 +189,6 @@ class ConvNextV2Block(ConvNextBlock):
         self.grn.build((*input_shape[:-1], 4 * self.dim))
 
     def mix_channels(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
-        """See `ConvNextBlock.mix_channels`."""
         if not _is_fused(visible, training):
             return super().mix_channels(x, visible=visible, training=training)
         # What stands between the two matrix products in one pass over memory, and none of it kept.

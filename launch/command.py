@@ -51,7 +51,6 @@ class PresetParser(flags.ArgumentParser):
         return config.lock()
 
     def flag_type(self):
-        """Returns the name of the value in `--help`."""
         return "preset"
 
 

@@ -78,7 +78,6 @@ class Worker:
         return RunError(f"The process of {self._name} {reason}.")
 
     def close(self) -> None:
-        """Ends the process."""
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         try:

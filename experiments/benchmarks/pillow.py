@@ -34,7 +34,6 @@ class PillowPipelines:
             self.run(name)  # so that every process has imported what it needs
 
     def run(self, name: str) -> tuple[float, float, float]:
-        """See `TensorFlowPipelines.run`."""
         self._turns += 1
         settings = self._settings
         data, images = DataConfig(image_size=settings.image_size), settings.steps * settings.batch_size

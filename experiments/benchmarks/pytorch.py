@@ -183,7 +183,6 @@ class KerasTorchCandidate(TorchCandidate):
         self._model, self._optimizer = make_model_and_optimizer(config, precision, ablation)
 
     def step(self):
-        """Takes a training step and returns its loss, a scalar."""
         variables = self._model.trainable_variables
         self._model.zero_grad()
         loss = example_losses(self._model, *self._batch).mean()
@@ -223,7 +222,6 @@ class PyTorchCandidate(TorchCandidate):
         return loss
 
     def step(self):
-        """Takes a training step and returns its loss, a scalar."""
         loss = self._forward_and_backward()
         self._optimizer.step()
         self._optimizer.zero_grad()

@@ -53,7 +53,6 @@ class Run:
 
     @property
     def is_segmentation(self):
-        """Whether the run is one of segmentation."""
         section = self.config.get("finetune")
         return self.task == "finetune" and isinstance(section, dict) and section.get("task") == "segmentation"
 

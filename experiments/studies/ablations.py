@@ -155,7 +155,6 @@ class Ablations(Study):
         return round(variant.length * self.budget.pretraining_steps)
 
     def tables(self, results):
-        """A table of the variants, and one of the findings of the paper."""
         header = ["variant", f"fine-tuned, {results['labels']} labels", "against the baseline"]
         header += [f"{name}, {results['probe_labels']} labels" for name in PROBES.values()]
         header += ["steps of pretraining", "peak rate"]
@@ -174,7 +173,6 @@ class Ablations(Study):
         return [*markdown_table(header, cells), "", *markdown_table(header_of_findings, found)]
 
     def draw(self, results, path):
-        """Draws the figures of the variants beside each other."""
         rows = [row for row in results["rows"] if row["finetuned"]["values"]][::-1]
         figure = Figure(figsize=(9, 1.4 + 0.36 * len(rows)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)

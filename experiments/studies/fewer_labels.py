@@ -94,7 +94,6 @@ class FewerLabels(Study):
         return self.finetuning(folder, self.config, seed, length, rate, encoder, choosing)
 
     def tables(self, results):
-        """A table of the figures, and one of the rates."""
         header = ["labels", *(f"fine-tuned, {start}" for start in STARTS), "gain"]
         header += [f"{name}, {encoder}" for name in PROBES.values() for encoder in ENCODERS]
         header_of_rates = ["labels, start", "peak rate", "top-1 on the validation images by rate"]
@@ -113,7 +112,6 @@ class FewerLabels(Study):
         return [*markdown_table(header, cells), "", *markdown_table(header_of_rates, cells_of_rates)]
 
     def draw(self, results, path):
-        """Draws top-1 over the number of labels."""
         figure = Figure(figsize=(7, 4.8), layout="constrained")
         axis = figure.add_subplot()
         for (measure, name), (label, color, marker, line) in STYLES.items():

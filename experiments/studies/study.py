@@ -55,7 +55,6 @@ class Trial:
 
     @property
     def folder(self):
-        """Path of its folder."""
         return self.root / self.name
 
     @property

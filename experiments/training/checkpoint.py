@@ -199,7 +199,6 @@ class Checkpoints:
 
     @property
     def last_good(self):
-        """Which checkpoint to resume from, as part of a sentence."""
         return self._files.last_good
 
     @property

@@ -133,7 +133,6 @@ class Window:
             self._began = None
 
     def start(self):
-        """Starts the clock, if it is stopped."""
         if self._began is None:
             self._began = time.perf_counter()
 
@@ -179,7 +178,6 @@ class Window:
         return json.dumps(self._steps)
 
     def _read(self):
-        """Reads the values from the device."""
         self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
 
 

@@ -31,7 +31,6 @@ class Best:
 
     @property
     def path(self):
-        """Path of the model."""
         return self._workdir / self._name
 
     @property

@@ -38,7 +38,6 @@ class MixedSplit:
 
     @property
     def num_examples(self):
-        """Number of examples of an epoch."""
         return sum(self.counts)
 
     @property

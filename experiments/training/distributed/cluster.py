@@ -29,7 +29,6 @@ class Cluster:
 
     @property
     def is_chief(self):
-        """Whether this process is the chief."""
         return self.index == 0
 
     def name(self, index):

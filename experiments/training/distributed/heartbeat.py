@@ -86,7 +86,6 @@ class Heartbeat:
 
     @property
     def has_lost(self):
-        """Whether a worker is lost."""
         return self._found.is_set()
 
     def check(self):

@@ -51,7 +51,6 @@ class Workers:
 
     @property
     def count(self):
-        """Number of workers."""
         return len(self.cluster.addresses) if self.cluster else 1
 
     @property
