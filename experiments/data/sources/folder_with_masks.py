@@ -64,7 +64,7 @@ def open_folder_with_masks(path, config):
     images = root / IMAGES
     files, unreadable, system_folders = readable_files(images, Reading.of(config))
     masks, _ = image_files(root / MASKS)
-    _check_splits(root, files)
+    _check_splits(root, files, masks)
     mask_of = _masks_by_image(root, files, masks)
     found = _look_at_masks(root, files, mask_of, masks, config)
     skipped = [*unreadable, *((file, what) for file, what in found.items() if isinstance(what, str))]
@@ -112,12 +112,13 @@ def _such_as(images, skipped):
     return f", such as {images / skipped[0][0]}: {skipped[0][1]}" if skipped else ""
 
 
-def _check_splits(root, files):
+def _check_splits(root, files, listed):
     """Raises UserError if `images` has the folder of a split and `masks` has not, or the reverse."""
-    of_images = set(split_folders(root / IMAGES, files).values())
-    of_masks = {path.name for path in (root / MASKS).iterdir() if path.is_dir() and path.name.lower() in SPLITS}
-    for kind, other, names in ((MASKS, IMAGES, of_images), (IMAGES, MASKS, of_masks)):
-        if missing := sorted(name for name in names if not (root / kind / name).is_dir()):
+    of_images = split_folders(root / IMAGES, files).values()
+    of_masks = {file.partition(os.sep)[0] for file in listed if os.sep in file}
+    of_splits = {folder for folder in of_masks if folder.lower() in SPLITS}
+    for kind, other, folders in ((MASKS, IMAGES, of_images), (IMAGES, MASKS, of_splits)):
+        if missing := sorted(folder for folder in folders if not (root / kind / folder).is_dir()):
             raise UserError(
                 f"{root / kind / missing[0]} is missing, with the {kind} of {root / other / missing[0]}: add it, or "
                 "remove the other."
