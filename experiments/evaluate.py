@@ -5,7 +5,6 @@ import dataclasses
 from experiments.config import Config
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.segmentation_masks import CLASSES
-from experiments.data.segmentation_pipeline import PairPreprocessing
 from experiments.data.sources import open_source
 from experiments.data.sources.folder_with_masks import named_classes
 from experiments.data.sources.tfds_damage import naming_damage
@@ -14,7 +13,7 @@ from experiments.evaluation.classification import Predictions, classification_me
 from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
-from experiments.evaluation.segmentation import Confusions, notes_on_confusions, pixel_classes, segmentation_metrics
+from experiments.evaluation.segmentation import Confusions, notes_on_confusions, segmentation_metrics
 from experiments.finished_run import (
     check_no_image_settings,
     config_of,
@@ -108,7 +107,9 @@ def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
 def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     if other := next((name for name in probes if name not in PIXEL_PROBES), None):
         raise UserError(f"{path} has no {other}; it has {' and '.join(PIXEL_PROBES)}.")
-    model, config, table = read_segmenter(path)
+    strategy = make_strategy(Config())
+    with strategy.scope():
+        model, config, table = read_segmenter(path)
     of_run = recorded_config(path).data
     if data not in ("", of_run.source) or not of_run.class_names:
         _check_class_table(path, table, data or of_run.source)
@@ -118,8 +119,7 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     target = source.split(split)
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
     with naming_damage(config.data):
-        confusions = Confusions(pixel_classes(model, config), target, source.masks, PairPreprocessing.of(config))
-        counts = confusions()
+        counts = Confusions(model, config, target, source.masks, Devices(strategy))()
     for note in notes_on_confusions(split, target.num_examples, *counts):
         log(note)
     found = segmentation_metrics(*counts)

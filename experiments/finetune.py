@@ -21,7 +21,6 @@ from experiments.training.guards import best_effort
 from experiments.training.losses import balanced_class_weights, cross_entropy
 from experiments.training.run import Task, run_task
 from experiments.training.validation import Validation
-from experiments.training.workdir import save_model
 
 
 def run(config, workdir, resume="auto", log=print):
@@ -100,23 +99,27 @@ class Finetuning(Task):
         results = {"classes": list(self.source.class_names), "pretrained": self.config.pretrained, **self._facts}
         results |= validation.final() if validation else {}
         test = self.source.get("test") if self.training.report_test else None
-        predict = self._predictions(run, test) if test else None
-        save_model(model, run.workdir / f"{self.model_name}.keras")
-        if test:
+        reported = test or self.source.get("validation")
+        predict = self._predictions(run, reported) if reported else None
+        run.save(model, f"{self.model_name}.keras")
+        if reported:
             answers = predict()
+            if run.workers.is_chief:
+                self._report(run, "test" if test else "validation", *answers)
+        if test:
             results |= {f"test_{name}": value for name, value in self._metrics(*answers).items()}
-            self._report(run, "test", *answers)
-        elif validation:
-            self._report(run, "validation", *self._predictions(run, self.source.get("validation"))())
         if run.averages:
             with run.averages.in_place():
-                save_model(model, run.workdir / f"{self.model_name}_ema.keras")
+                run.save(model, f"{self.model_name}_ema.keras")
                 if test:
                     results |= {f"test_{name}_ema": value for name, value in self._metrics(*predict()).items()}
         if validation:
-            results |= {f"best_{name}": value for name, value in validation.best.record.items()}
+            if run.workers.is_chief:  # whose files they are: others might see earlier ones
+                results |= {f"best_{name}": value for name, value in validation.best.record.items()}
             if test:
-                self._load(model, validation.best.path)  # all others are saved
+                if run.workers.is_chief:
+                    self._load(model, validation.best.path)  # all others are saved
+                run.workers.share_weights(model)
                 results |= {f"best_test_{name}": value for name, value in self._metrics(*predict()).items()}
         return results
 

@@ -11,7 +11,6 @@ from experiments.training.callbacks import Measure, evenly_spaced
 from experiments.training.pictures import Reconstructions
 from experiments.training.probing import check_probing, probing_callbacks
 from experiments.training.run import Task, run_task
-from experiments.training.workdir import save_model
 from fcmae.masking import sample_visible
 
 IMAGES_IN_PICTURE = 8
@@ -63,10 +62,10 @@ class Pretraining(Task):
         return [*pictures, *self._measures]
 
     def finish(self, run):
-        save_model(run.model, run.workdir / "fcmae.keras")
-        save_model(run.model.backbone, run.workdir / "encoder.keras")
+        run.save(run.model, "fcmae.keras")
+        run.save(run.model.backbone, "encoder.keras")
         results = {"encoder_parameters": run.model.backbone.count_params()}
-        for measure in self._measures:
+        for measure in run.shared(self._measures):
             results |= measure.final()
         return results
 

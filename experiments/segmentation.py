@@ -18,7 +18,7 @@ from experiments.models import make_segmenter
 from experiments.training.callbacks import evenly_spaced
 from experiments.training.losses import pixel_losses, weights_of_counts
 from experiments.training.pictures import MaskPictures
-from experiments.training.workdir import CONFIG, save_model
+from experiments.training.workdir import CONFIG
 
 IMAGES_IN_PICTURE = 6
 
@@ -71,7 +71,7 @@ class Segmentation(Finetuning):
         return [write, *super().callbacks(run)]
 
     def finish(self, run):
-        save_model(run.model.backbone, run.workdir / "encoder.keras")
+        run.save(run.model.backbone, "encoder.keras")
         return super().finish(run)
 
     def _check_classes(self, workdir):
@@ -112,7 +112,7 @@ class Segmentation(Finetuning):
             model.load_weights(local)
 
     def _predictions(self, run, split):
-        return Confusions(pixel_classes(run.model, self.config), split, self._masks, self._preprocessing)
+        return Confusions(run.model, self.config, split, self._masks, run.devices)
 
     def _report(self, run, name, matrix, unreadable):
         names = self.source.class_names

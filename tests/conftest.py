@@ -1,6 +1,7 @@
 """Settings that must be made before TensorFlow is imported or touches a device, or files are read."""
 
 import atexit
+import itertools
 import os
 import shutil
 import tempfile
@@ -16,10 +17,13 @@ from tests.skips import pytest_make_collect_report, pytest_runtest_makereport  #
 
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
-# Two devices, so that runs over one and over two of them fit in one process.
+# Four devices, so that runs over one, over two and over four of them fit in one process.
 tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
+# As in TensorFlow's own tests: the collective operations of two devices and of four do not share their keys.
+KEYS = itertools.count(step=100_000)
+tf.distribute.MirroredStrategy._collective_key_base = property(lambda _: next(KEYS))
 
 # Files that take longest for their number of tests.
 LONG = ("test_workers.py", "test_backends.py", "studies/test_sweep.py", "tests/launch/")

@@ -1,6 +1,5 @@
 """Evaluation on all devices: each takes whole batches in turn, so metrics equal those of one device, bit for bit."""
 
-import contextlib
 import itertools
 
 import numpy as np
@@ -8,30 +7,18 @@ import tensorflow as tf
 
 
 class Devices:
-    """The devices of this process; inside `sharing`, those of all workers.
+    """The devices that evaluate: those of this process or, in a run of several workers, those of all.
 
     Args:
         strategy: the `tf.distribute.Strategy` that the models are made in; None for a single device.
-        workers: the `Workers` of a run; None for a process that works alone.
+        workers: the `Workers` of a run, each of which evaluates its share of the batches and gets all results: all make
+            the same evaluations in the same order. None for a process that works alone.
     """
 
     def __init__(self, strategy=None, workers=None):
         self._strategy = strategy
         self._workers = workers if workers and workers.count > 1 else None
         self._count = len(strategy.extended.worker_devices) if strategy else 1  # of this process
-        self._is_sharing = False
-
-    @contextlib.contextmanager
-    def sharing(self):
-        """Context in which each worker evaluates its share of the batches, and all workers get all results.
-
-        All workers must make the same evaluations in the same order.
-        """
-        self._is_sharing = True
-        try:
-            yield
-        finally:
-            self._is_sharing = False
 
     def mapping(self, function):
         """Returns the function that applies another to batches, on all devices.
@@ -43,42 +30,58 @@ class Devices:
             A function of a data set of equally large batches, and their number. It yields the result of `function` for
             each batch, in order: a tuple of NumPy arrays.
         """
-
-        @tf.function(autograph=False)
-        def apply(batches):
-            if self._count == 1:
-                return [function(batches)]
-            outputs = self._strategy.run(function, args=(batches,))
-            return list(zip(*map(self._strategy.experimental_local_results, outputs)))
+        apply = self.own_mapping(function)
 
         def outputs(batches, total):
-            if self._workers and self._is_sharing:
-                return self._of_all_workers(apply, batches, total)
-            return self._of_own(apply, batches)
+            return self._of_all_workers(apply, batches, total) if self._workers else apply(batches)
 
         return outputs
 
-    def _of_own(self, apply, batches):
-        """Yields the outputs of batches, which the devices of this process take in turn."""
-        remaining = iter(batches)
-        while group := list(itertools.islice(remaining, self._count)):
-            for output in apply(self._distributed(group))[: len(group)]:
-                yield tuple(value.numpy() for value in output)
+    def own_mapping(self, function, spec=None):
+        """Returns the function that applies another to batches, on the devices of this process.
 
-    def _distributed(self, group):
-        if self._count == 1:
-            return group[0]
-        # Devices without a batch at the end repeat the last one; their outputs are dropped.
-        group = group + group[-1:] * (self._count - len(group))
-        return self._strategy.experimental_distribute_values_from_function(
-            lambda context: group[context.replica_id_in_sync_group % self._count]
-        )
+        Args:
+            function: from a batch to a tuple of tensors.
+            spec: the `tf.TensorSpec` of a batch, for which there is one graph; None for one for each shape.
+
+        Returns:
+            A function of an iterable of batches that yields the result for each, in order: a tuple of NumPy arrays.
+        """
+
+        @tf.function(autograph=False, input_signature=spec and [[spec] * self._count])
+        def apply(group):
+            if self._count == 1:
+                return [function(group[0])]
+            batches = self._strategy.experimental_distribute_values_from_function(
+                lambda context: group[context.replica_id_in_sync_group % self._count]
+            )
+            outputs = self._strategy.run(function, args=(batches,))
+            return list(zip(*map(self._strategy.experimental_local_results, outputs)))
+
+        def outputs(batches):
+            remaining = iter(batches)
+            while group := list(itertools.islice(remaining, self._count)):
+                # Devices without a batch at the end repeat the last one; their outputs are dropped.
+                for output in apply(group + group[-1:] * (self._count - len(group)))[: len(group)]:
+                    yield tuple(value.numpy() for value in output)
+
+        return outputs
+
+    def own_positions(self, total, batch_size):
+        """Returns the positions of those of `total` examples that are in the batches of this worker."""
+        positions = np.arange(total)
+        count, index = (self._workers.count, self._workers.index) if self._workers else (1, 0)
+        return positions[positions // batch_size % count == index]
+
+    def summed(self, array):
+        """Returns the sum of a NumPy array over all workers."""
+        return self._workers.summed(array) if self._workers else array
 
     def _of_all_workers(self, apply, batches, total):
         """Yields the outputs of all batches, after each worker has evaluated every `count`-th of them."""
         count, index = self._workers.count, self._workers.index
-        own = list(self._of_own(apply, batches.shard(count, index)))
-        shapes = own[0] if own else next(self._of_own(apply, batches.take(1)))  # for workers without a batch
+        own = list(apply(batches.shard(count, index)))
+        shapes = own[0] if own else next(apply(batches.take(1)))  # for workers without a batch
         gathered = []
         for i, value in enumerate(shapes):
             outputs = np.zeros((total, *value.shape), value.dtype)

@@ -1,10 +1,15 @@
 """Predictions of a segmentation model for whole images, and their metrics: IoU and pixel accuracy."""
 
+import collections
+import functools
+import itertools
+
 import numpy as np
 import tensorflow as tf
 
-from experiments.data.segmentation_pipeline import evaluation_pairs
+from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation_pairs
 from experiments.evaluation.classification import confusion
+from experiments.evaluation.devices import Devices
 
 
 class PixelClasses:
@@ -19,71 +24,81 @@ class PixelClasses:
         window: largest height and width that the model processes at a time.
         overlap: least fraction of a window that the next one overlaps, in [0, 1).
         most_pixels: number of pixels that the model processes at a time, but at least one window.
+        devices: the `Devices` that do the work, those of this process alone; None for one.
+        usual: `(H, W, channels)` of the images whose full stacks get a graph of their own; None for the first stack.
     """
 
-    def __init__(self, model, window=1024, overlap=0.25, most_pixels=1):
+    def __init__(self, model, window=1024, overlap=0.25, most_pixels=1, devices=None, usual=None):
         self._window, self._overlap, self._most_pixels = window, overlap, most_pixels
-        self._model, self._functions, self._usual = model, {}, None
+        self._devices = devices or Devices()
+        self._usual = usual and (self._at_once(usual), *(min(side, window) for side in usual[:2]), usual[2])
+        self._graphs = {}
 
-    def _answer(self, images):
-        """Returns the classes of images `(B, H, W, channels)`, one graph for the first shape and one for others."""
-        self._usual = self._usual or images.shape
-        shape = images.shape if images.shape == self._usual else (None, None, None, images.shape[-1])
-        if shape not in self._functions:
+        def classes(images):
+            return (tf.argmax(model(images, training=False), axis=-1, output_type=tf.int32),)
 
-            @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32)], autograph=False)
-            def answer(images):
-                return tf.argmax(self._model(images, training=False), axis=-1, output_type=tf.int32)
-
-            self._functions[shape] = answer
-        return self._functions[shape](images).numpy()
+        self._classes = classes
 
     def of_image(self, image):
         """Returns the class of each pixel of an image, `(H, W, channels)` normalized: `(H, W)` int32."""
-        return next(self.of_images([image]))
+        return next(self.of_batches([[image]]))
 
-    def of_images(self, images):
-        """Yields the classes of images, in their order; consecutive images of one size are processed together."""
-        waiting = []
-        for image in images:
-            if waiting and (image.shape != waiting[0].shape or len(waiting) == self._at_once(image.shape)):
-                yield from self._of_size(waiting)
-                waiting = []
-            waiting.append(image)
-        if waiting:
-            yield from self._of_size(waiting)
+    def of_batches(self, batches):
+        """Yields the classes of the images of batches, in their order; those of a batch are processed together.
+
+        Args:
+            batches: iterable of iterables of images; only consecutive windows of one size are processed together.
+        """
+        places, classes = collections.deque(), None
+        for of_stack in self._answers(self._stacks(batches, places)):
+            for of_window in of_stack:
+                size, (top, rows), (left, columns), is_last = places.popleft()
+                classes = np.zeros(size, np.int32) if classes is None else classes
+                kept = of_window[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+                classes[slice(*rows), slice(*columns)] = kept
+                if is_last:
+                    yield classes
+                    classes = None
+
+    def _stacks(self, batches, places):
+        """Yields windows `(B, h, w, channels)`, and appends to `places` where each lies and if it ends its image."""
+        for images in batches:
+            waiting = []
+            for image in images:
+                size = image.shape[:2]
+                grid = list(itertools.product(*(_windows(side, self._window, self._overlap) for side in size)))
+                for i, ((top, rows), (left, columns)) in enumerate(grid, 1):
+                    window = image[top : top + self._window, left : left + self._window]
+                    if waiting and (window.shape != waiting[0].shape or len(waiting) == self._at_once(window.shape)):
+                        yield tf.stack(waiting)
+                        waiting = []
+                    waiting.append(window)
+                    places.append((size, (top, rows), (left, columns), i == len(grid)))
+            if waiting:
+                yield tf.stack(waiting)
 
     def _at_once(self, shape):
         height, width = (min(side, self._window) for side in shape[:2])
         return max(1, self._most_pixels // (height * width))
 
-    def _of_size(self, images):
-        height, width = images[0].shape[:2]
-        if max(height, width) <= self._window:
-            yield from self._answer(tf.stack(images))
-            return
-        places = [
-            (top, left, rows, columns)
-            for top, rows in _windows(height, self._window, self._overlap)
-            for left, columns in _windows(width, self._window, self._overlap)
-        ]
-        size, at_once = min(height, self._window), self._at_once(images[0].shape)
-        for image in images:
-            classes = np.zeros((height, width), np.int32)
-            for i in range(0, len(places), at_once):
-                part = places[i : i + at_once]
-                windows = [image[top : top + size, left : left + min(width, self._window)] for top, left, *_ in part]
-                for (top, left, rows, columns), found in zip(part, self._answer(tf.stack(windows))):
-                    kept = found[rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
-                    classes[slice(*rows), slice(*columns)] = kept
-            yield classes
+    def _answers(self, stacks):
+        """Yields the classes of stacks, by one graph for the usual shape and one for all others."""
+        for shape, group in itertools.groupby(stacks, self._shape_of_graph):
+            if shape not in self._graphs:
+                self._graphs[shape] = self._devices.own_mapping(self._classes, tf.TensorSpec(shape, tf.float32))
+            for (classes,) in self._graphs[shape](group):
+                yield classes
+
+    def _shape_of_graph(self, stack):
+        self._usual = self._usual or tuple(stack.shape)
+        return self._usual if tuple(stack.shape) == self._usual else (None, None, None, stack.shape[-1])
 
 
-def pixel_classes(model, config):
+def pixel_classes(model, config, devices=None, usual=None):
     """Returns the `PixelClasses` of a model, by a `Config`."""
     height, width = config.data.size
-    most = config.evaluation_batch() * height * width
-    return PixelClasses(model, config.segmentation.window, config.segmentation.window_overlap, most)
+    window, overlap = config.segmentation.window, config.segmentation.window_overlap
+    return PixelClasses(model, window, overlap, config.evaluation_batch() * height * width, devices, usual)
 
 
 def _windows(side, window, overlap):
@@ -100,39 +115,44 @@ def _windows(side, window, overlap):
 class Confusions:
     """The confusion matrix of a model over all pixels that count, in all readable images of a split.
 
-    Each pixel counts once, whatever the size of the batches and the number of devices: one of them does the work.
-    Images that cannot be read, or whose masks cannot, are left out and counted. Calling the object evaluates the
-    current weights of the model.
+    Each pixel counts once, whatever the size of the batches and the number of devices. Images that cannot be read, or
+    whose masks cannot, are left out and counted. Calling the object evaluates the current weights of the model.
 
     Args:
-        pixel_classes: the `PixelClasses`.
+        model: a `Segmenter`.
+        config: the `Config`.
         split: the examples.
         masks: the `Masks` of the source.
-        preprocessing: a `PairPreprocessing`.
+        devices: the `Devices` that do the work; None for one.
     """
 
-    def __init__(self, pixel_classes, split, masks, preprocessing):
-        self._pixel_classes = pixel_classes
+    def __init__(self, model, config, split, masks, devices=None):
+        self._devices, self._batch_size = devices or Devices(), config.evaluation_batch()
         self._num_classes = len(masks.table.names)
         self._num_examples = split.num_examples
-        self._pairs = evaluation_pairs(split, masks, preprocessing)
+        pairs_of = functools.partial(evaluation_pairs, masks=masks, preprocessing=PairPreprocessing.of(config))
+        self._pairs = pairs_of(split.take(self._devices.own_positions(split.num_examples, self._batch_size)))
+        # The same on all workers, whose graphs may round in different ways.
+        first = next(iter(pairs_of(split).take(1)), None)
+        self._pixel_classes = pixel_classes(model, config, self._devices, first and tuple(first[1].shape))
 
     def __call__(self):
         """Returns the matrix, `(num_classes, num_classes)` int64, and the number of images that are left out.
 
         The matrix has the number of pixels of a class (row) that are predicted as a class (column).
         """
-        matrix, truths, unreadable = np.zeros((self._num_classes,) * 2, np.int64), [], self._num_examples
+        matrix, seen, truths = np.zeros((self._num_classes,) * 2, np.int64), 0, collections.deque()
 
-        def images():
-            for _, image, mask in self._pairs:
+        def images(pairs):
+            for _, image, mask in pairs:
                 truths.append(mask.numpy())
                 yield image
 
-        for predicted in self._pixel_classes.of_images(images()):
-            matrix += confusion(truths.pop(0), predicted, self._num_classes)
-            unreadable -= 1
-        return matrix, unreadable
+        batches = itertools.groupby(self._pairs, lambda pair: int(pair[0]) // self._batch_size)
+        for predicted in self._pixel_classes.of_batches(images(pairs) for _, pairs in batches):
+            matrix += confusion(truths.popleft(), predicted, self._num_classes)
+            seen += 1
+        return self._devices.summed(matrix), self._num_examples - int(self._devices.summed(np.array(seen)))
 
 
 def class_ious(matrix):

@@ -59,7 +59,7 @@ def run(model, data, output, overlays=True, log=print):
             waiting.append((int(position), values.numpy()[..., config.data.shown]))
             yield preprocessing.normalize(values)
 
-    masks = pixel_classes(segmenter, config).of_images(images())
+    masks = pixel_classes(segmenter, config).of_batches([images()])
     with appearing(output) as temporary:
         for mask in tqdm(masks, "predict", len(files), leave=False, disable=None):
             position, values = waiting.popleft()

@@ -162,7 +162,7 @@ class MaskPictures(keras.callbacks.Callback):
         if not examples:  # their files have become unreadable
             return
         _, images, truths = zip(*examples)
-        predictions = list(self._pixel_classes.of_images(images))
+        predictions = list(self._pixel_classes.of_batches([images]))
         data, path = self._run.config.data, self._run.workdir / SEGMENTATIONS / f"step_{batch:08d}.png"
         shown = [np.clip(image * np.array(data.std) + np.array(data.mean), 0, 1)[..., data.shown] for image in images]
         with best_effort(path):

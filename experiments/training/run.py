@@ -41,7 +41,7 @@ from experiments.training.schedule import Schedule
 from experiments.training.start import check_start, choose_start
 from experiments.training.statistics import with_statistics
 from experiments.training.step import make_training_step
-from experiments.training.workdir import SUMMARY, check_writable, record_config, write_json
+from experiments.training.workdir import SUMMARY, check_writable, record_config, save_model, write_json
 
 
 class Task:
@@ -113,7 +113,10 @@ class Task:
         raise NotImplementedError
 
     def finish(self, run):
-        """Saves the model of a complete run, and returns the task's part of the summary, a dictionary."""
+        """Saves and evaluates the model of a complete run; returns the task's part of the summary, a dictionary.
+
+        All workers evaluate together; the chief alone writes, and its result counts.
+        """
         raise NotImplementedError
 
 
@@ -167,7 +170,7 @@ class Run:
         averages: the `AveragedWeights`, or None.
         loss_scale: the `LossScale` of float16, or None.
         preprocessing: how images are prepared.
-        devices: the `Devices` of evaluation: during training those of all workers, afterwards those of the chief.
+        devices: the `Devices` of evaluation.
         loggers: the `Loggers` that take metrics and pictures.
         start_step: number of steps that were done when the run was restored.
         seconds: seconds of training since it was restored.
@@ -260,15 +263,16 @@ class Run:
         began = time.perf_counter()
         with self._recorded() as callbacks, Interruption() as interruption, workers.training(interruption):
             stop = workers.stop_request(interruption)
-            with self.devices.sharing(), naming_lack_of_memory(self, self._checkpoints):
+            with naming_lack_of_memory(self, self._checkpoints):
                 train(self, training_step, batches, callbacks, self._checkpoints, stop, divergence)
         self.seconds = time.perf_counter() - began
 
     def finish(self):
-        """Saves the model, writes the summary and returns it; other workers than the chief wait for the summary."""
+        """Saves and evaluates the model, writes the summary and returns it; the other workers wait for the summary."""
+        results = self.task.finish(self)
+        self.workers.part()
         if not self.workers.is_chief:
             return self.workers.wait_for_summary(self.workdir)
-        results = self.task.finish(self)
         summary = {
             "task": self.task.name,
             "steps": self.schedule.total_steps,
@@ -280,11 +284,20 @@ class Run:
         write_json(self.workdir / SUMMARY, summary)
         return summary
 
+    def save(self, model, name):
+        """Saves a model in the workdir, under a name; only the chief does."""
+        if self.workers.is_chief:
+            save_model(model, self.workdir / name)
+
+    def shared(self, callbacks):
+        """Returns those of the callbacks that this worker calls: the chief all, others the measurements."""
+        return [callback for callback in callbacks if self.workers.is_chief or isinstance(callback, Measure)]
+
     @contextlib.contextmanager
     def _recorded(self):
         """Context with open loggers, which yields the callbacks; only the chief logs."""
         if not self.workers.is_chief:
-            yield [callback for callback in self._callbacks if isinstance(callback, Measure)]
+            yield self.shared(self._callbacks)
             return
         self.loggers.begin(self.start_step)
         try:

@@ -234,11 +234,11 @@ def encode_npy(pixels):
 def test_evaluation_takes_as_many_images_at_a_time_as_it_is_told(run, config, monkeypatch):
     most = []
 
-    def spy(model, config):
+    def spy(model, config, *arguments):
         most.append(config.evaluation_batch())
-        return pixel_classes(model, config)
+        return pixel_classes(model, config, *arguments)
 
-    monkeypatch.setattr(evaluate, "pixel_classes", spy)
+    monkeypatch.setattr("experiments.evaluation.segmentation.pixel_classes", spy)
     for batch_size in (3, 0):
         evaluate.run(run[0], batch_size=batch_size, log=Lines())
     assert most == [3, config.evaluation_batch()]

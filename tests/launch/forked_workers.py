@@ -2,8 +2,8 @@
 
 Reads scenarios as JSON from the standard input, `[[worker, ...], ...]`; all workers of one run at once. A worker is a
 dictionary of `name` and `flags` of its command, `environment`, and `at_step`: nothing, or a number of steps and the
-signal that the process then sends to itself. Writes as many lists of outcomes, with the seconds that each took and, for
-all, the seconds of CPU.
+signal that the process then sends to itself. Writes as many lists of outcomes, with the seconds that each took, the
+number of batches that it evaluated and, for all, the seconds of CPU.
 """
 
 import launch.environment  # noqa: F401, I001  (first)
@@ -16,6 +16,7 @@ import tempfile
 import time
 
 from experiments import finetune
+from experiments.evaluation.devices import Devices
 from experiments.training import run
 from tests.launch.forked import run_as_main
 
@@ -39,18 +40,36 @@ def send_signal_at(step, number):
     run.make_training_step = make
 
 
+def count_evaluated(file):
+    """Makes this process write a line for each batch that it evaluates."""
+    own_mapping = Devices.own_mapping
+
+    def counting(*arguments):
+        apply = own_mapping(*arguments)
+
+        def counted(batches):
+            for output in apply(batches):
+                print("evaluated", file=file, flush=True)
+                yield output
+
+        return counted
+
+    Devices.own_mapping = counting
+
+
 def start(worker):
     """Starts a worker and returns its process and the files that it writes to."""
-    output, errors = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115  (open until they are read)
+    output, errors, evaluated = files = [tempfile.TemporaryFile("w+") for _ in range(3)]  # noqa: SIM115  (read later)
     child = os.fork()
     if not child:
         os.dup2(output.fileno(), 1)
         os.dup2(errors.fileno(), 2)
         os.environ.update(worker["environment"])
+        count_evaluated(evaluated)
         if worker["at_step"]:
             send_signal_at(*worker["at_step"])
         os._exit(run_as_main(worker["name"], worker["flags"]))
-    return child, output, errors
+    return child, files
 
 
 def outcomes(scenario):
@@ -61,11 +80,13 @@ def outcomes(scenario):
         child, status = os.wait()
         found[child] = (os.waitstatus_to_exitcode(status), time.monotonic() - began)
     results = []
-    for child, output, errors in started:
-        output.seek(0)
-        errors.seek(0)
+    for child, files in started:
+        for file in files:
+            file.seek(0)
+        output, errors, evaluated = (file.read() for file in files)
         code, seconds = found[child]
-        results.append({"code": code, "output": output.read(), "errors": errors.read(), "seconds": seconds})
+        batches = evaluated.count("evaluated")
+        results.append({"code": code, "output": output, "errors": errors, "seconds": seconds, "batches": batches})
     return results
 
 

@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
+import math
 import time
 import zlib
 
@@ -92,7 +94,7 @@ class Workers:
 
     @contextlib.contextmanager
     def training(self, interruption):
-        """Context for the steps. Afterwards the chief depends on no worker, and the others only on the chief.
+        """Context for the steps.
 
         Args:
             interruption: the `Interruption` of this process.
@@ -104,20 +106,21 @@ class Workers:
             yield
             is_asked = self.cluster and self._gathered([int(interruption.requested)]).any()
         except RunError:  # raised on all workers, or noticed by the heartbeat of the others
-            self._part()
+            self.part()
             raise
-        self._part()
         if is_asked:
+            self.part()
             raise Interrupted(TOO_LATE)
 
-    def _part(self):
+    def part(self):
+        """Called when all have evaluated: from here on the chief depends on no worker, and the others only on it."""
         if self.cluster and self.is_chief:
             self.heartbeat.end()
         elif self.cluster:
             self.heartbeat.only_chief()
 
     def wait_for_summary(self, workdir):
-        """Waits until the chief, which evaluates and writes alone, has finished the run.
+        """Waits until the chief, which writes alone, has finished the run.
 
         Raises:
             RunError: if the chief is lost and the run has no summary.
@@ -136,8 +139,23 @@ class Workers:
         own[self.index] = numbers
         return np.rint(self.summed(own)).astype(np.int64)
 
+    def share_weights(self, model):
+        """Gives the model of each worker the weights of the chief's."""
+        if self.count == 1:
+            return
+        variables = [variable for variable in model.weights if variable.dtype == "float32"]
+        values = np.concatenate([np.ravel(variable.numpy()) for variable in variables])
+        values = self.summed(values if self.is_chief else np.zeros_like(values))
+        ends = np.cumsum([math.prod(variable.shape) for variable in variables])
+        for variable, value in zip(variables, np.split(values, ends[:-1])):
+            variable.assign(value.reshape(variable.shape))
+
     def summed(self, array):
         """Returns the sum over all workers, each of which calls this with a NumPy array of the same shape."""
+        return self._total(tf.constant(array)).numpy()
+
+    @functools.cached_property
+    def _total(self):
         local = self.strategy.num_replicas_in_sync // self.count
 
         def of_replica(value):
@@ -149,7 +167,7 @@ class Workers:
         def total(value):
             return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(value,)))[0]
 
-        return total(tf.constant(array)).numpy()
+        return total
 
 
 @contextlib.contextmanager

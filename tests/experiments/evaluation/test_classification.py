@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from convnext.convnext_v2 import ConvNeXtV2
-from experiments.config import Config
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
@@ -14,7 +13,6 @@ from experiments.evaluation.classification import Predictions, classification_me
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import effective_rank, feature_std, knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss
-from experiments.training.distributed.strategy import make_strategy
 from tests import references
 from tests.experiments.images import encode, write
 from tests.small_models import parts_of, randomize, small_fcmae, variables_of
@@ -49,16 +47,6 @@ def test_top1_counts_every_image_once(classifier, batch_size):
     expected = 100 * hits.sum() / COUNT
     found = classification_metrics(*Predictions(classifier, SPLIT, PREPROCESSING, batch_size)())
     assert found == pytest.approx({"top1": expected})
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 22, 100])
-def test_every_image_counts_once_for_a_classifier_on_two_devices(classifier, batch_size):
-    with make_strategy(Config(logical_cpus=2)).scope():
-        mirrored = ConvNeXtV2((1,), (4,), input_shape=(16, 16, 1), include_top=True, num_classes=4)
-    mirrored.set_weights(classifier.get_weights())
-    labels, predicted = Predictions(mirrored, SPLIT, PREPROCESSING, batch_size)()
-    np.testing.assert_array_equal(labels, LABELS)
-    np.testing.assert_array_equal(predicted, np.asarray(classifier(IMAGES)).argmax(axis=1))
 
 
 SETS = np.array([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], bool)

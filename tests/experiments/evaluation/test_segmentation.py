@@ -70,10 +70,10 @@ class Local(keras.Model):
 def test_windows_give_the_classes_of_the_whole_image(size):
     images = np.random.default_rng(1).normal(size=(3, *size, 2)).astype("float32")
     expected = np.argmax(Local()(images), axis=-1)
-    found = np.stack(list(PixelClasses(Local(), 16, 0.4, 500).of_images(images)))
+    found = np.stack(list(PixelClasses(Local(), 16, 0.4, 500).of_batches([images])))
     edge = (slice(None), slice(2, -2), slice(2, -2))  # where the image ends, it goes on at the other side
     np.testing.assert_array_equal(found[edge], expected[edge])
-    whole = np.stack(list(PixelClasses(Local(), 100).of_images(images)))
+    whole = np.stack(list(PixelClasses(Local(), 100).of_batches([images])))
     np.testing.assert_array_equal(whole, expected)
 
 
@@ -83,6 +83,6 @@ def test_images_of_many_sizes_come_in_their_order():
         rng.normal(size=(*size, 2)).astype("float32") for size in [(9, 8), (9, 8), (9, 8), (30, 20), (8, 9), (9, 8)]
     ]
     classes = PixelClasses(Local(), 16, 0.4, 2 * 72)
-    for image, found in zip(images, classes.of_images(images), strict=True):
+    for image, found in zip(images, classes.of_batches([images[:4], images[4:]]), strict=True):
         assert found.shape == image.shape[:2]
         np.testing.assert_array_equal(found, classes.of_image(image))

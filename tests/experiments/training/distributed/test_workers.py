@@ -50,6 +50,7 @@ def get_config():
         ),
         log_every=1,
         checkpoint_every=5,
+        evaluation_batch_size=5,
     ).to_config_dict()
 '''
 FILES = {"pretrain": ("fcmae.keras",), "finetune": ("classifier.keras", "classifier_ema.keras")}
@@ -162,6 +163,12 @@ def test_evaluation_is_that_of_one_device(root, outcomes, task, way):
     for name in expected.keys() - {"seconds"}:
         is_continuous = name in ("validation_loss", "feature_rank", "feature_std")
         assert actual[name] == (pytest.approx(expected[name], abs=1e-5) if is_continuous else expected[name])
+
+
+def test_each_worker_evaluates_its_share_to_the_end(outcomes):
+    """Of 12 validation images, twice and with an average, 3 batches; of 6 test images, for 3 models, 2 batches."""
+    assert [outcome["batches"] for outcome in outcomes["finetune one"]] == [4 * 3 + 3 * 2]
+    assert [outcome["batches"] for outcome in outcomes["finetune workers"]] == [4 * 2 + 3, 4 + 3]
 
 
 def test_the_chief_alone_writes_and_speaks(root, outcomes):
