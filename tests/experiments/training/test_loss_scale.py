@@ -86,7 +86,7 @@ def assert_same(actual, expected):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(("replicas", "parts", "clip_norm"), [(1, 1, 0.0), (2, 1, 0.0), (2, 2, 0.5)])
+@pytest.mark.parametrize(("replicas", "parts", "clip_norm"), [(1, 1, 0.0), (2, 2, 0.5), (4, 1, 0.0)])
 def test_an_overflow_on_one_device_halves_the_scale_and_changes_nothing_else(replicas, parts, clip_norm):
     disturbed, undisturbed = (Trainer(replicas, parts, clip_norm) for _ in range(2))
     for trainer in (disturbed, undisturbed):
@@ -126,8 +126,9 @@ def test_the_scale_grows_after_finite_steps_in_a_row_up_to_a_limit(monkeypatch):
     assert trainer.scales() == [2 * START, 0.0, 1.0]
 
 
-def test_at_a_scale_of_1_nothing_is_skipped():
-    trainer = Trainer(2)
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_at_a_scale_of_1_nothing_is_skipped(replicas):
+    trainer = Trainer(replicas)
     trainer.scale.scale.assign(2.0)
     assert trainer.step(BAD)["skipped_steps"] == 1.0
     assert trainer.step(BAD)["skipped_steps"] == 0.0
@@ -205,11 +206,12 @@ def test_losses_are_those_of_float32_up_to_rounding(losses, task, precision):
         assert read_json(workdir / "summary.json")["skipped_steps"] == 0
 
 
-def test_a_run_goes_on_after_overflows_and_resumes_bit_for_bit(pictures, tmp_path, monkeypatch, at_step):
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_a_run_goes_on_after_overflows_and_resumes_bit_for_bit(pictures, tmp_path, monkeypatch, at_step, replicas):
     monkeypatch.setattr(loss_scale, "INITIAL", 2.0**26)
     monkeypatch.setattr(loss_scale, "GROWTH_STEPS", 4)
     config = make_config(pictures, steps=9, clip_norm=1.0)
-    config = dataclasses.replace(config, logical_cpus=2, checkpoint_every=3)
+    config = dataclasses.replace(config, logical_cpus=replicas, checkpoint_every=3)
     finetune.run(config, tmp_path / "whole", log=Lines())
     skipped = column(tmp_path / "whole", "skipped_steps")
     assert skipped[0] == 1.0 and 0.0 in skipped and np.isfinite(column(tmp_path / "whole", "loss")).all()
@@ -234,9 +236,10 @@ def crash():
     raise ZeroDivisionError
 
 
-def test_a_model_that_diverges_ends_as_in_float32(pictures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_a_model_that_diverges_ends_as_in_float32(pictures, tmp_path, monkeypatch, replicas):
     monkeypatch.setattr(loss_scale, "INITIAL", 4.0)
     config = make_config(pictures, base_learning_rate=1e30, weight_decay=0.0)
     with pytest.raises(RunError, match="The loss is (nan|inf) at step"):
-        finetune.run(dataclasses.replace(config, log_every=10), tmp_path, log=Lines())
+        finetune.run(dataclasses.replace(config, log_every=10, logical_cpus=replicas), tmp_path, log=Lines())
     assert 2 < json.loads((tmp_path / "nonfinite.json").read_text())["step"] < 8
