@@ -73,6 +73,13 @@ def define_config_flags(workdir=None, values=flags.FLAGS):
         flags.DEFINE_string("workdir", None, workdir, flag_values=values)
 
 
+def use_preset_by_default(name):
+    """Adds `--config=name` to a command line without it."""
+    # A default of the flag would be read before errors are caught.
+    if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
+        sys.argv.insert(1, f"--config={name}")
+
+
 def run_configuration():
     """Returns the `Config` from the flags; raises UserError if --workdir is missing."""
     if flags.FLAGS.config is None:

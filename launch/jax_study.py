@@ -2,6 +2,7 @@
 
 python -m launch.jax_study --images=CIFAR --workdir=runs/jax_study --part=pretrain --seeds=0,1,2
 python -m launch.jax_study --images=CIFAR --workdir=runs/jax_study --part=finetune --labels=250,1000,4000,0
+python -m launch.jax_study --workdir=runs/jax_study --part=report
 
 Parts that are complete are not repeated; several processes may do other seeds or labels in the same folder.
 """
@@ -16,13 +17,19 @@ from absl import flags
 from experiments.config import Config
 from experiments.errors import UserError
 from experiments.jax_study import study as jax_study
-from launch.command import define_config_flags, require_flags, run_command
+from launch.command import define_config_flags, require_flags, run_command, use_preset_by_default
 
 
 def main(_):
     """Does the part of the study that the flags name."""
     values = flags.FLAGS
-    require_flags(images="CIFAR", workdir="runs/jax_study")
+    require_flags(workdir="runs/jax_study")
+    if values.part == "report":
+        from experiments.jax_study.report import report_lines
+
+        print(*report_lines(values.workdir), sep="\n")
+        return
+    require_flags(images="CIFAR")
     config = Config.from_dict(values.config.to_dict())
     unknown = [count for count in map(int, values.labels) if count not in jax_study.LENGTHS]
     if unknown:
@@ -39,10 +46,10 @@ def main(_):
 
 
 if __name__ == "__main__":
+    use_preset_by_default("cifar10")
     define_config_flags("Folder for the records of the study.")
-    flags.FLAGS["config"].value = "cifar10"
     flags.DEFINE_string("images", None, "Folder with train/CLASS/ and test/CLASS/, images of one size.")
-    flags.DEFINE_enum("part", "pretrain", ["pretrain", "finetune"], "What is done.")
+    flags.DEFINE_enum("part", "pretrain", ["pretrain", "finetune", "report"], "What is done.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of pretraining.")
     flags.DEFINE_list("labels", [str(count) for count in jax_study.LENGTHS], "Numbers of labels; 0 for all.")
     flags.DEFINE_list("starts", list(jax_study.STARTS), "Starts of fine-tuning.")

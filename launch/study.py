@@ -6,17 +6,13 @@ python -m launch.study --name=ablations --workdir=runs/ablations --plan
 
 import launch.environment  # noqa: F401, I001  (first)
 
-import sys
-
 from absl import flags
 
 from experiments.config import Config
 from experiments.errors import UserError
 from experiments.studies import STUDIES, sweep
 from experiments.studies.report import fill_document
-from launch.command import define_config_flags, require_flags, run_command
-
-PRESET = "fashion_mnist_study"
+from launch.command import define_config_flags, require_flags, run_command, use_preset_by_default
 
 
 def main(_):
@@ -42,8 +38,7 @@ def main(_):
 
 
 if __name__ == "__main__":
-    if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
-        sys.argv.insert(1, f"--config={PRESET}")  # a default of the flag would be read before errors are caught
+    use_preset_by_default("fashion_mnist_study")
     define_config_flags("Folder for all runs of the study; complete ones are not repeated.")
     flags.DEFINE_enum("name", None, list(STUDIES), "The study.")
     flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Length of the runs; tiny only checks that they work.")

@@ -26,7 +26,7 @@ KEYS = itertools.count(step=100_000)
 tf.distribute.MirroredStrategy._collective_key_base = property(lambda _: next(KEYS))
 
 # Files that take longest for their number of tests.
-LONG = ("test_workers.py", "test_backends.py", "studies/test_sweep.py", "tests/launch/")
+LONG = ("test_workers.py", "test_backends.py", "test_in_jax.py", "studies/test_sweep.py", "tests/launch/")
 
 
 def pytest_collection_modifyitems(items):

@@ -109,7 +109,7 @@ def test_commands_exist_and_take_their_flags(name, arguments):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_and_flags_in_sentences_exist(page):
-    assert set(re.findall(r"\blaunch\.([a-z]+)", prose(page))) <= set(RUNNABLE)
+    assert set(re.findall(r"\blaunch\.([a-z_]+)", prose(page))) <= set(RUNNABLE)
     inline = [code["inline"] for code in CODE.finditer(text_of(page)) if code["inline"]]
     named = {name for code in inline for name in re.findall(r"(?<!\S)--([a-z][\w-]*)(?![.\w-])", code)}
     assert named - FOREIGN - flags_of_all_commands() == set()

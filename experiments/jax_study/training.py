@@ -129,7 +129,7 @@ class Trainer:
 
 
 def learning_rates(peak: float, total: int, warmup: int, final: float = 0.0) -> np.ndarray:
-    """Returns the rate of each step, `(total,)` float32: a linear rise, then half a cosine, as `warmup_cosine` has."""
+    """Returns the rate of each step, `(total,)` float32: a linear rise, then half a cosine."""
     steps = np.arange(total)
     cosine = final + (peak - final) * 0.5 * (1.0 + np.cos(np.pi * (steps - warmup) / (total - warmup)))
     return np.where(steps < warmup, peak * steps / max(warmup, 1), cosine).astype(np.float32)
