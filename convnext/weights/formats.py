@@ -78,8 +78,7 @@ def read_checkpoint(path: str | os.PathLike, key: str | None = None) -> Checkpoi
     if kind == KERAS:
         if key is not None:
             raise PretrainedError(f"{path} has no entries to choose {key!r} from; files of PyTorch have.")
-        weights, left_out = _read_keras(path)
-        return Checkpoint(weights, _read_keras_options(path), left_out=left_out)
+        return _read_keras(path)
     if kind == PYTORCH:
         states = _read_pytorch(path)
     else:
@@ -182,18 +181,19 @@ def write_weights(
         write_folder(tensors, path, library, architecture, images or ImageSettings())
 
 
-def _read_keras(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Returns `{our name: array}` of a `.keras` or `.weights.h5` file, without optimizers and random generators.
+def _read_keras(path: pathlib.Path) -> Checkpoint:
+    """Reads a `.keras` file, or a `.weights.h5` file, which has no options, without optimizers and random generators.
 
-    Of a model around an encoder that is not an autoencoder, such as a `Segmenter`, it takes the encoder; then the names
-    of what is beside it, as the file has them.
+    Of a model around an encoder that is not an autoencoder, such as a `Segmenter`, it takes the encoder.
     """
     try:
         content: pathlib.Path | io.BytesIO = path
+        options, places = {}, []
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 content = io.BytesIO(archive.read("model.weights.h5"))
-        places = []
+                config = json.loads(archive.read("config.json"))["config"]
+            options = options_of(config["backbone"]["config"] if "backbone" in config else config)
 
         def visit(place: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and not place.startswith("optimizer/") and "seed_generator" not in place:
@@ -205,11 +205,11 @@ def _read_keras(path: pathlib.Path) -> tuple[dict[str, np.ndarray], tuple[str, .
             if not taken or MASK_TOKEN in places:
                 taken = places
             arrays = {}
-            for place in taken:
+            for place in taken:  # an array that takes its values from elsewhere is refused before its name is looked up
                 arrays[_our_name(file, place)] = _read_dataset(file[place])
-        return arrays, tuple(place for place in places if place not in taken)
-    except DAMAGE as error:
-        raise PretrainedError(f"{path} is no Keras file, or it is cut short: {_first_line(error)}.") from error
+        return Checkpoint(arrays, options, left_out=tuple(place for place in places if place not in taken))
+    except (*DAMAGE, AttributeError) as error:
+        raise PretrainedError(f"{path} is no Keras file, damaged or cut short: {_first_line(error)}.") from error
 
 
 def _read_dataset(dataset: h5py.Dataset) -> np.ndarray:
@@ -253,19 +253,6 @@ def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PretrainedError(f"{index} is no index of safetensors files: {_first_line(error)}.") from error
     return {name: array for part in parts for name, array in _read_safetensors(part).items()}
-
-
-def _read_keras_options(path: pathlib.Path) -> dict[str, Any]:
-    """Returns the options of the encoder in the configuration of a `.keras` file; `.weights.h5` has none."""
-    if not zipfile.is_zipfile(path):
-        return {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))["config"]
-        config = config["backbone"]["config"] if "backbone" in config else config
-        return options_of(config)
-    except (*DAMAGE, AttributeError) as error:
-        raise PretrainedError(f"{path} is no Keras file, or it is damaged: {_first_line(error)}.") from error
 
 
 def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, Any]]:

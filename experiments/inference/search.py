@@ -80,18 +80,10 @@ def _draw(axis, image, name, mark):
         axis.set_aspect("equal")
     else:
         axis.imshow(image)
-        _make_square(axis, *image.shape[:2])
+        axis.set_aspect("equal", adjustable="datalim")  # centred in its square, so that texts are level within a row
     is_query = mark == "query"
     axis.set_title(mark, fontsize=10, fontweight="bold" if is_query else "normal", color="C3" if is_query else "black")
     axis.text(0.5, -0.03, _wrap(name), ha="center", va="top", fontsize=7, transform=axis.transAxes)
-
-
-def _make_square(axis, height, width):
-    """Centres an image in a square, so that the texts above and below are level within a row."""
-    half = max(height, width) / 2
-    middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
-    axis.set_xlim(middle_x - half, middle_x + half)
-    axis.set_ylim(middle_y + half, middle_y - half)
 
 
 def _wrap(name):
