@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from experiments.data.augmentation import draws, enhance
+from experiments.data.augmentation import colors, draws
 
-CHANGES = (enhance.brightness, enhance.contrast, enhance.saturation, enhance.hue)
+CHANGES = (colors.brightness, colors.contrast, colors.saturation, colors.hue)
 
 
 def color_jitter(images, strengths, seeds):
@@ -33,5 +33,5 @@ def color_jitter(images, strengths, seeds):
 
 
 def _amount(change, strength, draw):
-    low, high = (-strength, strength) if change is enhance.hue else (max(0.0, 1.0 - strength), 1.0 + strength)
+    low, high = (-strength, strength) if change is colors.hue else (max(0.0, 1.0 - strength), 1.0 + strength)
     return low + draw * (high - low)

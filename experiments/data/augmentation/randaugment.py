@@ -6,7 +6,7 @@ interpolate bilinearly, one of timm's options.
 
 import tensorflow as tf
 
-from experiments.data.augmentation import affine, draws, enhance, tones
+from experiments.data.augmentation import affine, colors, draws
 
 OPERATIONS_PER_IMAGE = 2
 PROBABILITY = 0.5
@@ -50,17 +50,17 @@ def operations(fill):
     factor = lambda strength, sign: tf.maximum(1.0 + sign * strength * 0.9, 0.1)  # noqa: E731  (1 changes nothing)
     whole = lambda value: tf.cast(value, tf.int32)  # noqa: E731  (cuts off)
     return {
-        "AutoContrast": lambda images, *_: tones.autocontrast(images),
-        "Equalize": lambda images, *_: tones.equalize(images),
-        "Invert": lambda images, *_: tones.invert(images),
+        "AutoContrast": lambda images, *_: colors.autocontrast(images),
+        "Equalize": lambda images, *_: colors.equalize(images),
+        "Invert": lambda images, *_: colors.invert(images),
         "Rotate": lambda images, strength, sign: affine.rotate(images, sign * strength * 30.0, fill),
-        "PosterizeIncreasing": lambda images, strength, _: tones.posterize(images, 4 - whole(strength * 4.0)),
-        "SolarizeIncreasing": lambda images, strength, _: tones.solarize(images, 256 - whole(strength * 256.0)),
-        "SolarizeAdd": lambda images, strength, _: tones.solarize_add(images, whole(strength * 110.0)),
-        "ColorIncreasing": lambda images, *signed: enhance.saturation(images, factor(*signed)),
-        "ContrastIncreasing": lambda images, *signed: enhance.contrast(images, factor(*signed)),
-        "BrightnessIncreasing": lambda images, *signed: enhance.brightness(images, factor(*signed)),
-        "SharpnessIncreasing": lambda images, *signed: enhance.sharpness(images, factor(*signed)),
+        "PosterizeIncreasing": lambda images, strength, _: colors.posterize(images, 4 - whole(strength * 4.0)),
+        "SolarizeIncreasing": lambda images, strength, _: colors.solarize(images, 256 - whole(strength * 256.0)),
+        "SolarizeAdd": lambda images, strength, _: colors.solarize_add(images, whole(strength * 110.0)),
+        "ColorIncreasing": lambda images, *signed: colors.saturation(images, factor(*signed)),
+        "ContrastIncreasing": lambda images, *signed: colors.contrast(images, factor(*signed)),
+        "BrightnessIncreasing": lambda images, *signed: colors.brightness(images, factor(*signed)),
+        "SharpnessIncreasing": lambda images, *signed: colors.sharpness(images, factor(*signed)),
         "ShearX": lambda images, strength, sign: affine.shear_x(images, sign * strength * 0.3, fill),
         "ShearY": lambda images, strength, sign: affine.shear_y(images, sign * strength * 0.3, fill),
         "TranslateXRel": lambda images, strength, sign: affine.translate_x(images, sign * strength * 0.45, fill),

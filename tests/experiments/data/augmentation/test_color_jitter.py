@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.data.augmentation import color_jitter, enhance
+from experiments.data.augmentation import color_jitter, colors
 from tests.experiments.data.augmentation.paths import PATHS, over_seeds
 from tests.experiments.images import varied
 
@@ -32,7 +32,7 @@ def noted(monkeypatch):
 
     changes = tuple(note(i) for i in range(4))
     monkeypatch.setattr(color_jitter, "CHANGES", changes)
-    monkeypatch.setattr(enhance, "hue", changes[3])
+    monkeypatch.setattr(colors, "hue", changes[3])
     return np.zeros(8)
 
 

@@ -7,14 +7,14 @@ import pytest
 import tensorflow as tf
 from PIL import ImageEnhance
 
-from experiments.data.augmentation import enhance
+from experiments.data.augmentation import colors
 from tests.experiments.images import from_pillow, to_pillow, varied
 
 CASES = {
-    "brightness": (enhance.brightness, ImageEnhance.Brightness),
-    "contrast": (enhance.contrast, ImageEnhance.Contrast),
-    "saturation": (enhance.saturation, ImageEnhance.Color),
-    "sharpness": (enhance.sharpness, ImageEnhance.Sharpness),
+    "brightness": (colors.brightness, ImageEnhance.Brightness),
+    "contrast": (colors.contrast, ImageEnhance.Contrast),
+    "saturation": (colors.saturation, ImageEnhance.Color),
+    "sharpness": (colors.sharpness, ImageEnhance.Sharpness),
 }
 FACTORS = [0.0, 0.1, 0.19, 0.5, 0.977, 1.0, 1.3, 1.81, 1.9, 3.0]
 
@@ -33,7 +33,7 @@ def test_grey_values_equal_pillow():
     """Of all values of two channels with some of the third."""
     red, green, blue = np.meshgrid(np.arange(256), np.arange(256), [0, 1, 50, 254, 255])
     pixels = np.stack([red, green, blue], -1).reshape(256, -1, 3).astype(np.uint8)
-    grey = enhance.grey(tf.constant(pixels[np.newaxis]))[0]
+    grey = colors.grey(tf.constant(pixels[np.newaxis]))[0]
     np.testing.assert_array_equal(grey, from_pillow(to_pillow(pixels).convert("L")))
 
 
@@ -46,10 +46,10 @@ def test_the_hue_turns_and_nothing_else(shift):
         return colorsys.hsv_to_rgb((hue + shift) % 1.0, saturation, value)
 
     expected = 255 * np.apply_along_axis(turned, -1, pixels.astype("float64"))
-    actual = enhance.hue(tf.constant(np.stack([pixels] * 3)), tf.constant([0.2, shift, -0.4])).numpy()[1]
+    actual = colors.hue(tf.constant(np.stack([pixels] * 3)), tf.constant([0.2, shift, -0.4])).numpy()[1]
     assert actual.dtype == np.uint8 and np.abs(actual - expected).max() < 1.0  # rounded
 
 
 def test_a_grey_image_has_no_hue():
     pixels = varied(1)["noise"]
-    np.testing.assert_array_equal(enhance.hue(tf.constant([pixels]), tf.constant([0.3]))[0], pixels)
+    np.testing.assert_array_equal(colors.hue(tf.constant([pixels]), tf.constant([0.3]))[0], pixels)
