@@ -103,6 +103,8 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         InvalidArgumentError: when it is run, if the file cannot be read.
     """
 
+    # A branch of its own function costs nothing where it is not taken.
+    @functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
     def general():
         image = tf.numpy_function(lambda content: _values(content, reading), [encoded], tf.float32)
         image = tf.ensure_shape(image, (None, None, reading.channels))

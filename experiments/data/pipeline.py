@@ -103,9 +103,7 @@ def load_batches(split, examples, load, finish, batch_size, drop_remainder=False
     if not split.can_fail:
         finished = parallel_map(examples, lambda *example: finish(*load(*example)))
         return finished.batch(batch_size, drop_remainder)
-    loaded = _load_or_blank(examples, load, batch_size)
-    finished = parallel_map(loaded, lambda place, values: (place, finish(*values)))
-    return finished.batch(batch_size, drop_remainder).map(_put_in_place)
+    return _load_or_blank(examples, load, finish, batch_size).batch(batch_size, drop_remainder).map(_put_in_place)
 
 
 def parallel_map(dataset, function):
@@ -113,15 +111,16 @@ def parallel_map(dataset, function):
     return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _load_or_blank(examples, load, batch_size):
-    """Returns `(place in the batch, loaded)`, part by part; zeros at place -1 stand for what cannot be loaded."""
+def _load_or_blank(examples, load, finish, batch_size):
+    """Returns `(place in the batch, finished)`, part by part; at place -1 those of zeros, for what cannot be loaded."""
 
     def load_part(places, example):
         part = tf.data.Dataset.from_tensor_slices((places, example))
         loaded = part.map(lambda place, example: (place, load(*example))).ignore_errors()
         blank = tuple(tf.zeros(value.shape, value.dtype) for value in loaded.element_spec[1])
         blanks = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), blank)).repeat()
-        return loaded.concatenate(blanks).take(tf.size(places, tf.int64))
+        loaded = loaded.concatenate(blanks).take(tf.size(places, tf.int64))
+        return loaded.map(lambda place, values: (place, finish(*values)))  # while the image is in the processor's cache
 
     placed = examples.enumerate().map(lambda count, example: (count % batch_size, example))
     sizes = [min(PART, batch_size - start) for start in range(0, batch_size, PART)]  # a part lies in one batch
@@ -265,6 +264,11 @@ def example_seed(seed, epoch, position):
     return _fold_in(tf.constant([seed, 1], tf.int64), epoch, position)
 
 
+def _example_seeds(seed, epoch, positions):
+    """Returns `example_seed` for each of some positions, `(P, 2)`."""
+    return draws.fold_in(_fold_in(tf.constant([seed, 1], tf.int64), epoch), positions)
+
+
 def batch_seed(seed, epoch, position):
     """Returns the stateless seed, `(2,)` int64, of the `position`-th batch of an epoch."""
     return _fold_in(tf.constant([seed, 2], tf.int64), epoch, position)
@@ -280,10 +284,9 @@ def endless_examples(split, seed, batch_size, places, start_step):
     """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on, without end."""
 
     def examples_of(epoch, positions):
+        seeds = tf.data.Dataset.from_tensor_slices(_example_seeds(seed, epoch, positions))
         examples = split.shuffled(seed, epoch, positions)
-        return tf.data.Dataset.zip(tf.data.Dataset.from_tensor_slices(positions), examples).map(
-            lambda position, example: (example_seed(seed, epoch, position), *example)
-        )
+        return tf.data.Dataset.zip(seeds, examples).map(lambda seed, example: (seed, *example))
 
     return _endless(split, batch_size, places, start_step, examples_of)
 
@@ -295,9 +298,8 @@ def _endless_numbers(split, seed, batch_size, places, start_step):
         numbers = tf.data.Dataset.zip(
             tf.data.Dataset.from_tensor_slices(positions), split.order(seed, epoch, positions)
         )
-        epoch_seed = _fold_in(tf.constant([seed, 1], tf.int64), epoch)
         return numbers.batch(len(places), drop_remainder=True).map(
-            lambda positions, numbers: (draws.fold_in(epoch_seed, positions), numbers)
+            lambda positions, numbers: (_example_seeds(seed, epoch, positions), numbers)
         )
 
     return _endless(split, batch_size, places, start_step, numbers_of)

@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.data.cache import read_examples, read_files
-from experiments.data.files import read_path, size_of
+from experiments.data.files import read_parts, read_path, size_of
 from experiments.data.jpeg_damage import checked
 from experiments.errors import UserError
 
+PARTS = 16  # images of a shard that are read at once
 CHUNK = 128  # examples of a stream that are filtered at once: one by one takes longer than reading them
 
 
@@ -87,6 +88,9 @@ class MemorySplit:
 
     def read(self, content):
         """Returns the bytes of the image file, a scalar string tensor; see `jpeg_damage.checked` of a damaged JPEG."""
+        if isinstance(content, tuple):
+            path, encoded = content
+            return checked(encoded, path)
         encoded = read_path(content) if self.are_paths and self.cache != "encoded" else content
         return checked(encoded, content) if self.can_fail else encoded
 
@@ -130,7 +134,14 @@ class MemorySplit:
 
     def _at(self, indices):
         contents, labels = self._tensors
-        return indices.map(lambda i: (contents[i], labels[i]))
+        if self.groups is None or self.cache == "encoded":
+            return indices.map(lambda i: (contents[i], labels[i]))
+
+        def read(indices):
+            paths = tf.gather(contents, indices)
+            return (paths, read_parts(paths)), tf.gather(labels, indices)
+
+        return indices.batch(PARTS).map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).unbatch()
 
     @functools.cached_property
     def _tensors(self):

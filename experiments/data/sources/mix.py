@@ -93,8 +93,8 @@ class MixedSplit:
         return first
 
     def read(self, content):
-        is_path, content = content
-        return checked(tf.cond(is_path, lambda: read_path(content), lambda: content), content)
+        is_path, key, encoded = content
+        return checked(tf.cond(is_path, lambda: read_path(key), lambda: encoded), key)
 
     def find(self, number):
         """See `MemorySplit.find`; the index is one within a source, whose number, from 0, is `source`."""
@@ -119,8 +119,12 @@ class MixedSplit:
 
     @staticmethod
     def _marked(part, examples):
-        is_path = isinstance(part, MemorySplit) and part.are_paths and part.cache != "encoded"
-        return examples.map(lambda content, _: ((tf.constant(is_path), content), tf.constant(-1, tf.int64)))
+        def mark(content, _):
+            key, encoded = content if isinstance(content, tuple) else (content, content)
+            return (tf.constant(is_path), key, encoded), tf.constant(-1, tf.int64)
+
+        is_path = isinstance(part, MemorySplit) and part.are_paths and part.cache != "encoded" and part.groups is None
+        return examples.map(mark)
 
 
 def mix(sources, weights):

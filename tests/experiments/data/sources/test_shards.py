@@ -8,6 +8,7 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from experiments import prepare
@@ -349,6 +350,25 @@ def test_shards_are_read_the_same_from_memory_and_in_a_mix(packed, source):
         assert one["weights"].sum() == 8
     if source == "shards:{}":
         assert plain.num_bytes == sum(map(len, (files.read_bytes(content) for content in plain.contents)))
+
+
+def test_images_of_shards_are_read_in_few_calls_of_python(packed, monkeypatch):
+    """One call an image takes as long as resizing it."""
+    called, numpy_function = [], tf.numpy_function
+
+    def counted(function, inputs, kind):
+        def call(*values):
+            paths = np.ravel(values[0])
+            if paths[0].startswith(files.MARK):
+                called.append(len(paths))
+            return function(*values)
+
+        return numpy_function(call, inputs, kind)
+
+    monkeypatch.setattr(tf, "numpy_function", counted)
+    split = opened(f"shards:{packed}").split("train")
+    weights = [batch["weights"] for batch in evaluation_batches(split, PREPROCESSING, 12).as_numpy_iterator()]
+    assert np.ravel(weights).tolist() == [1.0] * 36 and sorted(called) == [4, 16, 16]
 
 
 def test_images_of_a_shard_that_is_gone_or_cut_count_as_unreadable(packed, tmp_path, caplog):
