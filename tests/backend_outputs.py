@@ -52,8 +52,8 @@ def outputs(folder):
         model = make_autoencoder(execution)
         load_pretrained(model, folder / "fcmae.weights.h5")
         visible = random_visible(2, model.num_patches, model.num_visible)
-        found[f"{execution}/prediction"] = compiled(model.predict_patches)(images, visible)
-        found[f"{execution}/losses"] = compiled(model.image_losses)(images, visible)
+        both = compiled(lambda *batch, model=model: (model.predict_patches(*batch), model.image_losses(*batch)))
+        found[f"{execution}/prediction"], found[f"{execution}/losses"] = both(images, visible)
     return {name: keras.ops.convert_to_numpy(value) for name, value in found.items()}
 
 
@@ -149,10 +149,28 @@ def write_weights(folder):
     model.save_weights(folder / "fcmae.weights.h5")
 
 
+def draw_weights_with_numpy():
+    """Makes initial weights in another way than JAX, which would compile a generator for each shape."""
+    generator = np.random.default_rng(0)
+
+    def draw(initializer, shape, dtype=None):
+        values = generator.normal(initializer.mean, initializer.stddev, shape)
+        return keras.ops.convert_to_tensor(values, dtype or "float32")
+
+    keras.initializers.RandomNormal.__call__ = draw
+
+
 if __name__ == "__main__":
     keras.utils.set_random_seed(0)
+    draw_weights_with_numpy()
     directory = pathlib.Path(sys.argv[1])
-    found = outputs(directory) | fit()
+    found = outputs(directory)
     if keras.backend.backend() == "jax":
-        found |= gelu_and_its_gradient() | fit_on_one_and_all_devices()
+        import jax
+
+        found |= gelu_and_its_gradient()
+        jax.config.update("jax_disable_most_optimizations", True)  # they are most of the time of XLA
+        found |= fit() | fit_on_one_and_all_devices()
+    else:
+        found |= fit()
     np.savez(directory / f"outputs_{keras.backend.backend()}.npz", **found)

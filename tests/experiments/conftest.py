@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import finetune
+from experiments.training import pictures as run_pictures
 from experiments.training import run
 from tests.experiments.images import encode, gradient, write
 
@@ -22,12 +23,21 @@ def pictures(tmp_path_factory):
     return root
 
 
-@pytest.fixture(scope="module")
-def no_figures():
-    """Runs of fine-tuning draw nothing, which takes longer than their steps; `test_equivalence` has what they draw."""
+# What draws each figure of a run, and what stands in for it.
+FIGURES = {
+    "augmentation": (finetune.Finetuning, "_draw_augmentation", lambda self, run: None),
+    "confusion": (finetune, "draw_confusion", lambda path, *_: path.touch()),
+    "curves": (run_pictures, "draw_curves", lambda workdir: None),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures(request):
+    """Runs draw no figures, which takes as long as all else, but those that a module marks with `figures`."""
+    wanted = [name for mark in request.node.iter_markers("figures") for name in mark.args]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(finetune.Finetuning, "_draw_augmentation", lambda self, run: None)
-        patch.setattr(finetune, "draw_confusion", lambda path, *_: path.touch())
+        for target, name, substitute in (FIGURES[name] for name in FIGURES.keys() - wanted):
+            patch.setattr(target, name, substitute)
         yield
 
 

@@ -24,6 +24,8 @@ from experiments.training.statistics import statistics_of, with_statistics
 from tests.experiments.images import write
 from tests.experiments.tiny import Lines, change, tiny_config
 
+pytestmark = pytest.mark.figures("augmentation")
+
 SIZE, COUNT = (24, 40), 24
 
 

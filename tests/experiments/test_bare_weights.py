@@ -21,8 +21,6 @@ from tests.experiments.images import encode, write
 from tests.experiments.tiny import Lines, tiny_config
 from tests.small_models import randomize
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 torch = pytest.importorskip("torch")
 
 SIZES = {"depths": (2, 2, 4), "dims": (8, 16, 24), "stem_stride": 4}

@@ -10,7 +10,7 @@ from experiments import demo, evaluate
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, tiny_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
+pytestmark = pytest.mark.figures("curves")
 
 CONFIG = tiny_config(
     pretrain={"steps": 2, "batch_size": 32, "pictures": 1},

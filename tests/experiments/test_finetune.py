@@ -16,6 +16,8 @@ from experiments.training import validation
 from experiments.training.loggers import read_metrics
 from tests.experiments.tiny import Lines, change, tiny_config
 
+pytestmark = pytest.mark.figures("confusion")
+
 # On two devices, in batches that divide neither the 539 test nor the 180 validation images.
 CONFIG = tiny_config(
     finetune={

@@ -30,6 +30,8 @@ from tests.experiments.file_systems import ram_urls
 from tests.experiments.tiny import Lines, picture_config
 from tests.experiments.training.test_checkpoints import assert_same, files_of, make_state, names, state_of
 
+pytestmark = pytest.mark.figures("curves")
+
 ODD = "läufe [1] mit *? 日本"
 
 

@@ -12,8 +12,6 @@ from experiments.training import pictures
 from experiments.training.workdir import check_recorded, read_json, record_config, write_json
 from tests.experiments.tiny import Lines, change, tiny_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 SHORT = {"steps": 2, "batch_size": 24, "evaluations": 1}
 CONFIG = tiny_config(
     pretrain={**SHORT, "pictures": 1, "probe_every": 1},

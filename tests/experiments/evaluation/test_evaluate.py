@@ -20,8 +20,6 @@ from experiments.models import make_encoder
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, picture_config, tiny_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 SHORT = {"steps": 2, "batch_size": 32}
 DIGITS = tiny_config(pretrain=SHORT, finetune=SHORT)
 

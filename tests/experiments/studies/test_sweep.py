@@ -25,8 +25,6 @@ from experiments.training.schedule import Schedule
 from experiments.training.workdir import read_json, write_json
 from tests.experiments.tiny import Lines, change, tiny_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 CONFIG = tiny_config()
 LENGTH = Length("20", 2, 10, rates=(1e-3, 3e-3))
 BUDGET = Budget(pretraining_steps=2, few=(LENGTH,), more_rates=0)

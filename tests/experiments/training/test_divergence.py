@@ -19,8 +19,6 @@ from experiments.training.loggers import read_metrics
 from tests.experiments.images import encode, gradient, write
 from tests.experiments.tiny import Lines, change, picture_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 COUNT, BATCH, SEED = 23, 4, 7
 CONTENTS = np.array([f"image {i}".encode() for i in range(COUNT)], dtype=object)
 LABELS = np.arange(COUNT, dtype=np.int64) % 3

@@ -11,6 +11,8 @@ from experiments import finetune, pretrain
 from experiments.training.loggers import read_metrics
 from tests.experiments.tiny import Lines, change, picture_config
 
+pytestmark = pytest.mark.figures("augmentation")
+
 STEPS, CLIP_NORM = 10, 0.02
 TRAINING = {"steps": STEPS, "clip_norm": CLIP_NORM, "base_learning_rate": 0.02, "crop_scale": (0.5, 1.0)}
 AUGMENTATION = {

@@ -15,8 +15,6 @@ from tests import references
 from tests.experiments.tiny import Lines, picture_config
 from tests.small_models import parts_of, variables_of
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 TRAINING = {"steps": 1, "batch_size": 8, "crop_scale": (0.4, 1.0)}
 
 

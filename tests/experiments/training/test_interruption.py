@@ -23,8 +23,6 @@ from experiments.training.workdir import read_json
 from tests.experiments.ports import free_ports
 from tests.experiments.tiny import Lines, change, picture_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 STEPS = 7  # of 3 steps an epoch
 TRAINING = {"steps": STEPS, "warmup_epochs": 1, "base_learning_rate": 0.1, "batch_size": 14, "accumulation_steps": 2}
 TASKS = {"pretrain": (pretrain, "fcmae.keras"), "finetune": (finetune, "classifier.keras")}

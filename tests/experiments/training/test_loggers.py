@@ -18,6 +18,8 @@ from experiments.training.loop import Window
 from tests.experiments.images import broken_inside, gradient, write
 from tests.experiments.tiny import Lines, picture_config
 
+pytestmark = pytest.mark.figures("augmentation")
+
 
 def begin(workdir, start_step):
     loggers = Loggers(workdir, Config())

@@ -14,8 +14,6 @@ from experiments.training.loop import train
 from experiments.training.schedule import Schedule
 from tests.experiments.tiny import Lines, tiny_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 
 class Clock:
     """A clock that a step moves on."""

@@ -25,8 +25,6 @@ from experiments.training.step import make_training_step
 from experiments.training.workdir import read_json
 from tests.experiments.tiny import Lines, picture_config
 
-pytestmark = pytest.mark.usefixtures("no_figures")
-
 GOOD = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
 TARGETS = np.random.default_rng(1).normal(size=8).astype("float32")
 START = 2.0**8  # at which the gradients of this model fit float16

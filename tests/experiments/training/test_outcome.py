@@ -20,6 +20,8 @@ from experiments.training.workdir import read_json
 from tests import references
 from tests.experiments.tiny import TWO_STAGES, Lines, change, tiny_config
 
+pytestmark = pytest.mark.figures("curves")
+
 CONFIG = tiny_config(
     model=TWO_STAGES,
     pretrain={"epochs": 2, "steps": 0, "batch_size": 512, "evaluations": 2, "pictures": 2, "crop_scale": (0.5, 1.0)},

@@ -17,6 +17,8 @@ from tests.experiments.disks import full_disk, mounted
 from tests.experiments.tiny import Lines, change, picture_config, tiny_config
 from tests.experiments.training.test_checkpoints import files_of, make_state, names
 
+pytestmark = pytest.mark.figures("curves")
+
 CONFIG = {
     "pretrain": {"steps": 6},  # of 3 an epoch
     "checkpoint_every": 2,
