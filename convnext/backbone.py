@@ -8,14 +8,14 @@ import keras
 from keras import ops
 
 from convnext.blocks import ConvNextBlock, dense
-from convnext.composite import Composite, attributes
+from convnext.composite import CompositeModel, attributes
 from convnext.layers import EPSILON, LayerNormalization
 from convnext.stages import Downsampling, Stage, Stem
 from convnext.types import Shape, Tensor
 from convnext.variants import Variant
 
 
-class ConvNeXt(Composite, keras.Model):
+class ConvNeXt(CompositeModel):
     """The base class of `ConvNeXtV1` and `ConvNeXtV2`, which define their block in `make_block`.
 
     Args:

@@ -39,6 +39,18 @@ class Composite:
         return layer
 
 
+class CompositeModel(Composite, keras.Model):
+    """The base class of models, whose optimizer is built before TensorFlow traces a step of `fit`.
+
+    Keras creates its variables in the first trace, which is then done again without: that doubles the start of `fit`.
+    """
+
+    def make_train_function(self, force: bool = False) -> Any:
+        if self.built and self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return super().make_train_function(force)
+
+
 def attributes(layer: keras.layers.Layer, *names: str) -> dict[str, Any]:
     """Returns `{name: value}` of attributes of a layer that are arguments of it, for `get_config`."""
     return {name: getattr(layer, name) for name in names}

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from convnext.backbone import ConvNeXt
-from convnext.composite import Composite, attributes
+from convnext.composite import CompositeModel, attributes
 from convnext.types import Shape, Tensor
 from fcmae.decoder import Decoder
 from fcmae.encoder import EXECUTIONS, encode_dense, encode_sparse
@@ -16,7 +16,7 @@ from fcmae.masking import num_visible, patch_grid, patchify, sample_visible
 
 
 @keras.saving.register_keras_serializable(package="fcmae")
-class FCMAE(Composite, keras.Model):
+class FCMAE(CompositeModel):
     """Fully convolutional masked autoencoder (https://arxiv.org/abs/2301.00808, section 3).
 
     Masks a share of the patches of each image, encodes the visible ones, and learns to predict the pixels of the masked

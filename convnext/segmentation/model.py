@@ -7,7 +7,7 @@ from keras import ops
 
 from convnext.backbone import ConvNeXt
 from convnext.blocks import initializer
-from convnext.composite import Composite, attributes
+from convnext.composite import CompositeModel, attributes
 from convnext.segmentation.decoders import DECODERS, ConvUnit
 from convnext.segmentation.resizing import resize, size_of
 from convnext.types import Shape, Tensor
@@ -16,7 +16,7 @@ AUXILIARY_DIM = 256
 
 
 @keras.saving.register_keras_serializable(package="convnext")
-class Segmenter(Composite, keras.Model):
+class Segmenter(CompositeModel):
     """Semantic segmentation by a ConvNeXt and a decoder over the feature maps of its stages.
 
     Images of any size have logits of that size: inside they are padded with 0, the mean of normalized images, to a

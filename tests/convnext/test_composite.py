@@ -148,3 +148,14 @@ def test_the_optimizer_of_a_loaded_model_is_where_it_was(make, tmp_path):
     changed = [not np.array_equal(*pair) for pair in zip(frozen_before, frozen_after, strict=True)]
     # The state of a random generator moves.
     assert sum(changed) == sum("seed_generator" in v.path for v in again.variables)
+
+
+@pytest.mark.parametrize("make", [small_fcmae, lambda: small_backbone(include_top=True, num_classes=2)])
+def test_a_step_of_fit_is_traced_once(make):
+    model, images, traced = make(), random_images(4, *INPUTS), []
+    train_step = model.train_step
+    model.train_step = lambda data: traced.append(data) or train_step(data)
+    labels = None if isinstance(model, FCMAE) else np.zeros((4, 2), "float32")
+    model.compile("adam", None if labels is None else "mse")
+    model.fit(images, labels, batch_size=2, verbose=0)
+    assert len(traced) == 1 and model.optimizer.iterations == 2

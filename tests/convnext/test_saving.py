@@ -38,7 +38,7 @@ SHALLOW = {"depths": (1, 1), "dims": (4, 6)}
 
 
 def classifier(version):
-    return small_backbone(model=version, include_top=True, num_classes=5, drop_path_rate=0.2)
+    return small_backbone(model=version, include_top=True, num_classes=5, drop_path_rate=0.2, **SHALLOW)
 
 
 def autoencoder():

@@ -17,7 +17,7 @@ import time
 
 from experiments import finetune
 from experiments.evaluation.devices import Devices
-from experiments.training import run
+from experiments.training import pictures, run
 from tests.launch.forked import run_as_main
 
 
@@ -91,9 +91,11 @@ def outcomes(scenario):
 
 
 def leave_out_drawing():
-    """Leaves empty files where fine-tuning draws, which takes a third of its time."""
+    """Leaves empty files where runs draw, which takes a third of their time."""
     finetune.augmented_examples = lambda *_: True
     finetune.draw_augmentation = finetune.draw_confusion = lambda path, *_: path.touch()
+    pictures.draw_curves = lambda workdir: (workdir / "curves.png").touch()
+    pictures.draw_reconstructions = lambda path, *_: path.touch()
 
 
 if __name__ == "__main__":
