@@ -20,6 +20,8 @@ from experiments.training.workdir import read_json
 from tests.experiments.images import encode, write
 from tests.experiments.tiny import Lines, change, tiny_config
 
+pytestmark = pytest.mark.figures("augmentation")
+
 NAMES = ("bright", "left", "top")
 
 

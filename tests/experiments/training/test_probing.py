@@ -19,7 +19,6 @@ from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_encoder
 from experiments.training import loggers, run
-from experiments.training import pictures as drawing
 from experiments.training.callbacks import LogOnce
 from experiments.training.loggers import Loggers, read_metrics
 from experiments.training.probing import probing_steps
@@ -67,7 +66,6 @@ def runs(tmp_path_factory, source):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "open_source", lambda data: source)
         patch.setattr(pretrain, "ReconstructionLoss", lambda *arguments: lambda: 0.0)  # takes its time
-        patch.setattr(drawing, "draw_curves", lambda workdir: None)
         plain = pretrain.run(PLAIN, root / "plain", log=Lines())
         make_training_step = run.make_training_step
 
