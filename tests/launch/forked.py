@@ -6,6 +6,7 @@ folder, and writes a line for each: a list of exit code, output and errors.
 
 import launch.environment  # noqa: F401, I001  (first)
 
+import gc
 import json
 import os
 import runpy
@@ -14,6 +15,9 @@ import tempfile
 import traceback
 
 from experiments import evaluate, finetune, prepare, pretrain  # noqa: F401
+
+gc.freeze()  # as in conftest.py
+gc.set_threshold(20_000)
 
 
 def run_in_fork(name, flags):
