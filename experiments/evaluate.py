@@ -96,10 +96,12 @@ def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
             results |= {name: {"model": found[name]} for name in of_classifier}
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
-            of_trained = frozen_probes(PooledFeatures(trained, preprocessing, batch_size, devices))
+            features_of = PooledFeatures(trained, preprocessing, batch_size, devices)
+            of_trained = frozen_probes(features_of)
             with initial_weights(config.seed), strategy.scope():
                 random = type(trained).from_config(trained.get_config())
-            of_random = frozen_probes(PooledFeatures(random, preprocessing, batch_size, devices))
+            trained.set_weights(random.get_weights())  # for which all graphs are there
+            of_random = frozen_probes(features_of)
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
     return results
 

@@ -41,6 +41,7 @@ class PooledFeatures:
     def __init__(self, encoder, preprocessing, batch_size, devices=None):
         self._preprocessing = preprocessing
         self._batch_size = batch_size
+        self._datasets = {}  # by split: a data set takes longer to make than a few images
 
         def features_of(batch):
             features = pool(encoder.extract_features(batch["images"], training=False)[-1])
@@ -70,7 +71,11 @@ class PooledFeatures:
             description: text in front of a progress bar, which is shown only on a terminal; empty for no bar.
         """
         batch_size = self._batch_size  # also for fewer images: splits of all sizes share one compiled function
-        batches = evaluation_batches(split, self._preprocessing, batch_size, labelled)
+        key = (id(split), labelled)
+        if key not in self._datasets:
+            batches = evaluation_batches(split, self._preprocessing, batch_size, labelled)
+            self._datasets[key] = split, batches  # the split is kept, so that no other gets its `id`
+        _, batches = self._datasets[key]
         total, hidden = -(-split.num_examples // batch_size), None if description else True
         outputs = tqdm(self._outputs(batches, total), description, total, leave=False, disable=hidden)
         for i, output in enumerate(outputs):

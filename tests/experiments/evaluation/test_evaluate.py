@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from experiments import evaluate, finetune, pretrain
+from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.errors import UserError
+from experiments.evaluation import features
 from experiments.evaluation.classification import Predictions, classification_metrics
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
@@ -46,7 +48,7 @@ def expected_probes(encoder, names=("knn", "linear")):
     return {name: figures[name]() for name in names}
 
 
-def test_an_encoder_is_probed_beside_a_random_one_and_the_same_every_time(runs):
+def test_an_encoder_is_probed_beside_a_random_one_and_the_same_every_time(runs, monkeypatch):
     lines = Lines()
     results = evaluate.run(runs / "pretrained", log=lines)
     assert lines == [f"{runs / 'pretrained' / 'encoder.keras'} on 539 test images of digits"]
@@ -59,7 +61,10 @@ def test_an_encoder_is_probed_beside_a_random_one_and_the_same_every_time(runs):
     assert results["knn"]["random"] == pytest.approx(begun_with["knn"], abs=0.6)
     # The random encoder is another one.
     assert any(figures["random"] != figures["model"] for figures in results.values())
+    made = []
+    monkeypatch.setattr(features, "evaluation_batches", lambda *args: made.append(args) or evaluation_batches(*args))
     assert evaluate.run(runs / "pretrained", probes=("knn",), log=Lines()) == {"knn": results["knn"]}
+    assert len(made) == 2  # both encoders see the same data sets
 
 
 @pytest.mark.parametrize(("split", "file"), [("test", ""), ("validation", "classifier_best.keras")])
