@@ -30,10 +30,10 @@ KEYS = itertools.count(step=100_000)
 tf.distribute.MirroredStrategy._collective_key_base = property(lambda _: next(KEYS))
 
 # Files that take longest, or longest for their number of tests.
-LONG = (
+LONG = [
     *("test_workers.py", "launch/test_commands.py", "test_backends.py", "test_in_jax.py", "benchmarks/test_step.py"),
-    *("test_docs.py", "test_soak.py", "test_notebooks.py", "launch/test_", "test_sweep.py", "test_demo.py", "test_saving.py"),
-)
+    *("test_docs.py", "test_soak.py", "test_notebooks.py", "launch/test_", "test_sweep.py", "test_demo.py"),
+]
 
 
 def pytest_collection_modifyitems(items):
