@@ -1,7 +1,9 @@
 """Measures of frozen features: k-NN and a linear classifier, and without labels their rank and spread."""
 
+import warnings
+
 import numpy as np
-from sklearn import linear_model, neighbors, pipeline, preprocessing
+from sklearn import exceptions, linear_model, neighbors, pipeline, preprocessing
 
 from experiments.data.splits import at_most, balanced_part
 from experiments.errors import UserError
@@ -58,6 +60,7 @@ class FrozenProbes:
 NEIGHBOURS = 20
 TEMPERATURE = 0.07
 REGULARIZATIONS = (0.01, 0.1, 1.0, 10.0)  # scikit-learn's C, among which validation chooses
+MAX_ITERATIONS = 1000
 
 
 def knn_top1(train, test):
@@ -88,8 +91,8 @@ def linear_top1(train, validation, test):
         test: the same of the images to classify.
     """
     if validation is None:
-        return 100.0 * _logistic_regression(1.0).fit(*train).score(*test)
-    candidates = [_logistic_regression(c).fit(*train) for c in REGULARIZATIONS]
+        return 100.0 * _fitted(1.0, train).score(*test)
+    candidates = [_fitted(c, train) for c in REGULARIZATIONS]
     scores = [candidate.score(*validation) for candidate in candidates]
     return 100.0 * candidates[int(np.argmax(scores))].score(*test)
 
@@ -131,5 +134,10 @@ def feature_std(features):
     return float((features / np.maximum(lengths, 1e-12)).std(axis=0).mean() * np.sqrt(features.shape[1]))
 
 
-def _logistic_regression(c):
-    return pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression(C=c, max_iter=1000))
+def _fitted(c, train):
+    """Returns the logistic regression of a regularization, fitted."""
+    regression = linear_model.LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
+    with warnings.catch_warnings():
+        # With many images a weak regularization takes all iterations; it is judged as it is then.
+        warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+        return pipeline.make_pipeline(preprocessing.StandardScaler(), regression).fit(*train)

@@ -8,8 +8,8 @@ import shutil
 import numpy as np
 import pytest
 
-from convnext import ConvNeXtV2
-from convnext.weights import formats, loader, read_weights
+from convnext import ConvNeXtV2, factory
+from convnext.weights import formats, read_weights
 from convnext.weights.architecture import Architecture
 from convnext.weights.names import to_theirs
 from experiments import evaluate, finetune
@@ -93,7 +93,7 @@ def test_they_are_read_once_as_the_configuration_beside_them_says(weights, folde
     config = {"architecture": "convnextv2_own", "model_args": {"output_stride": 8, "norm_eps": 1e-3}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     read, models = [], []
-    monkeypatch.setattr(loader, "read_checkpoint", lambda *args: read.append(args) or formats.read_checkpoint(*args))
+    monkeypatch.setattr(factory, "read_checkpoint", lambda *args: read.append(args) or formats.read_checkpoint(*args))
     monkeypatch.setattr(features.PooledFeatures, "__init__", remembering(models, features.PooledFeatures.__init__))
     settings, source = {**SETTINGS, "image_size": 48}, f"folder:{folder}"  # not of the 32 pixels of a published model
     if command == "evaluate":

@@ -9,6 +9,7 @@ from convnext.convnext_v2 import ConvNeXtV2
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
+from experiments.evaluation import probes
 from experiments.evaluation.classification import Predictions, classification_metrics
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import effective_rank, feature_std, knn_top1, linear_top1
@@ -174,6 +175,15 @@ def test_the_linear_probe_separates_what_is_separable():
     (features, labels), test = blobs(200, 0.1, 1), blobs(400, 0.1, 3)
     shuffled = np.random.default_rng(0).permutation(labels)
     assert linear_top1((features, shuffled), None, test) < 60
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_linear_probe_that_takes_all_iterations_is_no_warning(monkeypatch):
+    monkeypatch.setattr(probes, "MAX_ITERATIONS", 1)
+    generator = np.random.default_rng(0)
+    split = generator.normal(size=(40, 5)).astype(np.float32), generator.integers(0, 2, 40)
+    assert 0.0 <= linear_top1(split, None, split) <= 100.0
+    assert 0.0 <= linear_top1(split, split, split) <= 100.0
 
 
 def test_the_linear_probe_chooses_on_the_validation_images(monkeypatch):
