@@ -136,8 +136,12 @@ def feature_std(features):
 
 def _fitted(c, train):
     """Returns the logistic regression of a regularization, fitted."""
-    regression = linear_model.LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
     with warnings.catch_warnings():
         # With many images a weak regularization takes all iterations; it is judged as it is then.
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-        return pipeline.make_pipeline(preprocessing.StandardScaler(), regression).fit(*train)
+        return _logistic_regression(c).fit(*train)
+
+
+def _logistic_regression(c):
+    regression = linear_model.LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
+    return pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
