@@ -61,7 +61,8 @@ def read_numbers(content, max_pixels=MAX_PIXELS):
         numbers = numbers[..., 0]
     if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
         raise UnreadableError("a mask has one whole number a pixel")
-    return upright(numbers, orientation)
+    # Libraries return the numbers of one bit as truth values, by which arrays are not indexed.
+    return upright(numbers.astype(np.uint8) if numbers.dtype == bool else numbers, orientation)
 
 
 def _read_png(content, max_pixels):

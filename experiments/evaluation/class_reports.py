@@ -1,6 +1,7 @@
 """Reports on each class: tables of metrics, and a picture of the confusion matrix."""
 
 import csv
+import textwrap
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -14,6 +15,7 @@ from experiments.picture_text import plain_text
 MOST_NAMED = 25  # classes up to which the picture names all of them
 MOST_CELLS = 250  # rows and columns of the picture; if there are more classes, they share cells
 PAIRS_SHOWN = 20
+CHARACTERS_PER_INCH = 10  # of a title
 
 
 def write_report(path, labels, predicted, class_names):
@@ -107,7 +109,8 @@ def draw_confusion(path, matrix, class_names, title, unit="images"):
     draw = _table if len(class_names) <= MOST_NAMED else _overview
     with plain_text((*class_names, title)) as (*shown, _):
         figure = draw(matrix, shown, unit)
-        figure.suptitle(title, fontsize=11)
+        characters = round(CHARACTERS_PER_INCH * figure.get_figwidth())
+        figure.suptitle(textwrap.fill(title, characters), fontsize=11)
         figure.savefig(path, dpi=110, format="png")
 
 

@@ -43,7 +43,10 @@ def run(model, data, output, overlays=True, log=print):
     """
     path = find_segmenter(model)
     if path is None:
-        raise UserError(f"--model={model} is not of a segmentation run: name its workdir, or a segmenter*.keras in it.")
+        raise UserError(
+            f"--model={model} has no model of a segmentation run: name the workdir of one that is complete, or a "
+            "segmenter*.keras in it."
+        )
     output = new_output(output)
     root = local_folder(data.removeprefix("folder:"))
     root = root / IMAGES if has_masks(root) else root
@@ -104,7 +107,7 @@ def _values(root, files, preprocessing):
 def _names(files):
     """Returns the names of the masks of files: without their suffix, unless two would then be the same."""
     bare = [str(pathlib.PurePath(file).with_suffix("")) for file in files]
-    counts = collections.Counter(bare)
+    counts = collections.Counter((*bare, *files))
     return [name if counts[name] == 1 else file for name, file in zip(bare, files)]
 
 

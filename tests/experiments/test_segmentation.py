@@ -279,7 +279,7 @@ def test_predictions_are_written_as_masks_and_overlays(run, config, tmp_path):
     overlay = (tmp_path / "out/overlays/0.bmp.jpg").read_bytes()
     assert overlay == encode(overlaid(scene(91)[0], np.asarray(mask)), "jpeg", quality=90)
     assert (tmp_path / "out/classes.txt").read_text() == (workdir / "classes.txt").read_text()
-    with pytest.raises(UserError, match="is not of a segmentation run"):
+    with pytest.raises(UserError, match="has no model of a segmentation run"):
         predict.run(folder, str(folder), str(tmp_path / "other"), log=Lines())
 
 
@@ -299,3 +299,9 @@ def test_numbers_of_masks_are_those_of_the_training_masks():
         picture = predict.mask_picture(mask, ClassTable(tuple("abc"), numbers))
         assert picture.mode == mode
         np.testing.assert_array_equal(np.asarray(picture), np.array(numbers)[mask])
+
+
+def test_every_image_has_a_mask_of_its_own_name():
+    files = ["x.jpg", "x.png", "x.jpg.jpg", "y.png", "sub/y.png"]
+    names = predict._names(files)
+    assert names[3:] == ["y", "sub/y"] and len({*names}) == len(files)

@@ -151,7 +151,10 @@ MISTAKES = {
     "nothing to predict on": ("predict", ["--model={nowhere}"], ["error: --data is missing, as in --data=images."]),
     "a model that predicts no masks": (
         "predict", ["--model={nowhere}", "--data={pictures}", "--output={new}"],
-        ["error: --model={nowhere} is not of a segmentation run: name its workdir, or a segmenter*.keras in it."],
+        [
+            "error: --model={nowhere} has no model of a segmentation run: name the workdir of one that is complete, or "
+            "a segmenter*.keras in it."
+        ],
     ),
     "segmentation of images without masks": (
         "finetune",

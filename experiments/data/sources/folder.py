@@ -30,8 +30,8 @@ def open_folder(path, config):
     """Finds the images of a folder, at any depth.
 
     Splits and classes follow from the sub-folders, see `read_layout`. Missing splits are drawn from the training images
-    at random: `validation_share` of them, and for a labelled folder `test_share`. Classes that are left without
-    training images are noted.
+    at random: `validation_share` of them, and for a folder with labels or masks `test_share`. Classes that are left
+    without training images are noted.
 
     Files with the suffix of an image that are damaged, not an image or of a kind that cannot be decoded (see
     `decoding`) are skipped, counted in the notes and listed in `skipped`, as are images beside the folders of the
@@ -47,15 +47,18 @@ def open_folder(path, config):
             together, or if the shares leave no image to train on.
     """
     root = local_folder(path)
-    if has_masks(root):
-        root = root / IMAGES
+    with_masks = has_masks(root)
+    root = root / IMAGES if with_masks else root
     good, skipped, system_folders = readable_files(root, Reading.of(config))
     if config.labels_file:
         layout = read_labelled_layout(root, good, skipped, config.labels_file)
     else:
         layout = read_layout(root, good)
     splits = {name: split_of_files(root, *examples) for name, examples in layout.splits.items()}
-    shares = {"validation": config.validation_share, "test": config.test_share if layout.class_names else 0.0}
+    shares = {
+        "validation": config.validation_share,
+        "test": config.test_share if layout.class_names or with_masks else 0.0,
+    }
     splits, too_small = with_held_out(splits, shares, f"folder:{root}")
     labelling = f"{len(layout.class_names)} classes from {layout.labels_from}" if layout.class_names else "no labels"
     notes = (

@@ -16,6 +16,7 @@ neither a class nor ignored: the names or `data.ignore_label` are wrong, and eve
 
 import os
 import time
+import unicodedata
 
 import numpy as np
 from PIL import Image
@@ -76,15 +77,19 @@ def open_folder_with_masks(path, config):
     table = _class_table(root, config, {root / MASKS / mask_of[file]: found[file] for file in good})
     folders = split_folders(images, good) or {"train": ""}
     paths = np.array([os.fsencode(root / MASKS / mask_of[file]) for file in good], dtype=object)
-    splits = {}
+    labels, splits = {file: i for i, file in enumerate(good)}, {}
     for split, base in folders.items():
-        chosen = [i for i, file in enumerate(good) if is_below(base, file)]
-        if not chosen:
+        chosen = [file for file in files if is_below(base, file)]
+        if not any(file in labels for file in chosen):
             why = _such_as(images, [pair for pair in skipped if is_below(base, pair[0])])
             raise UserError(f"{images / base} holds no image with a mask that can be used{why}; fill or remove it.")
-        splits[split] = split_of_files(images, [good[i] for i in chosen], np.array(chosen))
+        splits[split] = split_of_files(images, chosen, np.array([labels.get(file, -1) for file in chosen]))
     shares = {"validation": config.validation_share, "test": config.test_share}
+    # Images without a mask take part, so that pretraining on the images holds out the same.
     splits, notes = with_held_out(splits, shares, f"folder:{root}")
+    splits = {name: split.take(np.flatnonzero(split.labels >= 0)) for name, split in splits.items()}
+    if not splits["train"].num_examples:
+        raise UserError(f"{root}: no image with a mask that can be used is left to train on; add some.")
     beside = [file for file in good if not any(is_below(base, file) for base in folders.values())]
     skipped += [(file, "it lies beside the folders of the splits") for file in beside]
     of_images = {_stem(file) for file in (*files, *(file for file, _ in unreadable))}
@@ -153,7 +158,8 @@ def _masks_by_image(root, files, listed):
 
 
 def _stem(file):
-    return os.path.splitext(file)[0]
+    """The name of a file without its suffix; macOS writes accents as characters of their own."""
+    return unicodedata.normalize("NFC", os.path.splitext(file)[0])
 
 
 def _notes_on_classes(root, splits, numbers, table):
@@ -163,6 +169,8 @@ def _notes_on_classes(root, splits, numbers, table):
         UserError: if no pixel of the training masks counts.
     """
     for name, split in splits.items():
+        if not split.num_examples:
+            continue
         present = {number for label in split.labels for number in numbers[label]}
         absent = [one for number, one in zip(table.numbers, table.names) if number not in present]
         if len(absent) == len(table.names):

@@ -76,6 +76,13 @@ def test_the_picture_shows_something_for_any_number_of_classes(tmp_path, num_cla
     assert min(pixels.shape) > 400 and pixels.std() > 10
 
 
+def test_a_long_title_stays_inside_the_picture(tmp_path):
+    title = f"test images of folder:/{'a' * 200}: mean IoU 12.34%, share of each class in %"
+    draw_confusion(tmp_path / "confusion.png", confusion(LABELS % 3, PREDICTED % 3, 3), ["a", "b", "c"], title)
+    pixels = np.asarray(Image.open(tmp_path / "confusion.png").convert("L"))
+    assert (pixels[:, [0, 1, -2, -1]] == 255).all() and (pixels[:60] < 128).any()
+
+
 @pytest.mark.parametrize("num_classes", [3, 26])
 def test_names_with_dollars_are_no_formulas(tmp_path, num_classes):
     names = [f"$\\nothing$ {i}" for i in range(num_classes)]

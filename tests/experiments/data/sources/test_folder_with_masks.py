@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from experiments.config import DataConfig
+from experiments.data.segmentation_pipeline import pixel_counts
 from experiments.data.sources import open_source
 from experiments.errors import UserError
 from tests.experiments.images import broken_inside, encode, gradient, write
@@ -53,6 +54,54 @@ def test_pretraining_sees_the_images_alone(tmp_path):
     source = open_folder(tmp_path, masks=False)
     assert source.num_classes == 0 and source.split("train").num_examples == 3
     assert all(b"/images/" in path for path in source.split("train").contents)
+
+
+def test_pretraining_holds_out_the_images_that_fine_tuning_does(tmp_path):
+    for i in range(30):
+        image, mask = scene(i)
+        write(tmp_path / f"images/{i:02}.png", encode(image))
+        if i % 7:  # the others have no mask
+            write(tmp_path / f"masks/{i:02}.png", encode(mask))
+    pairs, alone = open_folder(tmp_path), open_folder(tmp_path, masks=False)
+
+    def files(source, split):
+        return {pathlib.Path(path.decode()).name for path in source.split(split).contents}
+
+    with_mask = {f"{i:02}.png" for i in range(30) if i % 7}
+    for split in ("train", "validation", "test"):
+        assert files(pairs, split) == files(alone, split) & with_mask
+    assert len(files(alone, "train")) == 24 and not files(alone, "train") & files(pairs, "test")
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff"])
+def test_masks_of_one_bit_have_the_classes_0_and_1(tmp_path, kind):
+    for i in range(3):
+        _, mask = scene(i)
+        write(tmp_path / f"images/{i}.png", encode(scene(i)[0]))
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask == 1).save(tmp_path / f"masks/{i}.{kind}")
+    source = open_folder(tmp_path)
+    assert source.class_names == ("0", "1") and source.masks.table.numbers == (0, 1)
+    pixels = np.concatenate([scene(i)[1].ravel() == 1 for i in range(3)])
+    assert pixel_counts(source.split("train"), source.masks).tolist() == [np.sum(~pixels), np.sum(pixels)]
+
+
+def test_names_match_however_accents_are_written(tmp_path):
+    image, mask = scene(0)
+    for i in range(4):
+        write(tmp_path / f"images/{i} caf\u00e9.png", encode(image))
+        write(tmp_path / f"masks/{i} cafe\u0301.png", encode(mask))
+    assert not open_folder(tmp_path).skipped
+
+
+def test_a_split_without_images_is_not_one_whose_pixels_are_ignored(tmp_path):
+    for i in range(3):
+        image, mask = scene(i)
+        write(tmp_path / f"images/{i}.png", encode(image))
+        write(tmp_path / f"masks/{i}.png", encode(mask))
+    notes = open_folder(tmp_path).notes
+    assert any("no validation images" in note for note in notes)
+    assert not any("all are ignored" in note for note in notes)
 
 
 TURNED = {0x112: 6}  # EXIF's orientation: to be turned by a quarter
