@@ -232,7 +232,7 @@ def test_a_record_that_cannot_be_looked_at_is_a_mistake_in_one_line(pictures, tm
     def fail(workdir, *_):
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr("experiments.training.run.check_recorded", fail)
+    monkeypatch.setattr("experiments.training.start.check_recorded", fail)
     with pytest.raises(UserError, match=r"^--workdir=.* cannot be used: Stale file handle\.$"):
         pretrain.run(picture_config(pictures, **CONFIG), tmp_path, log=Lines())
 
