@@ -117,7 +117,7 @@ class ClassTable:
         """Returns the table of a text file, without its ignored numbers.
 
         Raises:
-            UserError: if it cannot be read, has fewer than two classes, or names one twice.
+            UserError: if it cannot be read, has fewer than two classes, names one twice, or has numbers without names.
         """
         try:
             text = local_path(path).read_text(encoding="utf-8-sig")
@@ -132,6 +132,8 @@ class ClassTable:
                 f"{path}: the line {other!r} has no number before a name, and {numbered!r} has: put one in every line, "
                 "or in none."
             )
+        if lines != [str(i) for i in range(len(lines))] and all(map(str.isdecimal, lines)):
+            raise UserError(f"{path} has numbers without names: write a name behind each, such as '{lines[-1]} road'.")
         entries = ((int(pair[1]), pair[2]) for pair in pairs) if all(pairs) else enumerate(lines)
         entries = [(number, name) for number, name in entries if number not in ignored]
         numbers, names = zip(*entries) if entries else ((), ())

@@ -30,7 +30,7 @@ from experiments.training.workdir import CONFIG, write_json
 LIBRARIES = ("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx")
 
 
-def describe(serving, path, data, classes):
+def describe(serving, path, data, classes, numbers=None):
     """Returns the facts about an exported model, for its JSON file.
 
     Args:
@@ -38,6 +38,7 @@ def describe(serving, path, data, classes):
         path: of the Keras model.
         data: the `DataConfig` of its run, or None if there is no record of one.
         classes: names of the classes, or None.
+        numbers: those of the classes in masks, or None.
     """
     model, channels = serving.model, serving.shape[-1]
     encoder = getattr(model, "backbone", model)
@@ -59,6 +60,8 @@ def describe(serving, path, data, classes):
     }
     if classes and serving.outputs != "features":
         facts["classes"] = list(classes)
+    if numbers:
+        facts["class_numbers"] = list(numbers)
     return facts
 
 
@@ -138,7 +141,11 @@ def run(
     """
     segmenter = find_segmenter(model)
     path = segmenter or find_model(model)
-    keras_model = read_segmenter(path)[0] if segmenter else read_model(path)
+    if segmenter:
+        keras_model, _, table = read_segmenter(path)
+        numbers = table.numbers
+    else:
+        keras_model, numbers = read_model(path), None
     config = recorded_config(path)
     if segmenter:
         check_no_image_settings(path, images)
@@ -153,7 +160,7 @@ def run(
     settings = recorded or _neutral(keras_model)
     batches = _images(serving, settings, data, data_dir, num_images)
 
-    facts = describe(serving, path, recorded, recorded_classes(path))
+    facts = describe(serving, path, recorded, recorded_classes(path), numbers)
     with appearing(description) as facts_file, appearing(output) as model_file:
         texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in facts.items()}
         kind.write(serving, model_file, texts)

@@ -144,6 +144,7 @@ def test_classes_are_named_by_line_or_by_number(tmp_path):
         ("0 a\n1 b\nvoid\n", "the line 'void' has no number before a name, and '0 a' has: "),
         ("0 a\n1 b\n-1 void\n", "the line '-1 void' has no number before a name"),
         ("0 a\n1 b\n2\n", "the line '2' has no number before a name"),
+        ("0\n255\n", "has numbers without names: write a name behind each, such as '255 road'"),
         ("road\n2 storeys\n", "the line 'road' has no number before a name, and '2 storeys' has"),
     ],
 )

@@ -58,7 +58,7 @@ def test_every_format_computes_what_keras_does_at_any_size(workdir, tmp_path, ki
     assert difference < 1e-4  # at 32x32 and 69x53, which the stride does not divide
     facts = json.loads((tmp_path / f"{path.name}.json").read_text())
     assert facts["output"]["shape"] == ["batch", "height", "width", 3] and facts["input"]["smallest_side"] == 1
-    assert facts["classes"] == ["ground", "square", "disc"]
+    assert facts["classes"] == ["ground", "square", "disc"] and facts["class_numbers"] == [0, 7, 255]
     model, run = read_segmenter(workdir / "segmenter.keras")[0], runtime(kind, path)
     for size in ((17, 30), (48, 40)):
         images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype("float32")
