@@ -63,6 +63,7 @@ def open_folder(path, config):
     labelling = f"{len(layout.class_names)} classes from {layout.labels_from}" if layout.class_names else "no labels"
     notes = (
         f"{len(good):,} images, {labelling}",
+        *(["the masks beside them are not read"] if with_masks else []),
         *layout.notes,
         *notes_on_skipped(skipped, system_folders),
         *too_small,

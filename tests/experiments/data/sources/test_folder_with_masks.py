@@ -53,6 +53,7 @@ def test_pretraining_sees_the_images_alone(tmp_path):
     write_scenes(tmp_path, 3, 2, 1)
     source = open_folder(tmp_path, masks=False)
     assert source.num_classes == 0 and source.split("train").num_examples == 3
+    assert "the masks beside them are not read" in source.notes
     assert all(b"/images/" in path for path in source.split("train").contents)
 
 
