@@ -9,6 +9,7 @@ from experiments.optim.param_groups import GROUPS
 from fcmae.encoder import EXECUTIONS
 
 CROPS = ("auto", "resized", "padded")
+PADDED_UP_TO = 64  # side in pixels up to which images are shifted rather than cropped and resized
 MASKINGS = ("every_layer", "after_stem")
 
 
@@ -72,6 +73,11 @@ class TrainingConfig(Section):
             f"{self.section}.batch_size={self.batch_size} does not divide by "
             f"{self.section}.accumulation_steps={self.accumulation_steps}.",
         )
+
+    def crop_of(self, size: tuple[int, int]) -> str:
+        """Returns the random crop, `resized` or `padded`, of images of a height and width."""
+        small = max(size) <= PADDED_UP_TO
+        return {"auto": "padded" if small else "resized"}.get(self.crop, self.crop)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,6 @@ from experiments.data.values import Reading
 STREAMS = 5
 WINDOW, FLIP, MASK, COLORS, ERASING = range(STREAMS)
 
-PADDED_UP_TO = 64  # side in pixels up to which images are shifted rather than cropped and resized
-
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
@@ -77,8 +75,7 @@ class Preprocessing:
         fixed = cls(reading=Reading.of(data), **{name: getattr(data, name) for name in names})
         if training is None:
             return fixed
-        small = max(data.size) <= PADDED_UP_TO
-        crop = {"auto": "padded" if small else "resized"}.get(training.crop, training.crop)
+        crop = training.crop_of(data.size)
         return dataclasses.replace(fixed, crop=crop, crop_scale=training.crop_scale, **training.augmentation)
 
     @property

@@ -27,7 +27,7 @@ from experiments.evaluation.probes import effective_rank, feature_std, linear_to
 from experiments.jax_study import training as jax_training
 from experiments.models import initial_weights, make_classifier, make_fcmae
 from experiments.provenance import provenance
-from experiments.training.schedule import REFERENCE_BATCH
+from experiments.training.schedule import Schedule
 
 CHUNK = 100  # steps of one call of the compiled scan
 WARMUP = 0.1  # share of the steps of fine-tuning
@@ -136,11 +136,11 @@ class JaxStudy:
         with initial_weights(seed):
             model = make_fcmae(dataclasses.replace(self.config, seed=seed))
         trainer = jax_training.pretraining(model, training, self.config.data)
-        per_epoch = train.num_examples // training.batch_size
-        total = _in_chunks(training.epochs * per_epoch)
-        peak = training.base_learning_rate * training.batch_size / REFERENCE_BATCH
-        warmup = round(training.warmup_epochs * per_epoch)
-        rates = jax_training.learning_rates(peak, total, warmup, training.min_learning_rate)
+        schedule = Schedule.of(training, train.num_examples)
+        total = _in_chunks(schedule.total_steps)
+        rates = jax_training.learning_rates(
+            schedule.peak_learning_rate, total, schedule.warmup_steps, training.min_learning_rate
+        )
         order = jax_training.shuffled(np.arange(train.num_examples), total, training.batch_size, seed)
         probe, ends = self._probe(model.backbone), {_in_chunks(total * tenth / 10) for tenth in range(1, 11)}
         done, curve = trainer.restore(folder / "state.npz")

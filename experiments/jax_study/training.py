@@ -17,7 +17,7 @@ from jax import lax
 from convnext.backbone import pool
 from experiments.config import DataConfig, FinetuneConfig, PretrainConfig
 from experiments.config.training import TrainingConfig
-from experiments.optim.adamw import LayerwiseAdamW
+from experiments.optim.adamw import layerwise_adamw
 from experiments.optim.param_groups import LayerDecay, rule_table
 from fcmae import FCMAE
 from fcmae.masking import sample_visible
@@ -47,14 +47,7 @@ class Trainer:
     ):
         self._variables, self._others = model.trainable_variables, model.non_trainable_variables
         rules = rule_table(self._variables, layer_decay=layer_decay)
-        self._optimizer = LayerwiseAdamW(
-            1.0,  # replaced at every step
-            [rule.rate_factor for rule in rules],
-            [training.weight_decay if rule.decays else 0.0 for rule in rules],
-            beta_1=training.beta_1,
-            beta_2=training.beta_2,
-            epsilon=1e-8,
-        )
+        self._optimizer = layerwise_adamw(1.0, training, rules)  # the rate is replaced at every step
         self._optimizer.build(self._variables)
         self._fresh_moments = [np.asarray(variable.value) for variable in self._optimizer.variables]
         self._run = jax.jit(self._scan(loss_of, prepare), donate_argnums=0)
@@ -200,8 +193,7 @@ def outputs(model: keras.Model, data: DataConfig, features: bool) -> Callable:
 
 def _views(key, images, training):
     """Draws a window and a flip for each image."""
-    padded = training.crop == "padded" or (training.crop == "auto" and max(images.shape[1:3]) <= 64)
-    view = _padded_view if padded else _resized_view
+    view = _padded_view if training.crop_of(images.shape[1:3]) == "padded" else _resized_view
     return jax.vmap(lambda key, image: view(key, image, training))(jax.random.split(key, len(images)), images)
 
 

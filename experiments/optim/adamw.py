@@ -147,16 +147,30 @@ def make_adamw(variables, training, schedule, rules):
         not clip: the training step clips the gradient of the whole batch.
     """
     rate = learning_rate_schedule(training, schedule)
-    moments = {"beta_1": training.beta_1, "beta_2": training.beta_2, "epsilon": 1e-8}
     on_tensorflow = keras.backend.backend() == "tensorflow"
     if on_tensorflow or any(rule.rate_factor != 1.0 for rule in rules):
-        decays = [training.weight_decay if rule.decays else 0.0 for rule in rules]
-        factors = [rule.rate_factor for rule in rules]
-        optimizer = (FusedAdamW if on_tensorflow else LayerwiseAdamW)(rate, factors, decays, **moments)
+        optimizer = layerwise_adamw(rate, training, rules, FusedAdamW if on_tensorflow else LayerwiseAdamW)
     else:
         # What Keras makes of it on PyTorch updates all variables at once.
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, **moments)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=training.weight_decay, **_moments(training))
         spared = [variable for variable, rule in zip(variables, rules) if not rule.decays]
         optimizer.exclude_from_weight_decay(var_list=spared)
     optimizer.build(variables)
     return optimizer
+
+
+def layerwise_adamw(rate, training, rules, kind=LayerwiseAdamW):
+    """Returns an AdamW with the rate factor and the decay that the rules give each variable, not yet built.
+
+    Args:
+        rate: learning rate or schedule.
+        training: a `TrainingConfig`.
+        rules: the `rule_table` of the variables.
+        kind: `LayerwiseAdamW`, or a class of it.
+    """
+    decays = [training.weight_decay if rule.decays else 0.0 for rule in rules]
+    return kind(rate, [rule.rate_factor for rule in rules], decays, **_moments(training))
+
+
+def _moments(training):
+    return {"beta_1": training.beta_1, "beta_2": training.beta_2, "epsilon": 1e-8}
