@@ -24,7 +24,7 @@ from experiments.io import StorageError, reason, replacing
 THREADS = 32  # more than processors: over a network, most of the time is waiting
 CHUNK = 64  # files of a task: scheduling a task takes as long as opening a file
 RECENT = 2_000_000_000  # ns; a file that changes again within this time may keep its timestamp
-QUIET_SECONDS = 1.0  # of work without a word about it
+QUIET_SECONDS = 1.0  # of work before progress is shown
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 10.0  # between two updates of the progress
 
 
