@@ -40,6 +40,8 @@ class Budget:
         more_rates: how many rates beyond its grid a start may try, as long as its best one is at an edge.
         subsets: number of choices of labels that each encoder of an ablation is fine-tuned on.
         probe_labels: with how many labels the frozen encoders of an ablation are scored.
+        recipes: `{start: {name: {field: value}}}`, changes of `FinetuneConfig` that a start chooses among together
+            with the rate; a start without any has the configuration as it is.
     """
 
     pretraining_steps: int
@@ -48,6 +50,7 @@ class Budget:
     more_rates: int = 2
     subsets: int = 1
     probe_labels: str = "all"
+    recipes: dict = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, values):
@@ -71,6 +74,22 @@ FEWER_LABELS = {
         many=(Length("all", 4, 128, choice_steps=2),),
         more_rates=1,
     ),
+}
+# From scratch all layers have one rate, and the decay is that of the paper's supervised training.
+FROM_SCRATCH = {"layer_decay": 1.0, "weight_decay": 0.05}
+LIGHT = {"randaugment_magnitude": 0.0, "erasing_probability": 0.0, "label_smoothing": 0.1}
+RECIPES = {
+    "pretrained": {"strong": {}, "light": LIGHT},
+    "scratch": {"strong": FROM_SCRATCH, "light": {**FROM_SCRATCH, **LIGHT}},
+}
+NATURAL_IMAGES = {
+    "full": Budget(
+        pretraining_steps=4212,
+        few=(Length("1000", 1000, 64, choice_steps=400),),
+        more_rates=1,
+        recipes=RECIPES,
+    ),
+    "tiny": Budget(pretraining_steps=4, few=(Length("100", 3, 50),), more_rates=0, recipes=RECIPES),
 }
 ABLATIONS = {
     "full": Budget(pretraining_steps=1260, few=(Length("600", 300, 64),), subsets=3, probe_labels="6000"),

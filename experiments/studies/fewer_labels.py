@@ -1,11 +1,12 @@
 """Does pretraining pay? The same encoder with few labels and with many, pretrained and from scratch."""
 
 import collections
+import dataclasses
 import functools
 
 from matplotlib.figure import Figure
 
-from experiments.studies.budgets import FEWER_LABELS, best_rate, is_at_edge, try_rates
+from experiments.studies.budgets import FEWER_LABELS, NATURAL_IMAGES, best_rate, is_at_edge, try_rates
 from experiments.studies.report import difference, markdown_table, shown, summary
 from experiments.studies.study import Study
 
@@ -26,8 +27,8 @@ class FewerLabels(Study):
     """Pretrains once a seed without labels; then fine-tunes, and probes frozen encoders, with more and more labels.
 
     Both starts of fine-tuning have the same steps, batches, labels and rates to choose among. The validation images
-    choose the rate, with the first seed; the test images are read of what is chosen. The labels are drawn with the
-    seed, and so are the initial weights.
+    choose the rate, and the recipe where the budget has several, with the first seed; the test images are read of what
+    is chosen. The labels are drawn with the seed, and so are the initial weights.
     """
 
     name = "fewer_labels"
@@ -41,13 +42,10 @@ class FewerLabels(Study):
         lengths = sorted(budget.few + budget.many, key=self.num_labels)
 
         def fine_tune(length, seed):
-            runs = {start: functools.partial(self._run, length, start, seed) for start in STARTS}
             if seed == self.seeds[0]:
-                for start, run in runs.items():
-                    choosing = functools.partial(run, choosing=True)
-                    tried[length, start] = try_rates(result_of, choosing, length.rates, budget.more_rates)
-            for start, run in runs.items():
-                final = run(best_rate(tried[length, start]))
+                tried.update({(length, start): self._try(result_of, length, start) for start in STARTS})
+            for start in STARTS:
+                final = self._run(length, start, seed, *_best(tried[length, start]))
                 result_of(final)
                 result = result_of(self.testing(final))
                 found["finetuned", start, length][seed] = result and result["test_top1"]
@@ -88,10 +86,20 @@ class FewerLabels(Study):
     def _pretraining(self, seed):
         return self.pretraining(f"seed_{seed}/pretraining", self.config, seed)
 
-    def _run(self, length, start, seed, rate, choosing=False):
+    def _try(self, result_of, length, start):
+        """Returns `{recipe: {rate: top-1}}` with the first seed; a recipe has None while a result is open."""
+        tried = {}
+        for recipe in self.budget.recipes.get(start, ("",)):
+            run = functools.partial(self._run, length, start, self.seeds[0], recipe, choosing=True)
+            tried[recipe] = try_rates(result_of, run, length.rates, self.budget.more_rates)
+        return tried
+
+    def _run(self, length, start, seed, recipe, rate, choosing=False):
         encoder = self._pretraining(seed) if start == "pretrained" else None
-        folder = f"seed_{seed}/labels_{length.labels}/{start}"
-        return self.finetuning(folder, self.config, seed, length, rate, encoder, choosing)
+        changes = self.budget.recipes.get(start, {}).get(recipe, {})
+        config = dataclasses.replace(self.config, finetune=dataclasses.replace(self.config.finetune, **changes))
+        folder = "/".join(filter(None, (f"seed_{seed}/labels_{length.labels}/{start}", recipe)))
+        return self.finetuning(folder, config, seed, length, rate, encoder, choosing)
 
     def tables(self, results):
         header = ["labels", *(f"fine-tuned, {start}" for start in STARTS), "gain"]
@@ -106,9 +114,10 @@ class FewerLabels(Study):
             for start, rates in row["rates"].items():
                 if rates:
                     tried = ", ".join(f"{rate}: {top1:.1f}" for rate, top1 in rates["tried"].items())
+                    chosen = f"{rates['recipe']} {rates['chosen']:g}".strip()
                     edge = " (at the edge of what was tried)" if rates["at_edge"] else ""
                     steps = [f"{count:,} of {row['batch_size']}" for count in (row["choice_steps"], row["steps"])]
-                    cells_of_rates.append([f"{labels}, {start}", f"{rates['chosen']:g}{edge}", tried, *steps])
+                    cells_of_rates.append([f"{labels}, {start}", f"{chosen}{edge}", tried, *steps])
         return [*markdown_table(header, cells), "", *markdown_table(header_of_rates, cells_of_rates)]
 
     def draw(self, results, path):
@@ -133,8 +142,25 @@ class FewerLabels(Study):
         figure.savefig(path, dpi=120, format="png")
 
 
+class NaturalImages(FewerLabels):
+    """The same on CIFAR-10, where each start also chooses how much its images are augmented."""
+
+    name = "natural_images"
+    title = "Top-1 on CIFAR-10's test images"
+    budgets = NATURAL_IMAGES
+
+
+def _best(tried):
+    """Returns the recipe and rate with the highest top-1, of `{recipe: {rate: top-1}}`; no rate while one is open."""
+    if None in tried.values():
+        return "", None
+    recipe = max(tried, key=lambda name: max(tried[name].values()))
+    return recipe, best_rate(tried[recipe])
+
+
 def _rates(tried):
-    if tried is None:
+    recipe, rate = _best(tried)
+    if rate is None:
         return None
-    named = {f"{rate:g}": top1 for rate, top1 in tried.items()}
-    return {"chosen": best_rate(tried), "at_edge": is_at_edge(tried), "tried": named}
+    named = {f"{name} {rate:g}".strip(): top1 for name, rates in tried.items() for rate, top1 in rates.items()}
+    return {"recipe": recipe, "chosen": rate, "at_edge": is_at_edge(tried[recipe]), "tried": named}

@@ -1,14 +1,15 @@
 """The reports of both studies, made of figures that are written by hand."""
 
 import dataclasses
+import json
 
 import pytest
 
 from experiments.errors import UserError
 from experiments.models import make_fcmae
 from experiments.studies.ablations import AS_GOOD, FINDINGS, VARIANTS, Ablations, compare
-from experiments.studies.budgets import Budget, Length
-from experiments.studies.fewer_labels import FewerLabels
+from experiments.studies.budgets import NATURAL_IMAGES, Budget, Length
+from experiments.studies.fewer_labels import FewerLabels, NaturalImages
 from experiments.studies.report import difference, fill_document, shown, summary
 from experiments.training.workdir import write_json
 from fcmae import StemMaskedFCMAE
@@ -114,6 +115,41 @@ def test_the_starts_differ_in_nothing_but_the_encoder_and_the_rate(fewer_labels)
     one, other = (runs[f"seed_1/labels_50/{start}/rate_0.001"] for start in ("pretrained", "scratch"))
     assert one.pop("pretrained").endswith("seed_1/pretraining") and other.pop("pretrained") == ""
     assert one == other and one["seed"] == 1
+
+
+def test_each_start_chooses_its_recipe_with_its_rate_and_the_other_seeds_keep_both(tmp_path):
+    recipes = {"scratch": {"strong": {"weight_decay": 0.01}, "light": {"weight_decay": 0.02, "label_smoothing": 0.1}}}
+    budget = dataclasses.replace(BUDGET, many=(), more_rates=0, recipes=recipes)
+    study = FewerLabels(tmp_path, tiny_config(), budget, (0, 1), 1000)
+    folder = tmp_path / "seed_0" / "labels_50" / "scratch"
+    for recipe, gain in (("strong", 0.0), ("light", 0.5)):
+        for rate, top1 in VALIDATION.items():
+            name = folder / recipe / f"rate_{rate:g}" / "summary.json"
+            write(name, validation_top1=top1 + gain * (rate == 3e-3) + 2 * gain * (rate == 1e-3))
+    assert results_of(study)["rows"][0]["rates"]["scratch"] == {
+        "recipe": "light", "chosen": 1e-3, "at_edge": False,
+        "tried": {
+            "strong 0.0003": 60.0, "strong 0.001": 65.0, "strong 0.003": 64.0,
+            "light 0.0003": 60.0, "light 0.001": 66.0, "light 0.003": 64.5,
+        },
+    }  # fmt: skip
+    runs = {trial.name: trial.config for trial in study.trials() if trial.task == "finetune" and trial.config}
+    chosen = runs["seed_1/labels_50/scratch/light/rate_0.001"].finetune
+    assert (chosen.weight_decay, chosen.label_smoothing) == (0.02, 0.1)
+    assert runs["seed_0/labels_50/scratch/strong/rate_0.001"].finetune.weight_decay == 0.01
+    assert runs["seed_0/labels_50/pretrained/rate_0.001"].finetune.weight_decay == tiny_config().finetune.weight_decay
+    table = "\n".join(study.tables(results_of(study)))
+    assert "| 50, scratch | light 0.001 | strong 0.0003: 60.0, " in table
+
+
+@pytest.mark.parametrize("budget", NATURAL_IMAGES.values())
+def test_the_budgets_of_natural_images_outlast_json_and_fit_the_configuration(tmp_path, budget):
+    assert Budget.of(json.loads(json.dumps(dataclasses.asdict(budget)))) == budget
+    study = NaturalImages(tmp_path, tiny_config(), budget, (0,), 1000)
+    decays = {
+        t.name.split("/")[2]: t.config.finetune.layer_decay for t in study.trials() if "labels" in t.name and t.config
+    }
+    assert decays == {"pretrained": tiny_config().finetune.layer_decay, "scratch": 1.0}
 
 
 # Ablations.
