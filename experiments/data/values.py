@@ -69,8 +69,8 @@ class Reading:
                 )
         elif self.channels not in (colours, header.channels) and {self.channels, colours} != {1, 3}:
             raise UnreadableError(
-                f"it has {colours} channels, and the model takes {self.channels}: data.channels sets that, data.bands "
-                "chooses among those of the images"
+                f"it has {colours} channels, and the model takes {self.channels}; for training, data.channels sets "
+                "that number, and data.bands chooses among an image's channels"
             )
 
     def values(self, content):

@@ -245,7 +245,7 @@ def _class_table(root, config, numbers_of):
     for mask, numbers in numbers_of.items():
         if (number := table.unknown(numbers)) is not None:
             raise UserError(
-                f"{mask} has the number {number}, which is no class: name it in data.class_names, or leave its pixels "
-                f"out with data.ignore_label={number}."
+                f"{mask} has the number {number}, which is no class: correct the mask or, before training, name the "
+                f"class in {CLASSES} or leave its pixels out with data.ignore_label={number}."
             )
     return table

@@ -279,7 +279,7 @@ def test_pixels_without_data_are_nan_and_bleed_into_no_other():
 
 
 PROBLEMS = [
-    (npy(noise(5, "uint16")), {}, "it has 5 channels, and the model takes 3: data.channels sets that"),
+    (npy(noise(5, "uint16")), {}, "it has 5 channels, and the model takes 3; for training, data.channels sets that"),
     (npy(noise(5, "uint16")), {"bands": (3, 2, 7)}, "it has 5 channels, and data.bands asks for number 7"),
     (
         tiff(np.zeros((3, 4, HEIGHT, WIDTH), np.uint8)),
