@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 ORIENTATION = 0x112  # EXIF's tag
-FIRST, ALL = PAGES = ("first", "all")
+FIRST, ALL = "first", "all"
 Image.init()  # registers the formats that `Image.open` is restricted to
 DEEP = 4  # bytes per pixel, times `max_pixels`, above which an image is not decoded
 

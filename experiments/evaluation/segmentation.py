@@ -39,15 +39,12 @@ class PixelClasses:
 
         self._classes = classes
 
-    def of_image(self, image):
-        """Returns the class of each pixel of an image, `(H, W, channels)` normalized: `(H, W)` int32."""
-        return next(self.of_batches([[image]]))
-
     def of_batches(self, batches):
-        """Yields the classes of the images of batches, in their order; those of a batch are processed together.
+        """Yields the classes `(H, W)` int32 of the images of batches, in their order.
 
         Args:
-            batches: iterable of iterables of images; only consecutive windows of one size are processed together.
+            batches: iterable of iterables of images `(H, W, channels)`, normalized. Those of a batch are processed
+                together, but only consecutive windows of one size.
         """
         places, classes = collections.deque(), None
         for of_stack in self._answers(self._stacks(batches, places)):
