@@ -18,7 +18,7 @@ from experiments.config import Config
 from launch import command
 from tests.documentation import CODE, PAGES, ROOT, anchors, commands, links, prose, python_blocks, text_of
 from tests.launch.commands import run_forked
-from tests.torchvision_operators import declare_missing_operators
+from tests.torchvision_import import import_without_extension
 
 COMMANDS = sorted({one for page in PAGES for one in commands(page)})
 RUNNABLE = [path.stem for path in (ROOT / "launch").glob("*.py") if "\nif __name__" in path.read_text(encoding="utf-8")]
@@ -97,7 +97,7 @@ def test_python_runs(page, block, folder, monkeypatch):
     if missing := missing_modules(block):
         pytest.skip(f"{', '.join(missing)} is not installed")
     if re.search(r"^(import|from) (timm|transformers)\b", block, re.MULTILINE):
-        declare_missing_operators()
+        import_without_extension()
     monkeypatch.chdir(folder)
     exec(compile(block, PAGES[page], "exec"), {"__name__": page})
 

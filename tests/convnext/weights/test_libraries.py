@@ -12,9 +12,9 @@ from convnext.weights import ImageSettings, write_weights
 from convnext.weights.loader import named_variables
 from tests.comparison import assert_close, to_numpy
 from tests.torch_weights import draw
-from tests.torchvision_operators import declare_missing_operators
+from tests.torchvision_import import import_without_extension
 
-declare_missing_operators()
+import_without_extension()
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -13,9 +13,9 @@ from tests.comparison import assert_close, to_numpy
 from tests.golden_weights import read
 from tests.small_models import randomize
 from tests.torch_weights import draw
-from tests.torchvision_operators import declare_missing_operators
+from tests.torchvision_import import import_without_extension
 
-declare_missing_operators()
+import_without_extension()
 torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 timm = pytest.importorskip("timm")
