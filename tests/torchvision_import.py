@@ -1,9 +1,9 @@
 """Lets timm and Transformers be imported beside TensorFlow and beside any build of PyTorch.
 
 Both import torchvision, which loads a compiled extension. It binds to one build of PyTorch: beside another one the
-import fails with `operator torchvision::nms does not exist`. And what PyTorch's builds for CUDA load, this extension and
-Triton, crashes a process that has loaded TensorFlow. ConvNeXt uses no operator of torchvision, so declaring the two that
-it describes unasked is enough; a call of one fails.
+import fails with `operator torchvision::nms does not exist`. And what PyTorch's builds for CUDA load, this extension
+and Triton, crashes a process that has loaded TensorFlow. ConvNeXt uses no operator of torchvision, so declaring the
+two that it describes unasked is enough; a call of one fails.
 """
 
 import importlib.util
