@@ -14,7 +14,16 @@ import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
 from experiments.data.files import memoized
-from experiments.data.formats import SUFFIXES, UnreadableError, format_of, header_of, orientation_of, read_header, turns
+from experiments.data.formats import (
+    CUT_SHORT,
+    SUFFIXES,
+    UnreadableError,
+    format_of,
+    header_of,
+    orientation_of,
+    read_header,
+    turns,
+)
 
 # Formats that cannot be read: such files are counted and named, not skipped silently.
 OTHER_SUFFIXES = (
@@ -62,7 +71,7 @@ def problem_of(path, reading):
                 reading.check(header_of(image))
                 return _problem_of_jpeg(image, path) if name == "JPEG" else _problem_of_png(image, path)
         if name == "WEBP" and path.stat().st_size < int.from_bytes(_part(path, 4, 4), "little") + 8:
-            return "the file is cut short"
+            return CUT_SHORT
         with open(path, "rb") as file:
             _, header, decode = read_header(file, reading.pages)
             reading.check(header)
@@ -77,7 +86,7 @@ def problem_of(path, reading):
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         if isinstance(error, OSError) and "truncated" in str(error):
-            return "the file is cut short"
+            return CUT_SHORT
         return DAMAGED.format(format_of(_part(path, 0, 32)))
 
 
@@ -244,7 +253,7 @@ def _problem_of_jpeg(image, path):
         image.load()
         content = path.read_bytes()  # an end marker before the image data belongs to a thumbnail
         if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-            return "the file is cut short"
+            return CUT_SHORT
     return ""
 
 
@@ -270,7 +279,7 @@ def _problem_of_png(image, path):
                 return DAMAGED.format("PNG")
             if length:
                 found.add(name)
-    return "the file is cut short"
+    return CUT_SHORT
 
 
 def _problem_of_unknown(path):

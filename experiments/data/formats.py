@@ -8,17 +8,24 @@ here.
 
 import dataclasses
 import importlib.util
+import io
 import logging
 import math
+import re
 import struct
 import typing
+import warnings
 
 import numpy as np
 from PIL import Image
 
+from experiments.config import MAX_PIXELS
+
 ORIENTATION = 0x112  # EXIF's tag
 FIRST, ALL = "first", "all"
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata
 Image.init()  # registers the formats that `Image.open` is restricted to
+CUT_SHORT = "the file is cut short"
 DEEP = 4  # bytes per pixel, times `max_pixels`, above which an image is not decoded
 
 
@@ -178,28 +185,34 @@ def _decode_by_pillow(image):
 
 def _open_png(file, pages):
     """Opens a PNG; of 16-bit colours, Pillow would keep the upper 8 bits, TensorFlow reads all."""
-    header, decode = PILLOW_PNG(file, pages)
+    del pages
+    image = Image.open(file, formats=("PNG",))
+    header = header_of(image)
     file.seek(24)
-    if file.read(1) != b"\x10":
-        return header, decode
-    return header, lambda: _decode_deep_png(file, header, decode)
+    depth, colours = file.read(2)
+    if depth == 16:
+        return header, lambda: _decode_deep_png(file, header, image)
+    if colours == 0 and depth in (2, 4) and "transparency" in image.info:
+        # Pillow spreads grey over 0 to 255, but not the transparent one.
+        image.info["transparency"] *= 255 // (2**depth - 1)
+    return header, lambda: _decode_by_pillow(image)
 
 
-def _decode_deep_png(file, header, decode):
+def _decode_deep_png(file, header, image):
     import tensorflow as tf
 
-    shallow = decode()  # finds the orientation, wherever it is stored
+    image.load()  # finds the orientation, wherever it is stored
     file.seek(0)
     channels = 4 if header.alpha else header.channels
     pixels = tf.io.decode_png(file.read(), channels=channels, dtype=tf.uint16).numpy()
-    return Stored(pixels[..., [0, 3]] if header.channels == 2 else pixels, header.alpha, shallow.orientation)
+    return Stored(pixels[..., [0, 3]] if header.channels == 2 else pixels, header.alpha, orientation_of(image))
 
 
 def _open_jpeg_2000(file, pages):
     """Pillow reads 8 bits of up to four channels; imagecodecs the others."""
     content = file.read()
     file.seek(0)
-    at = content.find(b"\xff\x51")
+    at = content.find(b"\xff\x4f\xff\x51") + 2  # the codestream, behind boxes
     right, bottom, left, top = struct.unpack_from(">4I", content, at + 6)
     (channels,) = struct.unpack_from(">H", content, at + 38)
     depths = {content[at + 40 + 3 * i] for i in range(channels)}
@@ -222,18 +235,25 @@ def _open_avif(file, pages):
     """Pillow reads 8 bits; imagecodecs 10 and 12."""
     content = file.read()
     file.seek(0)
-    header, decode = _open_by_pillow("AVIF")(file, pages)
+    del pages
+    image = Image.open(file, formats=("AVIF",))
+    header = header_of(image)
     at = content.find(b"av1C")
     deep = at > 0 and content[at + 6] & 0x40
     if not deep:
-        return header, decode
+        return header, lambda: _decode_by_pillow(image)
     largest = 4095 if content[at + 6] & 0x20 else 1023
+    frames = getattr(image, "n_frames", 1)
+    if math.prod(header.size) * frames > MAX_PIXELS:
+        raise UnreadableError(f"an animation of 10 or 12 bits and {frames:,} frames, which are decoded together")
 
     def decode_deep():
         import imagecodecs
 
-        pixels = _with_channels(imagecodecs.avif_decode(content))
-        return Stored(pixels, pixels.shape[-1] in (2, 4), decode().orientation, largest)
+        image.load()
+        pixels = imagecodecs.avif_decode(content)
+        pixels = _with_channels(pixels[0] if frames > 1 else pixels)
+        return Stored(pixels, pixels.shape[-1] in (2, 4), orientation_of(image), largest)
 
     return header, decode_deep
 
@@ -245,6 +265,8 @@ def _open_heif(file, pages):
     return _open_by_pillow("HEIF")(file, pages)
 
 
+XMP = 700  # TIFF's tag
+PAGE = 2  # the bit of TIFF's `NewSubfileType` of one page of several
 GREY, RGB = (0, 1), 2  # TIFF's photometric interpretations that are read as stored: white or black is zero, colours
 TRANSPARENT = (1, 2)  # TIFF's extra samples that are alpha
 
@@ -254,12 +276,13 @@ def _open_tiff(file, pages):
     tiff = tiff_file(file)
     page = tiff.pages[0]
     if page.photometric not in (*GREY, RGB):
+        if pages == ALL and len(tiff.pages) > 1:
+            raise UnreadableError("a TIFF file of several pages with a palette, CMYK or the like: save them as RGB")
         file.seek(0)
         header, decode = _open_by_pillow("TIFF")(file, pages)
         # Pillow turns it when it decodes.
         return header, lambda: dataclasses.replace(decode(), orientation=1)
-    series = tiff.series[0] if pages == ALL else page
-    axes, shape = series.axes, series.shape
+    axes, shape, read = _pages_of(tiff) if pages == ALL else (page.axes, page.shape, page.asarray)
     if "Y" not in axes or "X" not in axes or (pages == FIRST and not set(axes) <= set("YXS")):
         raise UnreadableError("a TIFF file of more than two dimensions: data.pages=all reads them as channels")
     if page.dtype is None or page.dtype.kind not in "buif":
@@ -272,16 +295,37 @@ def _open_tiff(file, pages):
     largest = 2**bits - 1 if page.dtype.kind in "bu" and bits not in (8, 16, 32, 64) else 0
 
     def decode():
-        pixels = np.moveaxis(series.asarray(), (axes.index("Y"), axes.index("X")), (0, 1))
+        pixels = np.moveaxis(read(), (axes.index("Y"), axes.index("X")), (0, 1))
         pixels = pixels.reshape(*size, channels)
         pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
         if page.photometric == 0 and pixels.dtype.kind == "u":  # white is zero
-            pixels = (largest or np.iinfo(pixels.dtype).max) - pixels
+            colours = slice(channels - alpha)
+            pixels = pixels.copy()
+            pixels[..., colours] = (largest or np.iinfo(pixels.dtype).max) - pixels[..., colours]
         if alpha and int(page.extrasamples[-1]) == 1:
             pixels = _unassociated(pixels)
         return Stored(pixels, alpha, tiff_orientation(page), largest)
 
     return Header(size, channels, alpha), decode
+
+
+def _pages_of(tiff):
+    """Returns `(axes, shape, function that reads)` of all pages of a TIFF file, which follow each other.
+
+    Raises:
+        UnreadableError: if they differ in size, type or channels.
+    """
+    if len(tiff.series) == 1:  # a stack, of pages or of what ImageJ and microscopes write
+        return tiff.series[0].axes, tiff.series[0].shape, tiff.series[0].asarray
+    pages = full_pages(tiff)
+    if len({(page.shape, page.dtype, page.photometric) for page in pages}) > 1:
+        raise UnreadableError("its pages differ in size, type or channels: data.pages=first reads the first")
+    return "Q" + pages[0].axes, (len(pages), *pages[0].shape), lambda: np.stack([page.asarray() for page in pages])
+
+
+def full_pages(tiff):
+    """Returns the pages of a TIFF file that are no overviews, masks or the like."""
+    return [page for page in tiff.pages if page.subfiletype & ~PAGE == 0]
 
 
 def tiff_file(file):
@@ -295,15 +339,23 @@ def tiff_file(file):
 def tiff_orientation(page):
     """Returns the orientation of a page of a TIFF file, 1 to 8; 1 if the file does not give it."""
     tag = page.tags.get(ORIENTATION)
+    if tag is None and (notes := page.tags.get(XMP)) is not None:
+        found = re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", bytes(notes.value))
+        return int(found[1]) if found else 1
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
 def _unassociated(pixels):
-    """Converts premultiplied to straight alpha, in float32."""
-    white = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
-    colours, opacity = pixels[..., :-1].astype(np.float64), pixels[..., -1:].astype(np.float64)
-    colours = np.divide(colours * white, opacity, out=np.zeros_like(colours), where=opacity > 0)
-    return np.concatenate([np.minimum(colours, white), opacity], axis=-1).astype(pixels.dtype)
+    """Converts premultiplied to straight alpha, in the type of the file."""
+    is_float = pixels.dtype.kind == "f"
+    white = 1.0 if is_float else float(np.iinfo(pixels.dtype).max)
+    stored, opacity = pixels[..., :-1].astype(np.float64), pixels[..., -1:].astype(np.float64)
+    colours = np.divide(stored * white, opacity, out=np.zeros_like(stored), where=opacity > 0)
+    # Colours in [0, 1] are no larger than their alpha; floating point may have any other range.
+    in_range = stored <= opacity * (1 + 1e-6) if is_float else True
+    colours = np.where(in_range, np.minimum(colours, white), colours)
+    colours = colours if is_float else np.rint(colours)
+    return np.concatenate([colours, opacity], axis=-1).astype(pixels.dtype)
 
 
 def _open_array(file, pages):
@@ -315,8 +367,12 @@ def _open_array(file, pages):
     if len(shape) not in (2, 3) or dtype.kind not in "buif":
         raise UnreadableError("an array that is not numbers of (height, width) or (height, width, channels)")
 
+    count, start = math.prod(shape), file.tell()
+    if file.seek(0, io.SEEK_END) - start < count * dtype.itemsize:
+        raise UnreadableError(CUT_SHORT)
+    file.seek(start)
+
     def decode():
-        count = math.prod(shape)
         pixels = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
         pixels = _with_channels(pixels.reshape(shape, order="F" if fortran else "C"))
         is_bool = dtype.kind == "b"
@@ -330,7 +386,6 @@ def _with_channels(pixels):
 
 
 DIB_HEADERS = tuple(struct.pack("<I", size) for size in (12, 40, 52, 56, 64, 108, 124))
-PILLOW_PNG = _open_by_pillow("PNG")
 FORMATS = {
     "JPEG": Format(
         (b"\xff\xd8\xff",),

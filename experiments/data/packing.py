@@ -17,18 +17,20 @@ import numpy as np
 from PIL import Image
 
 from experiments.config import DataConfig
-from experiments.data.formats import ORIENTATION, SUFFIXES
+from experiments.data.decoding import DAMAGED
+from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, format_of, read_header
 from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.shards import FORMAT, MANIFEST, read_manifest, samples_of
+from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
-from experiments.io import checksum, local_path, reason, replacing
+from experiments.io import TEMPORARY, checksum, local_path, reason, replacing
 
 IMAGES = 1024  # of a shard
 AT_ONCE = 64  # images in memory
 NAMED = 5  # images left out that a line names
 QUALITY = 95  # of JPEG
-KINDS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png"}  # Pillow's names of what is written smaller, by its suffix
+KINDS = {"JPEG": ".jpg", "PNG": ".png"}  # what is written smaller, with its suffix
 
 
 def pack(source, output, size=0, labels_file="", log=print):
@@ -56,7 +58,7 @@ def pack(source, output, size=0, labels_file="", log=print):
     if size < 0:
         raise UserError(f"--size={size} is a number of pixels, or 0 to keep images as they are.")
     data = DataConfig(source=f"folder:{path}", labels_file=labels_file, validation_share=0.0, test_share=0.0)
-    folder = open_folder(path, data)
+    folder = open_folder(path, data, Reading(channels=0))
     for note in folder.notes:
         log(f"  {note}")
     splits = {name: split for name in ("train", "validation", "test", "unlabelled") if (split := folder.get(name))}
@@ -112,7 +114,7 @@ def _begin(root, folder, size, fingerprint):
     """Returns the manifest of a folder of shards, a new one if there is none."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(root.iterdir())
+        is_empty = all(path.name.startswith(TEMPORARY) for path in root.iterdir())
     except OSError as error:
         raise UserError(f"--output={root} cannot be used: {error.strerror}.") from error
     if is_empty:
@@ -182,21 +184,25 @@ def _smaller(path, size):
     if content[:3] == b"\xff\xd8\xff" and is_damaged(content):
         return None, "a JPEG that is damaged"
     suffix = pathlib.Path(path).suffix.lower()
-    suffix = suffix if suffix in SUFFIXES else ".png"  # readers go by the content, not the suffix
-    if not size or content[:4] == b"\x89PNG" and content[24] > 8:  # of whose 16 bits Pillow would keep 8
-        return content, suffix
+    kind = format_of(content[:32])
+    suffix = KINDS.get(kind, suffix if suffix in SUFFIXES else ".png")  # readers go by the content, not the suffix
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            suffix, shorter = KINDS.get(image.format, suffix), min(image.size)
-            is_plain = image.format in KINDS and image.mode in ("L", "RGB") and "transparency" not in image.info
+        read_header(io.BytesIO(content))
+        # Of 16 bits Pillow would keep 8.
+        if not size or kind not in KINDS or kind == "PNG" and content[24] > 8:
+            return content, suffix
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            is_plain, shorter = image.mode in ("L", "RGB") and "transparency" not in image.info, min(image.size)
             if size >= shorter or not is_plain:
                 return content, suffix
             orientation = image.getexif().get(ORIENTATION, 1)
             target = [max(size, round(side * size / shorter)) for side in image.size]
             image.draft(None, [2 * side for side in target])  # JPEG: decoded at a fraction, no smaller than this
-            return _encoded(image.resize(target, Image.Resampling.BICUBIC), image.format, orientation), suffix
-    except Exception as error:  # a damaged file can make Pillow raise anything
-        return None, str(error) or type(error).__name__
+            return _encoded(image.resize(target, Image.Resampling.BICUBIC), kind, orientation), suffix
+    except UnreadableError as error:
+        return None, str(error)
+    except Exception:  # a damaged file can make the libraries raise anything
+        return None, DAMAGED.format(kind)
 
 
 def _encoded(image, kind, orientation):

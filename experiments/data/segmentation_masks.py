@@ -25,6 +25,7 @@ from experiments.data.formats import (
     UnreadableError,
     check_size,
     format_of,
+    full_pages,
     orientation_of,
     tiff_file,
     tiff_orientation,
@@ -38,7 +39,7 @@ CLASSES = "classes.txt"  # in a folder of images with masks, and in the workdir 
 IGNORED = -1  # class of pixels that do not count
 UNKNOWN = -2  # of a number that stands for no class
 MOST_CLASSES = 1000
-PAGE = 2  # a bit of TIFF's `NewSubfileType`: one page of several
+NUMBERED = re.compile(r"(\d+)(?:\s*[,;:=|)]|[.-](?=\s)|\s+-(?=\s)|(?=\s))\s*(.*\S)")  # a line such as `1 road`
 
 
 def read_numbers(content, max_pixels=MAX_PIXELS):
@@ -79,8 +80,8 @@ def _read_png(content, max_pixels):
 
 
 def _read_tiff(content, max_pixels):
-    pages = tiff_file(io.BytesIO(content)).pages
-    page, count = pages[0], sum(page.subfiletype & ~PAGE == 0 for page in pages)  # others are overviews and the like
+    tiff = tiff_file(io.BytesIO(content))
+    page, count = tiff.pages[0], len(full_pages(tiff))
     if count > 1:
         raise UnreadableError(f"it has {count} pages, and a mask has one: save that alone")
     if not set(page.axes) <= set("YXS"):
@@ -89,6 +90,8 @@ def _read_tiff(content, max_pixels):
     numbers = page.asarray()
     if numbers.ndim == 3 and page.axes[0] == "S":  # one plane after the other
         numbers = np.moveaxis(numbers, 0, -1)
+    if numbers.ndim == 3 and numbers.shape[-1] == 2 and page.extrasamples:  # an alpha channel
+        numbers = numbers[..., 0]
     return numbers, tiff_orientation(page)
 
 
@@ -125,17 +128,26 @@ class ClassTable:
             why = reason(error) if isinstance(error, OSError) else "it is not UTF-8"
             raise UserError(f"{path}, which names the classes, cannot be read: {why}.") from error
         lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
-        pairs = [re.fullmatch(r"(\d+)[\s,;:]+(.+)", line) for line in lines]
+        pairs = [NUMBERED.fullmatch(line) for line in lines]
         if any(pairs) and not all(pairs):
             other, numbered = lines[pairs.index(None)], next(filter(None, pairs))[0]
             raise UserError(
                 f"{path}: the line {other!r} has no number before a name, and {numbered!r} has: put one in every line, "
                 "or in none."
             )
+        behind = [re.fullmatch(r"(.*\S)[\s,;:=|]+(\d+)", line) for line in lines]
+        if not any(pairs) and all(behind) and len({pair[1] for pair in behind}) == len(behind) > 1:
+            name, number = behind[0].groups()
+            raise UserError(f"{path} has numbers behind the names: write them in front, such as '{number} {name}'.")
         if lines != [str(i) for i in range(len(lines))] and all(map(str.isdecimal, lines)):
             raise UserError(f"{path} has numbers without names: write a name behind each, such as '{lines[-1]} road'.")
         entries = ((int(pair[1]), pair[2]) for pair in pairs) if all(pairs) else enumerate(lines)
         entries = [(number, name) for number, name in entries if number not in ignored]
+        if len(entries) < 2 <= len(lines):
+            raise UserError(
+                f"{path} names {len(lines)} classes, of which data.ignore_label={','.join(map(str, ignored))} leaves "
+                f"{len(entries)}: a segmentation has two or more."
+            )
         numbers, names = zip(*entries) if entries else ((), ())
         for what, values in (("number", numbers), ("name", names)):
             twice = next((value for value in values if values.count(value) > 1), None)

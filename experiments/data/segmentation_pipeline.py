@@ -2,7 +2,8 @@
 
 As in `experiments.data.pipeline`, the k-th example of epoch e, with its augmentation, is a function of (seed, e, k).
 Geometric changes apply to an image and its mask alike: windows and flips follow from the same draws. Masks are resized
-by nearest neighbour. Outside of the image, a window has the mean in the image and `IGNORED` in the mask.
+by nearest neighbour. Outside of the image, a window has the mean in the image, before its colours are changed, and
+`IGNORED` in the mask.
 """
 
 import dataclasses

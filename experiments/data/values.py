@@ -1,6 +1,7 @@
 """Converts an image as stored to the values that the model sees: channels, scale, and pixels without data.
 
-All values are brought to [0, 255] in float32, without rounding: 0 is black, or the lower end of `data.value_range`.
+All values are brought to [0, 255] in float32, without rounding: 0 is black, or the lower end of `data.value_range`;
+values outside of that range are clipped.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ class Reading:
     """How the values of image files are read; the fields are those of `DataConfig`.
 
     Args:
-        channels: number of channels of the result.
+        channels: number of channels of the result; 0 for files that are only listed, with any number.
         bands: channels of the file to use, counted from 1; empty for all.
         value_range: `(low, high)`, the values that stand for black and white; empty for the range of the file's type,
             of floating point [0, 1].
@@ -67,7 +68,7 @@ class Reading:
                 raise UnreadableError(
                     f"it has {header.channels} channels, and data.bands asks for number {max(self.bands)}"
                 )
-        elif self.channels not in (colours, header.channels) and {self.channels, colours} != {1, 3}:
+        elif self.channels and self.channels not in (colours, header.channels) and {self.channels, colours} != {1, 3}:
             raise UnreadableError(
                 f"it has {colours} channels, and the model takes {self.channels}; for training, data.channels sets "
                 "that number, and data.bands chooses among an image's channels"
@@ -100,6 +101,8 @@ class Reading:
         if stored.alpha and not last_is_asked_for:
             largest = 1.0 if pixels.dtype.kind == "f" else float(np.iinfo(pixels.dtype).max)
             opacity, pixels = pixels[..., -1:] / np.float32(stored.largest or largest), pixels[..., :-1]
+            if not ((opacity >= 0) & (opacity <= 1)).all():  # or NaN
+                raise UnreadableError("its alpha channel has values outside of [0, 1]")
         if self.bands:
             pixels = pixels[..., [band - 1 for band in self.bands]]
         values = self._scaled(pixels, stored.largest)
@@ -135,5 +138,5 @@ class Reading:
         if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
             values = pixels.astype(np.float32)
         else:
-            values = ((pixels.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.float32)
+            values = ((pixels.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.float32).clip(0.0, 255.0)
         return np.where(gaps, np.float32(np.nan), values) if gaps.any() else values

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.config import DataConfig, from_mapping
 from experiments.data.augmentation import views
-from experiments.data.decoding import decode_and_crop
+from experiments.data.decoding import decode_and_crop, problem_of
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.data.sources import open_source
@@ -278,7 +278,9 @@ def _embed(files, table, images, path, model):
     split = MemorySplit(contents, np.full(len(files), -1), are_paths=True)
     (batch,) = PooledFeatures(read_model(weights), Preprocessing.of(images), len(files)).batches(split)
     if len(batch.left_out):
-        raise UserError(f"--query={files[batch.left_out[0]]} cannot be read as an image.")
+        file = files[batch.left_out[0]]
+        problem = problem_of(pathlib.Path(file), Reading.of(images)) or "it is damaged"
+        raise UserError(f"--query={file} cannot be read as an image for the model: {problem}.")
     return batch.features
 
 

@@ -26,7 +26,7 @@ NAMED_IN_NOTES = 5
 IMAGES, MASKS = "images", "masks"  # sub-folders of a folder for segmentation
 
 
-def open_folder(path, config):
+def open_folder(path, config, reading=None):
     """Finds the images of a folder, at any depth.
 
     Splits and classes follow from the sub-folders, see `read_layout`. Missing splits are drawn from the training images
@@ -41,6 +41,7 @@ def open_folder(path, config):
     Args:
         path: of the folder.
         config: a `DataConfig`.
+        reading: how the files will be read, if not by the configuration.
 
     Raises:
         UserError: if the folder does not exist or holds no image, if its splits, classes and labels file do not fit
@@ -49,7 +50,7 @@ def open_folder(path, config):
     root = local_folder(path)
     with_masks = has_masks(root)
     root = root / IMAGES if with_masks else root
-    good, skipped, system_folders = readable_files(root, Reading.of(config))
+    good, skipped, system_folders = readable_files(root, reading or Reading.of(config))
     if config.labels_file:
         layout = read_labelled_layout(root, good, skipped, config.labels_file)
     else:

@@ -138,6 +138,14 @@ def test_a_frozen_encoder_gets_no_gradient():
     assert all(gradient is None for path, gradient in found.items() if path.startswith("encoder/"))
 
 
+def test_the_auxiliary_head_sees_the_second_to_last_stage():
+    model = make_segmenter(auxiliary=True)
+    images = random_images(1, 32, 64, 3)
+    features = model.backbone.extract_features(images)[-2]
+    expected = resized(model.auxiliary_classifier(model.auxiliary_conv(features)), (32, 64))
+    assert_close(model.call_with_auxiliary(images)[1], expected, 1e-5)
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="decoder='unet' is not one of upernet, fpn"):
         Segmenter(small_backbone(), 5, "unet")

@@ -1,6 +1,8 @@
 """Files of every format, depth and number of channels, in numbers beside Pillow, tifffile or what was written."""
 
 import io
+import struct
+import zlib
 
 import imagecodecs
 import numpy as np
@@ -139,11 +141,24 @@ def test_other_files_look_as_in_pillow(tmp_path, kind):
     np.testing.assert_array_equal(decode(LOSSY[kind]), expected)
 
 
-def test_avif_of_10_bits_is_not_cut_to_8():
-    values = (np.linspace(0, 1023, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3)).astype(np.uint16)
-    content = imagecodecs.avif_encode(values, bitspersample=10, level=100)
-    np.testing.assert_allclose(decode(content), imagecodecs.avif_decode(content) * (255 / 1023), rtol=1e-6)
+@pytest.mark.parametrize("bits", [10, 12])
+def test_avif_of_more_than_8_bits_is_not_cut_to_8(bits):
+    white = 2**bits - 1
+    values = np.linspace(0, white, HEIGHT * WIDTH * 3).reshape(HEIGHT, WIDTH, 3).astype(np.uint16)
+    content = imagecodecs.avif_encode(values, bitspersample=bits, level=100)
+    np.testing.assert_allclose(decode(content), imagecodecs.avif_decode(content) * (255 / white), rtol=1e-6)
     assert len(np.unique(decode(content))) > 300
+    animated = imagecodecs.avif_encode(np.stack([values, values[::-1]]), bitspersample=bits, level=100)
+    np.testing.assert_allclose(decode(animated), imagecodecs.avif_decode(animated)[0] * (255 / white), rtol=1e-6)
+
+
+def test_jpeg_2000_of_12_bits_is_scaled_by_them_whatever_stands_before_its_codestream():
+    pixels = RNG.integers(0, 4096, (HEIGHT, WIDTH, 3), dtype=np.uint16)
+    content = imagecodecs.jpeg2k_encode(pixels, bitspersample=12, level=0)
+    at = content.index(b"jp2c") - 4
+    box = content[:at] + (20).to_bytes(4, "big") + b"uuid" + b"\xff\x51" * 6 + content[at:]
+    for file in (content, box):
+        np.testing.assert_allclose(decode(file), pixels * (255 / 4095), rtol=1e-6)
 
 
 # Inks: Pillow takes all JPEG files of four components for inverted, as Adobe's programs write them.
@@ -179,6 +194,7 @@ ORIENTED = {
     "png": lambda i: oriented("png", i),
     "avif": lambda i: oriented("avif", i),
     "tiff": turned_tiff,
+    "tiff, XMP": lambda i: tiff(PIXELS, photometric="rgb", extratags=[(700, "B", None, XMP % i, True)]),
     "png, opacity": lambda i: oriented("png", i).replace(b"", b""),
 }
 
@@ -222,6 +238,57 @@ def test_what_is_transparent_shows_the_background(kind, background):
         assert np.abs(decode(TRANSPARENT[kind]) - np.asarray(white)).max() <= 0.6  # Pillow rounds
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_the_transparent_grey_of_a_png_is_one_of_its_own_depth(bits):
+    white, seen = 2**bits - 1, 1
+    grey = RNG.integers(0, white + 1, (HEIGHT, WIDTH), dtype=np.uint8)
+    rows = np.unpackbits(grey[..., np.newaxis], axis=2)[..., 8 - bits :].reshape(HEIGHT, -1)
+    lines = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
+    head = struct.pack(">2I5B", WIDTH, HEIGHT, bits, 0, 0, 0, 0)
+    chunks = (b"IHDR", head), (b"tRNS", struct.pack(">H", seen)), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big") for name, data in chunks
+    )
+    expected = np.where(grey == seen, 255.0, grey * (255 / white))[..., np.newaxis]
+    np.testing.assert_allclose(decode(content), np.repeat(expected, 3, axis=-1), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_premultiplied_colours_are_divided_by_their_alpha(dtype):
+    white = TYPES[dtype]
+    colours = RNG.random((HEIGHT, WIDTH, 3)) * white
+    opacity = (0.2 + 0.8 * RNG.random((HEIGHT, WIDTH, 1))) * white
+    stored = np.concatenate([colours * (opacity / white), opacity], axis=-1)
+    stored = stored.astype(dtype) if dtype == "float32" else stored.round().astype(dtype)
+    content = tiff(stored, photometric="rgb", extrasamples=["assocalpha"])
+    # Composing on black gives the premultiplied colours again; both roundings are of the file's own steps.
+    step = 0.0 if dtype == "float32" else 255 / white
+    np.testing.assert_allclose(
+        decode(content, background=(0.0,)), stored[..., :3] * (255 / white), atol=0.6 * step + 1e-4
+    )
+
+
+def test_premultiplied_floating_point_has_any_range():
+    colours = RNG.random((HEIGHT, WIDTH, 3)).astype("float32") * 5000
+    stored = np.concatenate([colours * 0.5, np.full((HEIGHT, WIDTH, 1), 0.5, "float32")], axis=-1)
+    content = tiff(stored, photometric="rgb", extrasamples=["assocalpha"])
+    found = decode(content, value_range=(0.0, 5000.0), background=(0.0,))
+    np.testing.assert_allclose(found, stored[..., :3] * (255 / 5000), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32"])
+def test_where_white_is_zero_colours_are_inverted_and_alpha_is_not(dtype):
+    grey, opacity = noise(1, dtype), noise(1, dtype)
+    white = TYPES[dtype]
+    plain = decode(tiff(grey[..., 0], photometric="miniswhite"), channels=1)
+    np.testing.assert_allclose(plain, 255 - grey.astype("float64") * (255 / white), atol=1e-4)
+    content = tiff(
+        np.dstack([grey, opacity]), photometric="miniswhite", planarconfig="contig", extrasamples=["unassalpha"]
+    )
+    found = decode(content, channels=1, background=(0.0,))
+    np.testing.assert_allclose(found, plain * (opacity / white), atol=1e-4)
+
+
 def test_opacity_is_a_channel_where_it_is_asked_for():
     pixels = np.dstack([PIXELS, OPACITY])
     np.testing.assert_array_equal(decode(TRANSPARENT["png"], channels=4), pixels)
@@ -250,11 +317,37 @@ def test_all_pages_of_a_tiff_are_channels_where_that_is_asked_for():
     np.testing.assert_allclose(every, np.moveaxis(pages, 0, -1) / 257, rtol=1e-6)
 
 
+def test_pages_that_are_stored_differently_are_all_read_and_pages_that_differ_are_refused(tmp_path):
+    pages = np.moveaxis(noise(2, "uint16"), -1, 0)
+
+    def written(second, **options):
+        file = io.BytesIO()
+        with tifffile.TiffWriter(file) as writer:
+            writer.write(pages[0], photometric="minisblack")
+            writer.write(second, photometric="minisblack", **options)
+        return file.getvalue()
+
+    every = decode(written(pages[1], compression="zlib"), channels=2, pages="all")
+    np.testing.assert_allclose(every, np.moveaxis(pages, 0, -1) / 257, rtol=1e-6)
+    overview = decode(written(pages[1][::2, ::2], subfiletype=1), channels=1, pages="all")
+    np.testing.assert_allclose(overview, pages[0, ..., np.newaxis] / 257, rtol=1e-6)
+    file = write(tmp_path / "x", written(pages[1][:-1]))
+    assert problem_of(file, Reading(2, pages="all")) == (
+        "its pages differ in size, type or channels: data.pages=first reads the first"
+    )
+    palette = encode(
+        Image.fromarray(PIXELS).quantize(64), "tiff", save_all=True, append_images=[Image.fromarray(PIXELS)]
+    )
+    assert "of several pages with a palette" in problem_of(write(tmp_path / "y", palette), Reading(6, pages="all"))
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_a_value_range_takes_the_place_of_that_of_the_type(dtype):
     pixels = (RNG.random((HEIGHT, WIDTH, 5)) * 3000).astype(dtype)
     values = decode(npy(pixels), channels=5, value_range=(0.0, 3000.0))
     np.testing.assert_allclose(values, pixels.astype("float64") * 255 / 3000, rtol=1e-6)
+    narrow = decode(npy(pixels), channels=5, value_range=(1000.0, 2000.0))
+    np.testing.assert_allclose(narrow, (pixels.astype("float64") - 1000).clip(0, 1000) * 0.255, rtol=1e-5, atol=1e-4)
 
 
 def test_16_bits_reach_the_model_unrounded():
@@ -292,6 +385,8 @@ PROBLEMS = [
     (npy(np.zeros((0, 5, 3))), {}, "an image without pixels"),
     (npy(np.zeros((4, 5, 0))), {}, "an image without pixels"),
     (encode(PIXELS, "webp")[:-9], {}, "the file is cut short"),
+    (npy(noise(3, "uint8"))[:-1], {}, "the file is cut short"),
+    (npy(np.zeros((1, 1, 5), np.uint8)), {"max_pixels": 1, "channels": 5}, "more than 1 pixels, data.max_pixels"),
     (npy(noise(3, "uint8"))[:60], {}, "a damaged NPY file, or one of a kind that cannot be decoded here"),
     (b"\0\0\0\x1cftypheic" + bytes(40), {}, "HEIC needs what is not installed: python -m pip install pillow-heif"),
 ]
@@ -317,6 +412,14 @@ def test_floating_point_outside_of_its_range_is_not_decoded(value):
     pixels[3, 4, 1] = value
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(npy(pixels))
+
+
+@pytest.mark.parametrize("value", [np.nan, 255.0, -0.5])
+def test_alpha_outside_of_its_range_is_not_decoded(value):
+    pixels = noise(4, "float32")
+    pixels[3, 4, 3] = value
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(tiff(pixels, photometric="rgb", extrasamples=["unassalpha"]))
 
 
 def test_nothing_in_an_array_file_is_run():

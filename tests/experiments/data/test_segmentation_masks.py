@@ -51,6 +51,9 @@ FILES = {
     "TIFF in planes": lambda: tiff(
         np.repeat(NUMBERS[None], 3, axis=0).astype(np.uint8), photometric="rgb", planarconfig="separate"
     ),
+    "TIFF with an alpha channel": lambda: tiff(
+        np.dstack([NUMBERS, 200 - NUMBERS]).astype(np.uint8), planarconfig="contig", extrasamples=["unassalpha"]
+    ),
     "TIFF with an overview": lambda: pages(NUMBERS, NUMBERS[::2, ::2], subfiletype=1),
     "1 bit": lambda: encode(Image.fromarray((NUMBERS % 2).astype(bool))),
 }
@@ -131,6 +134,13 @@ def test_classes_are_named_by_line_or_by_number(tmp_path):
     np.testing.assert_array_equal(found, [[0, 1, IGNORED, IGNORED], [UNKNOWN] * 4])
     path.write_text(table.to_text(), encoding="utf-8")
     assert ClassTable.read(path, ignored=(9, 300)) == table
+    for line in ("{} {}", "{}: {}", "{}. {}", "{}) {}", "{}={}", "{},{}", "{} - {}", "{}\t{}", "{}- {}"):
+        path.write_text("\n".join(line.format(*pair) for pair in ((7, "sky"), (3, "2-way road"))), encoding="utf-8")
+        assert ClassTable.read(path) == ClassTable(("sky", "2-way road"), (7, 3))
+    path.write_text("stage 1\nstage 2\n3d\n", encoding="utf-8")
+    assert ClassTable.read(path).names == ("stage 1", "stage 2", "3d")
+    path.write_text("stage 1\nstage 2\n", encoding="utf-8")
+    assert ClassTable.read(path).names == ("stage 1", "stage 2")
     assert ClassTable.of_numbers({255, 0, 7}, (7,)) == ClassTable(("0", "255"), (0, 255), (7,))
 
 
@@ -145,6 +155,8 @@ def test_classes_are_named_by_line_or_by_number(tmp_path):
         ("0 a\n1 b\n-1 void\n", "the line '-1 void' has no number before a name"),
         ("0 a\n1 b\n2\n", "the line '2' has no number before a name"),
         ("0\n255\n", "has numbers without names: write a name behind each, such as '255 road'"),
+        ("road 1\nsky 2\n", "has numbers behind the names: write them in front, such as '1 road'"),
+        ("road,1\nsky=0\n", "has numbers behind the names"),
         ("road\n2 storeys\n", "the line 'road' has no number before a name, and '2 storeys' has"),
     ],
 )
@@ -155,3 +167,9 @@ def test_a_file_of_names_that_is_wrong_is_told(tmp_path, text, message):
         ClassTable.read(path)
     with pytest.raises(UserError, match="cannot be read"):
         ClassTable.read(tmp_path / "none.txt")
+
+
+def test_too_few_classes_left_by_those_ignored_are_told(tmp_path):
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    with pytest.raises(UserError, match="names 3 classes, of which data.ignore_label=0,2 leaves 1: "):
+        ClassTable.read(tmp_path / "classes.txt", ignored=(0, 2))

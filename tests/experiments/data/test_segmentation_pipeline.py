@@ -99,6 +99,16 @@ def test_outside_of_the_image_a_mask_is_ignored():
     np.testing.assert_array_equal(found, [[-1] * 8, *row, [-1] * 8])
 
 
+def test_outside_of_the_image_a_window_has_the_mean():
+    preprocessing = PairPreprocessing(Preprocessing((24, 32), 1, (0.3,), (0.2,)), (1.0, 1.0))
+    encoded, mask = tf.constant(encode(np.full((10, 40), 200, np.uint8))), tf.zeros((10, 40), tf.int32)
+    image, found = preprocessing.for_training(encoded, mask, tf.constant([3, 1], tf.int64))
+    outside = np.pad(found.numpy() == IGNORED, 3, mode="edge")
+    far = np.lib.stride_tricks.sliding_window_view(outside, (7, 7)).all(axis=(2, 3))
+    assert far.sum() > 100
+    np.testing.assert_allclose(image.numpy()[far], 0.0, atol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     root = write_scenes(tmp_path_factory.mktemp("scenes"), train=7)

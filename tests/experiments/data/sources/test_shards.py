@@ -9,6 +9,7 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
+import tifffile
 from PIL import Image
 
 from experiments import prepare
@@ -122,9 +123,12 @@ def test_what_pillow_would_change_is_kept_byte_by_byte(tmp_path):
         "6.jpg": encode(pixels, "jpeg", "CMYK"),
         "7.png": encode(pixels, transparency=(60, 60, 220)),
     }
-    deep_colours = bytearray(encode(gradient(2, 2)))
-    deep_colours[24] = 16  # Pillow reads such files as 8 bits
-    assert packing._smaller(write(tmp_path / "8.png", bytes(deep_colours)), 1) == (bytes(deep_colours), ".png")
+    kinds["8.png"] = tf.io.encode_png(pixels.astype(np.uint16) * 257).numpy()  # which Pillow reads as 8 bits
+    for dtype in (np.float32, np.uint32, np.uint16):  # of which Pillow opens none
+        many, files_of = np.arange(20 * 24 * 5).reshape(20, 24, 5).astype(dtype), {}
+        tifffile.imwrite(files_of.setdefault("tif", io.BytesIO()), many, planarconfig="contig")
+        np.save(files_of.setdefault("npy", io.BytesIO()), many)
+        kinds |= {f"{many.dtype}.{suffix}": file.getvalue() for suffix, file in files_of.items()}
     for name, content in kinds.items():
         write(tmp_path / "images" / name, content)
     packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", 16, log=lambda line: None)
@@ -188,7 +192,9 @@ def test_packing_goes_on_where_it_was_stopped_and_comes_to_the_same_bytes(folder
     damaged = root / "train-00001-of-00008.tar"
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     (root / "train-00002-of-00008.json").unlink()
+    write(root / ".unfinished-train-00003-of-00008.tar", b"killed")
     manifest = pack()
+    (root / ".unfinished-train-00003-of-00008.tar").unlink(missing_ok=True)
     assert (root / "train-00000-of-00008.tar").stat().st_mtime_ns == before["train-00000-of-00008.tar"]
     for path in packed.iterdir():
         if path.suffix == ".tar" or path.name != "manifest.json":
@@ -211,6 +217,13 @@ def test_other_images_labels_or_sizes_are_not_mixed_into_shards(tmp_path, change
         os.rename(tmp_path / "images/x/1.png", tmp_path / "images/y/1.png")
     with pytest.raises(UserError, match="holds shards of other images, labels or another --size: name a new folder"):
         packing.pack(source, root, 4 if change == "size" else 0, log=lambda line: None)
+
+
+def test_packing_that_was_killed_in_its_first_shard_begins_again(tmp_path):
+    write(tmp_path / "images/1.png", encode(photo(1, 8, 8)))
+    write(tmp_path / "shards/.unfinished-train-00000-of-00001.tar", b"killed")
+    manifest = packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", log=lambda line: None)
+    assert manifest["complete"] and manifest["images"] == 1
 
 
 def test_damaged_images_are_left_out_counted_and_named(tmp_path):
