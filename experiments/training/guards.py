@@ -114,6 +114,7 @@ def _end_at_second(receiver):
 
 RECORD = "nonfinite.json"
 SHOWN = 3
+OVERFLOWS = 3  # skipped steps in a row whose loss is not finite
 ADVICE = "A lower base_learning_rate, a longer warmup or clip_norm may help."
 
 
@@ -130,23 +131,34 @@ class Divergence:
 
     def __init__(self, run, checkpoints):
         self._run, self._checkpoints = run, checkpoints
+        self._checked, self._overflows = 0, []
         self._path = run.workdir / RECORD
         if run.workers.is_chief:  # which alone writes into the workdir
             remove(self._path)
 
-    def check_losses(self, losses, step):
-        """Checks losses that have been read from the device.
+    def check_losses(self, losses, skipped, step):
+        """Checks losses that have been read from the device; those of steps that it has seen are passed over.
+
+        A loss that is not finite may be an overflow of float16 in one batch, for which the step was skipped. It ends
+        the run if several batches in a row have it.
 
         Args:
-            losses: of consecutive steps, a list of numbers; None for a step that was skipped.
+            losses: of consecutive steps, a list of numbers.
+            skipped: whether each of these steps was skipped.
             step: the last of these steps.
 
         Raises:
-            RunError: if one of them is not finite; the message names the first such step.
+            RunError: if the loss of a step that was taken, or of `OVERFLOWS` steps in a row, is not finite; the message
+                names the first such step.
         """
-        for at, loss in enumerate(losses, step - len(losses) + 1):
-            if loss is not None and not math.isfinite(loss):
-                self._stop(f"The loss is {loss} at step {at:,}", at, loss)
+        for at, loss, was_skipped in zip(range(step - len(losses) + 1, step + 1), losses, skipped):
+            if at <= self._checked:
+                continue
+            self._checked = at
+            self._overflows = [] if math.isfinite(loss) else [*self._overflows, (at, loss)]
+            if self._overflows and (not was_skipped or len(self._overflows) == OVERFLOWS):
+                first, loss = self._overflows[0]
+                self._stop(f"The loss is {loss} at step {first:,}", first, loss)
 
     def check_weights(self, loss, step):
         """Checks the weights before they are saved.

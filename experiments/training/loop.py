@@ -61,7 +61,7 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
             window.stop()
         if log or save:
             metrics = window.metrics()
-            divergence.check_losses(window.losses_of_taken, step)
+            divergence.check_losses(window.losses, window.skipped, step)
             _check_readable(metrics, step, run.training.batch_size, checkpoints)
         if save:
             divergence.check_weights(window.losses[-1], step)
@@ -157,7 +157,7 @@ class Window:
                 metrics[name] = float(column[-1])
             else:
                 finite = column[np.isfinite(column)]
-                metrics[name] = float(np.mean(finite if None in self.losses_of_taken and finite.size else column))
+                metrics[name] = float(np.mean(finite if any(self.skipped) and finite.size else column))
         return {**metrics, "images_per_second": self._timed_steps * self._batch_size / self._seconds}
 
     @property
@@ -167,10 +167,10 @@ class Window:
         return [step["loss"] for step in self._steps]
 
     @property
-    def losses_of_taken(self):
-        """The same, with None for each step that was skipped, see `LossScale`."""
+    def skipped(self):
+        """Whether each of these steps was skipped, see `LossScale`."""
         self._read()
-        return [None if step.get("skipped_steps") else step["loss"] for step in self._steps]
+        return [bool(step.get("skipped_steps")) for step in self._steps]
 
     def to_text(self):
         """Returns the steps since the last line as a text."""

@@ -10,7 +10,8 @@ class LossScale:
     """The factor by which a loss is multiplied before float16 gradients are computed from it.
 
     An overflow halves it and skips the step; it doubles after `GROWTH_STEPS` steps without one. At a scale of 1 no step
-    is skipped: values that are not finite then are not caused by the scale, and end the run as in float32.
+    is skipped: values that are not finite then are not caused by the scale, and end the run as in float32. So do losses
+    that stay not finite, which no scale changes, see `Divergence`.
 
     Construct it in the scope of the model's strategy. Every device has a copy of the state, and all copies are the
     same, because all devices test the same summed gradient.

@@ -52,10 +52,10 @@ def make_training_step(
         remat: what is recomputed for the gradient, see `ModelConfig.remat`.
 
     Returns:
-        A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (number of examples
-        of weight 0), with clipping `gradient_norm` (before clipping), and with a loss scale `loss_scale` (of this step)
-        and `skipped_steps` (1 if it was skipped). A second argument, a number for each worker, is returned as
-        `requests`, summed over all replicas.
+        A `tf.function` from a (distributed) batch to a dictionary of scalars: `loss`, `unreadable` (number of
+        examples of weight 0), with clipping `gradient_norm` (before clipping; NaN for a skipped step), and with
+        a loss scale `loss_scale` (of this step) and `skipped_steps` (1 if it was skipped). A second argument, a
+        number for each worker, is returned as `requests`, summed over all replicas.
     """
     variables = model.trainable_variables
     tensors = [variable.value for variable in variables]
@@ -85,7 +85,9 @@ def make_training_step(
             gradients, metrics["skipped_steps"] = loss_scale.unscaled(gradients)
             metrics["loss_scale"] = tf.identity(loss_scale.scale)
         if clip_norm:
-            gradients, metrics["gradient_norm"] = tf.clip_by_global_norm(gradients, clip_norm)
+            gradients, norm = tf.clip_by_global_norm(gradients, clip_norm)
+            skipped = metrics.get("skipped_steps", tf.constant(0.0))
+            metrics["gradient_norm"] = tf.where(skipped > 0.0, float("nan"), norm)
         return gradients, metrics
 
     def apply(gradients):

@@ -152,7 +152,7 @@ class Workers:
 
     def summed(self, array):
         """Returns the sum over all workers, each of which calls this with a NumPy array of the same shape."""
-        return self._total(tf.constant(array)).numpy()
+        return self._total(array.shape, array.dtype)(tf.constant(array)).numpy()
 
     @functools.cached_property
     def _total(self):
@@ -163,11 +163,15 @@ class Workers:
             is_first = context.replica_id_in_sync_group % local == 0  # of its worker
             return context.all_reduce("SUM", tf.where(is_first, value, tf.zeros_like(value)))
 
-        @tf.function(autograph=False)
-        def total(value):
-            return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(value,)))[0]
+        @functools.cache  # a function of its own for each shape: TensorFlow warns of one that is traced often
+        def total_of(shape, dtype):
+            @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, dtype)])
+            def total(value):
+                return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(value,)))[0]
 
-        return total
+            return total
+
+        return total_of
 
 
 @contextlib.contextmanager
