@@ -17,13 +17,15 @@ from experiments.data.formats import SUFFIXES
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.folder_layout import is_hidden, read_labelled_layout, read_layout
 from experiments.data.sources.index import look_at, stamp
+from experiments.data.sources.text import printable
 from experiments.data.splits import with_held_out
 from experiments.data.values import Reading
 from experiments.errors import UserError
-from experiments.io import local_folder
+from experiments.io import local_folder, reason
 
 NAMED_IN_NOTES = 5
 IMAGES, MASKS = "images", "masks"  # sub-folders of a folder for segmentation
+UNOPENED = "a folder or link that cannot be opened"
 
 
 def open_folder(path, config, reading=None):
@@ -35,8 +37,8 @@ def open_folder(path, config, reading=None):
 
     Files with the suffix of an image that are damaged, not an image or of a kind that cannot be decoded (see
     `decoding`) are skipped, counted in the notes and listed in `skipped`, as are images beside the folders of the
-    splits. Hidden files and folders, and those of operating systems, are ignored. A second start opens only files that
-    changed, see `index`.
+    splits, and folders and links that cannot be opened. Hidden files and folders, and those of operating systems, are
+    ignored. A second start opens only files that changed, see `index`.
 
     Args:
         path: of the folder.
@@ -44,8 +46,8 @@ def open_folder(path, config, reading=None):
         reading: how the files will be read, if not by the configuration.
 
     Raises:
-        UserError: if the folder does not exist or holds no image, if its splits, classes and labels file do not fit
-            together, or if the shares leave no image to train on.
+        UserError: if the folder does not exist, cannot be read or holds no image, if its splits, classes and labels
+            file do not fit together, or if the shares leave no image to train on.
     """
     root = local_folder(path)
     with_masks = has_masks(root)
@@ -82,35 +84,42 @@ def open_folder(path, config, reading=None):
 
 def has_masks(root):
     """Whether a folder is one of images with masks, see `experiments.data.sources.folder_with_masks`."""
-    return (root / IMAGES).is_dir() and (root / MASKS).is_dir()
+    return os.path.isdir(root / IMAGES) and os.path.isdir(root / MASKS)
 
 
 def readable_files(root, reading):
     """Returns the readable image files, the others with their problems, and the folders of the system.
 
-    Files are texts, relative to the root.
+    Files are texts, relative to the root. Folders that cannot be opened are among the others.
+
+    Raises:
+        UserError: if no image can be read.
     """
-    stamps, system_folders = image_files(root)
+    stamps, unopened, system_folders = image_files(root)
     if not stamps:
-        raise UserError(f"{root}: it holds no image file ({', '.join(SUFFIXES)}).")
+        but = f", but {len(unopened):,} x {UNOPENED}, such as {unopened[0]}" if unopened else ""
+        raise UserError(f"{root}: it holds no image file ({', '.join(SUFFIXES)}){but}.")
     problems = look_at(
         root,
         stamps,
-        find=lambda file: problem_of(root / file, reading),
+        find=lambda file: _problem_of(root / file, reading),
         rules=repr(reading),
         keep=lambda problem: not problem,  # others may become readable without changing, such as by new permissions
     )
+    good = [file for file, problem in problems.items() if not problem]
     skipped = [(file, problem) for file, problem in problems.items() if problem]
-    if len(skipped) == len(stamps):
+    if not good:
         raise UserError(
             f"{root}: none of its {len(stamps):,} image files can be read, such as {': '.join(skipped[0])}."
         )
-    return [file for file, problem in problems.items() if not problem], skipped, system_folders
+    return good, skipped + [(name, UNOPENED) for name in unopened], system_folders
 
 
-def printable(text):
-    """Writes the bytes of names that are not UTF-8 as `\\xe9`, because they cannot be printed or written as text."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+def _problem_of(path, reading):
+    try:
+        return problem_of(path, reading)
+    except OSError:  # the file system refuses even to say what it is
+        return "the file cannot be opened"
 
 
 def split_of_files(root, files, labels):
@@ -120,28 +129,50 @@ def split_of_files(root, files, labels):
 
 
 def image_files(root):
-    """Returns `{image file, relative to the root: stamp}`, see `index.stamp`, and names of skipped system folders."""
+    """Lists the image files of a folder, at any depth.
+
+    Returns:
+        `({image file: stamp}, unopened, system folders)`, of names relative to the root: the stamps are those of
+        `index.stamp`, and `unopened` are folders, and links that may lead to folders, that cannot be opened. The names
+        of skipped system folders are without those of the folders above.
+
+    Raises:
+        UserError: if the root itself cannot be listed.
+    """
     now = time.time_ns()
-    found, system_folders, waiting = {}, [], [""]
+    found, unopened, system_folders, waiting = {}, [], [], [""]
     while waiting:
         folder = waiting.pop()
         try:
             with os.scandir(root / folder) as entries:
                 entries = sorted(entries, key=lambda entry: entry.name)
-        except OSError:
+        except OSError as error:
+            if not folder:
+                raise UserError(f"{root} cannot be read: {reason(error)}.") from error
+            unopened.append(folder.rstrip(os.sep))
             continue
         subfolders = []
         for entry in entries:
-            if not entry.is_dir():
-                if is_image_name(entry.name):
-                    found[folder + entry.name] = stamp(entry, now)
-            elif not is_hidden(entry.name):
+            is_folder = _is_folder(entry)
+            if not is_folder and is_image_name(entry.name):
+                found[folder + entry.name] = stamp(entry, now)
+            elif is_folder is None and not is_hidden(entry.name):
+                unopened.append(folder + entry.name)
+            elif is_folder and not is_hidden(entry.name):
                 subfolders.append(entry)
-            elif not entry.name.startswith("."):
+            elif is_folder and not entry.name.startswith("."):
                 system_folders.append(entry.name)
         below = [entry for entry in subfolders if not (entry.is_symlink() and _leads_back(root, entry.path))]
         waiting += [folder + entry.name + os.sep for entry in reversed(below)]
-    return found, system_folders
+    return found, unopened, system_folders
+
+
+def _is_folder(entry):
+    """Whether an `os.DirEntry` is a folder; None if that cannot be known, as of links in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return None
 
 
 def _leads_back(root, link):

@@ -148,7 +148,7 @@ def _notes_on_rows(files, skipped, rows, splits, folders):
 def split_folders(root, files):
     """Returns `{split: folder}`, empty if the sub-folders are not splits."""
     found = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in root.iterdir() if os.path.isdir(path)):
         if split := SPLITS.get(folder.name.lower()):
             found.setdefault(split, []).append(folder.name)
     filled = {_class_folder("", file) for file in files}
@@ -197,7 +197,7 @@ def _check_classes(root, base, train, files, present, known):
 
 
 def _notes_on_classes(base, class_names, present):
-    folders = {path.name for path in base.iterdir() if path.is_dir() and not is_hidden(path.name)}
+    folders = {path.name for path in base.iterdir() if os.path.isdir(path) and not is_hidden(path.name)}
     if empty := sorted(folders - set(class_names)):
         yield f"{len(empty):,} folders without images are no classes of {base.name}: {', '.join(empty[:5])}"
     if missing := [name for name in class_names if name not in present]:

@@ -29,16 +29,17 @@ from experiments.data.sources.folder import (
     IMAGES,
     MASKS,
     NAMED_IN_NOTES,
+    UNOPENED,
     has_masks,
     image_files,
     notes_on_skipped,
-    printable,
     readable_files,
     split_of_files,
 )
 from experiments.data.sources.folder_layout import is_below, split_folders
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.sources.labels_file import SPLITS
+from experiments.data.sources.text import printable
 from experiments.data.splits import with_held_out
 from experiments.data.values import Reading
 from experiments.errors import UserError
@@ -64,11 +65,12 @@ def open_folder_with_masks(path, config):
         raise UserError(f"{root} has no folders {IMAGES} and {MASKS}, which a segmentation learns from.")
     images = root / IMAGES
     files, unreadable, system_folders = readable_files(images, Reading.of(config))
-    masks, _ = image_files(root / MASKS)
+    masks, unopened, _ = image_files(root / MASKS)
     _check_splits(root, files, masks)
     mask_of = _masks_by_image(root, files, masks)
     found = _look_at_masks(root, files, mask_of, masks, config)
     skipped = [*unreadable, *((file, what) for file, what in found.items() if isinstance(what, str))]
+    skipped += [(os.path.join(MASKS, name), UNOPENED) for name in unopened]
     good = [file for file in files if not isinstance(found[file], str)]
     if not good:
         raise UserError(
@@ -123,7 +125,7 @@ def _check_splits(root, files, listed):
     of_masks = {file.partition(os.sep)[0] for file in listed if os.sep in file}
     of_splits = {folder for folder in of_masks if folder.lower() in SPLITS}
     for kind, other, folders in ((MASKS, IMAGES, of_images), (IMAGES, MASKS, of_splits)):
-        if missing := sorted(folder for folder in folders if not (root / kind / folder).is_dir()):
+        if missing := sorted(folder for folder in folders if not os.path.isdir(root / kind / folder)):
             raise UserError(
                 f"{root / kind / missing[0]} is missing, with the {kind} of {root / other / missing[0]}: add it, or "
                 "remove the other."

@@ -1,6 +1,7 @@
 """An image folder: what is used, what is skipped, and what a person is told."""
 
 import dataclasses
+import errno
 import os
 import re
 
@@ -221,6 +222,51 @@ def test_a_dangling_link_is_skipped_and_named(tmp_path):
         "skipped 1 files: 1 x the file cannot be opened",
         "  2.png: the file cannot be opened",
     )
+
+
+@pytest.mark.parametrize("target", ["2.png", "3.png", "n" * 300], ids=["itself", "each other", "a long name"])
+def test_links_that_lead_nowhere_are_skipped_and_counted_whatever_the_system_says(tmp_path, target):
+    root = fill(tmp_path, {"x/1.png": encode(PIXELS), "y/1.png": encode(PIXELS)})
+    for name in ("2.png", "y/folder", ".hidden"):
+        (root / name).symlink_to(target if name == "2.png" else name.rpartition("/")[2])
+    (root / "3.png").symlink_to("2.png")
+    source = open_folder(root, ALL)
+    assert source.class_names == ("x", "y") and names(source, "train", root) == ["x/1.png", "y/1.png"]
+    assert source.notes[1:] == (
+        "skipped 3 files: 2 x the file cannot be opened; 1 x a folder or link that cannot be opened",
+        "  2.png: the file cannot be opened",
+        "  3.png: the file cannot be opened",
+        "  y/folder: a folder or link that cannot be opened",
+    )
+
+
+@pytest.fixture
+def shut(monkeypatch):
+    """Names of folders that this process may not list."""
+    scandir, names = os.scandir, set()
+
+    def refusing(path):
+        if os.path.basename(path) in names:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    return names
+
+
+def test_folders_that_cannot_be_listed_are_skipped_and_counted(tmp_path, shut):
+    root = fill(tmp_path, {"x/1.png": encode(PIXELS), "y/z/2.png": encode(PIXELS)})
+    shut.add("z")
+    source = open_folder(root, ALL)
+    assert names(source, "train", root) == ["x/1.png"]
+    assert source.skipped == (("y/z", "a folder or link that cannot be opened"),)
+    shut.add("x")
+    message = ", but 2 x a folder or link that cannot be opened, such as x."
+    with pytest.raises(UserError, match=re.escape(message)):
+        open_folder(root, ALL)
+    shut.add(root.name)
+    with pytest.raises(UserError, match=re.escape(f"{root} cannot be read: Permission denied.")):
+        open_folder(root, ALL)
 
 
 SPLIT_FILES = ["train/x/1.png", "train/x/deep/2.png", "train/y/3.png", "train/y/4.png", "val/x/5.png", "val/y/6.png"]

@@ -123,6 +123,7 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     exif.update(TURNED)
     write(tmp_path / "images/train/7.jpg", encode(scene(7)[0], "jpeg", exif=exif))  # upright it is 48 x 40
     (tmp_path / "images/train/7.png").unlink()
+    (masks / "deeper").symlink_to("deeper")
     source = open_folder(tmp_path)
     assert mask_names(source, "train") == [("8.png", "8.png")]
     reasons = dict(source.skipped)
@@ -135,7 +136,8 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     )
     assert reasons["train/3.png"] == "its mask train/3.png: the file is empty"
     assert reasons["train/5.png"].startswith("its mask train/5.png: it has colours")
-    assert "skipped 8 files: 1 x it has no mask" in "\n".join(source.notes)
+    assert reasons["masks/train/deeper"] == "a folder or link that cannot be opened"
+    assert "skipped 9 files: 1 x it has no mask" in "\n".join(source.notes)
 
 
 def test_a_number_that_is_no_class_ends_the_start_with_the_file(tmp_path):
