@@ -17,7 +17,7 @@ from experiments.data.formats import SUFFIXES
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.folder_layout import is_hidden, read_labelled_layout, read_layout
 from experiments.data.sources.index import look_at, stamp
-from experiments.data.sources.text import printable
+from experiments.data.sources.text import printable, quoted
 from experiments.data.splits import with_held_out
 from experiments.data.values import Reading
 from experiments.errors import UserError
@@ -212,5 +212,5 @@ def _notes_on_training(train, layout):
     if unseen := [name for label, name in enumerate(layout.class_names) if label not in seen]:
         yield (
             f"{len(unseen):,} classes have no images left to train on, all of theirs are held out: "
-            f"{', '.join(unseen[:NAMED_IN_NOTES])}"
+            f"{', '.join(map(quoted, unseen[:NAMED_IN_NOTES]))}"
         )

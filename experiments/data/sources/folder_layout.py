@@ -18,6 +18,7 @@ import re
 import numpy as np
 
 from experiments.data.sources.labels_file import SPLITS, encode_labels, read_labels
+from experiments.data.sources.text import quoted
 from experiments.data.splits import UNLABELLED
 from experiments.errors import UserError
 
@@ -105,7 +106,7 @@ def read_labelled_layout(root, files, skipped, path):
     labelled = [file for file in files if file in rows and (several or rows[file].labels)]
     labels, class_names, label_sets = encode_labels([rows[file].labels for file in labelled])
     if len(class_names) < 2:
-        found = f"the class {class_names[0]} alone" if class_names else "no class"
+        found = f"the class {quoted(class_names[0])} alone" if class_names else "no class"
         raise UserError(f"{path} names {found} of images that can be read; it needs two or more.")
 
     named = {row.split for row in rows.values()} - {""}

@@ -2,14 +2,20 @@
 
 Its columns: `path` of an image, relative to the folder; `label`, one or several, separated by `;`; and optionally
 `split`, one of train, validation (or val, valid) and test. Other columns are ignored.
+
+Labels are texts. If all of a file are whole numbers, as `1.0` in a column of integers with gaps, they are written as
+integers.
 """
 
 import csv
 import dataclasses
 import os
+import re
+import sys
 
 import numpy as np
 
+from experiments.data.sources.text import quoted
 from experiments.errors import UserError
 from experiments.io import local_path, reason
 
@@ -19,6 +25,7 @@ SPLITS = {
     "test": "test",
 }
 SEPARATOR = ";"
+WHOLE_NUMBER = re.compile(r"(-?\d+)(?:\.0+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Row:
     """The row of an image in a labels file.
 
     Args:
-        number: for messages: the line in a CSV file, the row in a Parquet file.
+        number: for messages: the first line in a CSV file, the row in a Parquet file.
         labels: names of classes, each once; empty if the cell is empty.
         split: `train`, `validation` or `test`; empty in a file without splits.
     """
@@ -48,8 +55,8 @@ def read_labels(path, root, known):
         `{path of an image: Row}`, in the order of the file.
 
     Raises:
-        UserError: if the file cannot be read, lacks a column, or has a row without an image, a second row for an image,
-            or an unknown split.
+        UserError: if the file cannot be read, lacks a column, or has a row of too many cells, without a label's cell or
+            without an image, a second row for an image, or an unknown split.
     """
     file = local_path(path)
     has_splits, cells = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
@@ -63,11 +70,11 @@ def read_labels(path, root, known):
             continue
         if image in rows:
             raise UserError(
-                f"{file}: rows {rows[image].number} and {number} are both of {name}; keep one, with several labels as "
-                f"a{SEPARATOR}b."
+                f"{file}: rows {rows[image].number} and {number} are both of {quoted(name)}; keep one, with several "
+                f"labels as a{SEPARATOR}b."
             )
         if has_splits and split.strip().lower() not in SPLITS:
-            raise UserError(f"{file}, row {number}: split {split!r} is not train, validation or test.")
+            raise UserError(f"{file}, row {number}: split '{quoted(split)}' is not train, validation or test.")
         names = (part.strip() for part in label.split(SEPARATOR))
         labels = tuple(dict.fromkeys(part for part in names if part))
         rows[image] = Row(number, labels, SPLITS[split.strip().lower()] if has_splits else "")
@@ -75,12 +82,23 @@ def read_labels(path, root, known):
         number, name = unknown[0]
         more = f", nor {len(unknown) - 1:,} others" if len(unknown) > 1 else ""
         raise UserError(
-            f"{file}, row {number}: there is no image {name} in {root}{more}; write paths relative to that folder, "
-            "with suffix, or remove the rows."
+            f"{file}, row {number}: there is no image {quoted(name)} in {root}{more}; write paths relative to that "
+            "folder, with suffix, or remove the rows."
         )
     if not rows:
         raise UserError(f"{file} has no rows; add one for each labelled image.")
-    return rows
+    return _with_integers(rows)
+
+
+def _with_integers(rows):
+    """Returns rows whose labels, if all are whole numbers, are written as integers: `1` for `1.0`."""
+    numbers = {label: WHOLE_NUMBER.fullmatch(label) for row in rows.values() for label in row.labels}
+    if not all(numbers.values()):
+        return rows
+    return {
+        image: dataclasses.replace(row, labels=tuple(dict.fromkeys(numbers[label][1] for label in row.labels)))
+        for image, row in rows.items()
+    }
 
 
 def encode_labels(rows, class_names=()):
@@ -97,7 +115,7 @@ def encode_labels(rows, class_names=()):
     """
     if not class_names:
         names = {name for row in rows for name in row}
-        class_names = tuple(sorted(names, key=int if all(name.isdecimal() for name in names) else None))
+        class_names = tuple(sorted(names, key=_by_size if all(map(_is_number, names)) else None))
     index = {name: label for label, name in enumerate(class_names)}
     if all(len(row) < 2 for row in rows):
         return np.array([index[row[0]] if row else -1 for row in rows], np.int64), class_names, None
@@ -109,14 +127,31 @@ def encode_labels(rows, class_names=()):
     return np.array([number[one] for one in sets], np.int64), class_names, label_sets
 
 
+def _is_number(name):
+    """Whether a name is a number; those of so many digits that Python may refuse to convert them are texts."""
+    return name.isdecimal() and len(name) <= sys.int_info.str_digits_check_threshold
+
+
+def _by_size(name):
+    return int(name), name  # 1 and 01 are different names
+
+
 def _read_csv(file):
     """Returns whether there is a column of splits, and the rows as `[(number, path, label, split), ...]`."""
     try:
         # File names may contain any bytes, and spreadsheets start UTF-8 files with a byte order mark.
         with open(file, newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
-            reader = csv.DictReader(opened, restval="")
-            has_splits = _check_columns(file, reader.fieldnames or ())
-            cells = [(reader.line_num, row["path"], row["label"], row.get("split", "")) for row in reader]
+            reader = csv.reader(opened)
+            columns = next(reader, [])
+            has_splits = _check_columns(file, columns)
+            wanted = [columns.index(name) for name in ("path", "label", *["split"] * has_splits)]
+            cells, end = [], reader.line_num
+            for row in reader:
+                number, end = end + 1, reader.line_num  # a quote may hold several lines
+                if row:
+                    _check_cells(file, number, row, columns)
+                    path, label, *split = (row[i] if i < len(row) else "" for i in wanted)
+                    cells.append((number, path, label, "".join(split)))
             return has_splits, cells
     except OSError as error:
         raise UserError(f"data.labels_file={file} cannot be read: {reason(error)}.") from error
@@ -124,8 +159,17 @@ def _read_csv(file):
         raise UserError(f"{file} is no CSV file with commas: {error}.") from error
 
 
+def _check_cells(file, number, row, columns):
+    """Raises UserError if a row has more cells than the first line, or none for the label."""
+    if columns.index("label") < len(row) <= len(columns):
+        return
+    shown = quoted(",".join(row))
+    told = f"{file}, row {number} has {len(row)} cells ({shown}) where the first line has {len(columns)}"
+    raise UserError(f"{told}: put a cell with commas between quotes, close all quotes, and leave no cell away.")
+
+
 def _read_parquet(file):
-    """Does what `_read_csv` does; a label may also be a number, or a list of several."""
+    """Does what `_read_csv` does; a label may also be a number, bytes of UTF-8, or a list of several."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -137,7 +181,7 @@ def _read_parquet(file):
         columns = table.read(columns=["path", "label", *["split"] * has_splits]).to_pydict()
     except FileNotFoundError as error:
         raise UserError(f"data.labels_file={file} cannot be read: {reason(error)}.") from error
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, ValueError, OverflowError) as error:  # the latter of texts and times
         raise UserError(f"{file} is no Parquet file: {str(error).splitlines()[0]}") from error
     splits = columns.get("split") or [""] * len(columns["path"])
     rows = zip(columns["path"], columns["label"], splits)
@@ -147,13 +191,16 @@ def _read_parquet(file):
 def _text(value):
     if isinstance(value, list):
         return SEPARATOR.join(map(_text, value))
-    return "" if value is None else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
+    is_missing = value is None or value != value  # NaN
+    return "" if is_missing else str(value)
 
 
 def _check_columns(file, columns):
     """Returns whether there is a column of splits."""
     for needed in ("path", "label"):
         if list(columns).count(needed) != 1:
-            shown = ", ".join(map(repr, columns)) or "nothing"
+            shown = quoted(", ".join(map(repr, columns))) or "nothing"
             raise UserError(f"{file} needs a column {needed} in its first line, which has {shown}.")
     return "split" in columns

@@ -84,6 +84,23 @@ def test_numbers_are_classes_in_their_order(root):
     assert labelled(source, "train", root) == {"a/1.png": "10", "a/2.png": "9", "b/3.png": "0"}
 
 
+@pytest.mark.parametrize(
+    ("labels", "class_names"),
+    [
+        (("1.0", "10.0", "2.0", "2"), ("1", "2", "10")),
+        (("1.0", "10.0", "1.5", "2"), ("1.0", "1.5", "10.0", "2")),
+        (("1.0", "10.0", "v1.0", ""), ("1.0", "10.0", "v1.0")),
+        (("-1.0", "1.0", "", ""), ("-1", "1")),
+        (("2", "01", "1", "001"), ("001", "01", "1", "2")),
+        (("9" * 5000, "10", "9", ""), ("10", "9", "9" * 5000)),
+    ],
+    ids=["whole", "a fraction", "a text", "negative", "equal", "as long as a text"],
+)
+def test_labels_that_are_all_whole_numbers_are_integers(root, labels, class_names):
+    rows = "".join(f"{name},{label}\n" for name, label in zip(NAMES, labels))
+    assert open_labelled(root, f"path,label\n{rows}").class_names == class_names
+
+
 def test_splits_of_the_table_count_wherever_the_images_lie(root):
     rows = ("a/1.png,x,train", "b/3.png,y,Train", "a/2.png,x,val", "b/4.png,y,test", "5.png,,train", "c/6.png,,test")
     text = "\n".join(("path,label,split", *rows))
@@ -145,6 +162,33 @@ def test_parquet_is_read_as_csv_is(root, tmp_path, several):
         assert labelled(source, split, root) == labelled(from_csv, split, root)
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([10.0, NAN, 2.0, None], ["10", None, "2", None]),
+        ([[10.0], [2.0], [NAN], []], ["10", "2", None, None]),
+        ([b"a", "b\u00e9".encode(), b"caf\xe9", None], ["a", "b\u00e9", "caf\\xe9", None]),
+    ],
+    ids=["floats", "lists of floats", "bytes"],
+)
+def test_labels_of_parquet_may_be_floats_with_gaps_and_bytes(root, tmp_path, values, labels):
+    paths = [name.encode() for name in NAMES[:4]]
+    parquet.write_table(pyarrow.table({"path": paths, "label": values}), tmp_path / "table.parquet")
+    source = open_labelled(root, (tmp_path / "table.parquet").read_bytes(), ".parquet")
+    expected = {name: label for name, label in zip(NAMES, labels) if label}
+    assert labelled(source, "train", root) == expected and source.get("unlabelled").num_examples == 6 - len(expected)
+
+
+def test_texts_of_parquet_that_are_not_utf_8_are_told(root, tmp_path):
+    texts = pyarrow.array([b"caf\xe9"]).view(pyarrow.string())
+    parquet.write_table(pyarrow.table({"path": [NAMES[0]], "label": texts}), tmp_path / "table.parquet")
+    with pytest.raises(UserError, match=r"labels\.parquet is no Parquet file: 'utf-8' codec can't decode"):
+        open_labelled(root, (tmp_path / "table.parquet").read_bytes(), ".parquet")
+
+
 def test_parquet_without_pyarrow_names_it(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"labels\.parquet: Parquet files are read by pyarrow: pip install pyarrow, or"):
@@ -188,6 +232,26 @@ WRONG = {
     "semicolons": ("path;label\na/1.png;x\n", "{file} needs a column path in its first line, which has 'path;label'."),
     "a column twice": ("path,label,label\na/1.png,x,y\n", "{file} needs a column label in its first line, which has"),
     "an image": (IMAGE, "{file}"),
+    "a comma in a label": (
+        "path,label\na/1.png,x\n\na/2.png,y,z\n",
+        "{file}, row 4 has 3 cells (a/2.png,y,z) where the first line has 2: put a cell with commas between quotes, "
+        "close all quotes, and leave no cell away.",
+    ),
+    "a row without the cell of a label": (
+        "path,label\na/1.png\n",
+        "{file}, row 2 has 1 cells (a/1.png) where the first",
+    ),
+    "an open quote": (
+        'path,label\na/1.png,x\n"a/2.png,y\n' + "b/3.png,x\n" * 99,
+        "{file}, row 3 has 1 cells (a/2.png,y\\nb/3.png,x\\nb/3.png,x\\nb/3.png,x\\nb/3.png,x\\nb/...) where the first",
+    ),
+    "a path of two lines": ('path,label\n"a\n/1.png",x\n', "{file}, row 2: there is no image a\\n/1.png in {root};"),
+    "a split of two lines": (
+        'path,label,split\na/1.png,x,"a\nb"\n',
+        "{file}, row 2: split 'a\\nb' is not train, validation or test.",
+    ),
+    "one class of two lines": ('path,label\na/1.png,"x\ny"\n', "{file} names the class x\\ny alone of images"),
+    "a long first line": ("p" * 1000, "{file} needs a column path in its first line, which has 'pppp"),
     "a long field": ("path,label\n" + "x" * 200_000 + ",y\n", "{file} is no CSV file with commas: field larger than"),
 }
 
@@ -198,7 +262,7 @@ def test_a_table_that_does_not_fit_is_told_in_one_line(root, kind):
     expected = message.format(file=root.parent / "labels.csv", root=root)
     with pytest.raises(UserError, match=re.escape(expected)) as caught:
         open_labelled(root, text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(root)) * 2 + 300
 
 
 def test_a_missing_table_and_a_damaged_one_are_told_too(root):
