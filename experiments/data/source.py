@@ -293,5 +293,6 @@ class Source:
         split = self.get(name)
         if split is None:
             filled = [name for name in self.splits if self.get(name)]
-            raise UserError(f"{self.name} has no {name} images; it has {', '.join(filled)}.")
+            how = "; name the folder of those to train on train" if name == "train" else ""
+            raise UserError(f"{self.name} has no {name} images; it has {', '.join(filled)}{how}.")
         return split

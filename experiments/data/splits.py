@@ -55,8 +55,8 @@ def with_held_out(splits, shares, name):
     """Completes the splits of a source: those that are missing are drawn from the training images.
 
     Args:
-        splits: `{name: split}`, with `train` and, where there are images for pretraining alone, `unlabelled`, which
-            `pretrain` joins to the training images.
+        splits: `{name: split}`, with `train`, unless all images are there to evaluate on, and, where there are images
+            for pretraining alone, `unlabelled`, which `pretrain` joins to the training images.
         shares: `{name: share}` of the training images that each other split takes if it is missing.
         name: of the source, for messages.
 
@@ -66,6 +66,8 @@ def with_held_out(splits, shares, name):
     Raises:
         UserError: if no image is left to train on.
     """
+    if "train" not in splits:
+        return splits, []
     missing = {split: share for split, share in shares.items() if split not in splits}
     train = splits["train"]
     notes = check_shares(train.num_examples, missing, name)

@@ -4,6 +4,8 @@ import csv
 import dataclasses
 import io
 import json
+import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -125,7 +127,7 @@ def test_fields_of_classification_are_refused(config, field, value):
         change(config, "finetune", **{field: value})
 
 
-def test_evaluation_gives_the_figures_of_the_summary(run, config):
+def test_evaluation_gives_the_figures_of_the_summary(run, config, tmp_path):
     workdir, summary, _ = run
     names = ("mean_iou", "pixel_accuracy")
     found = evaluate.run(workdir, log=Lines())
@@ -133,6 +135,10 @@ def test_evaluation_gives_the_figures_of_the_summary(run, config):
     best, data = workdir / "segmenter_best.keras", config.data.source
     found = evaluate.run(best, data=data, split="validation", probes=("mean_iou",), log=Lines())
     assert found == {"mean_iou": {"model": pytest.approx(summary["best_validation_mean_iou"])}}
+    root = pathlib.Path(config.data.source.partition(":")[2])
+    for kind in ("images", "masks"):
+        shutil.copytree(root / kind / "test", tmp_path / kind / "test")
+    assert evaluate.run(workdir, data=f"folder:{tmp_path}", log=Lines()) == evaluate.run(workdir, log=Lines())
     with pytest.raises(UserError, match="has no knn; it has mean_iou and pixel_accuracy"):
         evaluate.run(workdir, probes=("knn",), log=Lines())
 

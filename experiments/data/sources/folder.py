@@ -70,7 +70,7 @@ def open_folder(path, config, reading=None):
         *layout.notes,
         *notes_on_skipped(skipped, system_folders),
         *too_small,
-        *_notes_on_training(splits["train"], layout),
+        *(_notes_on_training(splits["train"], layout) if "train" in splits else ()),
     )
     return Source(
         printable(f"folder:{root}"),

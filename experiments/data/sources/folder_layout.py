@@ -73,13 +73,14 @@ def read_layout(root, files):
     if left_out := len(files) - sum(map(len, members.values())):
         notes.append(f"left out: {left_out:,} images beside {', '.join(folders.values())}")
 
-    class_names = _class_names(bases["train"], members["train"])
+    first = next(iter(bases))  # that to train on, unless all images are there to evaluate on
+    class_names = _class_names(bases[first], members[first])
     index = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, base in bases.items():
         present = [_class_folder(base, file) if class_names else None for file in members[split]]
         if class_names:
-            _check_classes(root, base, bases["train"], members[split], present, index)
+            _check_classes(root, base, bases[first], members[split], present, index)
             notes += _notes_on_classes(root / base, class_names, set(present))
         splits[split] = members[split], np.array([index.get(name, -1) for name in present], np.int64)
     return Layout(splits, class_names, tuple(notes))
@@ -147,22 +148,20 @@ def _notes_on_rows(files, skipped, rows, splits, folders):
 
 
 def split_folders(root, files):
-    """Returns `{split: folder}`, empty if the sub-folders are not splits."""
+    """Returns `{split: folder}`, empty if the sub-folders are not splits; there may be none to train on."""
     found = {}
     for folder in sorted(path for path in root.iterdir() if os.path.isdir(path)):
         if split := SPLITS.get(folder.name.lower()):
             found.setdefault(split, []).append(folder.name)
     filled = {_class_folder("", file) for file in files}
     others = filled.difference(*found.values())  # with None for images beside
-    if "train" not in found:
-        if filled - {None} and not others - {None}:
-            names = ", ".join(sorted(filled - {None}))
-            raise UserError(
-                f"{root} has images in {names}, but no train folder: rename what to train on to train, or name it "
-                f"alone, as in folder:{root / min(filled - {None})}."
-            )
-        return {}
-    if len(found) < 2 and others:
+    if "train" not in found and filled - {None} and others == {None}:
+        names = ", ".join(sorted(filled - {None}))
+        raise UserError(
+            f"{root} has images in {names} and beside, but no train folder: move what to train on to {root / 'train'}, "
+            f"or name one folder, as in folder:{root / min(filled - {None})}."
+        )
+    if others and (len(found) < 2 or "train" not in found):
         return {}
     for split, names in found.items():
         if len(names) > 1:

@@ -90,7 +90,7 @@ def open_folder_with_masks(path, config):
     # Images without a mask take part, so that pretraining on the images holds out the same.
     splits, notes = with_held_out(splits, shares, f"folder:{root}")
     splits = {name: split.take(np.flatnonzero(split.labels >= 0)) for name, split in splits.items()}
-    if not splits["train"].num_examples:
+    if "train" in splits and not splits["train"].num_examples:
         raise UserError(f"{root}: no image with a mask that can be used is left to train on; add some.")
     beside = [file for file in good if not any(is_below(base, file) for base in folders.values())]
     skipped += [(file, "it lies beside the folders of the splits") for file in beside]
@@ -190,8 +190,11 @@ def _look_at_masks(root, files, mask_of, stamps_of_masks, config):
     def find(file):
         if file not in mask_of:
             return "it has no mask"
+        mask = root / MASKS / mask_of[file]
+        if not mask.is_file():  # opening a pipe would block
+            return f"its mask {mask_of[file]} is not a file"
         try:
-            numbers = read_numbers((root / MASKS / mask_of[file]).read_bytes(), config.max_pixels)
+            numbers = read_numbers(mask.read_bytes(), config.max_pixels)
             size = _size_of(root / IMAGES / file, config.pages)
         except UnreadableError as error:
             return f"its mask {mask_of[file]}: {error}"

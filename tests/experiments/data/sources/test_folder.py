@@ -336,23 +336,35 @@ def test_a_train_folder_that_holds_all_images_is_the_training_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "sizes", "classes"),
     [
-        (["val/x/1.png", "val/y/2.png", "test/x/3.png"], "test, val"),
-        (["Valid/1.png"], "Valid"),
-        (["test/1.png", "2.png"], "test"),
+        (["val/x/1.png", "val/y/2.png", "test/x/3.png"], {"validation": 2, "test": 1}, ("x", "y")),
+        (["Valid/1.png"], {"validation": 1}, ()),
+        (["test/x/1.png", "test/y/2.png"], {"test": 2}, ("x", "y")),
     ],
 )
-def test_sub_folders_called_like_splits_without_one_to_train_on_are_refused(tmp_path, files, found):
+def test_sub_folders_called_like_splits_without_one_to_train_on_are_there_to_evaluate_on(
+    tmp_path, files, sizes, classes
+):
     fill(tmp_path, dict.fromkeys(files, encode(PIXELS)))
+    source = open_folder(tmp_path, ALL)
+    assert {name: split.num_examples for name, split in source.splits.items()} == sizes
+    assert source.class_names == classes
+    message = f"has no train images; it has {', '.join(sizes)}; name the folder of those to train on train."
+    with pytest.raises(UserError, match=message):
+        source.split("train")
+    fill(tmp_path, {"bus/9.png": encode(PIXELS)})  # then they are like any other
+    assert open_folder(tmp_path, ALL).split("train").num_examples == len(files) + 1
+
+
+def test_images_beside_a_split_are_refused_if_none_are_to_train_on(tmp_path):
+    fill(tmp_path, dict.fromkeys(["test/1.png", "2.png"], encode(PIXELS)))
     message = (
-        f"{tmp_path} has images in {found}, but no train folder: rename what to train on to train, or name it alone, "
-        f"as in folder:{tmp_path / found.split(',')[0]}."
+        f"{tmp_path} has images in test and beside, but no train folder: move what to train on to {tmp_path}/train, or "
+        f"name one folder, as in folder:{tmp_path}/test."
     )
     with pytest.raises(UserError, match=re.escape(message)):
         open_folder(tmp_path, ALL)
-    fill(tmp_path, {"bus/9.png": encode(PIXELS)})  # then they are like any other
-    assert open_folder(tmp_path, ALL).split("train").num_examples == len(files) + 1
 
 
 def test_a_share_that_comes_to_no_image_is_noted_and_shares_that_take_all_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Folders of images with masks, as people have them: complete, with gaps, and damaged."""
 
+import os
 import pathlib
 import shutil
 
@@ -124,8 +125,12 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     write(tmp_path / "images/train/7.jpg", encode(scene(7)[0], "jpeg", exif=exif))  # upright it is 48 x 40
     (tmp_path / "images/train/7.png").unlink()
     (masks / "deeper").symlink_to("deeper")
+    (masks / "8.png").unlink()
+    os.mkfifo(masks / "8.png")
+    write(tmp_path / "images/train/9.png", encode(scene(9)[0]))
+    write(masks / "9.png", encode(scene(9)[1]))
     source = open_folder(tmp_path)
-    assert mask_names(source, "train") == [("8.png", "8.png")]
+    assert mask_names(source, "train") == [("9.png", "9.png")]
     reasons = dict(source.skipped)
     assert reasons["train/0.png"] == "it has no mask"
     assert reasons["train/6.png"] == "its mask train/6.jpg: masks are PNG or TIFF files (JPEG changes numbers)"
@@ -137,7 +142,8 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     assert reasons["train/3.png"] == "its mask train/3.png: the file is empty"
     assert reasons["train/5.png"].startswith("its mask train/5.png: it has colours")
     assert reasons["masks/train/deeper"] == "a folder or link that cannot be opened"
-    assert "skipped 9 files: 1 x it has no mask" in "\n".join(source.notes)
+    assert reasons["train/8.png"] == "its mask train/8.png is not a file"
+    assert "skipped 10 files: 1 x it has no mask" in "\n".join(source.notes)
 
 
 def test_a_number_that_is_no_class_ends_the_start_with_the_file(tmp_path):
