@@ -142,11 +142,11 @@ def _take_balanced(split, labels, count, seed):
 
 def _count(spec, available, num_classes):
     text = str(spec).strip()
-    if match := re.fullmatch(r"(\d+) per class", text):
+    if match := re.fullmatch(r"(\d{1,18}) per class", text):
         return int(match[1]) * num_classes
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+    if match := re.fullmatch(r"(\d{1,18}(?:\.\d+)?)%", text):
         return round(available * float(match[1]) / 100)
-    if text.isdigit():
+    if re.fullmatch(r"\d{1,18}", text):
         return int(text)
     raise UserError(f"finetune.labels={spec!r} is not all, a number (100), a share (1%) or '10 per class'.")
 

@@ -82,6 +82,10 @@ def test_a_larger_choice_holds_the_smaller_one():
     ("spec", "message"),
     [
         ("some", "finetune.labels='some' is not all, a number (100), a share (1%) or '10 per class'."),
+        ("²", "finetune.labels='²' is not all, a number (100), a share (1%) or '10 per class'."),
+        ("9" * 5000, "9999' is not all, a number (100), a share (1%) or '10 per class'."),
+        (f"{'9' * 5000} per class", "9999 per class' is not all, a number (100), a share (1%) or '10 per class'."),
+        (f"{'9' * 5000}%", "9999%' is not all, a number (100), a share (1%) or '10 per class'."),
         ("-3", "finetune.labels='-3' is not all, a number (100), a share (1%) or '10 per class'."),
         ("", "finetune.labels='' is not all"),
         ("3 per image", "finetune.labels='3 per image' is not all"),
