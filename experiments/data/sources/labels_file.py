@@ -105,26 +105,26 @@ def encode_labels(rows, class_names=()):
     """Numbers the labels of images, and names the classes in their order; numbers are in order of size.
 
     Args:
-        rows: names of classes of each image, a tuple.
+        rows: names of classes of each image, a tuple; None if they are not known.
         class_names: all classes in their order; empty for those of the images.
 
     Returns:
         `(labels, class_names, label_sets)`. Where each image has at most one class, `labels` `(N,)` int64 are the
-        classes, -1 for none, and `label_sets` is None. Else they are rows of `label_sets`, see `Source`; none of the
-        classes is a set as well.
+        classes, -1 for none, and `label_sets` is None. Else they are rows of `label_sets`, see `Source`, -1 where they
+        are not known; none of the classes is a set as well.
     """
     if not class_names:
-        names = {name for row in rows for name in row}
+        names = {name for row in rows for name in row or ()}
         class_names = tuple(sorted(names, key=_by_size if all(map(_is_number, names)) else None))
     index = {name: label for label, name in enumerate(class_names)}
-    if all(len(row) < 2 for row in rows):
+    if all(len(row or ()) < 2 for row in rows):
         return np.array([index[row[0]] if row else -1 for row in rows], np.int64), class_names, None
-    sets = [tuple(sorted(index[name] for name in row)) for row in rows]
-    number = {one: label for label, one in enumerate(sorted(set(sets)))}
+    sets = [None if row is None else tuple(sorted(index[name] for name in row)) for row in rows]
+    number = {one: label for label, one in enumerate(sorted(set(sets) - {None}))}
     label_sets = np.zeros((len(number), len(class_names)), bool)
     for one, label in number.items():
         label_sets[label, list(one)] = True
-    return np.array([number[one] for one in sets], np.int64), class_names, label_sets
+    return np.array([number.get(one, -1) for one in sets], np.int64), class_names, label_sets
 
 
 def _is_number(name):

@@ -5,7 +5,8 @@
 `webdataset:PATTERN` selects tar files by their names, with `{000..123}`, `{train,val}`, `*`, `?` and `[...]`.
 Consecutive members of the same name up to its first dot are a sample: an image (`.jpg`, `.png` and so on) and its
 label, if any: a `.cls` file with a number or a name, or a `.json` file with `label`, `labels` or `cls`, one or a list.
-Samples without an image are counted. Shards with the word `train`, `val` (`valid`, `validation`) or `test` in their
+Samples without an image, further images of a sample and images whose label cannot be used are counted, as are shards
+that may be cut. Shards with the word `train`, `val` (`valid`, `validation`) or `test` in their
 names form splits, if there are any for `train`.
 
 Missing validation and test splits are drawn from the training images, as in folders. Each epoch reads the shards in a
@@ -29,6 +30,7 @@ from experiments.data.files import part_of
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.sources.labels_file import SPLITS, encode_labels
+from experiments.data.sources.text import printable, quoted
 from experiments.data.splits import UNLABELLED, with_held_out
 from experiments.errors import UserError
 from experiments.io import local_path
@@ -36,6 +38,13 @@ from experiments.io import local_path
 AT_ONCE = 8  # shards, of which the images are mixed
 MANIFEST = "manifest.json"
 FORMAT = "fcmae shards, version 1"
+KINDS = {
+    **{"source": str, "size": int, "classes": list, "fingerprint": str},
+    **{"complete": bool, "images": int, "shards": list},
+}  # of the values of a manifest
+KINDS_OF_SHARD = {"file": str, "split": str, "images": int, "bytes": int, "sha256": str, "left_out": list}
+PACKED_SPLITS = {*SPLITS.values(), UNLABELLED}
+JSON_ERRORS = (OSError, ValueError, RecursionError)
 
 
 def open_shards(path, config):
@@ -58,9 +67,9 @@ def open_shards(path, config):
     samples = {}
     for shard in manifest["shards"]:
         file = root / shard["file"]
-        if not file.is_file() or file.stat().st_size != shard["bytes"]:
+        if not os.path.isfile(file) or file.stat().st_size != shard["bytes"]:
             raise UserError(f"{file} is missing or damaged: run the same launch.prepare command again.")
-        samples.setdefault(shard["split"], []).append((file, _recorded_samples(file)))
+        samples.setdefault(shard["split"], []).append((file, _packed_samples(file, shard, manifest["classes"])))
     splits, label_sets = _splits(samples, tuple(manifest["classes"]), config.shuffle_buffer)
     left_out = [tuple(pair) for shard in manifest["shards"] for pair in shard["left_out"]]
     notes = [f"{manifest['images']:,} images in {len(manifest['shards']):,} shards of {manifest['source']}"]
@@ -72,23 +81,101 @@ def read_manifest(root):
     """Returns the manifest of a folder of shards, a dictionary.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or it contradicts itself.
     """
     try:
         manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] == FORMAT:
-            return manifest
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"{root} holds no shards of launch.prepare: it has no {MANIFEST} that can be read.")
+    except JSON_ERRORS:
+        manifest = None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{root} holds no shards of launch.prepare: it has no {MANIFEST} that can be read.")
+    if problem := _problem_of_manifest(manifest):
+        raise _damaged(root, problem)
+    return manifest
 
 
-def _recorded_samples(file):
-    """Returns the samples of a shard, as `samples_of` does, from the record beside it."""
+def _damaged(root, problem):
+    """Returns the error of a manifest whose shards cannot be told from it."""
+    return UserError(f"{root / MANIFEST} is damaged ({problem}): remove {root} and pack again with launch.prepare.")
+
+
+def _problem_of_manifest(manifest):
+    """Returns what a manifest lacks or says wrongly, or an empty text. No other file is looked at."""
+    if lacking := _lacking(manifest, KINDS):
+        return lacking
+    classes, shards = manifest["classes"], manifest["shards"]
+    if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
+        return "its classes are not different texts"
+    for shard in shards:
+        if lacking := _lacking(shard, KINDS_OF_SHARD):
+            return f"of a shard, {lacking}"
+        if os.path.basename(shard["file"]) != shard["file"] or not shard["file"].endswith(".tar"):
+            return f"{quoted(shard['file'])} is no name of a shard"
+        if shard["split"] not in PACKED_SPLITS:
+            return f"{quoted(shard['split'])} is no split"
+        if not all(_is_pair_of_texts(pair) for pair in shard["left_out"]):
+            return "of a shard, left_out has no pairs of texts"
+    if len({shard["file"] for shard in shards}) < len(shards):
+        return "it has a shard twice"
+    if manifest["complete"] and not any(shard["split"] == "train" for shard in shards):
+        return "it has no shard to train on"
+    counted = sum(shard["images"] for shard in shards)
+    return "" if counted == manifest["images"] else f"images={manifest['images']}, but its shards have {counted}"
+
+
+def _lacking(values, kinds):
+    """Returns the first value that is missing or of another kind than it should be, as a text; empty if none is."""
+    if not isinstance(values, dict):
+        return "the entry has no names"
+    for name, kind in kinds.items():
+        if type(values.get(name)) is not kind:  # `isinstance` would take false for a number
+            return f"{name} is missing or wrong"
+    return ""
+
+
+def _is_pair_of_texts(pair):
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
+
+
+def _packed_samples(file, shard, classes):
+    """Returns the samples of a shard, as `samples_of` does: from the record beside it or, if that does not fit, itself.
+
+    Args:
+        file: path of the shard.
+        shard: its entry in the manifest.
+        classes: of the manifest.
+    """
     try:
-        return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return samples_of(file)["samples"]
+        recorded = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+    except JSON_ERRORS:
+        recorded = None
+    if _fit(recorded, shard, classes):
+        return recorded
+    samples = samples_of(file)["samples"]
+    if not _fit(samples, shard, classes):
+        raise _damaged(file.parent, f"it does not fit the images and labels in {file.name}")
+    return samples
+
+
+def _fit(samples, shard, classes):
+    """Whether samples, of JSON, may be those of a shard: as many, each inside of the file, with known labels."""
+    known = set(classes)
+
+    def fits(sample):
+        if not isinstance(sample, list) or len(sample) != 4:
+            return False
+        offset, size, name, labels = sample
+        return (
+            type(offset) is int
+            and type(size) is int
+            and 0 < offset <= offset + size <= shard["bytes"]
+            and isinstance(name, str)
+            and (
+                labels is None or isinstance(labels, list) and all(type(one) is str and one in known for one in labels)
+            )
+        )
+
+    return isinstance(samples, list) and len(samples) == shard["images"] and all(map(fits, samples))
 
 
 def open_webdataset(pattern, config):
@@ -103,7 +190,7 @@ def open_webdataset(pattern, config):
     samples = {}
     for file, content in found.items():
         samples.setdefault(split_of[file] or "train", []).append((pathlib.Path(file), content["samples"]))
-    labels = [tuple(sample[3] or ()) for shards in samples.values() for _, some in shards for sample in some]
+    labels = [_labels(sample) for shards in samples.values() for _, some in shards for sample in some]
     if not labels:
         raise UserError(f"webdataset:{pattern} holds no image ({', '.join(SUFFIXES)}).")
     class_names = encode_labels(labels)[1]
@@ -112,6 +199,14 @@ def open_webdataset(pattern, config):
     notes = [f"{len(labels):,} images in {len(files):,} shards, {len(class_names) or 'no'} classes"]
     if without := sum(content["without_image"] for content in found.values()):
         notes.append(f"left out: {without:,} samples without an image")
+    for field, what in (
+        ("repeated", "left out: {:,} images that share the name of the one before"),
+        ("bad_labels", "{:,} images have a label that cannot be used"),
+    ):
+        if names := [name for content in found.values() for name in content[field]]:
+            notes.append(f"{what.format(len(names))}, such as {quoted(names[0])}")
+    if cut := [file for file, content in found.items() if content["is_cut"]]:
+        notes.append(f"{len(cut):,} shards do not end as tar files do and may lack images, such as {printable(cut[0])}")
     return _source(f"webdataset:{pattern}", splits, class_names, label_sets, notes, config)
 
 
@@ -119,7 +214,7 @@ def expand(pattern):
     """Returns the paths of the files that match a pattern, in the order of its braces, and for `*` sorted by name.
 
     Raises:
-        UserError: if it is a URL, or a file is missing or compressed.
+        UserError: if it is a URL, names no file, or a file is missing or compressed.
     """
     if "://" in pattern or pattern.startswith("pipe:"):
         raise UserError(f"webdataset:{pattern}: shards are read from local folders; download them first.")
@@ -129,6 +224,8 @@ def expand(pattern):
         if not found:
             raise UserError(f"webdataset:{pattern}: there is no file {name}.")
         files += found
+    if not files:
+        raise UserError(f"webdataset:{pattern} names no file: a range counts upwards, as in {{000..123}}.")
     for file in files:
         if not file.endswith(".tar"):
             raise UserError(f"webdataset:{pattern}: {file} is not a .tar file; unpack compressed ones, as by gunzip.")
@@ -137,13 +234,13 @@ def expand(pattern):
 
 def _without_braces(text):
     """Yields the expansions of a text with `{000..123}` or `{a,b}`."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}", text)
+    match = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}|\{([^{}]*,[^{}]*)\}", text)
     if not match:
         yield text
         return
     first, last, names = match.groups()
     width = len(first or "")
-    between = names.split(",") if names else [f"{i:0{width}}" for i in range(int(first), int(last) + 1)]
+    between = names.split(",") if names else (f"{i:0{width}}" for i in range(int(first), int(last) + 1))
     for name in between:
         yield from _without_braces(text[: match.start()] + name + text[match.end() :])
 
@@ -157,18 +254,23 @@ def samples_of(path):
     """Returns the samples of a tar file.
 
     Returns:
-        `{"samples": [[offset, size, name, labels], ...], "without_image": count}`: where the bytes of the image are, a
-        text to find it by, and a list of names of classes, or None.
+        `{"samples": [[offset, size, name, labels], ...], "without_image": count, "repeated": [name, ...],
+        "bad_labels": [name, ...], "is_cut": boolean}`: where the bytes of the image are, a text to find it by, and a
+        list of names of classes, or None; the number of samples without an image; names of samples for each of their
+        images after the first; those of images without labels because theirs cannot be used; and whether the end of the
+        file is missing.
 
     Raises:
         UserError: if it is not a tar file, or truncated.
     """
-    samples, without_image, key, image, name, labels = [], 0, None, None, "", None
+    samples, without_image, repeated, bad_labels = [], 0, [], []
+    key, image, name, labels, is_bad = None, None, "", None, False
 
     def end_sample():
         nonlocal without_image
         if image:
             samples.append([*image, name, labels])
+            bad_labels.extend([name] * (is_bad and labels is None))
         elif key is not None:
             without_image += 1
 
@@ -181,48 +283,75 @@ def samples_of(path):
                     continue
                 if os.path.join(folder, stem) != key:
                     end_sample()
-                    key, image, labels = os.path.join(folder, stem), None, None
-                    name = key
+                    key, image, labels, is_bad = os.path.join(folder, stem), None, None, False
+                    name = printable(key)
                 suffix = f".{suffix.lower()}"
-                if suffix in SUFFIXES and not image:
-                    image = member.offset_data, member.size
+                if suffix in SUFFIXES:
+                    if image:
+                        repeated.append(name)
+                    image = image or (member.offset_data, member.size)
                 elif suffix in (".cls", ".json"):
-                    found, named = _label(tar.extractfile(member).read(), suffix)
+                    found, named, is_usable = _label(tar.extractfile(member).read(), suffix)
                     labels, name = found if labels is None else labels, named or name
+                    is_bad |= not is_usable
             # tarfile treats a damaged or truncated header as the end of the file.
             tar.fileobj.seek(tar.offset)
-            rest = tar.fileobj.read(tarfile.BLOCKSIZE)
+            end = tar.fileobj.read(2 * tarfile.BLOCKSIZE)  # two blocks of zeros
+            rest = end[: tarfile.BLOCKSIZE]
             if rest.strip(b"\0") or len(rest) not in (0, tarfile.BLOCKSIZE):
                 raise tarfile.ReadError("unexpected end of data")
         end_sample()
     except (tarfile.TarError, OSError, EOFError) as error:
         raise UserError(f"{path} is no tar file, or damaged ({error}); fetch or write it anew.") from error
-    return {"samples": samples, "without_image": without_image}
+    return {
+        "samples": samples,
+        "without_image": without_image,
+        "repeated": repeated,
+        "bad_labels": bad_labels,
+        "is_cut": end != bytes(2 * tarfile.BLOCKSIZE),
+    }
 
 
 def _label(content, suffix):
-    """Returns the names of classes in a `.cls` or `.json` member, or None; and the name of the image, if it has one."""
-    text = content.decode("utf-8", "replace").strip()
+    """Reads a `.cls` or `.json` member.
+
+    Returns:
+        `(labels, name, is_usable)`: the names of classes, or None; the name of the image, if it has one; and whether
+        the member can be read, and its label, if it has one, is a text or an integer or a list of them.
+    """
+    text = content.decode("utf-8-sig", "replace").strip()
     if suffix == ".cls":
-        return ([text] if text else None), ""
+        return ([text] if text else None), "", True
     try:
         value = json.loads(text)
-    except ValueError:
-        return None, ""
+    except (ValueError, RecursionError):
+        return None, "", False
     name = ""
     if isinstance(value, dict):
-        name = value.get("name") if isinstance(value.get("name"), str) else ""
+        name = value.get("name") if _is_text(value.get("name")) else ""
         value = next((value[field] for field in ("labels", "label", "cls") if field in value), None)
     if value is None:
-        return None, name
+        return None, name, True
     values = value if isinstance(value, list) else [value]
-    return [str(one) for one in values if isinstance(one, (str, int))], name
+    if not all(isinstance(one, int) or _is_text(one) for one in values):
+        return None, name, False
+    return list(map(str, values)), name, True
+
+
+def _is_text(value):
+    """Whether a value of JSON is a text that can be written; half of a surrogate pair cannot."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _labels(sample):
+    """Returns the names of the classes of a sample, each once; None if its labels are not known."""
+    return None if sample[3] is None else tuple(dict.fromkeys(sample[3]))
 
 
 def _splits(samples, class_names, shuffle_buffer):
     """Returns `({split: MemorySplit}, label_sets)` of `{split: [(file, samples), ...]}`."""
     rows = [sample for shards in samples.values() for _, some in shards for sample in some]
-    named = [tuple(dict.fromkeys(row[3] or ())) if class_names else () for row in rows]
+    named = [_labels(row) if class_names else None for row in rows]
     labels, _, label_sets = encode_labels(named, class_names)
     splits, start = {}, 0
     for split, shards in samples.items():

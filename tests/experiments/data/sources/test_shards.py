@@ -292,6 +292,72 @@ def test_damaged_shards_are_told_in_one_line(packed, tmp_path, change):
         opened(f"shards:{root}")
 
 
+def copied(packed, root):
+    for path in packed.iterdir():
+        write(root / path.name, path.read_bytes())
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        *(
+            (lambda m, name=name: m.pop(name), f"{name} is missing or wrong")
+            for name in ("shards", "complete", "classes")
+        ),
+        (lambda m: m["shards"][0].pop("left_out"), "of a shard, left_out is missing or wrong"),
+        (lambda m: m["shards"].append(None), "the entry has no names"),
+        (lambda m: m.update(images=False), "images is missing or wrong"),
+        (lambda m: m.update(images=35), "images=35, but its shards have 36"),
+        (lambda m: m.update(shards=[], images=0), "it has no shard to train on"),
+        (lambda m: m["shards"].append(m["shards"][0]), "it has a shard twice"),
+        (lambda m: m["shards"][0].update(split="dev"), "dev is no split"),
+        (lambda m: m["shards"][0].update(file="../a.tar"), "../a.tar is no name of a shard"),
+        (lambda m: m["shards"][0].update(left_out=["ab"]), "of a shard, left_out has no pairs of texts"),
+        (lambda m: m.update(classes=["cat", "cat"]), "its classes are not different texts"),
+        (
+            lambda m: m.update(classes=["bus", "cat"]),
+            "it does not fit the images and labels in train-00000-of-00008.tar",
+        ),
+        (lambda m: (m["shards"][0].update(images=4), m.update(images=35)), "it does not fit the images and labels in "),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_or_its_shards_is_told_in_one_line(packed, tmp_path, change, problem):
+    root = copied(packed, tmp_path / "shards")
+    manifest = json.loads((root / "manifest.json").read_bytes())
+    change(manifest)
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=re.escape(problem)) as caught:
+        opened(f"shards:{root}")
+    told = str(caught.value)
+    assert told.startswith(f"{root}/manifest.json is damaged (")
+    assert told.endswith(f"): remove {root} and pack again with launch.prepare.")
+
+
+def test_a_manifest_too_deep_to_be_read_is_told_in_one_line(packed, tmp_path):
+    root = copied(packed, tmp_path / "shards")
+    (root / "manifest.json").write_bytes(b"[" * 100_000)
+    with pytest.raises(UserError, match=re.escape("it has no manifest.json that can be read.")):
+        opened(f"shards:{root}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda rows, text=text: text for text in ("null", "{}", "[]", "[" * 100_000)),
+        *(lambda rows, bad=bad: [bad, *rows[1:]] for bad in (None, [512, 9], [-5, 9, "x", []], [False, 9, "x", []])),
+        *(lambda rows, bad=bad: [bad, *rows[1:]] for bad in ([512, 10**9, "x", []], [512, -9, "x", []])),
+        *(lambda rows, bad=bad: [[*rows[0][:2], *bad], *rows[1:]] for bad in ([1, []], ["x", 5], ["x", ["y"]])),
+    ],
+)
+def test_a_record_that_does_not_fit_its_shard_is_not_used(packed, tmp_path, change):
+    root = copied(packed, tmp_path / "shards")
+    record = root / "train-00000-of-00008.json"
+    changed = change(json.loads(record.read_bytes()))
+    record.write_text(changed if isinstance(changed, str) else json.dumps(changed))
+    assert images_of(opened(f"shards:{root}")) == images_of(opened(f"shards:{packed}"))
+
+
 def take(split, count, **arguments):
     """`count` batches, `{name: (count, B, ...)}`."""
     mixing = Mixing(3, mixup_alpha=0.8, cutmix_alpha=1.0)
@@ -432,6 +498,7 @@ def test_public_shards_are_read_with_their_labels(tmp_path):
         ([{"cls": "x", "other": 1}, "y", {}], ["x", "y", None], False),
         ([{"labels": ["x", "y", "x"]}, {"labels": []}, {"label": "y"}], ["x;y", "", "y"], True),
         ([{"label": {"no": "name"}}, {"label": "x"}, {"label": "y"}], [None, "x", "y"], False),
+        ([{"labels": ["x", "y"]}, {"labels": ["x", 0.5]}, {"labels": []}, {}], ["x;y", None, "", None], True),
     ],
 )
 def test_labels_of_json_members(tmp_path, values, labels, several):
@@ -439,6 +506,45 @@ def test_labels_of_json_members(tmp_path, values, labels, several):
     source = opened(f"webdataset:{write_tar(tmp_path / 'a.tar', sum(members, []))}")
     assert [label for _, label in images_of(source).values()] == labels
     assert (source.label_sets is not None) == several
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[" * 100_000, b"{bad", b'{"label": 1.0}', b'{"label": ["x", null]}', b'{"label": "\\ud800"}', b"9" * 5000],
+    ids=["deep", "broken", "float", "null in a list", "half a pair", "long"],
+)
+def test_images_whose_label_cannot_be_used_are_counted(tmp_path, content):
+    jsons = [b'\xef\xbb\xbf{"label": "x"}', b'"y"', content, content, b"{}"]  # the first with a byte order mark
+    members = [[(f"{i}.jpg", IMAGES[i]), (f"{i}.json", one)] for i, one in enumerate(jsons)]
+    source = opened(f"webdataset:{write_tar(tmp_path / 'a.tar', sum(members, []))}")
+    assert [label for _, label in images_of(source).values()] == ["x", "y", None, None, None]
+    assert source.notes[1:] == ("2 images have a label that cannot be used, such as 2",)
+
+
+def test_a_name_that_cannot_be_written_is_not_taken(tmp_path):
+    members = [("0.jpg", IMAGES[0]), ("0.json", b'{"name": "\\ud800"}'), (os.fsdecode(b"\xe9.jpg"), IMAGES[1])]
+    assert list(images_of(opened(f"webdataset:{write_tar(tmp_path / 'a.tar', members)}"))) == ["0", "\\xe9"]
+
+
+def test_further_images_of_a_name_are_counted(tmp_path):
+    members = [(name, IMAGES[i]) for i, name in enumerate(("a.jpg", "b.jpg", "b.jpg", "b.png", "c.jpg"))]
+    source = opened(f"webdataset:{write_tar(tmp_path / 'a.tar', members)}")
+    assert {name: content for name, (content, _) in images_of(source).items()} == {
+        "a": IMAGES[0],
+        "b": IMAGES[1],
+        "c": IMAGES[4],
+    }
+    assert source.notes[1:] == ("left out: 2 images that share the name of the one before, such as b",)
+
+
+@pytest.mark.parametrize(("zeros", "is_cut"), [(0, True), (512, True), (1024, False), (1536, False)])
+def test_a_tar_file_without_its_end_is_noted(tmp_path, zeros, is_cut):
+    path = write_tar(tmp_path / "a.tar", [("0.png", IMAGES[0])])
+    path.write_bytes(
+        path.read_bytes().rstrip(b"\0").ljust(-(-(512 + len(IMAGES[0])) // 512) * 512, b"\0") + bytes(zeros)
+    )
+    note = f"1 shards do not end as tar files do and may lack images, such as {path}"
+    assert opened(f"webdataset:{path}").notes[1:] == ((note,) if is_cut else ())
 
 
 def test_names_of_shards_make_splits_if_some_are_to_train_on(tmp_path):
@@ -471,6 +577,8 @@ def test_a_second_start_reads_no_shard(tmp_path, monkeypatch):
         ),
         ("pipe:curl x", "webdataset:pipe:curl x: shards are read from local folders; download them first."),
         ("{}/none-{{0..3}}.tar", "there is no file {}/none-0.tar."),
+        ("{}/none-{{0..999999999999}}.tar", "there is no file {}/none-0.tar."),
+        ("{}/{{5..1}}.tar", "webdataset:{}/{{5..1}}.tar names no file: a range counts upwards, as in {{000..123}}."),
         ("{}/*.tar.x", "there is no file {}/*.tar.x."),
         ("{}/a.tar.gz", "{}/a.tar.gz is not a .tar file; unpack compressed ones, as by gunzip."),
         ("{}/cut.tar", "{}/cut.tar is no tar file, or damaged (unexpected end of data); fetch or write it anew."),
