@@ -65,7 +65,7 @@ def local_folder(path):
         UserError: if there is none.
     """
     folder = local_path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # which raises no error, whatever the path
         raise UserError(f"There is no folder {folder}.")
     return folder
 

@@ -21,7 +21,7 @@ from experiments.data.decoding import DAMAGED
 from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, format_of, read_header
 from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
-from experiments.data.sources.shards import FORMAT, MANIFEST, read_manifest, samples_of
+from experiments.data.sources.shards import FORMAT, JSON_ERRORS, MANIFEST, read_manifest, samples_of
 from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
 from experiments.io import TEMPORARY, checksum, local_path, reason, replacing
@@ -128,10 +128,9 @@ def _begin(root, folder, size, fingerprint):
             "images": 0,
             "shards": [],
         }
-    try:
-        manifest = read_manifest(root)
-    except UserError as error:
-        raise UserError(f"--output={root} holds other files: name a new folder.") from error
+    if not (root / MANIFEST).exists():
+        raise UserError(f"--output={root} holds other files: name a new folder.")
+    manifest = read_manifest(root)
     if manifest["fingerprint"] != fingerprint:
         raise UserError(
             f"--output={root} holds shards of other images, labels or another --size: name a new folder, or remove it."
@@ -143,8 +142,8 @@ def _is_whole(path, shard):
     """Whether a shard and its record on the disk match the manifest."""
     try:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return len(record) == shard["images"] and checksum(path) == shard["sha256"]
-    except (OSError, ValueError):
+        return isinstance(record, list) and len(record) == shard["images"] and checksum(path) == shard["sha256"]
+    except JSON_ERRORS:
         return False
 
 

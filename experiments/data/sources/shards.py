@@ -117,8 +117,8 @@ def _problem_of_manifest(manifest):
             return "of a shard, left_out has no pairs of texts"
     if len({shard["file"] for shard in shards}) < len(shards):
         return "it has a shard twice"
-    if manifest["complete"] and not any(shard["split"] == "train" for shard in shards):
-        return "it has no shard to train on"
+    if manifest["complete"] and not shards:
+        return "it has no shard"
     counted = sum(shard["images"] for shard in shards)
     return "" if counted == manifest["images"] else f"images={manifest['images']}, but its shards have {counted}"
 
