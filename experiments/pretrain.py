@@ -1,8 +1,9 @@
 """Pretraining: a masked autoencoder learns from unlabelled images."""
 
 from experiments.data.pipeline import evaluation_batches
+from experiments.data.source import MemorySplit
 from experiments.data.sources import open_source
-from experiments.data.splits import at_most
+from experiments.data.splits import at_most, evenly_spread
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import effective_rank, feature_std
 from experiments.evaluation.reconstruction import ReconstructionLoss
@@ -87,8 +88,10 @@ class Pretraining(Task):
         return measure
 
     def _reconstructions(self, run, split):
-        """Returns the callback that draws some images of a split, under the masks of the validation loss."""
+        """Returns the callback that draws some images of a split, always under the same masks."""
         count, model = min(IMAGES_IN_PICTURE, split.num_examples), run.model
+        if isinstance(split, MemorySplit):  # of a stream, the first ones; others would be far
+            split = evenly_spread(split, count)
         examples = evaluation_batches(
             split, run.preprocessing, count, num_patches=model.num_patches, seed=self.config.seed
         )

@@ -3,12 +3,11 @@
 import itertools
 
 import keras
-import numpy as np
 
 from experiments.data.segmentation_masks import CLASSES
 from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation_pairs, pixel_counts, training_pairs
 from experiments.data.sources import open_source
-from experiments.data.splits import label_subset
+from experiments.data.splits import evenly_spread, label_subset
 from experiments.errors import UserError
 from experiments.evaluation.class_reports import draw_confusion, write_segmentation_report
 from experiments.evaluation.segmentation import Confusions, notes_on_confusions, pixel_classes, segmentation_metrics
@@ -126,8 +125,6 @@ class Segmentation(Finetuning):
 
     def _pictures(self, run):
         split = self.source.get("validation") or self.split
-        count = min(IMAGES_IN_PICTURE, split.num_examples)
-        spread = np.arange(count) * split.num_examples // count  # neighbours are often frames of one film
-        examples = evaluation_pairs(split.take(spread), self._masks, self._preprocessing)
+        examples = evaluation_pairs(evenly_spread(split, IMAGES_IN_PICTURE), self._masks, self._preprocessing)
         at_steps = evenly_spaced(self.config.segmentation.pictures, run.schedule)
         return MaskPictures(run, pixel_classes(run.model, self.config), examples, self.source.class_names, at_steps)

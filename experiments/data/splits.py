@@ -134,6 +134,12 @@ def at_most(split, count, seed):
     return split.take(np.sort(np.random.default_rng(seed).permutation(split.num_examples)[:count]))
 
 
+def evenly_spread(split, count):
+    """Returns `count` examples of a split, or all if it has fewer, at even distances: neighbours may look alike."""
+    count = min(count, split.num_examples)
+    return split.take(np.arange(count) * split.num_examples // max(count, 1))
+
+
 def _take_balanced(split, labels, count, seed):
     (labelled,) = np.nonzero(labels >= 0)
     chosen = _balanced(labels[labelled], count, np.random.default_rng(seed))

@@ -56,6 +56,13 @@ class MixedSplit:
     def cached(self, cache):
         return dataclasses.replace(self, parts=tuple(part.cached(cache) for part in self.parts))
 
+    def take(self, indices):
+        """Returns the split of the examples at `indices`, ascending, as they are numbered."""
+        own = [indices - start for start in self._starts]
+        own = [some[(some >= 0) & (some < part.num_examples)] for some, part in zip(own, self.parts)]
+        parts = tuple(part.take(some) for part, some in zip(self.parts, own) if len(some))
+        return MixedSplit(parts, tuple(part.num_examples for part in parts))
+
     def order(self, seed, epoch, positions):
         """See `MemorySplit.order`. Examples are numbered source by source, as in `in_order`."""
 

@@ -12,6 +12,7 @@ from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit, Source, StreamSplit
 from experiments.data.sources import open_source
 from experiments.data.sources.mix import MixedSplit, divide, mix
+from experiments.data.splits import at_most, evenly_spread
 from experiments.errors import UserError
 from tests.experiments.images import encode, numbered, write
 
@@ -63,6 +64,22 @@ def test_weights_are_shares_of_an_epoch_and_each_source_goes_on_where_it_was(sou
     for one in rounds:
         assert sorted(one) == list(range(30, 40))
     assert len({tuple(one) for one in rounds}) == 12
+
+
+def test_some_examples_of_a_mix_are_those_of_its_sources(sources):
+    """As the rank of the features takes them of many validation images."""
+    stream, files = (source.get("pretrain") or source.split("train") for source in sources)
+    whole = MixedSplit((stream, files), (30, 10))
+
+    def in_order(split):
+        (batch,) = evaluation_batches(split, WHOLE, 64).as_numpy_iterator()
+        return np.round(batch["images"][batch["weights"] > 0][:, 0, 0, 0] * 255 / 3).astype(int).tolist()
+
+    assert in_order(whole.take(np.array([3, 17, 29, 30, 38]))) == [3, 17, 29, 30, 38]
+    assert in_order(whole.take(np.array([31, 39]))) == [31, 39]
+    some = at_most(whole, 12, 5)
+    assert some.num_examples == 12 and set(in_order(some)) < set(range(40))
+    assert in_order(evenly_spread(files, 4)) == [30, 32, 35, 37] and evenly_spread(files, 11).num_examples == 10
 
 
 def test_a_start_in_the_middle_gives_the_tail_whatever_the_random_state_of_the_process(sources):
