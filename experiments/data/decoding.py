@@ -60,7 +60,8 @@ def problem_of(path, reading):
         path: of the file, a `pathlib.Path`.
         reading: the `Reading`.
     """
-    if path.exists() and not path.is_file():  # opening a pipe would block
+    # These raise no error, whatever the path; opening a pipe would block.
+    if os.path.exists(path) and not os.path.isfile(path):
         return "not a file"
     try:
         name = format_of(_part(path, 0, 32))

@@ -233,9 +233,9 @@ def _open_jpeg_2000(file, pages):
 
 def _open_avif(file, pages):
     """Pillow reads 8 bits; imagecodecs 10 and 12."""
+    del pages
     content = file.read()
     file.seek(0)
-    del pages
     image = Image.open(file, formats=("AVIF",))
     header = header_of(image)
     at = content.find(b"av1C")

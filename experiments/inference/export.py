@@ -142,14 +142,13 @@ def run(
     segmenter = find_segmenter(model)
     path = segmenter or find_model(model)
     if segmenter:
+        check_no_image_settings(path, images)
         keras_model, _, table = read_segmenter(path)
         numbers = table.numbers
     else:
         keras_model, numbers = read_model(path), None
     config = recorded_config(path)
-    if segmenter:
-        check_no_image_settings(path, images)
-    elif images:
+    if images:
         config = config_of(path, keras_model, data or "digits", data_dir, images=images, log=log)
     recorded = config and config.data
     serving = make_serving(keras_model, request, recorded, path)

@@ -89,17 +89,20 @@ class FewerLabels(Study):
     def _try(self, result_of, length, start):
         """Returns `{recipe: {rate: top-1}}` with the first seed; a recipe has None while a result is open."""
         tried = {}
-        for recipe in self.budget.recipes.get(start, ("",)):
+        for recipe in self._recipes(start):
             run = functools.partial(self._run, length, start, self.seeds[0], recipe, choosing=True)
             tried[recipe] = try_rates(result_of, run, length.rates, self.budget.more_rates)
         return tried
 
     def _run(self, length, start, seed, recipe, rate, choosing=False):
         encoder = self._pretraining(seed) if start == "pretrained" else None
-        changes = self.budget.recipes.get(start, {}).get(recipe, {})
+        changes = self._recipes(start).get(recipe, {})  # no recipe is chosen yet in a plan
         config = dataclasses.replace(self.config, finetune=dataclasses.replace(self.config.finetune, **changes))
         folder = "/".join(filter(None, (f"seed_{seed}/labels_{length.labels}/{start}", recipe)))
         return self.finetuning(folder, config, seed, length, rate, encoder, choosing)
+
+    def _recipes(self, start):
+        return self.budget.recipes.get(start, {"": {}})
 
     def tables(self, results):
         header = ["labels", *(f"fine-tuned, {start}" for start in STARTS), "gain"]

@@ -86,8 +86,9 @@ def make_training_step(
             metrics["loss_scale"] = tf.identity(loss_scale.scale)
         if clip_norm:
             gradients, norm = tf.clip_by_global_norm(gradients, clip_norm)
-            skipped = metrics.get("skipped_steps", tf.constant(0.0))
-            metrics["gradient_norm"] = tf.where(skipped > 0.0, float("nan"), norm)
+            if loss_scale:
+                norm = tf.where(metrics["skipped_steps"] > 0.0, float("nan"), norm)
+            metrics["gradient_norm"] = norm
         return gradients, metrics
 
     def apply(gradients):

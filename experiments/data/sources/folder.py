@@ -102,7 +102,7 @@ def readable_files(root, reading):
     problems = look_at(
         root,
         stamps,
-        find=lambda file: _problem_of(root / file, reading),
+        find=lambda file: problem_of(root / file, reading),
         rules=repr(reading),
         keep=lambda problem: not problem,  # others may become readable without changing, such as by new permissions
     )
@@ -113,13 +113,6 @@ def readable_files(root, reading):
             f"{root}: none of its {len(stamps):,} image files can be read, such as {': '.join(skipped[0])}."
         )
     return good, skipped + [(name, UNOPENED) for name in unopened], system_folders
-
-
-def _problem_of(path, reading):
-    try:
-        return problem_of(path, reading)
-    except OSError:  # the file system refuses even to say what it is
-        return "the file cannot be opened"
 
 
 def split_of_files(root, files, labels):
