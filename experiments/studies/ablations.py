@@ -147,9 +147,9 @@ class Ablations(Study):
             final = run(subset, rate)
             result = result_of(final)
             found["finetuned"][f"{seed}/{subset}"] = None if final.has_diverged else result and result[METRIC]
-        result = result_of(self.probing(f"{folder}/probes", config, seed, encoder, (labels,), "validation"))
+        result = result_of(self.probing(f"{folder}/probes", config, seed, encoder, labels, "validation"))
         for probe in PROBES:
-            found[probe][seed] = result and result["top1"][labels][probe]
+            found[probe][seed] = result and result[probe]
 
     def _steps(self, variant):
         return round(variant.length * self.budget.pretraining_steps)

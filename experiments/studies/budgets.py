@@ -52,6 +52,11 @@ class Budget:
     probe_labels: str = "all"
     recipes: dict = dataclasses.field(default_factory=dict)
 
+    def extends(self, other):
+        """Whether it has all `Length`s of another budget, perhaps more, and is the same otherwise."""
+        lengths, known = self.few + self.many, other.few + other.many
+        return set(known) <= set(lengths) and dataclasses.replace(other, few=self.few, many=self.many) == self
+
     @classmethod
     def of(cls, values):
         """Returns the budget that `dataclasses.asdict` gave, also where JSON has made lists of its tuples."""
@@ -86,6 +91,11 @@ NATURAL_IMAGES = {
     "full": Budget(
         pretraining_steps=4212,
         few=(Length("1000", 1000, 64, choice_steps=400),),
+        many=(
+            Length("all", 2800, 128, choice_steps=300),
+            Length("250", 600, 64, choice_steps=300),
+            Length("4000", 2000, 64, choice_steps=600),
+        ),
         more_rates=1,
         recipes=RECIPES,
     ),

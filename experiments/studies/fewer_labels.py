@@ -41,6 +41,14 @@ class FewerLabels(Study):
         budget, tried, found = self.budget, {}, collections.defaultdict(dict)
         lengths = sorted(budget.few + budget.many, key=self.num_labels)
 
+        def probe(length, seed):
+            for name in ENCODERS:
+                encoder = self._pretraining(seed) if name == "pretrained" else None
+                folder = f"seed_{seed}/labels_{length.labels}/probes/{name}"
+                result = result_of(self.probing(folder, self.config, seed, encoder, length.labels, "test"))
+                for kind in PROBES:
+                    found[kind, name, length][seed] = result and result[kind]
+
         def fine_tune(length, seed):
             if seed == self.seeds[0]:
                 tried.update({(length, start): self._try(result_of, length, start) for start in STARTS})
@@ -54,17 +62,11 @@ class FewerLabels(Study):
             result_of(self._pretraining(seed))
             for length in budget.few:
                 fine_tune(length, seed)
-            for name in ENCODERS:
-                encoder = self._pretraining(seed) if name == "pretrained" else None
-                labels = tuple(length.labels for length in budget.few + budget.many)
-                trial = self.probing(f"seed_{seed}/probes/{name}", self.config, seed, encoder, labels, "test")
-                result = result_of(trial)
-                for probe in PROBES:
-                    for length in lengths:
-                        found[probe, name, length][seed] = result and result["top1"][length.labels][probe]
+                probe(length, seed)
         for length in budget.many:
             for seed in self.seeds:
                 fine_tune(length, seed)
+                probe(length, seed)
 
         rows = []
         for length in lengths:

@@ -156,9 +156,9 @@ class Study:
     def probing(self, name, config, seed, encoder, labels, target):
         """Returns the trial that probes a frozen encoder: that of a trial of pretraining, or for None a random one.
 
-        The `labels`, texts as `finetune.labels` takes them, are those that fine-tuning gets with the same seed. With
-        `test` as the target the linear probe chooses its regularization on the validation images; with `validation` it
-        has the default one.
+        The `labels`, as `finetune.labels` takes them, are those that fine-tuning gets with the same seed. With `test`
+        as the target the linear probe chooses its regularization on the validation images; with `validation` it has
+        the default one.
         """
         config = dataclasses.replace(config, seed=seed, pretrained=_start(encoder))
         work = functools.partial(_probe, labels=labels, target=target)
@@ -204,11 +204,9 @@ def _probe(trial, log, labels, target):
     features_of = PooledFeatures(encoder, Preprocessing.of(config.data), config.evaluation_batch())
     scored = features_of(source.split(target))
     validation = features_of(source.split("validation")) if target != "validation" else None
-    top1 = {}
-    for some in labels:
-        train = features_of(label_subset(source.split("train"), some, source.num_classes, config.seed))
-        top1[some] = {"knn": knn_top1(train, scored), "linear": linear_top1(train, validation, scored)}
-        log(f"  {some} labels: k-NN {top1[some]['knn']:.2f}%, linear probe {top1[some]['linear']:.2f}%")
+    train = features_of(label_subset(source.split("train"), labels, source.num_classes, config.seed))
+    top1 = {"knn": knn_top1(train, scored), "linear": linear_top1(train, validation, scored)}
+    log(f"  {labels} labels: k-NN {top1['knn']:.2f}%, linear probe {top1['linear']:.2f}%")
     trial.folder.mkdir(parents=True, exist_ok=True)
     write_json(trial.folder / "config.json", {"task": trial.task, "config": config.to_dict()})
-    write_json(trial.folder / RESULT_FILES[trial.task], {"target": target, "top1": top1})
+    write_json(trial.folder / RESULT_FILES[trial.task], {"target": target, "labels": labels, **top1})

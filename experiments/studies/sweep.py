@@ -41,7 +41,8 @@ def open_study(kinds, workdir, name="", config=None, budget="full", num_seeds=0)
         num_seeds: number of repetitions; 0 for those of its kind.
 
     Raises:
-        UserError: if the folder holds another study, or none where no name is given, or the images cannot be opened.
+        UserError: if the folder holds another study, or none where no name is given, or the images cannot be opened. A
+            study with more numbers of labels is the same one.
     """
     if is_url(workdir):
         raise UserError(f"--workdir={workdir}: a study needs a folder of this machine.")
@@ -56,6 +57,8 @@ def open_study(kinds, workdir, name="", config=None, budget="full", num_seeds=0)
     budget = kind.budgets[budget] if isinstance(budget, str) else budget
     now = {"name": name, "config": config, "budget": budget}
     different = [key for key, value in now.items() if before and value != before[key]]
+    if "budget" in different and budget.extends(before["budget"]):
+        different.remove("budget")
     if different:
         raise UserError(f"{root} holds a study of another {' and '.join(different)}: name another --workdir.")
     num_images = before["num_images"] if before else open_source(config.data).split("train").num_examples

@@ -46,8 +46,9 @@ def fewer_labels(tmp_path):
         write(folder / "summary.json", validation_top1=65.0)
         write(folder / "test.json", test_top1=top1)
     for encoder, top1 in (("pretrained", 70.0), ("random", 50.0)):
-        figures = {labels: {"knn": top1 + i, "linear": top1 + 10 + i} for i, labels in enumerate(("50", "all"))}
-        write(tmp_path / "seed_0" / "probes" / encoder / "probes.json", top1=figures)
+        for i, labels in enumerate(("50", "all")):
+            folder = tmp_path / "seed_0" / f"labels_{labels}" / "probes" / encoder
+            write(folder / "probes.json", knn=top1 + i, linear=top1 + 10 + i)
     return study
 
 

@@ -31,7 +31,8 @@ BUDGET = Budget(pretraining_steps=2, few=(LENGTH,), more_rates=0)
 FINETUNED = [f"seed_0/labels_20/{start}/rate_{rate:g}" for start in ("pretrained", "scratch") for rate in LENGTH.rates]
 TESTED = [FINETUNED[1], FINETUNED[2]]  # higher rates are better for the pretrained, lower ones from scratch
 PROVENANCE = provenance()
-ALL = ["seed_0/pretraining", *FINETUNED, *TESTED, "seed_0/probes/pretrained", "seed_0/probes/random"]
+PROBED = [f"seed_0/labels_20/probes/{encoder}" for encoder in ("pretrained", "random")]
+ALL = ["seed_0/pretraining", *FINETUNED, *TESTED, *PROBED]
 
 
 class Pretence:
@@ -56,10 +57,9 @@ class Pretence:
             "experiments.studies.study._test",
             lambda trial, log: self._write(trial.folder / "test.json", test_top1=80.0),
         )
-        top1 = {"20": {"knn": 70.0, "linear": 75.0}}
         monkeypatch.setattr(
             "experiments.studies.study._probe",
-            lambda trial, log, **arguments: self._write(trial.folder / "probes.json", top1=top1),
+            lambda trial, log, **arguments: self._write(trial.folder / "probes.json", knn=70.0, linear=75.0),
         )
 
     def _train(self, config, workdir, log):
@@ -173,6 +173,19 @@ def test_a_folder_of_another_study_is_refused(complete):
         sweep.open_study(STUDIES, complete / "nothing")
 
 
+def test_a_study_goes_on_with_more_numbers_of_labels(root, monkeypatch):
+    Pretence(root, monkeypatch)
+    sweep.run(opened(root), log=Lines())
+    more = dataclasses.replace(BUDGET, many=(dataclasses.replace(LENGTH, labels="30"),))
+    after = Pretence(root, monkeypatch)
+    sweep.run(sweep.open_study(STUDIES, root, "fewer_labels", CONFIG, more, 1), log=Lines())
+    assert after.runs == [name.replace("labels_20", "labels_30") for name in ALL[1:]]
+    with pytest.raises(UserError, match="holds a study of another budget"):
+        opened(root)
+    with pytest.raises(UserError, match="holds a study of another budget"):
+        sweep.open_study(STUDIES, root, "fewer_labels", CONFIG, dataclasses.replace(more, more_rates=1), 1)
+
+
 def test_a_study_from_before_there_was_a_field_goes_on(complete, tmp_path):
     record = read_json(complete / "study.json")
     del record["settings"]["config"]["evaluation_batch_size"]
@@ -244,13 +257,14 @@ def test_a_run_comes_to_the_same_alone(study, tmp_path):
 
 
 def test_probes_are_those_of_the_encoder_with_the_labels_of_fine_tuning(study):
-    probes = {e: read_json(study.root / f"seed_0/probes/{e}/probes.json") for e in ("pretrained", "random")}
+    pretrained, random = (read_json(study.root / folder / "probes.json") for folder in PROBED)
     source = open_source(CONFIG.data)
     encoder = keras.saving.load_model(study.root / "seed_0/pretraining/encoder.keras")
     features_of = PooledFeatures(encoder, Preprocessing.of(CONFIG.data), 100)
     train = features_of(label_subset(source.split("train"), "20", 10, 0))
     validation, test = (features_of(source.split(name)) for name in ("validation", "test"))
     assert len(train[1]) == 20
-    expected = {"knn": knn_top1(train, test), "linear": linear_top1(train, validation, test)}
-    assert probes["pretrained"] == {"target": "test", "top1": {"20": pytest.approx(expected, abs=0.4)}}
-    assert probes["random"]["top1"] != probes["pretrained"]["top1"]
+    assert (pretrained["target"], pretrained["labels"]) == ("test", "20")
+    assert pretrained["knn"] == pytest.approx(knn_top1(train, test), abs=0.4)
+    assert pretrained["linear"] == pytest.approx(linear_top1(train, validation, test), abs=0.4)
+    assert (random["knn"], random["linear"]) != (pretrained["knn"], pretrained["linear"])
