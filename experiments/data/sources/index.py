@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import sys
@@ -21,8 +22,9 @@ from tqdm import tqdm
 
 from experiments.io import StorageError, reason, replacing
 
-THREADS = 32  # more than processors: over a network, most of the time is waiting
 CHUNK = 64  # files of a task: scheduling a task takes as long as opening a file
+MEASURED = 128  # tasks between two measurements of the time that opening files waits for the storage
+THREADS = 32  # at most
 RECENT = 2_000_000_000  # ns; a file that changes again within this time may keep its timestamp
 QUIET_SECONDS = 1.0  # of work before progress is shown
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 10.0  # between two updates of the progress
@@ -114,13 +116,26 @@ def _write(path, rules, folder, record):
 
 
 def _in_threads(find, names, size, what):
-    """Yields what `find` returns for each name, in their order; shows the progress of slow work on stderr."""
+    """Yields what `find` returns for each name, in their order; shows the progress of slow work on stderr.
+
+    There are as many threads as wait for the storage: over a network many, of a local disk two, because Python's
+    threads compute one at a time, and many of them would mostly wait for each other.
+    """
+
+    def found_in(chunk):
+        return [find(name) for name in chunk]
+
     chunks = [names[start : start + size] for start in range(0, len(names), size)]
     seconds = TERMINAL_SECONDS if sys.stderr.isatty() else LOG_SECONDS
-    with (
-        concurrent.futures.ThreadPoolExecutor(THREADS) as executor,
-        tqdm(desc=what, total=len(names), unit="file", delay=QUIET_SECONDS, mininterval=seconds) as bar,
-    ):
-        for found in executor.map(lambda chunk: [find(name) for name in chunk], chunks):
+    with tqdm(desc=what, total=len(names), unit="file", delay=QUIET_SECONDS, mininterval=seconds) as bar:
+        for start in range(0, len(chunks), MEASURED):
+            first, *others = chunks[start : start + MEASURED]
+            began, computed = time.perf_counter(), time.thread_time()
+            found = found_in(first)
+            waiting = (time.perf_counter() - began) / max(time.thread_time() - computed, 1e-6)
             bar.update(len(found))
             yield from found
+            with concurrent.futures.ThreadPoolExecutor(min(THREADS, max(2, math.ceil(waiting)))) as executor:
+                for found in executor.map(found_in, others):
+                    bar.update(len(found))
+                    yield from found

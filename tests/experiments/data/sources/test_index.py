@@ -2,6 +2,8 @@
 
 import functools
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -144,6 +146,25 @@ def test_a_record_that_cannot_be_written_stops_nothing(opened, tmp_path, monkeyp
         f"{opened.root}: what was found cannot be kept for the next start: Not a directory. XDG_CACHE_HOME names "
         "another place."
     ]
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0.0, 2, 12), (0.003, 16, 33)])
+def test_there_are_many_threads_where_files_wait_for_the_storage(tmp_path, monkeypatch, seconds, least, most):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    threads = set()
+
+    def find(name):
+        threads.add(threading.get_ident())
+        end = time.thread_time() + 5e-5
+        while time.thread_time() < end:
+            pass
+        if seconds:
+            time.sleep(seconds)
+        return [int(name)]
+
+    names = [str(n) for n in range(50 * index.CHUNK)]  # all after one measurement
+    assert index.look_at(tmp_path, dict.fromkeys(names, ""), find, "") == {n: [int(n)] for n in names}
+    assert least <= len(threads) <= most
 
 
 def test_a_start_that_takes_time_says_how_far_it_is(opened, monkeypatch, capsys):
