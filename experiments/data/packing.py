@@ -21,7 +21,7 @@ from experiments.data.decoding import DAMAGED
 from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, format_of, read_header
 from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
-from experiments.data.sources.shards import FORMAT, JSON_ERRORS, MANIFEST, read_manifest, samples_of
+from experiments.data.sources.shards import FORMAT, MANIFEST, VERSION, read_manifest, samples_of, write_manifest
 from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
 from experiments.io import TEMPORARY, checksum, local_path, reason, replacing
@@ -74,7 +74,7 @@ def pack(source, output, size=0, labels_file="", log=print):
             shards = [done[name] for name, _, _ in plan if name in done]
             counts = {"complete": len(shards) == len(plan), "images": sum(shard["images"] for shard in shards)}
             manifest = {**manifest, **counts, "shards": shards}
-            _write_json(root / MANIFEST, manifest)
+            write_manifest(root, manifest)
     left_out = [pair for shard in manifest["shards"] for pair in shard["left_out"]]
     for image, why in left_out[:NAMED]:
         log(f"  left out: {image}: {why}")
@@ -119,7 +119,7 @@ def _begin(root, folder, size, fingerprint):
         raise UserError(f"--output={root} cannot be used: {error.strerror}.") from error
     if is_empty:
         return {
-            "format": FORMAT,
+            "format": FORMAT + VERSION,
             "source": folder.name,
             "size": size,
             "classes": list(folder.class_names),
@@ -141,9 +141,8 @@ def _begin(root, folder, size, fingerprint):
 def _is_whole(path, shard):
     """Whether a shard and its record on the disk match the manifest."""
     try:
-        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        return isinstance(record, list) and len(record) == shard["images"] and checksum(path) == shard["sha256"]
-    except JSON_ERRORS:
+        return (checksum(path), checksum(path.with_suffix(".json"))) == (shard["sha256"], shard["record_sha256"])
+    except OSError:
         return False
 
 
@@ -164,7 +163,9 @@ def _write_shard(path, images, size):
                     _add(tar, f"{i:05}.json", json.dumps({"name": name, "labels": labels}).encode())
         samples, num_bytes = samples_of(temporary)["samples"], temporary.stat().st_size
         facts = {"images": len(samples), "bytes": num_bytes, "sha256": checksum(temporary), "left_out": left_out}
-        _write_json(path.with_suffix(".json"), samples)
+        with replacing(path.with_suffix(".json")) as record:
+            record.write_text(json.dumps(samples), encoding="utf-8")
+            facts["record_sha256"] = checksum(record)
     return facts
 
 
@@ -213,8 +214,3 @@ def _encoded(image, kind, orientation):
     else:
         image.save(file, "jpeg", quality=QUALITY, exif=exif)
     return file.getvalue()
-
-
-def _write_json(path, content):
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -16,6 +16,7 @@ group. The operating system is asked to read each shard ahead, so that reading a
 
 import dataclasses
 import glob
+import hashlib
 import json
 import os
 import pathlib
@@ -33,17 +34,11 @@ from experiments.data.sources.labels_file import SPLITS, encode_labels
 from experiments.data.sources.text import printable, quoted
 from experiments.data.splits import UNLABELLED, with_held_out
 from experiments.errors import UserError
-from experiments.io import local_path
+from experiments.io import checksum, local_path, replacing
 
 AT_ONCE = 8  # shards, of which the images are mixed
 MANIFEST = "manifest.json"
-FORMAT = "fcmae shards, version 1"
-KINDS = {
-    **{"source": str, "size": int, "classes": list, "fingerprint": str},
-    **{"complete": bool, "images": int, "shards": list},
-}  # of the values of a manifest
-KINDS_OF_SHARD = {"file": str, "split": str, "images": int, "bytes": int, "sha256": str, "left_out": list}
-PACKED_SPLITS = {*SPLITS.values(), UNLABELLED}
+FORMAT, VERSION = "fcmae shards, version ", "2"
 JSON_ERRORS = (OSError, ValueError, RecursionError)
 
 
@@ -68,8 +63,8 @@ def open_shards(path, config):
     for shard in manifest["shards"]:
         file = root / shard["file"]
         if not os.path.isfile(file) or file.stat().st_size != shard["bytes"]:
-            raise UserError(f"{file} is missing or damaged: run the same launch.prepare command again.")
-        samples.setdefault(shard["split"], []).append((file, _packed_samples(file, shard, manifest["classes"])))
+            raise _damaged(file)
+        samples.setdefault(shard["split"], []).append((file, _packed_samples(file, shard)))
     splits, label_sets = _splits(samples, tuple(manifest["classes"]), config.shuffle_buffer)
     left_out = [tuple(pair) for shard in manifest["shards"] for pair in shard["left_out"]]
     notes = [f"{manifest['images']:,} images in {len(manifest['shards']):,} shards of {manifest['source']}"]
@@ -81,101 +76,49 @@ def read_manifest(root):
     """Returns the manifest of a folder of shards, a dictionary.
 
     Raises:
-        UserError: if there is none, or it contradicts itself.
+        UserError: if there is none, or it is not what `write_manifest` wrote.
     """
+    path = root / MANIFEST
     try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except JSON_ERRORS:
         manifest = None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or not str(manifest.get("format")).startswith(FORMAT):
         raise UserError(f"{root} holds no shards of launch.prepare: it has no {MANIFEST} that can be read.")
-    if problem := _problem_of_manifest(manifest):
-        raise _damaged(root, problem)
+    if manifest["format"] != FORMAT + VERSION:
+        raise UserError(f"{root} holds shards of another version of this software: pack the images again.")
+    if manifest.pop("sha256", None) != _digest(manifest):
+        raise UserError(f"{path} is damaged: remove {root} and pack again with launch.prepare.")
     return manifest
 
 
-def _damaged(root, problem):
-    """Returns the error of a manifest whose shards cannot be told from it."""
-    return UserError(f"{root / MANIFEST} is damaged ({problem}): remove {root} and pack again with launch.prepare.")
+def write_manifest(root, manifest):
+    """Writes the manifest of a folder of shards, with its own checksum."""
+    with replacing(root / MANIFEST) as temporary:
+        temporary.write_text(json.dumps({**manifest, "sha256": _digest(manifest)}), encoding="utf-8")
 
 
-def _problem_of_manifest(manifest):
-    """Returns what a manifest lacks or says wrongly, or an empty text. No other file is looked at."""
-    if lacking := _lacking(manifest, KINDS):
-        return lacking
-    classes, shards = manifest["classes"], manifest["shards"]
-    if not all(isinstance(name, str) for name in classes) or len(set(classes)) < len(classes):
-        return "its classes are not different texts"
-    for shard in shards:
-        if lacking := _lacking(shard, KINDS_OF_SHARD):
-            return f"of a shard, {lacking}"
-        if os.path.basename(shard["file"]) != shard["file"] or not shard["file"].endswith(".tar"):
-            return f"{quoted(shard['file'])} is no name of a shard"
-        if shard["split"] not in PACKED_SPLITS:
-            return f"{quoted(shard['split'])} is no split"
-        if not all(_is_pair_of_texts(pair) for pair in shard["left_out"]):
-            return "of a shard, left_out has no pairs of texts"
-    if len({shard["file"] for shard in shards}) < len(shards):
-        return "it has a shard twice"
-    if manifest["complete"] and not shards:
-        return "it has no shard"
-    counted = sum(shard["images"] for shard in shards)
-    return "" if counted == manifest["images"] else f"images={manifest['images']}, but its shards have {counted}"
+def _digest(manifest):
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
-def _lacking(values, kinds):
-    """Returns the first value that is missing or of another kind than it should be, as a text; empty if none is."""
-    if not isinstance(values, dict):
-        return "the entry has no names"
-    for name, kind in kinds.items():
-        if type(values.get(name)) is not kind:  # `isinstance` would take false for a number
-            return f"{name} is missing or wrong"
-    return ""
-
-
-def _is_pair_of_texts(pair):
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
-
-
-def _packed_samples(file, shard, classes):
-    """Returns the samples of a shard, as `samples_of` does: from the record beside it or, if that does not fit, itself.
+def _packed_samples(file, shard):
+    """Returns the samples of a shard, as `samples_of` does: from the record beside it or, if that is damaged, itself.
 
     Args:
         file: path of the shard.
         shard: its entry in the manifest.
-        classes: of the manifest.
     """
-    try:
-        recorded = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-    except JSON_ERRORS:
-        recorded = None
-    if _fit(recorded, shard, classes):
-        return recorded
-    samples = samples_of(file)["samples"]
-    if not _fit(samples, shard, classes):
-        raise _damaged(file.parent, f"it does not fit the images and labels in {file.name}")
-    return samples
+    record = file.with_suffix(".json")
+    if record.is_file() and checksum(record) == shard["record_sha256"]:
+        return json.loads(record.read_text(encoding="utf-8"))
+    if checksum(file) != shard["sha256"]:
+        raise _damaged(file)
+    return samples_of(file)["samples"]
 
 
-def _fit(samples, shard, classes):
-    """Whether samples, of JSON, may be those of a shard: as many, each inside of the file, with known labels."""
-    known = set(classes)
-
-    def fits(sample):
-        if not isinstance(sample, list) or len(sample) != 4:
-            return False
-        offset, size, name, labels = sample
-        return (
-            type(offset) is int
-            and type(size) is int
-            and 0 < offset <= offset + size <= shard["bytes"]
-            and isinstance(name, str)
-            and (
-                labels is None or isinstance(labels, list) and all(type(one) is str and one in known for one in labels)
-            )
-        )
-
-    return isinstance(samples, list) and len(samples) == shard["images"] and all(map(fits, samples))
+def _damaged(file):
+    return UserError(f"{file} is missing or damaged: run the same launch.prepare command again.")
 
 
 def open_webdataset(pattern, config):
