@@ -38,14 +38,16 @@ def run(workdir, config=None, seeds=SEEDS, log=print):
     top1 = {name: {} for name in arms}
     for seed in seeds:
         for name, arm in arms.items():
-            results = finetune.run(dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", log=_quiet)
+            results = finetune.run(
+                dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", log=lambda line: None
+            )
             top1[name][seed] = results["test_top1"]
             start = "from the pretrained encoder" if name == "pretrained" else "from scratch"
             log(
                 f"fine-tuned {start:<27} seed {seed}: top-1 {results['test_top1']:.1f}% after {results['steps']} "
                 f"steps, {results['seconds']:.0f} s"
             )
-    probes = evaluate.run(pretrained, log=_quiet)
+    probes = evaluate.run(pretrained, log=lambda line: None)
     seconds = time.perf_counter() - began
     return _table(config, top1, probes, seconds, pretrained)
 
@@ -82,7 +84,3 @@ def _one_decimal(figures):
 
 def _spread(figures):
     return f" +- {figures['std'] or 0.0:.1f}"
-
-
-def _quiet(line):
-    del line

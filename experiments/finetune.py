@@ -11,7 +11,7 @@ from experiments.data.augmentation_picture import augmented_examples, draw_augme
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
-from experiments.evaluation.class_reports import draw_confusion, write_multi_label_report, write_report
+from experiments.evaluation.class_reports import draw_confusion, write_class_report, write_multi_label_report
 from experiments.evaluation.classification import Predictions, classification_metrics, confusion, top_one
 from experiments.io import replacing
 from experiments.models import make_classifier
@@ -150,11 +150,11 @@ class Finetuning(Task):
     def _report(self, run, name, labels, predicted):
         names = self.source.class_names
         with replacing(run.workdir / f"report_{name}.csv") as path:
-            write = write_multi_label_report if self._is_multi_label else write_report
-            write(path, labels, predicted, names)
-        if self._is_multi_label:
-            return
-        matrix = confusion(labels, predicted, len(names))
+            if self._is_multi_label:
+                write_multi_label_report(path, labels, predicted, names)
+                return
+            matrix = confusion(labels, predicted, len(names))
+            write_class_report(path, matrix, names)
         share = f"top-1 {top_one(labels, predicted):.2f}% of {len(labels):,} images"
         with replacing(run.workdir / f"confusion_{name}.png") as path:
             draw_confusion(path, matrix, names, f"{name} images of {self.source.name}: {share}")

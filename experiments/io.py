@@ -19,6 +19,7 @@ from experiments.errors import RunError, UserError
 
 # What reading and writing raise: Python's own, and TensorFlow's for URLs and checkpoints.
 FAULTS = (OSError, tf.errors.OpError)
+BLOCK = 1 << 22  # bytes that are read at a time
 TEMPORARY = ".unfinished-"  # what the names of files begin with while they are written
 
 
@@ -143,9 +144,12 @@ def flush_to_disk(path):
 
 
 def checksum(path):
-    """Returns the SHA-256 of a local file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Returns the SHA-256 of a file, a local path or one of `as_path`, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def append(path, text):

@@ -9,7 +9,7 @@ from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation
 from experiments.data.sources import open_source
 from experiments.data.splits import evenly_spread, label_subset
 from experiments.errors import UserError
-from experiments.evaluation.class_reports import draw_confusion, write_segmentation_report
+from experiments.evaluation.class_reports import draw_confusion, write_class_report
 from experiments.evaluation.segmentation import Confusions, notes_on_confusions, pixel_classes, segmentation_metrics
 from experiments.finetune import Finetuning
 from experiments.io import local_copy, replacing
@@ -118,7 +118,7 @@ class Segmentation(Finetuning):
         for note in notes_on_confusions(name, self.source.get(name).num_examples, matrix, unreadable):
             run.log(note)
         with replacing(run.workdir / f"report_{name}.csv") as path:
-            write_segmentation_report(path, matrix, names)
+            write_class_report(path, matrix, names, "pixels")
         found = f"mean IoU {segmentation_metrics(matrix)['mean_iou']:.2f}%, share of each class in %"
         with replacing(run.workdir / f"confusion_{name}.png") as path:
             draw_confusion(path, matrix, names, f"{name} images of {self.source.name}: {found}", "pixels")

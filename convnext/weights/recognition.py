@@ -29,14 +29,12 @@ class Checkpoint:
     Args:
         weights: `{our name: array}`.
         options: arguments of the model that weights do not show, such as `activation`; empty where nothing tells them.
-        entry: where in the file they were, such as `model`; empty for the whole of it.
         prefix: what stood before all names of the encoder, such as `backbone.`.
         left_out: names of tensors beside the encoder that are not taken, as the file has them.
     """
 
     weights: dict[str, np.ndarray]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    entry: str = ""
     prefix: str = ""
     left_out: tuple[str, ...] = ()
 
@@ -117,7 +115,7 @@ def _read(found: _Candidate, state: Mapping[str, Any], read: Callable[[str, Any]
             weights |= part
         else:
             left_out += names
-    return Checkpoint(weights, entry=found.entry, prefix=found.prefix, left_out=tuple(left_out))
+    return Checkpoint(weights, prefix=found.prefix, left_out=tuple(left_out))
 
 
 def _width(weights: Mapping[str, np.ndarray]) -> int:

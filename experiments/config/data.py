@@ -182,8 +182,6 @@ class DataConfig(Section):
         for name in ("mean", "std"):  # a flag makes a tuple of the text
             if getattr(self, name) == (AUTO,):
                 object.__setattr__(self, name, AUTO)
-        # It was a boolean in earlier versions.
-        object.__setattr__(self, "cache", {"True": "encoded", "False": "none"}.get(str(self.cache), self.cache))
         super().__post_init__()
         self.require_one_of("cache", ("auto", "decoded", "encoded", "none"))
         object.__setattr__(self, "image_size", kept_size(self.image_size, "data.image_size"))

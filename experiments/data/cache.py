@@ -14,9 +14,7 @@ available memory; a run that needs more does not start. With several workers, ea
 
 import concurrent.futures
 import dataclasses
-import logging
 import math
-import time
 
 import numpy as np
 import tensorflow as tf
@@ -102,15 +100,10 @@ def decoded_images(split, preprocessing):
 
 
 def _decode(split, preprocessing):
-    available, started = available_memory(), time.monotonic()
+    available = available_memory()
     total = sum(part.num_examples for part in getattr(split, "parts", (split,)))  # an epoch of a mix may have fewer
     if (arrays := _decode_all(split, preprocessing, total, available)) is None:
         return None
-    if (seconds := time.monotonic() - started) > 1.0:
-        size = arrays[0].nbytes / GIBIBYTE
-        logging.getLogger("experiments").info(
-            "%d images were decoded in %.0f s and take %.2g GiB.", total, seconds, size
-        )
     images, sizes, labels, readable = arrays
     sizes = None if (sizes[readable] == images.shape[1:3]).all() else tf.constant(sizes)
     return DecodedImages(tf.constant(images), sizes, tf.constant(labels), tf.constant(readable))

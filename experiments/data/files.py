@@ -5,6 +5,7 @@ reads parts too.
 """
 
 import functools
+import io
 import logging
 import os
 
@@ -50,7 +51,8 @@ def read_bytes(path):
             return b""
     name, offset, size = path[1:].rsplit(b":", 2)
     try:
-        content = _opened(name).read(int(offset), int(size))
+        file = _opened(name)  # kept, so that no other thread closes it
+        content = os.pread(file.fileno(), int(size), int(offset))
     except OSError as error:
         _log(name, error.strerror)
         return b""
@@ -67,23 +69,13 @@ def size_of(path):
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
-class _OpenFile:
-    """An open file, closed with the last reference to it."""
-
-    def __init__(self, path):
-        self._file = os.open(path, os.O_RDONLY)
-        if hasattr(os, "posix_fadvise"):  # reads all of it in sequence, before its parts are needed
-            os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
-
-    def read(self, offset, size):
-        return os.pread(self._file, size, offset)
-
-    def __del__(self):
-        if hasattr(self, "_file"):
-            os.close(self._file)
-
-
-_opened = functools.lru_cache(OPEN)(_OpenFile)
+@functools.lru_cache(OPEN)
+def _opened(path):
+    """Returns an open file, which is closed with the last reference to it."""
+    file = io.FileIO(path)
+    if hasattr(os, "posix_fadvise"):  # reads all of it in sequence, before its parts are needed
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+    return file
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, for
 from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.shards import FORMAT, MANIFEST, VERSION, read_manifest, samples_of, write_manifest
+from experiments.data.sources.text import printable
 from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
 from experiments.io import TEMPORARY, checksum, local_path, reason, replacing
@@ -155,7 +156,7 @@ def _write_shard(path, images, size):
                 some = images[start : start + AT_ONCE]
                 made = executor.map(lambda image: _smaller(image[0], size), some)
                 for i, ((_, name, labels), (content, suffix)) in enumerate(zip(some, made), start):
-                    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+                    name = printable(name)
                     if content is None:
                         left_out.append([name, suffix])
                         continue

@@ -9,18 +9,17 @@ from experiments.errors import UserError
 UNLABELLED = "unlabelled"  # images for pretraining alone
 
 
-def held_out(num_examples, shares, seed=0):
-    """Draws parts of a data set at random.
+def held_out(num_examples, shares):
+    """Draws parts of a data set at random; the same ones for the same arguments.
 
     Args:
-        num_examples: size `N` of the data set.
+        num_examples: size of the data set.
         shares: share of each part, numbers that sum to less than 1.
-        seed: integer; the parts are a function of `N`, `shares` and it.
 
     Returns:
         A list of sorted index arrays: what remains, then each part.
     """
-    order = np.random.default_rng(seed).permutation(num_examples)
+    order = np.random.default_rng(0).permutation(num_examples)
     counts = [round(num_examples * share) for share in shares]
     parts = np.split(order, np.cumsum(counts))
     return [np.sort(part) for part in (parts[-1], *parts[:-1])]
@@ -51,13 +50,14 @@ def check_shares(num_examples, shares, name):
     ]
 
 
-def with_held_out(splits, shares, name):
+def with_held_out(splits, config, with_test, name):
     """Completes the splits of a source: those that are missing are drawn from the training images.
 
     Args:
         splits: `{name: split}`, with `train`, unless all images are there to evaluate on, and, where there are images
             for pretraining alone, `unlabelled`, which `pretrain` joins to the training images.
-        shares: `{name: share}` of the training images that each other split takes if it is missing.
+        config: the `DataConfig` with the shares of the training images that `validation` and `test` take.
+        with_test: whether a missing `test` is drawn too.
         name: of the source, for messages.
 
     Returns:
@@ -68,6 +68,7 @@ def with_held_out(splits, shares, name):
     """
     if "train" not in splits:
         return splits, []
+    shares = {"validation": config.validation_share, "test": config.test_share if with_test else 0.0}
     missing = {split: share for split, share in shares.items() if split not in splits}
     train = splits["train"]
     notes = check_shares(train.num_examples, missing, name)
@@ -119,12 +120,14 @@ def label_subset(split, spec, num_classes, seed, label_sets=None):
     smallest = sizes.min()
     if "per class" in str(spec) and count > smallest * num_classes:
         raise UserError(f"finetune.labels={spec!r} asks for more than the {smallest} images of the smallest class.")
-    return _take_balanced(split, all_labels, count, seed)
+    return balanced_part(split, all_labels, count, seed)
 
 
-def balanced_part(split, count, seed):
+def balanced_part(split, labels, count, seed):
     """Returns `count` labelled examples of a split, or all if it has no more, balanced as far as they go."""
-    return _take_balanced(split, split.labels, count, seed)
+    (labelled,) = np.nonzero(labels >= 0)
+    chosen = _balanced(labels[labelled], count, np.random.default_rng(seed))
+    return split.take(np.sort(labelled[chosen]))
 
 
 def at_most(split, count, seed):
@@ -138,12 +141,6 @@ def evenly_spread(split, count):
     """Returns `count` examples of a split, or all if it has fewer, at even distances: neighbours may look alike."""
     count = min(count, split.num_examples)
     return split.take(np.arange(count) * split.num_examples // max(count, 1))
-
-
-def _take_balanced(split, labels, count, seed):
-    (labelled,) = np.nonzero(labels >= 0)
-    chosen = _balanced(labels[labelled], count, np.random.default_rng(seed))
-    return split.take(np.sort(labelled[chosen]))
 
 
 def _count(spec, available, num_classes):

@@ -18,23 +18,23 @@ PAIRS_SHOWN = 20
 CHARACTERS_PER_INCH = 10  # of a title
 
 
-def write_report(path, labels, predicted, class_names):
-    """Writes a CSV file with a row for each class.
+def write_class_report(path, matrix, class_names, unit="images"):
+    """Writes a CSV file with a row for each class of a classifier, or of a segmentation.
 
-    Its columns: `class`; `images` of it; how many of them are `correct`; how many images are `predicted` to be of it;
-    `top1` (the recall), `precision` and `f1` in percent, empty if undefined. The sum of `correct` divided by the sum of
-    `images` is the overall top-1.
+    Its columns: `class`; `images` or `pixels` of it; how many of them are `correct`; how many are `predicted` to be of
+    it; for images `top1` (the recall), for pixels `iou` and `recall`; `precision` and `f1` (Dice), in percent, empty if
+    undefined. The sum of `correct` divided by the sum of `images` is the overall top-1.
 
     Args:
         path: of the file.
-        labels: `(N,)` integers.
-        predicted: the same, of a classifier.
+        matrix: `(num_classes, num_classes)` integers, how often a class (row) is taken for another.
         class_names: names of the classes.
+        unit: what is counted, `images` or `pixels`.
     """
-    images, taken = (np.bincount(values, minlength=len(class_names)) for values in (labels, predicted))
-    correct = np.bincount(labels[labels == predicted], minlength=len(class_names))
-    rates = _rates(images, correct, taken)
-    _write(path, "images", class_names, (images, correct, taken), {"top1": rates.pop("recall"), **rates})
+    counts = own, correct, taken = matrix.sum(axis=1), np.diag(matrix), matrix.sum(axis=0)
+    rates = _rates(*counts)
+    first = {"iou": _shares(correct, own + taken - correct)} if unit == "pixels" else {"top1": rates.pop("recall")}
+    _write(path, unit, class_names, counts, {**first, **rates})
 
 
 def write_multi_label_report(path, targets, scores, class_names):
@@ -58,21 +58,6 @@ def write_multi_label_report(path, targets, scores, class_names):
     ]
     counts = images, correct, taken
     _write(path, "images", class_names, counts, {"average_precision": precision, **_rates(*counts)})
-
-
-def write_segmentation_report(path, matrix, class_names):
-    """Writes a CSV file with a row for each class of a segmentation.
-
-    Its columns: `class`; `pixels` of it; how many of them are `correct`; how many pixels are `predicted` to be of it;
-    `iou`, `recall`, `precision` and `f1` (Dice) in percent, empty if undefined.
-
-    Args:
-        path: of the file.
-        matrix: the result of `Confusions`.
-        class_names: names of the classes.
-    """
-    counts = pixels, correct, taken = matrix.sum(axis=1), np.diag(matrix), matrix.sum(axis=0)
-    _write(path, "pixels", class_names, counts, {"iou": _shares(correct, pixels + taken - correct), **_rates(*counts)})
 
 
 def _write(path, unit, class_names, counts, figures):

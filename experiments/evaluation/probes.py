@@ -36,7 +36,7 @@ class FrozenProbes:
         self.train, self.target = source.split("train"), source.split(target)
         validation = source.get("validation") if "linear" in probes and target != "validation" else None
         if max_images and max_images < self.train.num_examples:
-            self.train = balanced_part(self.train, max_images, seed)
+            self.train = balanced_part(self.train, self.train.labels, max_images, seed)
         self.target = at_most(self.target, max_images, seed)
         self._validation = validation and at_most(validation, max_images, seed)
 
@@ -139,9 +139,5 @@ def _fitted(c, train):
     with warnings.catch_warnings():
         # With many images a weak regularization takes all iterations; it is judged as it is then.
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-        return _logistic_regression(c).fit(*train)
-
-
-def _logistic_regression(c):
-    regression = linear_model.LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
-    return pipeline.make_pipeline(preprocessing.StandardScaler(), regression)
+        regression = linear_model.LogisticRegression(C=c, max_iter=MAX_ITERATIONS)
+        return pipeline.make_pipeline(preprocessing.StandardScaler(), regression).fit(*train)

@@ -19,6 +19,7 @@ import zipfile
 
 import numpy as np
 
+from experiments.data.sources.text import printable
 from experiments.errors import UserError
 
 SUFFIXES = (".npz", ".parquet")
@@ -116,7 +117,7 @@ class ParquetWriter:
         values = self._arrow.array(features.reshape(-1))
         known = [int(label) if label >= 0 else None for label in labels]
         columns = [
-            [_encodable(name) for name in names],
+            [printable(name) for name in names],
             [split] * len(names),
             known,
             [None if label is None else self._classes[label] for label in known],
@@ -128,7 +129,7 @@ class ParquetWriter:
 
     def close(self, skipped, record):
         self._write()
-        names, reasons = [_encodable(name) for name, _ in skipped], [reason for _, reason in skipped]
+        names, reasons = [printable(name) for name, _ in skipped], [reason for _, reason in skipped]
         facts = {"classes": self._classes, "skipped": names, "skipped_reasons": reasons, "record": record}
         self._writer.add_key_value_metadata({name: json.dumps(value) for name, value in facts.items()})
         self._writer.close()
@@ -192,8 +193,3 @@ def _read_parquet(path):
     return Features(
         np.array(table["name"].to_pylist(), str), features, labels, classes, json.loads(metadata[b"record"])
     )
-
-
-def _encodable(name):
-    """Returns the name of a file, with bytes that are not UTF-8 written as escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

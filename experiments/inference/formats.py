@@ -1,6 +1,5 @@
 """The formats of exported models: how each is written, and run by its own runtime."""
 
-import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -155,15 +154,15 @@ def load_saved_model(path):
 
 def write_onnx(serving, path, facts):
     """Writes an ONNX file, with `facts` (`{name: text}`) in its metadata."""
-    with _quiet("tf2onnx"):
-        import onnx
-        import tf2onnx
-        from onnx.tools.update_model_dims import update_inputs_outputs_dims
+    import onnx
+    import tf2onnx
+    from onnx.tools.update_model_dims import update_inputs_outputs_dims
 
-        function = serving.function
-        model, _ = tf2onnx.convert.from_function(
-            function, function.input_signature, OPSET, custom_op_handlers={"Erfc": (_convert_erfc, [])}
-        )
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    function = serving.function
+    model, _ = tf2onnx.convert.from_function(
+        function, function.input_signature, OPSET, custom_op_handlers={"Erfc": (_convert_erfc, [])}
+    )
     model = update_inputs_outputs_dims(model, {IMAGES: serving.axes}, {serving.outputs: serving.output_axes})
     onnx.helper.set_model_props(model, facts)
     onnx.checker.check_model(model)
@@ -219,15 +218,3 @@ def _convert_erfc(graph, node, name, arguments, **kwargs):
     difference = graph.insert_new_node_on_output("Sub", node.output[0], make_name(node.name))
     one = graph.make_const(make_name(node.name), np.array(1.0, np.float32))
     graph.replace_inputs(difference, [one.output[0], node.output[0]])
-
-
-@contextlib.contextmanager
-def _quiet(name):
-    """Context in which a library's logger says nothing below errors."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

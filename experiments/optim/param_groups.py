@@ -33,12 +33,11 @@ class Row:
     rate_factor: float = 1.0
 
 
-def rule_table(variables, rules=RULES, layer_decay=None):
+def rule_table(variables, layer_decay=None):
     """Applies the rules to variables.
 
     Args:
         variables: trainable variables.
-        rules: `(pattern, decays)` pairs; patterns are searched in the path.
         layer_decay: a `LayerDecay`; None for one rate for all.
 
     Returns:
@@ -50,7 +49,7 @@ def rule_table(variables, rules=RULES, layer_decay=None):
     rows = []
     for variable in variables:
         path = variable.path
-        matching = [(pattern, decays) for pattern, decays in rules if re.search(pattern, path)]
+        matching = [(pattern, decays) for pattern, decays in RULES if re.search(pattern, path)]
         if not matching:
             raise ValueError(f"No rule says how {path} is optimised; add one.")
         factor = layer_decay.factor(path) if layer_decay else 1.0

@@ -6,7 +6,6 @@ checkpoint with this file is complete; without it, the process ended during the 
 """
 
 import contextlib
-import hashlib
 import pathlib
 import re
 import tempfile
@@ -14,29 +13,23 @@ import tempfile
 import tensorflow as tf
 
 from experiments.errors import RunError, UserError
-from experiments.io import FAULTS, TEMPORARY, StorageError, flush_to_disk, is_url, reason, remove, replacing
+from experiments.io import FAULTS, TEMPORARY, StorageError, checksum, flush_to_disk, is_url, reason, remove, replacing
 from experiments.training.distributed.strategy import generator_states
 
 FOLDER, CHECKSUMS = "checkpoints", ".sha256"
 NAME = re.compile(rf"(?:{re.escape(TEMPORARY)})?ckpt-(\d+)(?:\.|_temp)")  # `_temp`: where TensorFlow writes shards
-BLOCK = 1 << 22  # bytes that are read at a time
 MISSING = (FileNotFoundError, tf.errors.NotFoundError)
 
 
 class CheckpointFiles:
-    """The checkpoints in a folder, by the step they were saved at.
+    """The checkpoints of the run in a workdir, by the step they were saved at.
 
     Args:
-        folder: path of the folder; it may be missing.
+        workdir: its path; it may be missing.
     """
 
-    def __init__(self, folder):
-        self.folder = folder
-
-    @classmethod
-    def of(cls, workdir):
-        """Returns those of the run in a workdir."""
-        return cls(workdir / FOLDER)
+    def __init__(self, workdir):
+        self.folder = workdir / FOLDER
 
     @property
     def latest(self):
@@ -75,7 +68,7 @@ class CheckpointFiles:
         if not names:
             raise StorageError(f"{self.folder} is gone.")
         self._flush(*names)
-        lines = "".join(f"{_sha256(self.folder / name)}  {name}\n" for name in names)
+        lines = "".join(f"{checksum(self.folder / name)}  {name}\n" for name in names)
         with replacing(self.folder / f"ckpt-{step}{CHECKSUMS}") as temporary:
             temporary.write_text(lines, encoding="utf-8")
         self._flush("")
@@ -89,12 +82,12 @@ class CheckpointFiles:
         expected = dict(reversed(line.split("  ", 1)) for line in lines if "  " in line)
         if f"ckpt-{step}.index" not in expected or len(expected) < 2:
             return "its checksums are damaged"
-        for name, checksum in expected.items():
+        for name, recorded in expected.items():
             path = self.folder / name
             try:
                 if not path.exists():
                     return f"{name} is missing"
-                if _sha256(path) != checksum:
+                if checksum(path) != recorded:
                     return f"{name} does not match its checksum"
             except FAULTS as error:
                 return f"{name} cannot be read: {reason(error)}"
@@ -142,14 +135,6 @@ class CheckpointFiles:
         return found
 
 
-def _sha256(path):
-    digest = hashlib.sha256()
-    with tf.io.gfile.GFile(str(path), "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 # TensorFlow raises these if the variables of a checkpoint differ from the model's, or their shapes do.
 MISMATCH = (
     tf.errors.InvalidArgumentError,
@@ -193,7 +178,7 @@ class Checkpoints:
             self._additional["loss_scale"] = loss_scale.variables
         self._checkpoint = tf.train.Checkpoint(**self._parts, **self._additional)
         self._workdir = workdir
-        self._files = CheckpointFiles.of(workdir)
+        self._files = CheckpointFiles(workdir)
         self._keep = keep
         self._is_writer = is_writer
 

@@ -44,9 +44,10 @@ def train(run, training_step, batches, callbacks, checkpoints, stop, divergence)
 def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, divergence):
     total_steps, steps_per_epoch = run.schedule.total_steps, run.schedule.steps_per_epoch
     window = Window(run.training.batch_size, checkpoints.window)
+    save_every = run.config.checkpoint_every
     # Workers may disagree on the time, and only the chief saves.
-    minutes = run.config.checkpoint_minutes if run.workers.is_chief else 0.0
-    due = SaveSchedule(run.config.checkpoint_every, minutes)
+    save_seconds = 60 * run.config.checkpoint_minutes if run.workers.is_chief else 0.0
+    saved_at = time.monotonic()
     at_steps = set().union(*(getattr(callback, "at_steps", ()) for callback in callbacks.callbacks))
 
     for step, batch in zip(range(run.start_step + 1, total_steps + 1), batches):
@@ -56,7 +57,8 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
         window.add(metrics)
         last, is_stopping = step == total_steps, stop.requested
         log = last or step % run.config.log_every == 0
-        save = last or is_stopping or due.is_due(step)
+        is_due = save_every and step % save_every == 0 or save_seconds and time.monotonic() - saved_at >= save_seconds
+        save = last or is_stopping or is_due
         if log or save or step in at_steps:
             window.stop()
         if log or save:
@@ -73,33 +75,10 @@ def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, diver
             window.clear()
         if save:  # last: if the run is killed before, the resumed run repeats all of the above
             checkpoints.save(step, window.to_text())
-            due.saved()
+            saved_at = time.monotonic()
         if is_stopping:
             raise Interrupted(f"Stopped at step {step:,} of {total_steps:,}; run the same command to resume.")
         window.start()
-
-
-class SaveSchedule:
-    """When a checkpoint is due: by steps, by minutes, or by both.
-
-    Args:
-        every: steps between two checkpoints; 0 for no checkpoints by steps.
-        minutes: minutes between two checkpoints; 0 for no checkpoints by time.
-    """
-
-    def __init__(self, every, minutes=0.0):
-        self._every = every
-        self._seconds = 60 * minutes
-        self.saved()
-
-    def is_due(self, step):
-        """Whether it is due after `step` steps."""
-        by_steps = self._every and step % self._every == 0
-        return bool(by_steps or (self._seconds and time.monotonic() - self._saved_at >= self._seconds))
-
-    def saved(self):
-        """Called when a checkpoint was written."""
-        self._saved_at = time.monotonic()
 
 
 class Window:

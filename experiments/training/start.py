@@ -49,7 +49,7 @@ def check_pretrained(pretrained, workdir):
         pretrained: path or URL of a run's workdir or of a file; empty for none.
         workdir: of the run.
     """
-    if not pretrained or CheckpointFiles.of(workdir).complete():
+    if not pretrained or CheckpointFiles(workdir).complete():
         return
     with _pretrained_file(pretrained) as path:
         find_weights(path)

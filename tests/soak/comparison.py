@@ -50,7 +50,7 @@ def _same(expected, value):
 
 def _variables(workdir):
     """What the newest checkpoint holds: weights, moments, averages, generators, position."""
-    reader = tf.train.load_checkpoint(CheckpointFiles.of(workdir).latest)
+    reader = tf.train.load_checkpoint(CheckpointFiles(workdir).latest)
     return {name: np.asarray(reader.get_tensor(name)) for name in reader.get_variable_to_dtype_map()}
 
 

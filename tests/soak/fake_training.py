@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from experiments.training.checkpoint import FOLDER, CheckpointFiles
+from experiments.training.checkpoint import CheckpointFiles
 from experiments.training.loggers import METRICS
 
 STEPS, EVERY, KEEP = 80, 5, 3
@@ -23,7 +23,7 @@ def train(workdir, fault=""):
     """
     if fault == "failing":
         raise MemoryError("no memory")
-    files, stop, kept = CheckpointFiles(workdir / FOLDER), [], []
+    files, stop, kept = CheckpointFiles(workdir), [], []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     files.folder.mkdir(parents=True, exist_ok=True)
     start = _resume(files, fault)

@@ -81,7 +81,7 @@ def kill_and_resume(train, workdir, kills, random):
     Returns:
         `(kill, step, under way, damage)` for each kill: the step that was reached, a text, and the `Damage` or None.
     """
-    files, pending, records, damages = CheckpointFiles.of(workdir), collections.deque(kills), [], []
+    files, pending, records, damages = CheckpointFiles(workdir), collections.deque(kills), [], []
     damaged, owed, expected = None, 0, 0
     print(f"\n{'kill':>4}  {'started from':>12}  {'at step':>7}  what was under way, and what was damaged")
     for number in itertools.count(1):

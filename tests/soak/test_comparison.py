@@ -16,7 +16,7 @@ NEXT = np.nextafter(VALUES, np.float32(9))  # one bit more
 
 
 def save_checkpoint(workdir, values):
-    files = CheckpointFiles.of(workdir)
+    files = CheckpointFiles(workdir)
     files.folder.mkdir(exist_ok=True)
     tf.train.Checkpoint(weights=tf.Variable(values)).write(files.prefix(4))
     files.seal(4)

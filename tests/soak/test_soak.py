@@ -166,6 +166,7 @@ def test_drawn_kills_rise_to_the_end_of_the_run(name):
 def test_damage_changes_one_file_until_it_is_written_anew(tmp_path, kind, monkeypatch):
     monkeypatch.setattr("tests.soak.kills.KINDS", {kind: KINDS[kind]})
     files = fake_training.CheckpointFiles(tmp_path)
+    files.folder.mkdir()
     fake_training.save(files, 10)
     before = {path: path.read_bytes() for path in files.folder.iterdir()}
     done = damage(files, 10, np.random.default_rng(0))

@@ -19,29 +19,24 @@ def open_source(config, masks=False):
     Raises:
         UserError: if it cannot be opened.
     """
-    sources = [_open_masked(source, config) if masks else _open(source, config) for source, _ in config.sources]
+    sources = [_open(source, config, masks) for source, _ in config.sources]
     weights = [weight for _, weight in config.sources]
     source = mix(sources, weights) if len(sources) > 1 else sources[0]
     return with_cache(source, config.cache)
 
 
-def _open_masked(source, config):
+def _open(source, config, masks):
     kind, _, name = source.partition(":")
-    if kind == "folder" and len(config.sources) == 1:
-        return open_folder_with_masks(name, config)
-    if kind == "tfds" and len(config.sources) == 1:
-        from experiments.data.sources.tfds import open_tfds
-
-        return open_tfds(name, config, masks=True)
-    raise UserError(f"finetune.task=segmentation needs one folder:PATH or tfds:NAME; data.source={config.source!r}.")
-
-
-def _open(source, config):
-    kind, _, name = source.partition(":")
+    if masks and (kind not in ("folder", "tfds") or len(config.sources) > 1):
+        raise UserError(
+            f"finetune.task=segmentation needs one folder:PATH or tfds:NAME; data.source={config.source!r}."
+        )
     if kind == "tfds":
         from experiments.data.sources.tfds import open_tfds  # importing TensorFlow Datasets takes seconds
 
-        return open_tfds(name, config)
+        return open_tfds(name, config, masks)
     if kind == "digits":
         return open_digits()
-    return {"folder": open_folder, "shards": open_shards, "webdataset": open_webdataset}[kind](name, config)
+    if kind == "folder":
+        return (open_folder_with_masks if masks else open_folder)(name, config)
+    return {"shards": open_shards, "webdataset": open_webdataset}[kind](name, config)

@@ -58,11 +58,7 @@ def open_folder(path, config, reading=None):
     else:
         layout = read_layout(root, good)
     splits = {name: split_of_files(root, *examples) for name, examples in layout.splits.items()}
-    shares = {
-        "validation": config.validation_share,
-        "test": config.test_share if layout.class_names or with_masks else 0.0,
-    }
-    splits, too_small = with_held_out(splits, shares, f"folder:{root}")
+    splits, too_small = with_held_out(splits, config, bool(layout.class_names) or with_masks, f"folder:{root}")
     labelling = f"{len(layout.class_names)} classes from {layout.labels_from}" if layout.class_names else "no labels"
     notes = (
         f"{len(good):,} images, {labelling}",

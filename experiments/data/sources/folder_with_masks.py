@@ -86,9 +86,8 @@ def open_folder_with_masks(path, config):
             why = _such_as(images, [pair for pair in skipped if is_below(base, pair[0])])
             raise UserError(f"{images / base} holds no image with a mask that can be used{why}; fill or remove it.")
         splits[split] = split_of_files(images, chosen, np.array([labels.get(file, -1) for file in chosen]))
-    shares = {"validation": config.validation_share, "test": config.test_share}
     # Images without a mask take part, so that pretraining on the images holds out the same.
-    splits, notes = with_held_out(splits, shares, f"folder:{root}")
+    splits, notes = with_held_out(splits, config, True, f"folder:{root}")
     splits = {name: split.take(np.flatnonzero(split.labels >= 0)) for name, split in splits.items()}
     if "train" in splits and not splits["train"].num_examples:
         raise UserError(f"{root}: no image with a mask that can be used is left to train on; add some.")

@@ -316,6 +316,5 @@ def _splits(samples, class_names, shuffle_buffer):
 
 def _source(name, splits, class_names, label_sets, notes, config):
     """Returns the `Source` of splits; validation and test are held out where they are missing."""
-    shares = {"validation": config.validation_share, "test": config.test_share if class_names else 0.0}
-    splits, too_small = with_held_out(splits, shares, name)
+    splits, too_small = with_held_out(splits, config, bool(class_names), name)
     return Source(name, splits, class_names, (*notes, *too_small), label_sets=label_sets)

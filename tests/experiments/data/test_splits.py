@@ -137,7 +137,11 @@ def test_the_smallest_number_counts_the_classes_that_have_images():
 
 
 def test_a_balanced_part_may_be_smaller_than_the_number_of_classes_or_all_there_is():
-    np.testing.assert_array_equal(np.sort(np.bincount(balanced_part(SPLIT, 2, 0).labels, minlength=3)), [0, 1, 1])
+    np.testing.assert_array_equal(
+        np.sort(np.bincount(balanced_part(SPLIT, SPLIT.labels, 2, 0).labels, minlength=3)), [0, 1, 1]
+    )
     unlabelled = MemorySplit(SPLIT.contents, np.where(np.arange(100) < 40, LABELS, -1))
-    np.testing.assert_array_equal(balanced_part(unlabelled, 50, 0).contents, np.arange(40))
-    np.testing.assert_array_equal(balanced_part(SPLIT, 12, 4).contents, label_subset(SPLIT, "12", 3, 4).contents)
+    np.testing.assert_array_equal(balanced_part(unlabelled, unlabelled.labels, 50, 0).contents, np.arange(40))
+    np.testing.assert_array_equal(
+        balanced_part(SPLIT, SPLIT.labels, 12, 4).contents, label_subset(SPLIT, "12", 3, 4).contents
+    )

@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from experiments.evaluation.class_reports import draw_confusion, most_confused, write_multi_label_report, write_report
+from experiments.evaluation.class_reports import (
+    draw_confusion,
+    most_confused,
+    write_class_report,
+    write_multi_label_report,
+)
 from experiments.evaluation.classification import classification_metrics, confusion, top_one
 
 NAMES = ("cat, small", "dog", "never seen", "never said")
@@ -17,7 +22,7 @@ PREDICTED = np.array([0, 0, 1, 2, 1, 1, 0, 0, 1])
 
 @pytest.fixture
 def rows(tmp_path):
-    write_report(tmp_path / "report.csv", LABELS, PREDICTED, NAMES)
+    write_class_report(tmp_path / "report.csv", confusion(LABELS, PREDICTED, len(NAMES)), NAMES)
     with open(tmp_path / "report.csv", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments.evaluation.class_reports import write_segmentation_report
+from experiments.evaluation.class_reports import write_class_report
 from experiments.evaluation.classification import confusion
 from experiments.evaluation.segmentation import PixelClasses, class_ious, notes_on_confusions, segmentation_metrics
 
@@ -32,7 +32,7 @@ def test_figures_are_those_of_a_loop_over_all_pixels(masks, tmp_path):
         "mean_iou": pytest.approx(100 * np.mean(ious)),
         "pixel_accuracy": pytest.approx(100 * np.mean([t == p for t, p in pixels])),
     }
-    write_segmentation_report(tmp_path / "report.csv", matrix, list("abcd"))
+    write_class_report(tmp_path / "report.csv", matrix, list("abcd"), "pixels")
     rows = [line.split(",") for line in (tmp_path / "report.csv").read_text().splitlines()]
     assert rows[0][:5] == ["class", "pixels", "correct", "predicted", "iou"] and rows[4][4:] == [""] * 4
     assert [float(row[4]) for row in rows[1:4]] == pytest.approx([100 * iou for iou in ious], rel=1e-5)

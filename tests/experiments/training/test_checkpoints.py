@@ -102,7 +102,7 @@ def test_all_of_the_state_comes_back(tmp_path, states):
 def test_without_checkpoints_nothing_changes(tmp_path):
     model, optimizer, checkpoints = make_state(tmp_path, seed=9)
     before = state_of(model, optimizer)
-    assert checkpoints.restore() == (0, []) and CheckpointFiles.of(tmp_path).latest is None
+    assert checkpoints.restore() == (0, []) and CheckpointFiles(tmp_path).latest is None
     assert_same(state_of(model, optimizer), before)
 
 
@@ -149,7 +149,7 @@ def test_the_newest_checkpoints_are_kept(tmp_path, keep):
         checkpoints.save(step)
     found = sorted(path.stem for path in (tmp_path / "checkpoints").glob("*.index"))
     assert found == [f"ckpt-{step}" for step in (1, 2, 3)][-keep:]
-    assert CheckpointFiles.of(tmp_path).latest.endswith("ckpt-3")
+    assert CheckpointFiles(tmp_path).latest.endswith("ckpt-3")
 
 
 def names(workdir):
@@ -170,7 +170,7 @@ def test_sha256sum_agrees_with_the_checksums(tmp_path, states):
 
 def test_a_flipped_bit_anywhere_is_found(tmp_path, states):
     """TensorFlow's own checksums leave gaps: of the index, and of what it does not restore."""
-    files = CheckpointFiles(tmp_path / "checkpoints")
+    files = CheckpointFiles(tmp_path)
     rng = np.random.default_rng(0)
     for name in files_of(6):
         path = tmp_path / "checkpoints" / name
@@ -202,7 +202,7 @@ def test_an_unfinished_checkpoint_is_left_out_and_goes_with_the_next(tmp_path, s
     assert step == 6
     assert notes == [f"checkpoint {folder / f'ckpt-{number}'} is incomplete: ignored" for number in (8, 9)]
     assert_same(state_of(model, optimizer), states[6])
-    assert CheckpointFiles.of(tmp_path).latest == str(folder / "ckpt-6")
+    assert CheckpointFiles(tmp_path).latest == str(folder / "ckpt-6")
     checkpoints.save(7)
     assert names(tmp_path) == files_of(4, 6, 7)
 
@@ -320,7 +320,7 @@ def test_checkpoints_that_cannot_be_looked_at_are_not_the_same_as_none(tmp_path,
         assert checkpoints.last_good == message
         with pytest.raises(RunError, match=re.escape("The checkpoint of step 8 cannot be written:")):
             checkpoints.save(8)
-    assert CheckpointFiles.of(tmp_path).complete() == [2, 4, 6]
+    assert CheckpointFiles(tmp_path).complete() == [2, 4, 6]
     assert checkpoints.restore()[0] == 6
     assert_same(state_of(model, optimizer), states[6])
 
