@@ -1,4 +1,4 @@
-"""ConvNeXt V1 and V2 in Keras 3, equal in numbers to the published models."""
+"""ConvNeXt V1 and V2 in Keras 3, numerically equal to the published models."""
 
 from convnext.backbone import ConvNeXt
 from convnext.blocks import ConvNextV1Block, ConvNextV2Block

@@ -25,10 +25,10 @@ class ConvNeXt(CompositeModel):
         input_shape: `(H, W, channels)`; H and W may be None.
         include_top: whether the model ends in the classification head.
         stem_stride: side in pixels of the patches that the stem embeds.
-        kernel_size: of the depthwise convolutions.
+        kernel_size: side of the kernels of the depthwise convolutions.
         drop_path_rate: stochastic depth rate of the last block; rates rise linearly from 0 over all blocks.
-        dropout_rate: of the pooled features, before the logits.
-        epsilon: of every layer normalization; 1e-5 in some models of timm and OpenCLIP.
+        dropout_rate: dropout rate of the pooled features, before the logits.
+        epsilon: epsilon of every layer normalization; 1e-5 in some models of timm and OpenCLIP.
         activation: `gelu`, or `gelu_tanh` for its approximation, which some weights of timm were trained with.
         output_stride: pixels on the side of a position of the last stage, for dense prediction: from there on stages
             keep the resolution and dilate their convolutions, as in timm. None for `stem_stride * 2 ** (stages - 1)`.
@@ -163,7 +163,7 @@ class ConvNeXt(CompositeModel):
 
         Args:
             images: `(B, H, W, channels)`, normalized as in training.
-            training: whether stochastic depth and dropout are at work.
+            training: whether stochastic depth and dropout are active.
 
         Returns:
             Logits `(B, num_classes)`, or without the head the last feature map `(B, h, w, C)`.

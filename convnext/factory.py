@@ -72,7 +72,7 @@ def create_convnext_v2(
         pretrained: a run's workdir, or a file of Keras, of the authors' code, of timm or of Transformers (see
             `load_pretrained`), or None for random weights.
         drop_path_rate: stochastic depth rate of the last block, in [0, 1).
-        pretrained_stem: `load`, `average` or `leave_out`, for images of another number of channels than those of
+        pretrained_stem: `load`, `average` or `leave_out`, for images with a different number of channels than
             the pretrained weights (see `load_pretrained`).
         **overrides: any other argument of `ConvNeXtV2`.
 
@@ -106,7 +106,7 @@ def create_convnext_v1(
     pretrained_stem: str = "load",
     **overrides: Any,
 ) -> ConvNeXtV1:
-    """Creates a ConvNeXt V1; variants, arguments and errors as `create_convnext_v2`, but of `ConvNeXtV1`."""
+    """Creates a ConvNeXt V1; like `create_convnext_v2`, but with the variants and arguments of `ConvNeXtV1`."""
     return _create(
         ConvNeXtV1,
         variant,

@@ -41,7 +41,7 @@ def checkpointed(
     x: Tensor,
     training: bool | None = None,
 ) -> Tensor:
-    """Returns `function(x)`, of which nothing but `x` is kept for the gradient within `rematerialized` of some levels.
+    """Returns `function(x)`; within `rematerialized` of one of the levels, only `x` is kept for the gradient.
 
     Variables are arguments of what is computed again, and random numbers are drawn from the state that the generators
     had: `keras.remat` by itself would draw others, and count them twice.

@@ -4,5 +4,5 @@ from typing import Any
 
 # A tensor of the backend of Keras, or what it takes for one: its own, a NumPy array, a `keras.Variable`.
 Tensor = Any
-# The shape of a tensor, a number an axis; None for an axis of unknown size.
+# The shape of a tensor, one number per axis; None for an axis of unknown size.
 Shape = tuple[Any, ...]

@@ -47,7 +47,7 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
         probes: names from `PROBES`; empty for all that apply: `top1` needs a fine-tuned model, `map` and `f1` a
             multi-label one, `mean_iou` and `pixel_accuracy` a segmentation model; `knn` and `linear` need images of one
             class each.
-        split: on which the figures are taken: `test` or `validation`.
+        split: the split to evaluate on, `test` or `validation`.
         batch_size: images at a time; 0 for as many as the configuration of the run says.
         labels_file: of the images that `data` names, see `DataConfig`; not for a segmentation model.
         images: how images are prepared for weights without a run, see `finished_run.config_of`; not for a segmentation
@@ -63,7 +63,7 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
     """
     if segmenter := find_segmenter(model):
         if labels_file:
-            raise UserError(f"{segmenter} is a segmentation model, which masks evaluate: leave out --labels_file.")
+            raise UserError(f"{segmenter} is a segmentation model, which needs masks, not --labels_file.")
         check_no_image_settings(segmenter, images)
         return _evaluate_segmenter(segmenter, data, data_dir, probes, split, batch_size, log)
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:
@@ -145,7 +145,7 @@ def _applicable(probes, path, is_multi_label, source):
     frozen = FROZEN_PROBES if source.label_sets is None else ()
     for name in probes:
         if name in FROZEN_PROBES and not frozen:
-            raise UserError(f"{source.name} has images of several classes: --probe={name} is for one class an image.")
+            raise UserError(f"{source.name} has images of several classes: --probe={name} needs one class per image.")
         if name not in (*of_classifier, *FROZEN_PROBES):
             if not of_classifier:
                 raise UserError(
@@ -153,7 +153,7 @@ def _applicable(probes, path, is_multi_label, source):
                 )
             raise UserError(f"{path} has no {name}; it has {' and '.join(of_classifier)}.")
     if not (of_classifier or frozen):
-        raise UserError(f"{source.name} has images of several classes: the probes of an encoder are for one an image.")
+        raise UserError(f"{source.name} has images of several classes: the probes of an encoder need one per image.")
     return probes or (*of_classifier, *frozen)
 
 

@@ -85,14 +85,14 @@ class Finetuning(Task):
         return [self._pictures(run), *([self._validation] if self._validation else [])]
 
     def finish(self, run):
-        """Saves the models, and evaluates them on the test images, which never choose. Those of a classifier:
+        """Saves the models, and evaluates them on the test images, on which nothing is chosen. For a classifier:
 
-        - `classifier.keras` has the weights of the end of the run, whatever its metrics;
+        - `classifier.keras` has the final weights of the run, whatever its metrics;
         - `classifier_ema.keras`, where there is a moving average, the average of the end;
         - `classifier_best.keras`, where there are validation images, the weights that were best on those at some
           evaluation, plain or average.
 
-        Of `classifier.keras` there is a report on the test images, or on the validation images where there are none or
+        A report on `classifier.keras` covers the test images, or the validation images where there are none or
         `report_test` is off: `report_test.csv` and, but for a multi-label one, `confusion_test.png`.
         """
         model, validation = run.model, self._validation

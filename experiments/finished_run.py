@@ -45,7 +45,7 @@ def read_segmenter(path):
     """
     config, classes = recorded_config(path), path.parent / CLASSES
     if config is None:
-        raise UserError(f"{path.parent} has no {CONFIG}, which says how {path.name} is made and its images prepared.")
+        raise UserError(f"{path.parent} has no {CONFIG}, which says how to build {path.name} and prepare its images.")
     table = ClassTable.read(classes, config.data.ignore_label)
     model = make_segmenter(config, len(table.names))
     try:
@@ -103,7 +103,7 @@ def config_of(path, model, data="", data_dir="", labels_file="", images=None, lo
                 f"--image_preset={'|'.join(IMAGE_SETTINGS)}, or --image_size, --mean, --std and --crop."
             )
         if not data:
-            raise UserError(f"--data is missing: {path} is not of a run, whose images would be taken.")
+            raise UserError(f"--data is missing: {path} is not part of a run whose images could be used.")
         if (channels := model.image_shape[-1]) != 3 and not {"mean", "std"} <= changes.keys():
             raise UserError(f"{path} takes images of {channels} channels: give --mean and --std, a number for each.")
         sizes = ModelConfig(depths=model.depths, dims=model.dims, stem_stride=model.stem_stride)

@@ -36,15 +36,13 @@ def as_path(path):
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise UserError(
-            f"{os.fsencode(str(path))!r}: the name is not UTF-8, as TensorFlow writes its files."
-        ) from error
+        raise UserError(f"{os.fsencode(str(path))!r}: the name is not valid UTF-8, which TensorFlow needs.") from error
     if not is_url(path):
         return local_path(path)
     try:
         return epath.Path(str(path))
     except KeyError as error:
-        raise UserError(f"{path}: paths are local, or URLs such as gs://bucket/run.") from error
+        raise UserError(f"{path}: use a local path, or a URL such as gs://bucket/run.") from error
 
 
 def local_path(path):
@@ -56,7 +54,7 @@ def local_path(path):
     try:
         return pathlib.Path(path).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{path}: it is not known where the home of that user is.") from error
+        raise UserError(f"{path}: the home folder of that user is unknown.") from error
 
 
 def local_folder(path):
@@ -236,7 +234,7 @@ def new_output(name, suffixes=()):
         raise UserError(f"--output={name}: name a {' or '.join(suffixes)} file.")
     try:
         if path.exists() or path.is_symlink():
-            raise UserError(f"--output={name} exists already: name another one, or remove it.")
+            raise UserError(f"--output={name} already exists: name another one, or remove it.")
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output={name} cannot be written: {error.strerror or error}.") from error

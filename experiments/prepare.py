@@ -31,7 +31,7 @@ def run(source, directory="", manual_dir="", output="", size=0, labels_file="", 
         return _pack(source, output, size, labels_file, log)
     if kind != "tfds" or not name:
         raise UserError(
-            f"--source={source}: tfds:NAME is prepared and folder:PATH packed; others are read as they are."
+            f"--source={source}: only tfds:NAME and folder:PATH can be prepared; others are used as they are."
         )
     if output or size or labels_file:
         raise UserError("--output, --size and --labels_file are for --source=folder:PATH.")
@@ -80,4 +80,4 @@ def _prepare(builder, source, manual_dir):
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         raise RunError(f"{source} cannot be prepared: {type(error).__name__}: {reason}") from error
     if not builder.info.splits:
-        raise RunError(f"{source} cannot be prepared: it came out without images.")
+        raise RunError(f"{source} cannot be prepared: the result has no images.")

@@ -1,4 +1,4 @@
-"""Hardware, versions, commit and command: what figures depend on beside the configuration."""
+"""Hardware, versions, commit and command: what figures depend on besides the configuration."""
 
 import contextlib
 import datetime

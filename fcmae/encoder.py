@@ -33,10 +33,10 @@ def encode_dense(backbone: ConvNeXt, images: Tensor, visible: Tensor, training: 
         backbone: a `ConvNeXtV2`.
         images: `(B, H, W, channels)`, height and width multiples of the backbone's total stride.
         visible: `(B, L)`, 1 for visible patches and 0 for masked ones.
-        training: whether stochastic depth is at work.
+        training: whether stochastic depth is active.
 
     Returns:
-        `(B, rows, columns, C)`, one position a patch, zero at masked patches.
+        `(B, rows, columns, C)`, one position per patch, zero at masked patches.
 
     Raises:
         ValueError: if the patches do not tile the images.
@@ -66,10 +66,10 @@ def encode_sparse(
         images: `(B, H, W, channels)`, height and width multiples of the backbone's total stride.
         visible: `(B, L)`, 1 for visible patches and 0 for masked ones, exactly `num_visible` ones in each row.
         num_visible: number K of visible patches of each image.
-        training: whether stochastic depth is at work.
+        training: whether stochastic depth is active.
 
     Returns:
-        `(B, rows, columns, C)`, one position a patch, zero at masked patches; NaN for an image with another number of
+        `(B, rows, columns, C)`, one position per patch, zero at masked patches; NaN for an image with another number of
         visible patches.
 
     Raises:

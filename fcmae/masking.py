@@ -24,7 +24,7 @@ def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
             f"{_nearest(height, patch_size, math.ceil)}x{_nearest(width, patch_size, math.ceil)}",
         ]
         raise ValueError(
-            f"An image of {height}x{width} does not divide into patches of {patch_size}x{patch_size} pixels; the "
+            f"An image of {height}x{width} cannot be cut into patches of {patch_size}x{patch_size} pixels; the "
             f"nearest sizes that do are {' and '.join(dict.fromkeys(nearest))}."
         )
     return height // patch_size, width // patch_size
@@ -41,7 +41,7 @@ def num_visible(num_patches: int, mask_ratio: float) -> int:
         ValueError: if the ratio is outside (0, 1), or leaves nothing visible or nothing masked.
     """
     if not 0.0 < mask_ratio < 1.0:
-        raise ValueError(f"mask_ratio is the share of masked patches and lies in (0, 1), got {mask_ratio}.")
+        raise ValueError(f"mask_ratio, the fraction of masked patches, must be in (0, 1), got {mask_ratio}.")
     # 1e-9 compensates rounding errors: 25 * (1 - 0.8) is 4.999999999999999.
     visible = math.floor(num_patches * (1.0 - mask_ratio) + 1e-9)
     if not 0 < visible < num_patches:
@@ -60,7 +60,7 @@ def sample_visible(noise: Tensor, mask_ratio: float) -> Tensor:
         mask_ratio: share of masked patches, in (0, 1).
 
     Returns:
-        `visible`, `(B, L)` float32 of 0 and 1 with `num_visible(L, mask_ratio)` ones a row.
+        `visible`, `(B, L)` float32 of 0 and 1 with `num_visible(L, mask_ratio)` ones per row.
     """
     keep = num_visible(noise.shape[1], mask_ratio)
     rank = ops.argsort(ops.argsort(noise, axis=1), axis=1)

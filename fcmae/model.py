@@ -30,12 +30,12 @@ class FCMAE(CompositeModel):
         >>> model.fit(images, epochs=1)                # images: (N, 224, 224, 3), normalized
 
     Args:
-        backbone: a `ConvNeXtV2` or `ConvNeXtV1` without head, of known height and width.
+        backbone: a `ConvNeXtV2` or `ConvNeXtV1` without a head, with a known height and width.
         mask_ratio: share of masked patches, in (0, 1).
         decoder_dim: number of channels of the decoder.
         decoder_depth: number of blocks of the decoder.
         normalize_targets: whether the target patches are normalized by their own mean and variance.
-        seed: of the generator that draws masks for calls without one.
+        seed: seed of the generator that draws masks for calls without a mask.
         execution: `sparse` computes only the visible positions, `dense` all positions, with the same result.
 
     Raises:

@@ -88,7 +88,7 @@ FLAGS_OF = {
 def main(_):
     """Measures what the flags name."""
     if flags.FLAGS.what is None:
-        raise UserError(f"--what is missing: name what to measure, one of {', '.join(WHAT)}.")
+        raise UserError(f"--what is missing: give one of {', '.join(WHAT)}.")
     file, picture = writable_file("json"), _picture()
     _check_flags()
     if flags.FLAGS.what == "step":
@@ -126,7 +126,7 @@ def _step_settings():
         ratios = tuple(map(float, values.mask_ratio))
     except ValueError as error:
         named = ",".join(values.mask_ratio)
-        raise UserError(f"--mask_ratio={named}: a list of numbers such as 0.4,0.6 is needed.") from error
+        raise UserError(f"--mask_ratio={named}: give one or more numbers, such as 0.4,0.6.") from error
     return step.StepSettings(
         config=config,
         mask_ratio=ratios,
@@ -142,14 +142,14 @@ def _check_flags():
     what = "input" if flags.FLAGS.what == "input" else "step"
     for other, names in FLAGS_OF.items():
         if unused := [name for name in names if other != what and flags.FLAGS[name].present]:
-            raise UserError(f"--{unused[0]} is not for --what={flags.FLAGS.what}: leave it out.")
+            raise UserError(f"--{unused[0]} does not apply to --what={flags.FLAGS.what}: leave it out.")
 
 
 def _picture():
     """Returns the path of --plot, or None."""
     picture = writable_file("plot")
     if picture and (flags.FLAGS.what != "step" or len(flags.FLAGS.mask_ratio) < 2 or picture.suffix != ".png"):
-        raise UserError("--plot names a .png file for --what=step over two or more mask ratios.")
+        raise UserError("--plot needs a .png file, --what=step, and two or more mask ratios.")
     return picture
 
 
@@ -183,7 +183,7 @@ def _define_flags():
     flags.DEFINE_integer("rounds", None, "Number of turns of each candidate (step 10, input 5).")
     flags.DEFINE_integer("steps", None, "Training steps (3) or batches (8) of a turn.")
     flags.DEFINE_integer("warmup", None, "Training steps before the first turn (3), or batches before each turn (2).")
-    flags.DEFINE_list("stages", None, "Candidates of --what=input beside Pillow's; all of them if left out.")
+    flags.DEFINE_list("stages", None, "Candidates of --what=input besides Pillow's; all of them if left out.")
     flags.DEFINE_string("source", None, "Images for --what=input, as data.source; generated if left out.")
     flags.DEFINE_string("pillow_folder", None, "Folder that Pillow reads, if not that of --source.")
     flags.DEFINE_enum("crop", None, CROPS, "Crop of --what=input, as in the configuration; resized if left out.")

@@ -21,7 +21,7 @@ from experiments.errors import Interrupted, RunError, UserError
 
 PRESETS = {path.stem: path for path in sorted(pathlib.Path(presets.__file__).parent.glob("[!_]*.py"))}
 RESUME = ("auto", "never", "anyway")
-NO_PRESET = f"--config is missing: name a preset, one of {', '.join(PRESETS)}, or a file."
+NO_PRESET = f"--config is missing: give a preset, one of {', '.join(PRESETS)}, or the path of a file."
 
 
 class PresetParser(flags.ArgumentParser):
@@ -39,7 +39,7 @@ class PresetParser(flags.ArgumentParser):
         name, *arguments = argument.split(":", 1)
         path = PRESETS.get(name) or pathlib.Path(name)
         if not os.path.isfile(path):
-            raise UserError(f"There is no preset {name!r}: name a file, or one of {', '.join(PRESETS)}.")
+            raise UserError(f"There is no preset or file {name!r}: give a file, or one of {', '.join(PRESETS)}.")
         try:
             config = runpy.run_path(str(path))["get_config"](*arguments)
         except UserError:
@@ -47,7 +47,7 @@ class PresetParser(flags.ArgumentParser):
         except Exception as error:  # a preset is the user's program and may raise anything
             raise UserError(f"The preset {path} cannot be used: {type(error).__name__}: {error}") from error
         if not isinstance(config, config_dict.ConfigDict):
-            raise UserError(f"{path}: get_config returns no ConfigDict; end it with Config(...).to_config_dict().")
+            raise UserError(f"{path}: get_config must return a ConfigDict; end it with Config(...).to_config_dict().")
         return config.lock()
 
     def flag_type(self):
@@ -56,7 +56,7 @@ class PresetParser(flags.ArgumentParser):
 
 def define_run_flags(values=flags.FLAGS):
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
-    define_config_flags("Folder for the output of the run; a run in it is resumed.", values)
+    define_config_flags("Output folder of the run; a run that is already in it is resumed.", values)
     resume = (
         "Whether to resume a run in the workdir: auto, if its configuration is the same; never; or anyway, with the "
         "new configuration."
@@ -90,12 +90,12 @@ def run_configuration():
 
 def define_image_flags():
     """Defines the flags that say how images are prepared for weights without a run."""
-    settings = "Image preprocessing for weights that do not come from a run: that of published weights of this name."
+    settings = "Image preprocessing for weights that do not come from a run: as for the published weights of this name."
     flags.DEFINE_enum("image_preset", None, list(IMAGE_SETTINGS), settings)
     flags.DEFINE_string("image_size", "", "Size of the images in pixels: 224, or 96,160.")
     flags.DEFINE_list("mean", [], "Mean of each channel, in [0, 1].")
     flags.DEFINE_list("std", [], "Standard deviation of each channel.")
-    flags.DEFINE_float("crop", None, "Share of the image that the centre crop keeps.")
+    flags.DEFINE_float("crop", None, "Fraction of the image that the centre crop keeps.")
 
 
 def image_settings():
@@ -119,7 +119,7 @@ def require_flags(**examples):
     """Raises UserError unless each of these flags has a value; `examples` are values to show."""
     for name, example in examples.items():
         if not getattr(flags.FLAGS, name):
-            raise UserError(f"--{name} is missing, as in --{name}={example}.")
+            raise UserError(f"--{name} is missing: add it, as in --{name}={example}.")
 
 
 def writable_file(flag):
@@ -228,7 +228,7 @@ def _parse_flags(argv, values):
         raise UserError(_unknown_field(argv)) from error
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
         # The parsers of numbers and tuples raise these for unexpected texts.
-        raise UserError(f"A flag cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"A flag has an invalid value: {type(error).__name__}: {error}") from error
 
 
 def _unknown_field(argv):

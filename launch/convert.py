@@ -28,5 +28,5 @@ if __name__ == "__main__":
     flags.DEFINE_enum("to", "keras", list(convert.FORMATS), "Library that will read the output.")
     flags.DEFINE_enum("part", "all", list(convert.PARTS), "What to convert: everything, or only the encoder.")
     flags.DEFINE_string("key", None, "Which of several models in a file: an entry, such as model_ema, or a prefix.")
-    flags.DEFINE_string("image_size", "", "Of the images: 224, or 96,160; by default that of the run, or 224.")
+    flags.DEFINE_string("image_size", "", "Image size in pixels: 224, or 96,160; by default that of the run, or 224.")
     run_command(main)

@@ -34,10 +34,10 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Workdir of a finished run, or weights.")
-    flags.DEFINE_string("data", "", "As data.source has it, such as folder:PATH; by default the images of the run.")
+    flags.DEFINE_string("data", "", "Images, written as data.source, such as folder:PATH; by default the run's.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
-    flags.DEFINE_string("labels_file", "", "Labels of the folder that --data names, as data.labels_file has them.")
-    flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default all that applies.")
+    flags.DEFINE_string("labels_file", "", "File with the labels of the folder --data; see data.labels_file.")
+    flags.DEFINE_multi_enum("probe", [], list(evaluate.PROBES), "What to measure; by default everything that applies.")
     flags.DEFINE_enum("split", "test", ["test", "validation"], "Images to evaluate on.")
     flags.DEFINE_integer("batch_size", 0, "Images at a time; 0 for as many as in the run.", lower_bound=0)
     define_image_flags()

@@ -39,7 +39,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Workdir of a finished run, or a file of weights.")
     flags.DEFINE_enum("format", None, list(FORMATS), "What to write; onnx needs the extra `export`.")
     flags.DEFINE_string("output", None, "New file, or new folder of a SavedModel; OUTPUT.json describes it.")
-    flags.DEFINE_enum("outputs", None, list(OUTPUTS), "By default logits of a classifier, features of an encoder.")
+    flags.DEFINE_enum("outputs", None, list(OUTPUTS), "Default: logits for a classifier, features for an encoder.")
     flags.DEFINE_string("input_size", export.FIXED, "`fixed`, that of the run; `free`; or pixels: 224, or 96,160.")
     flags.DEFINE_enum(
         "preprocessing", export.OUTSIDE, [export.INSIDE, export.OUTSIDE], "Where pixels in [0, 255] are normalized."
@@ -48,6 +48,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("data", "", "Images to compare on, such as folder:PATH; by default two photographs.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets.")
     flags.DEFINE_integer("images", export.NUM_IMAGES, "Number of images to compare on.", lower_bound=1)
-    flags.DEFINE_float("tolerance", export.TOLERANCE, "Largest difference.", lower_bound=0.0)
+    flags.DEFINE_float("tolerance", export.TOLERANCE, "Largest accepted difference from Keras.", lower_bound=0.0)
     define_image_flags()
     run_command(main)

@@ -25,9 +25,9 @@ def main(_):
 if __name__ == "__main__":
     flags.DEFINE_string("model", None, "Workdir of a finished run, or weights.")
     flags.DEFINE_string("output", None, "New .npz or .parquet file.")
-    flags.DEFINE_string("data", "", "As data.source has it, such as folder:PATH; by default the images of the run.")
+    flags.DEFINE_string("data", "", "Images, written as data.source, such as folder:PATH; by default the run's.")
     flags.DEFINE_string("data_dir", "", "Folder of TensorFlow Datasets; by default that of the run.")
-    flags.DEFINE_enum("split", extract.ALL, [extract.ALL, *extract.SPLITS], "Which of the images.")
+    flags.DEFINE_enum("split", extract.ALL, [extract.ALL, *extract.SPLITS], "Split whose features are extracted.")
     flags.DEFINE_integer("batch_size", extract.BATCH_SIZE, "Images at a time.", lower_bound=1)
     define_image_flags()
     run_command(main)

@@ -33,7 +33,7 @@ def main(_):
     config = Config.from_dict(values.config.to_dict())
     unknown = [count for count in map(int, values.labels) if count not in jax_study.LENGTHS]
     if unknown:
-        raise UserError(f"--labels={unknown[0]}: use some of {', '.join(map(str, jax_study.LENGTHS))}; 0 is all.")
+        raise UserError(f"--labels={unknown[0]}: choose from {', '.join(map(str, jax_study.LENGTHS))}; 0 means all.")
     splits = jax_study.read_folder(values.images, config.data.validation_share)
     study = jax_study.JaxStudy(config, splits, values.workdir)
     if values.part == "pretrain":
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     use_preset_by_default("cifar10")
     define_config_flags("Folder for the records of the study.")
     flags.DEFINE_string("images", None, "Folder with train/CLASS/ and test/CLASS/, images of one size.")
-    flags.DEFINE_enum("part", "pretrain", ["pretrain", "finetune", "report"], "What is done.")
+    flags.DEFINE_enum("part", "pretrain", ["pretrain", "finetune", "report"], "Part of the study to run.")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of pretraining.")
     flags.DEFINE_list("labels", [str(count) for count in jax_study.LENGTHS], "Numbers of labels; 0 for all.")
     flags.DEFINE_list("starts", list(jax_study.STARTS), "Starts of fine-tuning.")

@@ -22,9 +22,9 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("source", None, "tfds:NAME or folder:PATH.")
-    flags.DEFINE_string("dir", "", "Folder for the data set, data.dir of runs; by default that of TensorFlow Datasets.")
+    flags.DEFINE_string("dir", "", "Folder for the data set (data.dir of a run); default: that of TensorFlow Datasets.")
     flags.DEFINE_string("manual_dir", "", "Folder of files that you have downloaded, for data sets that need them.")
-    flags.DEFINE_string("output", "", "Folder for the shards of a folder.")
-    flags.DEFINE_integer("size", 0, "Pixels of the shorter side above which images are reduced; 0 keeps their size.")
-    flags.DEFINE_string("labels_file", "", "Labels of the folder, as data.labels_file has them.")
+    flags.DEFINE_string("output", "", "Output folder for the shards, with --source=folder:PATH.")
+    flags.DEFINE_integer("size", 0, "Largest shorter side in pixels; larger images are reduced to it. 0 keeps all.")
+    flags.DEFINE_string("labels_file", "", "File with the labels of the folder; see data.labels_file.")
     run_command(main)

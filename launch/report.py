@@ -18,7 +18,7 @@ from launch.command import run_command
 def main(workdirs):
     """Writes the page of the runs in some workdirs."""
     if not workdirs:
-        raise UserError("No run is named: give the workdirs of one or more, such as runs/digits runs/digits_finetuned.")
+        raise UserError("No run is given: name one or more workdirs, such as runs/digits runs/digits_finetuned.")
     for problem in write_report(workdirs, flags.FLAGS.output, flags.FLAGS.title):
         print(problem)
     print(f"written: {flags.FLAGS.output}")

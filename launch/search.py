@@ -23,7 +23,7 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("features", None, "File that launch.extract wrote.")
-    flags.DEFINE_multi_string("query", [], "Name of an image in it, or an image file; may be repeated.")
+    flags.DEFINE_multi_string("query", [], "Name of an image in the features file, or an image file; may be repeated.")
     flags.DEFINE_string("output", None, "New PNG file.")
     flags.DEFINE_integer("k", search.NEIGHBOURS, "Number of nearest images.", lower_bound=1)
     flags.DEFINE_string("data", "", "folder:PATH, if the folder of the images has been moved.")

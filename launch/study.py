@@ -22,7 +22,7 @@ def main(_):
     if values.tables_only:
         study = sweep.open_study(STUDIES, values.workdir)
     elif not values.name:
-        raise UserError(f"--name is missing: name a study, one of {', '.join(STUDIES)}.")
+        raise UserError(f"--name is missing: give one of {', '.join(STUDIES)}.")
     else:
         config = Config.from_dict(values.config.to_dict())
         study = sweep.open_study(STUDIES, values.workdir, values.name, config, values.budget, values.seeds)
@@ -42,9 +42,9 @@ if __name__ == "__main__":
     define_config_flags("Folder for all runs of the study; complete ones are not repeated.")
     flags.DEFINE_enum("name", None, list(STUDIES), "The study.")
     flags.DEFINE_enum("budget", "full", ["full", "tiny"], "Length of the runs; tiny only checks that they work.")
-    flags.DEFINE_integer("seeds", 0, "Number of repetitions; by default 3, of ablations 1.", lower_bound=0)
+    flags.DEFINE_integer("seeds", 0, "Number of repetitions; 3 by default, 1 for ablations.", lower_bound=0)
     flags.DEFINE_string("only", "", "Pattern for the names of the runs to do, such as seed_0/labels_600/*.")
-    flags.DEFINE_bool("plan", False, "Print the runs and an estimate of their time, and do none.")
+    flags.DEFINE_bool("plan", False, "Print the runs and an estimate of their time, but run nothing.")
     flags.DEFINE_bool("tables_only", False, "Make the tables and the picture from existing runs, and run nothing.")
     flags.DEFINE_string("document", "", "Markdown file to put tables and picture into, such as docs/study.md.")
     run_command(main)

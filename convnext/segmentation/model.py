@@ -19,7 +19,7 @@ AUXILIARY_DIM = 256
 class Segmenter(CompositeModel):
     """Semantic segmentation by a ConvNeXt and a decoder over the feature maps of its stages.
 
-    Images of any size have logits of that size: inside they are padded with 0, the mean of normalized images, to a
+    Images of any size have logits of that size: internally they are padded with 0, the mean of normalized images, to a
     multiple of the total stride.
 
     Example:
@@ -34,7 +34,7 @@ class Segmenter(CompositeModel):
         decoder: `upernet`, as in the ConvNeXt papers, or `fpn`, which is lighter.
         decoder_dim: channels of the decoder; the papers' UPerNet has 512.
         dropout_rate: of the channels of the decoder's map, before the logits.
-        auxiliary: whether there is a second, small head on the last stage but one, for a loss beside the main one.
+        auxiliary: whether there is a second, small head on the second-to-last stage, for an auxiliary loss.
 
     Raises:
         ValueError: if the backbone has a head, or there is no such decoder.
@@ -118,7 +118,7 @@ class Segmenter(CompositeModel):
 
         Args:
             images: `(B, H, W, channels)`, normalized as in training; any height and width from 1 on.
-            training: whether stochastic depth and dropout are at work.
+            training: whether stochastic depth and dropout are active.
 
         Returns:
             `(B, H, W, num_classes)` float32.

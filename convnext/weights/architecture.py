@@ -139,9 +139,9 @@ class Architecture:
             stem = weights["stem/conv/kernel"]
             kernels = [weights[f"stage_{i}/block_0/depthwise_conv/kernel"] for i in range(num_stages)]
             if {kernel.ndim for kernel in (*kernels, stem)} != {4}:
-                raise PretrainedError(f"{path} is no ConvNeXt: its convolutions have kernels of other than 4 axes.")
+                raise PretrainedError(f"{path} is not a ConvNeXt: its convolutions have kernels of other than 4 axes.")
             if not kernels or not all(kernel.size for kernel in (*kernels, stem)):
-                raise PretrainedError(f"{path} is no ConvNeXt: it has no blocks, or none with channels.")
+                raise PretrainedError(f"{path} is not a ConvNeXt: it has no blocks, or none with channels.")
             architecture = cls(
                 version=2 if "stage_0/block_0/grn/gamma" in weights else 1,
                 depths=tuple(sum(stage == f"stage_{i}" for stage, _ in blocks) for i in range(num_stages)),
@@ -155,10 +155,10 @@ class Architecture:
             for name, shape in architecture._large_shapes():  # a few small weights stand for no large model
                 if weights[name].shape != shape:
                     raise PretrainedError(
-                        f"{path} is no ConvNeXt: {name} has the shape {weights[name].shape}, not {shape}."
+                        f"{path} is not a ConvNeXt: {name} has the shape {weights[name].shape}, not {shape}."
                     )
         except KeyError as error:
-            raise PretrainedError(f"{path} has not all weights of a ConvNeXt: it lacks {error}.") from error
+            raise PretrainedError(f"{path} does not have all weights of a ConvNeXt: it lacks {error}.") from error
         return architecture
 
     def _large_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -1,6 +1,6 @@
-"""Files of weights, one reader and one writer a format; names are those of `convnext.weights.names`.
+"""Files of weights, one reader and one writer per format; names are those of `convnext.weights.names`.
 
-No reader runs code from a file. PyTorch is needed for `.pt` and `.pth` alone.
+No reader runs code from a file. Only PyTorch's own files (`.pt`, `.pth`, `.bin`, `.ckpt`) need PyTorch.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def read_checkpoint(path: str | os.PathLike, key: str | None = None) -> Checkpoi
     kind = _kind(path)
     if kind == KERAS:
         if key is not None:
-            raise PretrainedError(f"{path} has no entries to choose {key!r} from; files of PyTorch have.")
+            raise PretrainedError(f"{path} has no entries to choose {key!r} from; only PyTorch files do.")
         return _read_keras(path)
     if kind == PYTORCH:
         states = _read_pytorch(path)

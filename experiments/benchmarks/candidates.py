@@ -84,7 +84,7 @@ def make_model_and_optimizer(config: Config, precision: str, ablation: str = "")
     """Returns `(model, optimizer)` as pretraining makes them."""
     keras.utils.set_random_seed(config.seed)
     model = make_fcmae(config, POLICIES[precision])
-    # Lengths are of no matter: a step takes as long at any rate.
+    # Lengths do not matter: a step takes the same time at any learning rate.
     schedule = Schedule(100, 10_000, 500, config.pretrain.base_learning_rate)
     variables = model.trainable_variables
     optimizer = make_adamw(variables, config.pretrain, schedule, rule_table(variables))

@@ -93,11 +93,11 @@ class InputSettings(Section):
         self.require_one_of("crop", CROPS)
         is_folder = self.source.startswith(FOLDER)
         if self.source:
-            require("pretraining_stream" not in self.stages, "The stage pretraining_stream is for files that are made.")
+            require("pretraining_stream" not in self.stages, "The stage pretraining_stream needs generated files.")
             require(self.pillow_folder or is_folder, f"pillow_folder is empty: Pillow cannot read {self.source}.")
         require(
             self.source or self.files >= self.batch_size,
-            f"files={self.files} make no batch of batch_size={self.batch_size}: ask for as many files at least.",
+            f"files={self.files} do not fill a batch of batch_size={self.batch_size}: use at least as many files.",
         )
 
 

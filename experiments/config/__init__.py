@@ -43,7 +43,7 @@ class WandbConfig(Section):
     Args:
         mode: `disabled`, `offline` or `online`.
         project: project that the run appears in.
-        name: of the run; empty for the name of the workdir.
+        name: name of the run; empty for the name of the workdir.
     """
 
     mode: str = "disabled"
@@ -62,13 +62,13 @@ class Config(Section):
     """An experiment: one description for pretraining, fine-tuning and evaluation.
 
     Args:
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         model: the model.
         data: the images.
         pretrain: how to pretrain.
         finetune: how to fine-tune.
         segmentation: additional fields of fine-tuning for segmentation.
-        pretrained: a run's workdir, or a file of Keras, the authors' code, timm or Transformers, to start from; empty
+        pretrained: a run's workdir, or a file or folder of weights (see docs/weights.md), to start from; empty
             for random weights.
         pretrained_stem: `load`; or, if the images have another number of channels than the pretrained weights,
             `average` (over the channels) or `leave_out`.
@@ -84,7 +84,7 @@ class Config(Section):
             256. Metrics do not depend on it, up to rounding, and not at all on the number of devices.
         log_every: steps between two lines of metrics.
         checkpoint_every: steps between two checkpoints; 0 for no checkpoints by steps.
-        checkpoint_minutes: minutes between two checkpoints, in addition to those by steps; 0 for none. It does not
+        checkpoint_minutes: minutes between two further checkpoints, besides those by steps; 0 for none. It does not
             change the results of a run.
         keep_checkpoints: number of newest checkpoints that are kept.
         profile_steps: first and last step of a profile by TensorFlow, in `profile/` of the workdir; empty for none.
@@ -120,7 +120,7 @@ class Config(Section):
         self.require_one_of("distribution", ("auto", "none", "mirrored", "multiworker"))
         require(
             self.distribution != "multiworker" or self.logical_cpus <= 1,
-            "logical_cpus is for a single process: distribution=multiworker has one CPU device a worker.",
+            "logical_cpus is for a single process: distribution=multiworker has one CPU per worker.",
         )
         self.require_one_of("pretrained_stem", STEMS)
         for name, off in (("randaugment_magnitude", 0.0), ("color_jitter", (0.0, 0.0, 0.0, 0.0))):
@@ -129,17 +129,17 @@ class Config(Section):
                 f"finetune.{name} is for grey or colour images, not data.channels={self.data.channels}: leave it out.",
             )
         self.require_at_least(0, "seed", "logical_cpus", "evaluation_batch_size")
-        require(self.seed < 2**32, f"seed is below 2**32, got {self.seed}.")
+        require(self.seed < 2**32, f"seed must be below 2**32, got {self.seed}.")
         self.require_at_least(0, "checkpoint_every", "checkpoint_minutes")
         require(
             self.checkpoint_every > 0 or self.checkpoint_minutes > 0,
-            "checkpoint_every or checkpoint_minutes is above 0: a run without checkpoints cannot be resumed.",
+            "checkpoint_every or checkpoint_minutes must be above 0: a run without checkpoints cannot be resumed.",
         )
         self.require_at_least(1, "log_every", "keep_checkpoints")
         steps = self.profile_steps
         require(
             not steps or (len(steps) == 2 and 0 < steps[0] < steps[1]),
-            f"profile_steps is (first, last) with 1 <= first < last, such as 10,20, got {steps}.",
+            f"profile_steps must be (first, last) with 1 <= first < last, such as 10,20, got {steps}.",
         )
         try:
             patch_grid(*self.data.size, self.model.total_stride)

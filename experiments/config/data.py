@@ -34,7 +34,7 @@ def parse_sources(text):
         )
     require(all(matches) or not any(matches), f"data.source={text!r}: give a weight to each source, or to none.")
     weights = [float(match[2]) if match else None for match in matches]
-    require(0.0 not in weights, f"data.source={text!r}: a weight is above 0.")
+    require(0.0 not in weights, f"data.source={text!r}: weights must be above 0.")
     return tuple(zip(sources, weights))
 
 
@@ -45,8 +45,8 @@ def kept_size(value, where):
         UserError: if the value, of the field `where`, is not one or two positive numbers.
     """
     sides = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    require(len(sides) in (1, 2), f"{where} is one number of pixels or (height, width), got {value}.")
-    require(min(sides) >= 1, f"{where} is at least 1, got {value}.")
+    require(len(sides) in (1, 2), f"{where} must be one number of pixels or (height, width), got {value}.")
+    require(min(sides) >= 1, f"{where} must be at least 1, got {value}.")
     return sides[0] if len(set(sides)) == 1 else sides
 
 
@@ -190,11 +190,11 @@ class DataConfig(Section):
         for name in SPLIT_FIELDS:
             require(
                 "tfds" in kinds or not getattr(self, name),
-                f"data.{name} is for data sets of TensorFlow Datasets; data.source={self.source!r} is none.",
+                f"data.{name} is for data sets of TensorFlow Datasets; data.source={self.source!r} is not.",
             )
         require(
             not self.labels_file or kinds == ["folder"],
-            f"data.labels_file is for a single folder:PATH; data.source={self.source!r} is none.",
+            f"data.labels_file is for a single folder:PATH, not data.source={self.source!r}.",
         )
         require(
             all(0 <= number <= LARGEST_NUMBER for number in self.ignore_label),
@@ -210,7 +210,7 @@ class DataConfig(Section):
             self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image."
         )
         self.require_at_least(1, "shuffle_buffer", "max_pixels")
-        require(self.max_pixels <= MAX_PIXELS, f"data.max_pixels is at most {MAX_PIXELS}, got {self.max_pixels}.")
+        require(self.max_pixels <= MAX_PIXELS, f"data.max_pixels must be at most {MAX_PIXELS}, got {self.max_pixels}.")
 
     def _check_values(self):
         for name, most in (("bands", None), ("display_bands", self.channels)):
@@ -222,16 +222,16 @@ class DataConfig(Section):
             len(self.bands) in (0, self.channels),
             f"data.bands={self.bands} takes {len(self.bands)} channels: set data.channels={len(self.bands)}.",
         )
-        require(len(self.display_bands) in (0, 1, 3), "data.display_bands names one channel, or three for colours.")
+        require(len(self.display_bands) in (0, 1, 3), "data.display_bands must name one channel, or three for colours.")
         self.require_one_of("pages", ("first", "all"))
         ends = self.value_range
         require(
             not ends or (len(ends) == 2 and ends[0] < ends[1]),
-            f"data.value_range is (low, high) with low < high, got {ends}.",
+            f"data.value_range must be (low, high) with low < high, got {ends}.",
         )
         require(
             len(self.background) in (1, self.channels) and 0 <= min(self.background) <= max(self.background) <= 1,
-            "data.background is one number in [0, 1], or one for each of data.channels.",
+            "data.background must be one number in [0, 1], or one for each of data.channels.",
         )
 
     def _check_statistics(self):
@@ -243,7 +243,7 @@ class DataConfig(Section):
             f"data.mean and data.std need {self.channels} numbers each, one for each of data.channels, or "
             "data.mean=auto.",
         )
-        require(self.std == AUTO or min(self.std) > 0, "data.std is above 0.")
+        require(self.std == AUTO or min(self.std) > 0, "data.std must be above 0.")
 
     @property
     def shown(self):

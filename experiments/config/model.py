@@ -45,7 +45,7 @@ class ModelConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.version in VERSIONS, f"model.version is 1 or 2, got {self.version}.")
+        require(self.version in VERSIONS, f"model.version must be 1 or 2, got {self.version}.")
         variants = VERSIONS[self.version].MODEL_VARIANTS
         require(
             self.variant in variants or self.depths,
@@ -58,12 +58,12 @@ class ModelConfig(Section):
         self.require_at_least(1, "stem_stride", "decoder_dim", "decoder_depth")
         self.require_one_of("activation", ACTIVATIONS)
         self.require_one_of("remat", REMAT)
-        require(self.epsilon > 0, f"model.epsilon is above 0, got {self.epsilon:g}.")
+        require(self.epsilon > 0, f"model.epsilon must be above 0, got {self.epsilon:g}.")
         require(
             self.response_normalization or self.version == 2,
             "model.response_normalization=False is for version 2; version 1 has none.",
         )
-        require(min(self.depths + self.dims, default=1) > 0, "model.depths and model.dims are numbers above 0.")
+        require(min(self.depths + self.dims, default=1) > 0, "model.depths and model.dims must be numbers above 0.")
 
     @property
     def stages(self):

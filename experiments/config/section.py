@@ -10,7 +10,7 @@ from ml_collections import config_dict
 from experiments.errors import UserError
 
 # Types in error messages
-NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Section:
         """Raises UserError unless the named fields are `smallest` or more."""
         for name in names:
             value = getattr(self, name)
-            require(value >= smallest, f"{self.full_name(name)} is at least {smallest}, got {value}.")
+            require(value >= smallest, f"{self.full_name(name)} must be at least {smallest}, got {value}.")
 
     def require_in(self, interval, *names):
         """Raises UserError unless the named fields lie in an interval, such as `[0, 1)`."""
@@ -40,7 +40,7 @@ class Section:
         for name in names:
             value = getattr(self, name)
             excluded = (value == low and interval[0] == "(") or (value == high and interval[-1] == ")")
-            require(low <= value <= high and not excluded, f"{self.full_name(name)} lies in {interval}.")
+            require(low <= value <= high and not excluded, f"{self.full_name(name)} must be in {interval}.")
 
     def require_one_of(self, name, allowed):
         """Raises UserError unless the value of a field, or each of several, is among the `allowed` ones."""
@@ -52,7 +52,7 @@ class Section:
         """Raises UserError if one of the named fields has the same value twice."""
         for name in names:
             values = getattr(self, name)
-            require(len(set(values)) == len(values), f"{self.full_name(name)} names one of its values twice.")
+            require(len(set(values)) == len(values), f"{self.full_name(name)} has the same value twice.")
 
 
 def from_mapping(cls, values, prefix):
@@ -62,7 +62,7 @@ def from_mapping(cls, values, prefix):
         UserError: if a field is unknown or its value is not allowed.
     """
     has_fields = isinstance(values, (dict, config_dict.ConfigDict))
-    require(has_fields, f"{prefix.rstrip('.') or 'The configuration'} has fields, got {values!r}.")
+    require(has_fields, f"{prefix.rstrip('.') or 'The configuration'} must be a mapping of fields, got {values!r}.")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = [name for name in values if name not in fields]
     require(not unknown, f"Unknown configuration: {', '.join(prefix + name for name in unknown)}.")
@@ -79,7 +79,7 @@ def typed(kind, value, where):
         one, several = typing.get_args(kind)
         kind = several if isinstance(value, (list, tuple)) else one
     if typing.get_origin(kind) is tuple:
-        require(isinstance(value, (list, tuple)), f"{where} is a tuple, got {value!r}.")
+        require(isinstance(value, (list, tuple)), f"{where} must be a tuple, got {value!r}.")
         return tuple(typed(typing.get_args(kind)[0], item, where) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)

@@ -34,7 +34,7 @@ class TrainingConfig(Section):
         beta_2: decay of AdamW's second moment.
         clip_norm: global norm to which larger gradients are clipped; 0 does not clip.
         evaluations: number of evaluations on the validation images during a run, evenly spaced, at most one per epoch,
-            the last at the end; 0 for the end alone.
+            the last at the end; 0 for only the one at the end.
     """
 
     epochs: int = 100
@@ -53,24 +53,24 @@ class TrainingConfig(Section):
     evaluations: int = 10
 
     section: typing.ClassVar[str] = "training"
-    augmentation: typing.ClassVar[dict] = {}  # arguments of `Preprocessing` beside cropping and flipping
+    augmentation: typing.ClassVar[dict] = {}  # arguments of `Preprocessing` besides cropping and flipping
 
     def __post_init__(self):
         super().__post_init__()
         self.require_at_least(1, "epochs", "batch_size", "accumulation_steps")
         self.require_at_least(0, "steps", "min_learning_rate", "warmup_epochs", "weight_decay", "clip_norm")
         self.require_at_least(0, "evaluations")
-        require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate is above 0.")
+        require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate must be above 0.")
         require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
         self.require_one_of("crop", CROPS)
         scale = self.crop_scale
         require(
             len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
-            f"{self.section}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1, got {scale}.",
+            f"{self.section}.crop_scale must be (smallest, largest) with 0 < smallest <= largest <= 1, got {scale}.",
         )
         require(
             self.batch_size % self.accumulation_steps == 0,
-            f"{self.section}.batch_size={self.batch_size} does not divide by "
+            f"{self.section}.batch_size={self.batch_size} is not divisible by "
             f"{self.section}.accumulation_steps={self.accumulation_steps}.",
         )
 
@@ -140,7 +140,7 @@ class FinetuneConfig(TrainingConfig):
         labels: which labelled images are used: `all`, a number of them (`100`), a share (`1%`), or
             `10 per class`; drawn with the seed and balanced over the classes, except for images of several classes.
         drop_path_rate: stochastic depth rate of the last block.
-        dropout_rate: of the pooled features.
+        dropout_rate: dropout rate of the pooled features.
         label_smoothing: share of the target that is spread over all classes.
         randaugment_magnitude: mean strength of RandAugment's two operations, in [0, 10]; 0 for none.
         randaugment_noise: standard deviation of that strength.
@@ -153,7 +153,7 @@ class FinetuneConfig(TrainingConfig):
             for no CutMix.
         mix_probability: probability that a batch is mixed, by Mixup or CutMix.
         switch_probability: probability that a mixed batch uses CutMix, if both are on.
-        layer_decay: factor of the learning rate from a layer to the one below it, in (0, 1]; 1 for one rate for all.
+        layer_decay: ratio of a layer's learning rate to that of the layer above it, in (0, 1]; 1 for one rate for all.
         layer_decay_groups: what counts as a layer: `single`, one block; `group`, three consecutive blocks; see
             `LayerDecay`.
         head_init_scale: factor of the initial weights of the logits. It does not apply to loaded weights: when a run
@@ -217,8 +217,8 @@ class FinetuneConfig(TrainingConfig):
         strengths = self.color_jitter
         require(
             len(strengths) == 4 and min(strengths) >= 0 and strengths[-1] <= 0.5,
-            "finetune.color_jitter is (brightness, contrast, saturation, hue), each at least 0 and the hue at most "
-            f"0.5, got {strengths}.",
+            "finetune.color_jitter must be (brightness, contrast, saturation, hue), each at least 0 and the hue at "
+            f"most 0.5, got {strengths}.",
         )
         require(
             not (any(strengths) and self.randaugment_magnitude),
@@ -226,7 +226,7 @@ class FinetuneConfig(TrainingConfig):
         )
 
     def _check_training(self):
-        require(0 < self.layer_decay <= 1, f"finetune.layer_decay lies in (0, 1], got {self.layer_decay:g}.")
+        require(0 < self.layer_decay <= 1, f"finetune.layer_decay must be in (0, 1], got {self.layer_decay:g}.")
         self.require_one_of("task", TASKS)
         self.require_one_of("layer_decay_groups", GROUPS)
         self.require_one_of("class_weights", CLASS_WEIGHTS)
@@ -286,5 +286,5 @@ class SegmentationConfig(Section):
         scale = self.scale
         require(
             len(scale) == 2 and 0 < scale[0] <= scale[1],
-            f"segmentation.scale is (smallest, largest) with 0 < smallest <= largest, got {scale}.",
+            f"segmentation.scale must be (smallest, largest) with 0 < smallest <= largest, got {scale}.",
         )

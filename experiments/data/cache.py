@@ -49,7 +49,7 @@ def with_cache(source, cache):
                 f"data.cache=encoded: the images of {source.name} take {size / GIBIBYTE:.1f} GiB, more than half of "
                 f"the {available / GIBIBYTE:.1f} GiB of memory that are available: use data.cache=none."
             )
-        notes = (*notes, f"held in memory once read: {size / GIBIBYTE:.2g} GiB")
+        notes = (*notes, f"kept in memory after the first read: {size / GIBIBYTE:.2g} GiB")
     splits = {name: split.cached(cache) for name, split in source.splits.items()}
     return dataclasses.replace(source, splits=splits, notes=notes)
 

@@ -82,7 +82,7 @@ def problem_of(path, reading):
     except UnreadableError as error:
         return str(error)
     except Image.DecompressionBombError:
-        return f"more than {reading.max_pixels:,} pixels, data.max_pixels"
+        return f"more than {reading.max_pixels:,} pixels (data.max_pixels)"
     except Exception as error:  # a damaged file can make the libraries raise anything
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"

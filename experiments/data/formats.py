@@ -110,7 +110,7 @@ def read_header(file, pages=FIRST):
     kind = FORMATS[name]
     if kind.package and importlib.util.find_spec(kind.package) is None:
         package = kind.package.replace("_", "-")
-        raise UnreadableError(f"{name} needs what is not installed: python -m pip install {package}")
+        raise UnreadableError(f"{name} needs a package that is not installed: pip install {package}")
     return name, *kind.open(file, pages)
 
 
@@ -120,7 +120,7 @@ def check_size(header, max_pixels):
         raise UnreadableError("an image without pixels")
     pixels = math.prod(header.size)
     if pixels > max_pixels or pixels * header.channels > DEEP * max_pixels:
-        raise UnreadableError(f"more than {max_pixels:,} pixels, data.max_pixels")
+        raise UnreadableError(f"more than {max_pixels:,} pixels (data.max_pixels)")
 
 
 def upright(pixels, orientation):

@@ -57,7 +57,7 @@ def pack(source, output, size=0, labels_file="", log=print):
     """
     path = local_path(source.partition(":")[2]).absolute()
     if size < 0:
-        raise UserError(f"--size={size} is a number of pixels, or 0 to keep images as they are.")
+        raise UserError(f"--size={size} must be a number of pixels, or 0 to keep images as they are.")
     data = DataConfig(source=f"folder:{path}", labels_file=labels_file, validation_share=0.0, test_share=0.0)
     folder = open_folder(path, data, Reading(channels=0))
     for note in folder.notes:
@@ -181,7 +181,7 @@ def _smaller(path, size):
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {reason(error)}; the same command goes on.") from error
+        raise RunError(f"{path} cannot be read: {reason(error)}; run the same command to continue.") from error
     if content[:3] == b"\xff\xd8\xff" and is_damaged(content):
         return None, "a JPEG that is damaged"
     suffix = pathlib.Path(path).suffix.lower()

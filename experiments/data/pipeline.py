@@ -42,12 +42,12 @@ def shard_of_batch(batch_size, shard, num_shards):
         `(batch_size // num_shards,)` int64, ascending. All shards together are the whole batch.
 
     Raises:
-        UserError: if the batch does not divide by the shards.
+        UserError: if the batch size is not divisible by the number of shards.
     """
     if not 0 <= shard < num_shards:
         raise ValueError(f"Shard {shard} is not one of {num_shards} shards.")
     if batch_size % num_shards:
-        raise UserError(f"A batch of {batch_size} images does not divide into {num_shards} shards.")
+        raise UserError(f"A batch of {batch_size} images cannot be divided equally into {num_shards} shards.")
     places = np.arange(batch_size, dtype=np.int64)
     from_both_ends = np.stack([places, places[::-1]], axis=1).reshape(-1)[:batch_size]
     size = batch_size // num_shards

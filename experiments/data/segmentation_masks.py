@@ -1,4 +1,4 @@
-"""Masks of a segmentation: PNG or TIFF files with one number a pixel, and which class each number stands for.
+"""Masks of a segmentation: PNG or TIFF files with one number per pixel, and which class each number stands for.
 
 Numbers have 8 or 16 bits. In a palette image the indices count, not the colours. `data.ignore_label` lists numbers
 whose pixels count in neither the loss nor the metrics. The names of the classes come from a text file: one name per
@@ -58,10 +58,10 @@ def read_numbers(content, max_pixels=MAX_PIXELS):
         raise UnreadableError("masks are PNG or TIFF files (JPEG changes numbers)" if content else "the file is empty")
     if numbers.ndim == 3:
         if not (numbers[..., :1] == numbers[..., :3]).all():
-            raise UnreadableError("it has colours, and a mask has one number a pixel")
+            raise UnreadableError("it has colours, but a mask has one number per pixel")
         numbers = numbers[..., 0]
     if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
-        raise UnreadableError("a mask has one whole number a pixel")
+        raise UnreadableError("a mask has one whole number per pixel")
     # Libraries return the numbers of one bit as truth values, by which arrays are not indexed.
     return upright(numbers.astype(np.uint8) if numbers.dtype == bool else numbers, orientation)
 
@@ -85,7 +85,7 @@ def _read_tiff(content, max_pixels):
     if count > 1:
         raise UnreadableError(f"it has {count} pages, and a mask has one: save that alone")
     if not set(page.axes) <= set("YXS"):
-        raise UnreadableError("a mask has one whole number a pixel")
+        raise UnreadableError("a mask has one whole number per pixel")
     check_size(Header((page.imagelength, page.imagewidth), 1), max_pixels)
     numbers = page.asarray()
     if numbers.ndim == 3 and page.axes[0] == "S":  # one plane after the other
@@ -132,15 +132,15 @@ class ClassTable:
         if any(pairs) and not all(pairs):
             other, numbered = lines[pairs.index(None)], next(filter(None, pairs))[0]
             raise UserError(
-                f"{path}: the line {other!r} has no number before a name, and {numbered!r} has: put one in every line, "
+                f"{path}: the line {other!r} has no number before a name, but {numbered!r} has: put one in every line, "
                 "or in none."
             )
         behind = [re.fullmatch(r"(.*\S)[\s,;:=|]+(\d+)", line) for line in lines]
         if not any(pairs) and all(behind) and len({pair[1] for pair in behind}) == len(behind) > 1:
             name, number = behind[0].groups()
-            raise UserError(f"{path} has numbers behind the names: write them in front, such as '{number} {name}'.")
+            raise UserError(f"{path} has numbers after the names: write them in front, such as '{number} {name}'.")
         if lines != [str(i) for i in range(len(lines))] and all(map(str.isdecimal, lines)):
-            raise UserError(f"{path} has numbers without names: write a name behind each, such as '{lines[-1]} road'.")
+            raise UserError(f"{path} has numbers without names: write a name after each, such as '{lines[-1]} road'.")
         entries = ((int(pair[1]), pair[2]) for pair in pairs) if all(pairs) else enumerate(lines)
         entries = [(number, name) for number, name in entries if number not in ignored]
         if len(entries) < 2 <= len(lines):

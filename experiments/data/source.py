@@ -293,6 +293,6 @@ class Source:
         split = self.get(name)
         if split is None:
             filled = [name for name in self.splits if self.get(name)]
-            how = "; name the folder of those to train on train" if name == "train" else ""
+            how = "; rename the folder of the training images to train" if name == "train" else ""
             raise UserError(f"{self.name} has no {name} images; it has {', '.join(filled)}{how}.")
         return split

@@ -129,7 +129,7 @@ class Reading:
             known = pixels[~gaps]
             if known.size and (known.min() < low or known.max() > high):
                 raise UnreadableError(
-                    f"its values reach from {known.min():g} to {known.max():g}, and floating point is taken to be in "
+                    f"its values range from {known.min():g} to {known.max():g}, but floating point should be in "
                     "[0, 1]: set data.value_range=LOW,HIGH"
                 )
         else:

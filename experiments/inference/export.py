@@ -207,7 +207,7 @@ def make_serving(model, request, data, path):
         )
     ends = (data and data.value_range) or (0.0, 255.0)
     if inside and ends != (0.0, 255.0) and request.input_dtype == "uint8":
-        raise UserError(f"the values of the images reach from {ends[0]:g} to {ends[1]:g}: use --input_dtype=float32.")
+        raise UserError(f"the values of the images range from {ends[0]:g} to {ends[1]:g}: use --input_dtype=float32.")
     return Serving(
         model,
         outputs,

@@ -153,7 +153,7 @@ def feature_writer(path, num_features, classes):
         return ParquetWriter(path, num_features, classes)
     except ImportError as error:
         raise UserError(
-            f"{path.name}: Parquet needs what is not installed: python -m pip install pyarrow, or name an .npz file."
+            f"{path.name}: Parquet needs pyarrow, which is not installed: pip install pyarrow, or use an .npz file."
         ) from error
 
 
@@ -168,9 +168,9 @@ def read_features(path):
     except FileNotFoundError as error:
         raise UserError(f"There is no {path}: make it with launch.extract.") from error
     except ImportError as error:
-        raise UserError(f"{path}: Parquet needs what is not installed: python -m pip install pyarrow") from error
+        raise UserError(f"{path}: Parquet needs pyarrow, which is not installed: pip install pyarrow") from error
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no file of launch.extract, or it is damaged.") from error
+        raise UserError(f"{path} was not written by launch.extract, or is damaged.") from error
 
 
 def _read_npz(path):

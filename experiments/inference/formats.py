@@ -121,13 +121,13 @@ class Format:
         missing = [package for package in self.packages if importlib.util.find_spec(package) is None]
         if missing:
             raise UserError(
-                f"--format={name} needs what is not installed: python -m pip install {' '.join(missing)} "
+                f"--format={name} needs packages that are not installed: pip install {' '.join(missing)} "
                 "(all of it is in the extra `export`)."
             )
         size = 4 * model.count_params()
         if self.suffix and size > 0.98 * LARGEST_FILE:
             raise UserError(
-                f"--format={name}: the weights take {size / 2**30:.1f} GiB, and such a file ends at 2 GiB; "
+                f"--format={name}: the weights take {size / 2**30:.1f} GiB, but such files are limited to 2 GiB; "
                 "use --format=saved_model."
             )
 

@@ -189,7 +189,7 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", log=print):
         UserError: if features, queries, model or output cannot be used.
     """
     if not 0 < len(queries) <= MOST_QUERIES:
-        raise UserError(f"--query names 1 to {MOST_QUERIES} images, got {len(queries)}.")
+        raise UserError(f"--query must name 1 to {MOST_QUERIES} images, got {len(queries)}.")
     path = local_path(features)
     table = read_features(path)
     images = _images(table, data)
@@ -251,7 +251,7 @@ def _vectors(queries, table, images, path, model):
         if not pathlib.Path(query).is_file():
             similar = difflib.get_close_matches(query, list(index)[:10000], n=1)
             hint = f" Did you mean {similar[0]}?" if similar else ""
-            raise UserError(f"--query={query} is no image file, and no name in {path}.{hint}")
+            raise UserError(f"--query={query} is neither an image file nor a name in {path}.{hint}")
     computed = iter(_embed(unknown, table, images, path, model) if unknown else ())
     vectors = [next(computed) if position is None else table.features[position] for position in positions]
     return vectors, positions
@@ -273,7 +273,7 @@ def _embed(files, table, images, path, model):
     """Returns the features of image files, `(N, C)`, from the model that made the others."""
     weights = find_model(model or table.record["model"])
     if checksum(weights) != table.record["model_sha256"]:
-        raise UserError(f"{weights} is not the model that made {path}: extract again, or name that one with --model.")
+        raise UserError(f"{weights} is not the model that made {path}: extract again, or give that model with --model.")
     contents = np.array([str(file).encode() for file in files], object)
     split = MemorySplit(contents, np.full(len(files), -1), are_paths=True)
     (batch,) = PooledFeatures(read_model(weights), Preprocessing.of(images), len(files)).batches(split)

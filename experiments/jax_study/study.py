@@ -100,7 +100,7 @@ def read_folder(folder: str, validation_share: float) -> dict[str, ArraySplit]:
         with concurrent.futures.ThreadPoolExecutor() as pool:
             images = list(pool.map(lambda path: np.asarray(Image.open(path).convert("RGB")), files))
         if len({image.shape for image in images}) > 1:
-            raise UserError(f"{folder}/{split} has images of several sizes, which no array holds.")
+            raise UserError(f"{folder}/{split} has images of several sizes; all must have the same size.")
         labels = np.array([classes.index(path.parent.name) for path in files])
         splits[split] = ArraySplit(np.stack(images), labels)
     train, validation = held_out(splits["train"].num_examples, (validation_share,))

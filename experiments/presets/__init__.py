@@ -26,7 +26,7 @@ def check_size(size, preset):
         preset: name of the preset.
     """
     if size not in ConvNeXtV2.MODEL_VARIANTS:
-        given = f"{size!r} is none of its sizes" if size else "it needs a size"
+        given = f"{size!r} is not one of its sizes" if size else "it needs a size"
         raise UserError(
             f"{preset}: {given}; name one of {', '.join(ConvNeXtV2.MODEL_VARIANTS)}, such as --config={preset}:atto."
         )

@@ -1,13 +1,13 @@
 """CamVid: street scenes of 480x360 pixels, a class for each pixel, 367 of them to learn from.
 
 The folder has `images/{train,val,test}` and `masks/{train,val,test}`, with the numbers 0 to 11 in the masks, and beside
-them `classes.txt`, a name a line: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist.
+them `classes.txt`, one per line: sky, building, pole, road, pavement, tree, sign, fence, car, pedestrian, bicyclist.
 
     python -m launch.pretrain --config=camvid --config.data.source=folder:CAMVID --workdir=runs/camvid
     python -m launch.finetune --config=camvid --config.data.source=folder:CAMVID \
         --config.pretrained=runs/camvid --workdir=runs/camvid_segmented
 
-Without `--config.pretrained` it starts from scratch. The number 11, unlabelled, does not count. `val` chooses the best
+Without `--config.pretrained` it starts from scratch. The number 11, unlabelled, is ignored. `val` chooses the best
 weights; `test` is read once, at the end.
 
 Expected: 27.8% mean IoU on the test images (mean of three seeds), 22.4% from scratch; see docs/segmentation.md.

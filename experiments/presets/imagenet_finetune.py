@@ -4,16 +4,16 @@
         --config.pretrained=runs/imagenet_tiny --workdir=runs/imagenet_tiny_finetuned
 
 `--config.pretrained=convnextv2_tiny_1k_224_fcmae.pt` starts from the authors' pretrained weights. A batch of 1,024
-images needs many devices, or parts: `--config.finetune.accumulation_steps=8` works through the share of a device in 8
-of them, with the same result. All 1,281,167 training images are trained on.
+images needs many devices, or parts: `--config.finetune.accumulation_steps=8` splits the share of each device into 8
+parts, with the same result. All 1,281,167 training images are trained on.
 
-Which images the figures are taken on:
+Which images the figures refer to:
 
 - From TensorFlow Datasets: once, at the end, on the 50,000 images that ImageNet calls its validation. Here they are
   the test (`test_split="validation"`): `test_top1` in `summary.json`. `--config.data.validation_share=0.01` holds
   images out of the training to look at on the way.
 - From a folder with `train` and `val`, `--config.data.source=folder:PATH --config.data.test_split=`: `val` is the
-  validation set. It is looked at on the way and chosen on, nothing is held out for a test, and the summary has
+  validation set. It is evaluated during the run and chosen on, nothing is held out for a test, and the summary has
   `validation_top1` instead. Quote that of the end, not `best_validation_top1`: it is chosen on the same images.
   `launch.evaluate` takes `--split=validation`. A folder `test` beside gives test figures; it needs the classes too.
 

@@ -12,7 +12,7 @@ same 50,000 images are the test (`test_split="validation"`), which pretraining d
 A batch of 4,096 images needs many devices, or parts: `--config.pretrain.accumulation_steps=16` works through the
 share of a device in 16 of them, with the same result. All 1,281,167 training images are used; to see the loss on
 images that are not trained on, where there is no such `val`, hold some out: `--config.data.validation_share=0.01`.
-Probes are off, as learning and scoring on images of this number takes its time: `--config.pretrain.probe_every=100`
+Probes are off, because fitting and scoring on so many images takes long: `--config.pretrain.probe_every=100`
 with validation images turns them on.
 
 Expected: what fine-tuning reaches, see `imagenet_finetune.py`. Not run here.

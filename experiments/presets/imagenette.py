@@ -5,7 +5,7 @@
     python -m launch.finetune --config=imagenette --config.pretrained=runs/imagenette \
         --workdir=runs/imagenette_finetuned
 
-Photographs at the size of ImageNet's, in a hundredth of their number: to try what is meant for ImageNet.
+Photographs as large as ImageNet's, but a hundredth as many: for trying out what is meant for ImageNet.
 
 Expected: not run here, and nothing is published for this method on these images.
 

@@ -5,12 +5,12 @@
     python -m launch.finetune --config=own_images --config.data.source=folder:PATH \
         --config.pretrained=runs/own --workdir=runs/own_finetuned
 
-Fine-tuning needs a sub-folder for each class. A pile of less than 100,000 images is worth several hundred epochs.
-Small piles need a smaller `--config.pretrain.batch_size`, at most the number of images. With labels,
-`--config.pretrain.probe_every=20` shows on the way what the encoder learns.
+Fine-tuning needs a sub-folder for each class. Fewer than 100,000 images are worth several hundred epochs.
+Small folders need a smaller `--config.pretrain.batch_size`, at most the number of images. With labels,
+`--config.pretrain.probe_every=20` shows during the run what the encoder learns.
 
 Numbers: mask ratio, crops, base rate and decays of pretraining, and stochastic depth of fine-tuning, are those of the
-paper (ConvNeXt V2, appendix A) for atto. All else of fine-tuning, batches and lengths are a guess. Nothing was tuned.
+paper (ConvNeXt V2, appendix A) for atto. The rest is a guess. Nothing was tuned.
 
 Expected result and cost depend on the images; see the README for how to time a step.
 """

@@ -45,7 +45,7 @@ def open_study(kinds, workdir, name="", config=None, budget="full", num_seeds=0)
             study with more numbers of labels is the same one.
     """
     if is_url(workdir):
-        raise UserError(f"--workdir={workdir}: a study needs a folder of this machine.")
+        raise UserError(f"--workdir={workdir}: a study needs a local folder.")
     root = local_path(workdir)
     before, _ = _recorded(root)
     if not name:

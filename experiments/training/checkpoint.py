@@ -204,7 +204,7 @@ class Checkpoints:
         problem = f"The checkpoint of step {step:,} cannot be written"
         try:
             if not self._workdir.exists():  # TensorFlow would create it again
-                raise RunError(f"{self._workdir} is gone")
+                raise RunError(f"{self._workdir} no longer exists")
             self._files.folder.mkdir(exist_ok=True)
             self._files.remove(step)  # a damaged one, which the run did not resume from
             self._checkpoint.write(self._files.prefix(step))
@@ -255,7 +255,7 @@ class Checkpoints:
         except FAULTS as error:
             raise StorageError(f"{prefix} cannot be read: {reason(error)}.") from error
         if self._averages and "averages" not in present:
-            notes.append("the checkpoint has no average of the weights: it starts from the weights")
+            notes.append("the checkpoint has no moving average: it starts from the current weights")
             self._averages.begin()
 
 

@@ -232,7 +232,7 @@ def _less_memory(run):
     flags += [f"a smaller --config.{section}.batch_size (with --resume=anyway)"] if training.batch_size > 1 else []
     return (
         f"a device trains on {share // parts} images at a time and evaluates {run.evaluation_batch_size}. Use "
-        f"{' or '.join(flags)}; in evaluation a smaller --config.evaluation_batch_size."
+        f"{' or '.join(flags)}; if evaluation ran out of memory, use a smaller --config.evaluation_batch_size."
     )
 
 

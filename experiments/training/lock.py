@@ -50,7 +50,7 @@ def _make_folders(workdir):
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be made: {reason(error)}.") from error
+        raise UserError(f"--workdir={workdir} cannot be created: {reason(error)}.") from error
     return missing
 
 

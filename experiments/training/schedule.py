@@ -45,7 +45,7 @@ class Schedule:
         warmup = round(training.warmup_epochs * steps_per_epoch)
         if warmup >= total:
             raise UserError(
-                f"{section}.warmup_epochs={training.warmup_epochs:g} ({warmup} steps) leaves nothing of a run of "
+                f"{section}.warmup_epochs={training.warmup_epochs:g} ({warmup} steps) takes up the whole run of "
                 f"{total} steps: use a shorter warmup, such as --config.{section}.warmup_epochs=0, or a longer run."
             )
         peak = training.base_learning_rate * training.batch_size / REFERENCE_BATCH

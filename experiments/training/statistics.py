@@ -47,7 +47,7 @@ def with_statistics(config, split, workdir, log):
         data = _with_numbers(data, earlier.mean, earlier.std)
     no_data = own.no_data if own and not data.no_data else data.no_data
     if not own and not no_data and _look_at(split, Reading.of(data)):
-        log("the images are of floating point: pixels of NaN count as without data")
+        log("the images are floating point: NaN pixels count as missing data")
         no_data = ("nan",)
     data = dataclasses.replace(data, no_data=no_data)
     if AUTO in (data.mean, data.std):

@@ -105,7 +105,7 @@ class Wandb:
             import wandb
 
             run = self._init(wandb)
-            problem = "takes no more metrics"
+            problem = "stopped accepting metrics"
             for step, values in iter(self._queue.get, None):
                 _log(wandb, run, step, values)
             problem = "did not finish"
@@ -144,7 +144,7 @@ def _log(wandb, run, step, values):
     try:
         values = {name: _image(wandb, value) if isinstance(value, bytes) else value for name, value in values.items()}
     except Exception as error:
-        _warn(f"takes no picture ({_reason(error)})")
+        _warn(f"rejected a picture ({_reason(error)})")
         return
     run.log(values, step=step)
 

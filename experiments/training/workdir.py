@@ -72,7 +72,7 @@ def check_recorded(workdir, config, task, resume="auto"):
     if not (workdir / CONFIG).exists():
         return []
     if resume == "never":
-        raise UserError(f"{workdir} holds a run already and --resume=never: use another --workdir.")
+        raise UserError(f"{workdir} already holds a run, and --resume=never is set: use another --workdir.")
     before, old_config = _recorded(workdir)
     if before != task:
         raise UserError(f"{workdir} holds a {before} run: use another --workdir to {task}.")

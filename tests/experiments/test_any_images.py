@@ -145,7 +145,7 @@ def test_pixels_without_data_of_floating_point_train_a_model(tmp_path):
     config = tiny_config(data=data, pretrain={"batch_size": 4, "pictures": 1, "evaluations": 1})
     lines = Lines()
     summary = pretrain.run(config, tmp_path / "run", log=lines)
-    assert "the images are of floating point: pixels of NaN count as without data" in lines
+    assert "the images are floating point: NaN pixels count as missing data" in lines
     assert recorded(tmp_path / "run")["no_data"] == ["nan"] and np.isfinite(summary["validation_loss"])
     losses = [line["loss"] for line in read_metrics(tmp_path / "run") if "loss" in line]
     assert np.isfinite(losses).all() and all(line.get("unreadable", 0) == 0 for line in read_metrics(tmp_path / "run"))
@@ -176,7 +176,7 @@ def test_batches_say_where_there_is_data(tmp_path):
         (
             lambda pixels: pixels,
             {},
-            r"values reach from .* to .*, and floating point is taken to be in \[0, 1\]: set",
+            r"values range from .* to .*, but floating point should be in \[0, 1\]: set",
         ),
         (lambda pixels: pixels[..., :4], {"value_range": (0.0, 30000.0)}, "none of its 24 image files can be read"),
     ],

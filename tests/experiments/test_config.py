@@ -11,24 +11,27 @@ from experiments.errors import UserError
 from tests.experiments.tiny import tiny_config
 
 TRAINING_ERRORS = [
-    ({"epochs": 0}, "{}.epochs is at least 1, got 0."),
-    ({"batch_size": 0}, "{}.batch_size is at least 1, got 0."),
-    ({"accumulation_steps": 0}, "{}.accumulation_steps is at least 1, got 0."),
-    ({"steps": -1}, "{}.steps is at least 0, got -1."),
-    ({"min_learning_rate": -1e-6}, "{}.min_learning_rate is at least 0, got -1e-06."),
-    ({"warmup_epochs": -0.5}, "{}.warmup_epochs is at least 0, got -0.5."),
-    ({"weight_decay": -0.1}, "{}.weight_decay is at least 0, got -0.1."),
-    ({"clip_norm": -1.0}, "{}.clip_norm is at least 0, got -1.0."),
-    ({"evaluations": -1}, "{}.evaluations is at least 0, got -1."),
-    ({"base_learning_rate": 0.0}, "{}.base_learning_rate is above 0."),
+    ({"epochs": 0}, "{}.epochs must be at least 1, got 0."),
+    ({"batch_size": 0}, "{}.batch_size must be at least 1, got 0."),
+    ({"accumulation_steps": 0}, "{}.accumulation_steps must be at least 1, got 0."),
+    ({"steps": -1}, "{}.steps must be at least 0, got -1."),
+    ({"min_learning_rate": -1e-6}, "{}.min_learning_rate must be at least 0, got -1e-06."),
+    ({"warmup_epochs": -0.5}, "{}.warmup_epochs must be at least 0, got -0.5."),
+    ({"weight_decay": -0.1}, "{}.weight_decay must be at least 0, got -0.1."),
+    ({"clip_norm": -1.0}, "{}.clip_norm must be at least 0, got -1.0."),
+    ({"evaluations": -1}, "{}.evaluations must be at least 0, got -1."),
+    ({"base_learning_rate": 0.0}, "{}.base_learning_rate must be above 0."),
     ({"beta_1": 1.0}, "{}.beta_1 and beta_2 lie in [0, 1)."),
     ({"beta_2": -0.1}, "{}.beta_1 and beta_2 lie in [0, 1)."),
-    ({"crop_scale": (0.5, 0.2)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
-    ({"crop_scale": (0.0, 1.0)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
-    ({"crop_scale": (0.5, 1.1)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1"),
-    ({"crop_scale": (0.5,)}, "{}.crop_scale is (smallest, largest) with 0 < smallest <= largest <= 1, got (0.5,)."),
+    ({"crop_scale": (0.5, 0.2)}, "{}.crop_scale must be (smallest, largest) with 0 < smallest <= largest <= 1"),
+    ({"crop_scale": (0.0, 1.0)}, "{}.crop_scale must be (smallest, largest) with 0 < smallest <= largest <= 1"),
+    ({"crop_scale": (0.5, 1.1)}, "{}.crop_scale must be (smallest, largest) with 0 < smallest <= largest <= 1"),
+    (
+        {"crop_scale": (0.5,)},
+        "{}.crop_scale must be (smallest, largest) with 0 < smallest <= largest <= 1, got (0.5,).",
+    ),
     ({"crop": "square"}, "{}.crop='square' is not one of auto, resized, padded."),
-    ({"batch_size": 10, "accumulation_steps": 4}, "{}.batch_size=10 does not divide by {}.accumulation_steps=4."),
+    ({"batch_size": 10, "accumulation_steps": 4}, "{}.batch_size=10 is not divisible by {}.accumulation_steps=4."),
 ]
 ERRORS = [
     (ModelConfig, {"variant": "giant"}, "model.variant='giant' is not one of atto, femto, pico,"),
@@ -37,15 +40,15 @@ ERRORS = [
         {"version": 1},
         "model.variant='atto' is not one of tiny, small, base, large, xlarge, the sizes of ver",
     ),
-    (ModelConfig, {"version": 3}, "model.version is 1 or 2, got 3."),
+    (ModelConfig, {"version": 3}, "model.version must be 1 or 2, got 3."),
     (PretrainConfig, {"execution": "fast"}, "pretrain.execution='fast' is not one of sparse, dense."),
     (Config, {"pretrained_stem": "sum"}, "pretrained_stem='sum' is not one of load, average, leave_out."),
     (ModelConfig, {"depths": (1, 2)}, "model.depths=(1, 2) and model.dims=() need one number for each stage."),
-    (ModelConfig, {"depths": (1, 0), "dims": (4, 8)}, "model.depths and model.dims are numbers above 0."),
-    (ModelConfig, {"depths": (1, 1), "dims": (4, -8)}, "model.depths and model.dims are numbers above 0."),
-    (ModelConfig, {"stem_stride": 0}, "model.stem_stride is at least 1, got 0."),
-    (ModelConfig, {"decoder_dim": 0}, "model.decoder_dim is at least 1, got 0."),
-    (ModelConfig, {"decoder_depth": 0}, "model.decoder_depth is at least 1, got 0."),
+    (ModelConfig, {"depths": (1, 0), "dims": (4, 8)}, "model.depths and model.dims must be numbers above 0."),
+    (ModelConfig, {"depths": (1, 1), "dims": (4, -8)}, "model.depths and model.dims must be numbers above 0."),
+    (ModelConfig, {"stem_stride": 0}, "model.stem_stride must be at least 1, got 0."),
+    (ModelConfig, {"decoder_dim": 0}, "model.decoder_dim must be at least 1, got 0."),
+    (ModelConfig, {"decoder_depth": 0}, "model.decoder_depth must be at least 1, got 0."),
     (
         DataConfig,
         {"source": "mnist"},
@@ -61,7 +64,7 @@ ERRORS = [
         {"source": "digits:x"},
         "data.source='digits:x' is not digits, tfds:NAME, folder:PATH, shards:PATH or webd",
     ),
-    (DataConfig, {"channels": 0}, "data.channels is at least 1, got 0."),
+    (DataConfig, {"channels": 0}, "data.channels must be at least 1, got 0."),
     (
         DataConfig,
         {"channels": 2},
@@ -73,38 +76,50 @@ ERRORS = [
     (DataConfig, {"bands": (0, 1, 2)}, "data.bands counts channels from 1, got (0, 1, 2)."),
     (DataConfig, {"bands": (4, 2)}, "data.bands=(4, 2) takes 2 channels: set data.channels=2."),
     (DataConfig, {"display_bands": (1, 2, 4)}, "data.display_bands=(1, 2, 4) names one beyond data.channels=3."),
-    (DataConfig, {"display_bands": (1, 2)}, "data.display_bands names one channel, or three for colours."),
+    (DataConfig, {"display_bands": (1, 2)}, "data.display_bands must name one channel, or three for colours."),
     (DataConfig, {"pages": "two"}, "data.pages='two' is not one of first, all."),
-    (DataConfig, {"value_range": (5, 5)}, "data.value_range is (low, high) with low < high, got (5.0, 5.0)."),
-    (DataConfig, {"value_range": (5,)}, "data.value_range is (low, high) with low < high, got (5.0,)."),
+    (DataConfig, {"value_range": (5, 5)}, "data.value_range must be (low, high) with low < high, got (5.0, 5.0)."),
+    (DataConfig, {"value_range": (5,)}, "data.value_range must be (low, high) with low < high, got (5.0,)."),
     (DataConfig, {"no_data": ("no",)}, "data.no_data: expected a number or nan, got 'no'."),
-    (DataConfig, {"background": (0.5, 0.5)}, "data.background is one number in [0, 1], or one for each of data.chann"),
-    (DataConfig, {"background": (255,)}, "data.background is one number in [0, 1], or one for each of data.channels."),
-    (DataConfig, {"std": (0.2, 0.0, 0.2)}, "data.std is above 0."),
+    (
+        DataConfig,
+        {"background": (0.5, 0.5)},
+        "data.background must be one number in [0, 1], or one for each of data.chann",
+    ),
+    (
+        DataConfig,
+        {"background": (255,)},
+        "data.background must be one number in [0, 1], or one for each of data.channels.",
+    ),
+    (DataConfig, {"std": (0.2, 0.0, 0.2)}, "data.std must be above 0."),
     (DataConfig, {"evaluation_view": "half"}, "data.evaluation_view='half' is not one of auto, centre, whole."),
-    (DataConfig, {"evaluation_crop": 0.0}, "data.evaluation_crop lies in (0, 1]."),
-    (DataConfig, {"evaluation_crop": 1.5}, "data.evaluation_crop lies in (0, 1]."),
-    (DataConfig, {"validation_share": 1.0}, "data.validation_share lies in [0, 1)."),
-    (DataConfig, {"test_share": -0.1}, "data.test_share lies in [0, 1)."),
+    (DataConfig, {"evaluation_crop": 0.0}, "data.evaluation_crop must be in (0, 1]."),
+    (DataConfig, {"evaluation_crop": 1.5}, "data.evaluation_crop must be in (0, 1]."),
+    (DataConfig, {"validation_share": 1.0}, "data.validation_share must be in [0, 1)."),
+    (DataConfig, {"test_share": -0.1}, "data.test_share must be in [0, 1)."),
     (
         DataConfig,
         {"validation_share": 0.5, "test_share": 0.5},
         "data.validation_share and data.test_share leave no image.",
     ),
-    (DataConfig, {"image_size": 0}, "data.image_size is at least 1, got 0."),
-    (DataConfig, {"image_size": (96, 0)}, "data.image_size is at least 1, got (96, 0)."),
-    (DataConfig, {"image_size": (96, 64, 3)}, "data.image_size is one number of pixels or (height, width), got (96,"),
-    (DataConfig, {"image_size": ()}, "data.image_size is one number of pixels or (height, width), got ()."),
+    (DataConfig, {"image_size": 0}, "data.image_size must be at least 1, got 0."),
+    (DataConfig, {"image_size": (96, 0)}, "data.image_size must be at least 1, got (96, 0)."),
+    (
+        DataConfig,
+        {"image_size": (96, 64, 3)},
+        "data.image_size must be one number of pixels or (height, width), got (96,",
+    ),
+    (DataConfig, {"image_size": ()}, "data.image_size must be one number of pixels or (height, width), got ()."),
     (DataConfig, {"image_size": 96.5}, "data.image_size: expected a whole number, got 96.5."),
-    (DataConfig, {"shuffle_buffer": 0}, "data.shuffle_buffer is at least 1, got 0."),
-    (PretrainConfig, {"pictures": -1}, "pretrain.pictures is at least 0, got -1."),
-    (FinetuneConfig, {"drop_path_rate": 1.0}, "finetune.drop_path_rate lies in [0, 1)."),
-    (FinetuneConfig, {"dropout_rate": -0.1}, "finetune.dropout_rate lies in [0, 1)."),
-    (FinetuneConfig, {"label_smoothing": 1.0}, "finetune.label_smoothing lies in [0, 1)."),
-    (FinetuneConfig, {"ema_decay": 1.0}, "finetune.ema_decay lies in [0, 1)."),
-    (FinetuneConfig, {"head_init_scale": -0.1}, "finetune.head_init_scale is at least 0, got -0.1."),
-    (FinetuneConfig, {"layer_decay": 0.0}, "finetune.layer_decay lies in (0, 1], got 0."),
-    (FinetuneConfig, {"layer_decay": 1.1}, "finetune.layer_decay lies in (0, 1], got 1.1."),
+    (DataConfig, {"shuffle_buffer": 0}, "data.shuffle_buffer must be at least 1, got 0."),
+    (PretrainConfig, {"pictures": -1}, "pretrain.pictures must be at least 0, got -1."),
+    (FinetuneConfig, {"drop_path_rate": 1.0}, "finetune.drop_path_rate must be in [0, 1)."),
+    (FinetuneConfig, {"dropout_rate": -0.1}, "finetune.dropout_rate must be in [0, 1)."),
+    (FinetuneConfig, {"label_smoothing": 1.0}, "finetune.label_smoothing must be in [0, 1)."),
+    (FinetuneConfig, {"ema_decay": 1.0}, "finetune.ema_decay must be in [0, 1)."),
+    (FinetuneConfig, {"head_init_scale": -0.1}, "finetune.head_init_scale must be at least 0, got -0.1."),
+    (FinetuneConfig, {"layer_decay": 0.0}, "finetune.layer_decay must be in (0, 1], got 0."),
+    (FinetuneConfig, {"layer_decay": 1.1}, "finetune.layer_decay must be in (0, 1], got 1.1."),
     (FinetuneConfig, {"layer_decay_groups": "all"}, "finetune.layer_decay_groups='all' is not one of single, group."),
     (FinetuneConfig, {"class_weights": "equal"}, "finetune.class_weights='equal' is not one of none, balanced."),
     (
@@ -119,19 +134,19 @@ ERRORS = [
         "finetune.frozen_encoder leaves nothing for finetune.layer_decay=0.9 to act on: add "
         "--config.finetune.layer_decay=1.",
     ),
-    (FinetuneConfig, {"randaugment_magnitude": 10.5}, "finetune.randaugment_magnitude lies in [0, 10]."),
-    (FinetuneConfig, {"randaugment_magnitude": -1.0}, "finetune.randaugment_magnitude lies in [0, 10]."),
-    (FinetuneConfig, {"randaugment_noise": -0.1}, "finetune.randaugment_noise is at least 0, got -0.1."),
-    (FinetuneConfig, {"erasing_probability": 1.1}, "finetune.erasing_probability lies in [0, 1]."),
-    (FinetuneConfig, {"mixup_alpha": -0.1}, "finetune.mixup_alpha is at least 0, got -0.1."),
-    (FinetuneConfig, {"cutmix_alpha": -0.1}, "finetune.cutmix_alpha is at least 0, got -0.1."),
-    (FinetuneConfig, {"mix_probability": -0.1}, "finetune.mix_probability lies in [0, 1]."),
-    (FinetuneConfig, {"switch_probability": 2.0}, "finetune.switch_probability lies in [0, 1]."),
+    (FinetuneConfig, {"randaugment_magnitude": 10.5}, "finetune.randaugment_magnitude must be in [0, 10]."),
+    (FinetuneConfig, {"randaugment_magnitude": -1.0}, "finetune.randaugment_magnitude must be in [0, 10]."),
+    (FinetuneConfig, {"randaugment_noise": -0.1}, "finetune.randaugment_noise must be at least 0, got -0.1."),
+    (FinetuneConfig, {"erasing_probability": 1.1}, "finetune.erasing_probability must be in [0, 1]."),
+    (FinetuneConfig, {"mixup_alpha": -0.1}, "finetune.mixup_alpha must be at least 0, got -0.1."),
+    (FinetuneConfig, {"cutmix_alpha": -0.1}, "finetune.cutmix_alpha must be at least 0, got -0.1."),
+    (FinetuneConfig, {"mix_probability": -0.1}, "finetune.mix_probability must be in [0, 1]."),
+    (FinetuneConfig, {"switch_probability": 2.0}, "finetune.switch_probability must be in [0, 1]."),
     *[
         (
             FinetuneConfig,
             {"color_jitter": strengths},
-            "finetune.color_jitter is (brightness, contrast, saturation, hue),",
+            "finetune.color_jitter must be (brightness, contrast, saturation, hue),",
         )
         for strengths in ((0.4, 0.4, 0.4), (), (0.4, -0.1, 0.4, 0.1), (0.4, 0.4, 0.4, 0.6))
     ],
@@ -141,20 +156,24 @@ ERRORS = [
         "finetune.color_jitter and finetune.randaugment_magnitude cannot be combined: set one of them to 0.",
     ),
     *[
-        (Config, {"profile_steps": steps}, "profile_steps is (first, last) with 1 <= first < last, such as 10,20,")
+        (Config, {"profile_steps": steps}, "profile_steps must be (first, last) with 1 <= first < last, such as 10,20,")
         for steps in ((10,), (20, 10), (10, 10), (0, 10), (1, 2, 3))
     ],
     (WandbConfig, {"mode": "on"}, "wandb.mode='on' is not one of disabled, offline, online."),
     (Config, {"precision": "half"}, "precision='half' is not one of auto, float32, mixed_bfloat16, mixed_float16."),
     (Config, {"distribution": "all"}, "distribution='all' is not one of auto, none, mirrored, multiworker."),
-    (Config, {"seed": -1}, "seed is at least 0, got -1."),
-    (Config, {"logical_cpus": -1}, "logical_cpus is at least 0, got -1."),
-    (Config, {"evaluation_batch_size": -1}, "evaluation_batch_size is at least 0, got -1."),
-    (Config, {"log_every": 0}, "log_every is at least 1, got 0."),
-    (Config, {"checkpoint_every": -1}, "checkpoint_every is at least 0, got -1."),
-    (Config, {"checkpoint_minutes": -0.5}, "checkpoint_minutes is at least 0, got -0.5."),
-    (Config, {"checkpoint_every": 0}, "checkpoint_every or checkpoint_minutes is above 0: a run without checkpoints"),
-    (Config, {"keep_checkpoints": 0}, "keep_checkpoints is at least 1, got 0."),
+    (Config, {"seed": -1}, "seed must be at least 0, got -1."),
+    (Config, {"logical_cpus": -1}, "logical_cpus must be at least 0, got -1."),
+    (Config, {"evaluation_batch_size": -1}, "evaluation_batch_size must be at least 0, got -1."),
+    (Config, {"log_every": 0}, "log_every must be at least 1, got 0."),
+    (Config, {"checkpoint_every": -1}, "checkpoint_every must be at least 0, got -1."),
+    (Config, {"checkpoint_minutes": -0.5}, "checkpoint_minutes must be at least 0, got -0.5."),
+    (
+        Config,
+        {"checkpoint_every": 0},
+        "checkpoint_every or checkpoint_minutes must be above 0: a run without checkpoints",
+    ),
+    (Config, {"keep_checkpoints": 0}, "keep_checkpoints must be at least 1, got 0."),
     *[
         (kind, values, message.replace("{}", kind.section))
         for kind in (PretrainConfig, FinetuneConfig)
@@ -173,10 +192,10 @@ def test_a_wrong_value_is_refused_by_name(kind, values, message):
 @pytest.mark.parametrize(
     ("image_size", "message"),
     [
-        (100, "data.image_size=100: An image of 100x100 does not divide into patches of 32x32 pixels; the nearest "
+        (100, "data.image_size=100: An image of 100x100 cannot be cut into patches of 32x32 pixels; the nearest "
               "sizes that do are 96x96 and 128x128."),
         (20, "the nearest sizes that do are 32x32."),
-        ((96, 100), "data.image_size=(96, 100): An image of 96x100 does not divide into patches of 32x32 pixels; the "
+        ((96, 100), "data.image_size=(96, 100): An image of 96x100 cannot be cut into patches of 32x32 pixels; the "
                     "nearest sizes that do are 96x96 and 96x128."),
     ],
 )  # fmt: skip
@@ -187,7 +206,7 @@ def test_an_image_size_that_does_not_divide_names_the_nearest_sizes(image_size, 
 
 @pytest.mark.parametrize("mask_ratio", [-0.5, 0.0, 1.0, 1.5])
 def test_a_mask_ratio_outside_0_and_1_is_refused(mask_ratio):
-    message = f"pretrain.mask_ratio is the share of masked patches and lies in (0, 1), got {mask_ratio}."
+    message = f"pretrain.mask_ratio, the fraction of masked patches, must be in (0, 1), got {mask_ratio}."
     with pytest.raises(UserError, match=re.escape(message)):
         Config(pretrain=PretrainConfig(mask_ratio=mask_ratio))
 
@@ -337,9 +356,9 @@ def test_a_configuration_cannot_be_changed():
         ("model.dims", ((1, 2), 2, 3), "model.dims: expected a whole number, got (1, 2)."),
         ("pretrain.crop_scale", ("a", "b"), "pretrain.crop_scale: expected a number, got 'a'."),
         ("pretrain.clip_norm", float("inf"), "pretrain.clip_norm: inf is not finite."),
-        ("seed", 2**32, "seed is below 2**32, got 4294967296."),
+        ("seed", 2**32, "seed must be below 2**32, got 4294967296."),
         ("seed", "a", "seed: expected a whole number, got 'a'."),
-        ("model", 3, "model has fields, got 3."),
+        ("model", 3, "model must be a mapping of fields, got 3."),
     ],
 )
 def test_a_value_of_another_type_is_an_error_that_names_its_field(field, value, message):

@@ -48,7 +48,7 @@ def test_local_paths_stay_what_they_are():
 
 def test_a_url_that_tensorflow_does_not_read_is_refused():
     assert str(as_path("gs://bucket/run") / "config.json") == "gs://bucket/run/config.json"
-    message = "ftp://host/run: paths are local, or URLs such as gs://bucket/run."
+    message = "ftp://host/run: use a local path, or a URL such as gs://bucket/run."
     with pytest.raises(UserError, match=message):
         as_path("ftp://host/run")
 
@@ -56,8 +56,8 @@ def test_a_url_that_tensorflow_does_not_read_is_refused():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("~nobody at all/run", "~nobody at all/run: it is not known where the home of that user is."),
-        ("runs/a\udcffb", r"b'runs/a\xffb': the name is not UTF-8, as TensorFlow writes its files."),
+        ("~nobody at all/run", "~nobody at all/run: the home folder of that user is unknown."),
+        ("runs/a\udcffb", r"b'runs/a\xffb': the name is not valid UTF-8, which TensorFlow needs."),
     ],
 )
 def test_a_path_that_cannot_be_used_is_a_mistake(path, message):

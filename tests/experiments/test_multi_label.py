@@ -113,7 +113,7 @@ def test_evaluation_gives_the_figures_of_the_summary(run, config):
     ("probe", "message"),
     [
         ("top1", "classifier.keras has no top1; it has map and f1."),
-        ("knn", "has images of several classes: --probe=knn is for one class an image."),
+        ("knn", "has images of several classes: --probe=knn needs one class per image."),
     ],
 )
 def test_figures_for_one_class_an_image_are_refused(run, probe, message):

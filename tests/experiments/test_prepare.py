@@ -82,8 +82,8 @@ def test_a_failed_download_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("source", "manual_dir", "message"),
     [
-        ("digits", "", "--source=digits: tfds:NAME is prepared and folder:PATH packed; others are read as they are."),
-        ("tfds:", "", "--source=tfds:: tfds:NAME is prepared and folder:PATH packed"),
+        ("digits", "", "--source=digits: only tfds:NAME and folder:PATH can be prepared; others are used as they are."),
+        ("tfds:", "", "--source=tfds:: only tfds:NAME and folder:PATH can be prepared"),
         ("tfds:tiny_grey", "/nowhere/at/all", "--manual_dir=/nowhere/at/all: there is no such folder."),
         ("tfds:no_such_thing", "", "TensorFlow Datasets knows no data set called 'no_such_thing'"),
     ],

@@ -213,7 +213,7 @@ def test_the_docstring_has_the_published_figures_as_published():
 
 
 @pytest.mark.parametrize("stem", ["imagenet_pretrain", "imagenet_finetune"])
-@pytest.mark.parametrize(("size", "message"), [("", "it needs a size"), ("small", "'small' is none of its sizes")])
+@pytest.mark.parametrize(("size", "message"), [("", "it needs a size"), ("small", "'small' is not one of its sizes")])
 def test_a_size_that_is_not_published_is_refused_with_the_list(stem, size, message):
     with pytest.raises(UserError, match=f"^{stem}: {message}; name one of {', '.join(STAGES)}, such as"):
         load(file_of(stem)).get_config(*([size] if size else []))

@@ -22,7 +22,7 @@ def test_number_of_visible_patches(patches, ratio, visible):
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, -0.1, 1.5, float("nan")])
 def test_a_mask_ratio_outside_its_range_is_refused(ratio):
-    with pytest.raises(ValueError, match=r"lies in \(0, 1\), got " + str(ratio)):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\), got " + str(ratio)):
         num_visible(49, ratio)
 
 

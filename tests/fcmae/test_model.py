@@ -234,5 +234,5 @@ def test_an_image_size_that_does_not_divide_is_refused_with_the_nearest_that_do(
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1.2])
 def test_a_mask_ratio_outside_its_range_is_refused(ratio):
-    with pytest.raises(ValueError, match=r"lies in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\)"):
         small_fcmae(mask_ratio=ratio)

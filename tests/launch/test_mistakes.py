@@ -24,21 +24,25 @@ COMMANDS = (
 MISTAKES = {
     "no preset named": (
         "pretrain", ["--workdir={new}"],
-        ["error: --config is missing: name a preset, one of camvid, cifar10, digits, ", " or a file."],
+        ["error: --config is missing: give a preset, one of camvid, cifar10, digits, ", " or the path of a file."],
     ),
     "unknown preset": (
         "pretrain", ["--config=digit", "--workdir={new}"],
-        ["error: There is no preset 'digit': name a file, or one of camvid, cifar10, digits, "],
+        ["error: There is no preset or file 'digit': give a file, or one of camvid, "],
     ),
     "a preset in no folder": (
         "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
-        ["error: There is no preset 'experiments/presets/digit.py': name a file, or one of camvid, cifar10, digits, "],
+        ["error: There is no preset or file 'experiments/presets/digit.py': give a file, or one of camvid, "],
     ),
     "a preset of a name too long for a file": (
-        "pretrain", ["--config=" + "x" * 300, "--workdir={new}"], ["error: There is no preset 'xxx"],
+        "pretrain", ["--config=" + "x" * 300, "--workdir={new}"], ["error: There is no preset or file 'xxx"],
     ),
-    "an empty preset": ("pretrain", ["--config=", "--workdir={new}"], ["error: There is no preset '': name a file"]),
-    "no workdir": ("pretrain", ["--config={preset}"], ["error: --workdir is missing, as in --workdir=runs/first."]),
+    "an empty preset": (
+        "pretrain", ["--config=", "--workdir={new}"], ["error: There is no preset or file '': give a file"],
+    ),
+    "no workdir": (
+        "pretrain", ["--config={preset}"], ["error: --workdir is missing: add it, as in --workdir=runs/first."],
+    ),
     "unknown field": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.epoch=3"],
         ["error: The configuration has no field pretrain.epoch. Did you mean pretrain.epochs"],
@@ -53,11 +57,11 @@ MISTAKES = {
     ),
     "image size": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.image_size=36"],
-        ["error: data.image_size=36: An image of 36x36 does not divide", "nearest sizes that do are 32x32 and 40x40."],
+        ["error: data.image_size=36: An image of 36x36 cannot be cut", "nearest sizes that do are 32x32 and 40x40."],
     ),
     "mask ratio": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.pretrain.mask_ratio=1.5"],
-        ["error: pretrain.mask_ratio is the share of masked patches and lies in (0, 1), got 1.5."],
+        ["error: pretrain.mask_ratio, the fraction of masked patches, must be in (0, 1), got 1.5."],
     ),
     "unknown flag": (
         "pretrain", ["--config={preset}", "--workdri={new}"],
@@ -69,7 +73,7 @@ MISTAKES = {
     ),
     "folder without images": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{texts}"],
-        ["error: {texts}: it holds no image file"],
+        ["error: {texts} holds no image files"],
     ),
     "missing folder": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.source=folder:{nowhere}"],
@@ -85,7 +89,7 @@ MISTAKES = {
     ),
     "batch that does not divide": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.logical_cpus=3"],
-        ["error: pretrain.batch_size=32 does not divide by 3 devices x 1 accumulation steps; use 30 or 33."],
+        ["error: pretrain.batch_size=32 is not divisible by 3 devices x 1 accumulation steps; use 30 or 33."],
     ),
     "missing pretrained": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.pretrained={nowhere}"],
@@ -101,12 +105,12 @@ MISTAKES = {
     ),
     "a size that does not exist": (
         "finetune", ["--config=imagenet_finetune:small", "--workdir={new}"],
-        ["error: imagenet_finetune: 'small' is none of its sizes; name one of atto, femto, "],
+        ["error: imagenet_finetune: 'small' is not one of its sizes; name one of atto, femto, "],
     ),
     "a wrong value beside a size": (
         "pretrain",
         ["--config", "imagenet_pretrain:huge", "--workdir={new}", "--config.pretrain.epochs=0"],
-        ["error: pretrain.epochs is at least 1, got 0."],
+        ["error: pretrain.epochs must be at least 1, got 0."],
     ),
     "a broken preset": (
         "pretrain", ["--config={broken}", "--workdir={new}"],
@@ -121,13 +125,13 @@ MISTAKES = {
         ["error: The preset {unknown} cannot be used: TypeError: ", "unexpected keyword argument 'step'"],
     ),
     "a preset with a wrong value": (
-        "pretrain", ["--config={wrong}", "--workdir={new}"], ["error: pretrain.batch_size is at least 1, got 0."],
+        "pretrain", ["--config={wrong}", "--workdir={new}"], ["error: pretrain.batch_size must be at least 1, got 0."],
     ),
-    "no model": ("evaluate", [], ["error: --model is missing, as in --model=runs/own."]),
+    "no model": ("evaluate", [], ["error: --model is missing: add it, as in --model=runs/own."]),
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
-    "nothing to export": ("export", [], ["error: --model is missing, as in --model=runs/own."]),
-    "no format": ("export", ["--model={nowhere}"], ["error: --format is missing, as in --format=onnx."]),
+    "nothing to export": ("export", [], ["error: --model is missing: add it, as in --model=runs/own."]),
+    "no format": ("export", ["--model={nowhere}"], ["error: --format is missing: add it, as in --format=onnx."]),
     "unknown format": (
         "export", ["--model={nowhere}", "--format=caffe", "--output={new}"], ["error: ", "--format=caffe", "onnx"],
     ),
@@ -143,12 +147,16 @@ MISTAKES = {
         "export", ["--model={nowhere}", "--format=onnx", "--output={new}"],
         ["error: --model={nowhere}: There is no {nowhere}"],
     ),
-    "nothing to extract with": ("extract", [], ["error: --model is missing, as in --model=runs/own."]),
-    "nowhere to extract to": ("extract", ["--model={nowhere}"], ["error: --output is missing, as in --output="]),
+    "nothing to extract with": ("extract", [], ["error: --model is missing: add it, as in --model=runs/own."]),
+    "nowhere to extract to": (
+        "extract", ["--model={nowhere}"], ["error: --output is missing: add it, as in --output="],
+    ),
     "missing model to extract with": (
         "extract", ["--model={nowhere}", "--output={new}.npz"], ["error: --model={nowhere}: There is no {nowhere}"],
     ),
-    "nothing to predict on": ("predict", ["--model={nowhere}"], ["error: --data is missing, as in --data=images."]),
+    "nothing to predict on": (
+        "predict", ["--model={nowhere}"], ["error: --data is missing: add it, as in --data=images."],
+    ),
     "a model that predicts no masks": (
         "predict", ["--model={nowhere}", "--data={pictures}", "--output={new}"],
         [
@@ -159,31 +167,33 @@ MISTAKES = {
     "segmentation of images without masks": (
         "finetune",
         ["--config=own_masks", "--config.data.source=folder:{pictures}", "--workdir={new}"],
-        ["error: {pictures} has no folders images and masks, which a segmentation learns from."],
+        ["error: {pictures} has no folders images and masks, which segmentation needs."],
     ),
-    "nothing to search": ("search", ["--features={nowhere}.npz"], ["error: --query is missing, as in --query=photo."]),
+    "nothing to search": (
+        "search", ["--features={nowhere}.npz"], ["error: --query is missing: add it, as in --query=photo."],
+    ),
     "missing features": (
         "search", ["--features={nowhere}.npz", "--query=a", "--output={new}.png"],
         ["error: There is no {nowhere}.npz: make it with launch.extract."],
     ),
-    "nothing to prepare": ("prepare", [], ["error: --source is missing, as in --source=tfds:fashion_mnist."]),
+    "nothing to prepare": ("prepare", [], ["error: --source is missing: add it, as in --source=tfds:fashion_mnist."]),
     "images that need no preparation": (
-        "prepare", ["--source=digits"], ["error: --source=digits: tfds:NAME is prepared and folder:PATH packed;"],
+        "prepare", ["--source=digits"], ["error: --source=digits: only tfds:NAME and folder:PATH can be prepared;"],
     ),
     "splits of what has none": (
         "pretrain", ["--config={preset}", "--workdir={new}", "--config.data.train_split=train"],
-        ["error: data.train_split is for data sets of TensorFlow Datasets; data.source='digits' is none."],
+        ["error: data.train_split is for data sets of TensorFlow Datasets; data.source='digits' is not."],
     ),
     "fine-tuning on a mix": (
         "finetune", ["--config={preset}", "--workdir={new}", "--config.data.source=digits+folder:{pictures}"],
         ["error: the mix of digits and folder:{pictures} has no labels to fine-tune on."],
     ),
     "nothing to measure": (
-        "benchmark", [], ["error: --what is missing: name what to measure, one of step, memory, input."],
+        "benchmark", [], ["error: --what is missing: give one of step, memory, input."],
     ),
     "ratio that is no number": (
         "benchmark", ["--what=step", "--mask_ratio=0.4,half"],
-        ["error: --mask_ratio=0.4,half: a list of numbers such as 0.4,0.6 is needed."],
+        ["error: --mask_ratio=0.4,half: give one or more numbers, such as 0.4,0.6."],
     ),
     "unknown candidate": (
         "benchmark", ["--what=step", "--candidates=sparse,fast"],
@@ -191,10 +201,12 @@ MISTAKES = {
     ),
     "a flag that is not for what is measured": (
         "benchmark", ["--what=input", "--candidates=sparse"],
-        ["error: --candidates is not for --what=input: leave it out."],
+        ["error: --candidates does not apply to --what=input: leave it out."],
     ),
-    "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: name a study, one of fewer_labels, "]),
-    "no folder for a study": ("study", ["--name=ablations"], ["error: --workdir is missing, as in --workdir=runs/"]),
+    "no study named": ("study", ["--workdir={new}"], ["error: --name is missing: give one of fewer_labels, "]),
+    "no folder for a study": (
+        "study", ["--name=ablations"], ["error: --workdir is missing: add it, as in --workdir=runs/"],
+    ),
     "tables of no study": (
         "study", ["--workdir={nowhere}", "--tables_only"], ["error: {nowhere} holds no study: run it first"],
     ),
@@ -206,7 +218,7 @@ MISTAKES = {
         "benchmark", ["--what=step", "--json={nowhere}/step.json"],
         ["error: --json={nowhere}/step.json cannot be written: name a file in a folder that exists."],
     ),
-    "nothing to report on": ("report", [], ["error: No run is named: give the workdirs of one or more, such as"]),
+    "nothing to report on": ("report", [], ["error: No run is given: name one or more workdirs, such as"]),
     "a report on no run": (
         "report", ["{pictures}", "--output={new}.html"], ["error: {pictures} is not the workdir of a run: it has no"],
     ),

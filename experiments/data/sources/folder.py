@@ -94,7 +94,7 @@ def readable_files(root, reading):
     stamps, unopened, system_folders = image_files(root)
     if not stamps:
         but = f", but {len(unopened):,} x {UNOPENED}, such as {unopened[0]}" if unopened else ""
-        raise UserError(f"{root}: it holds no image file ({', '.join(SUFFIXES)}){but}.")
+        raise UserError(f"{root} holds no image files ({', '.join(SUFFIXES)}){but}.")
     problems = look_at(
         root,
         stamps,
@@ -183,7 +183,7 @@ def notes_on_skipped(skipped, system_folders):
     notes = []
     if system_folders:
         kinds = ", ".join(sorted(set(system_folders)))
-        notes.append(f"not looked into: {len(system_folders):,} folders that systems keep ({kinds})")
+        notes.append(f"ignored: {len(system_folders):,} system folders ({kinds})")
     if skipped:
         reasons = collections.Counter(problem for _, problem in skipped)
         counts = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())

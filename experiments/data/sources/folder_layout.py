@@ -68,7 +68,7 @@ def read_layout(root, files):
     members = {split: [file for file in files if is_below(base, file)] for split, base in bases.items()}
     for split, base in bases.items():
         if not members[split]:
-            raise UserError(f"{root / base} holds no image that can be read; fill or remove it.")
+            raise UserError(f"{root / base} holds no readable image; add images or remove it.")
     notes = [f"splits from the sub-folders {', '.join(folders.values())}"] if folders else []
     if left_out := len(files) - sum(map(len, members.values())):
         notes.append(f"left out: {left_out:,} images beside {', '.join(folders.values())}")
@@ -158,7 +158,7 @@ def split_folders(root, files):
     if "train" not in found and filled - {None} and others == {None}:
         names = ", ".join(sorted(filled - {None}))
         raise UserError(
-            f"{root} has images in {names} and beside, but no train folder: move what to train on to {root / 'train'}, "
+            f"{root} has images in {names} and outside, but no train folder: move training images to {root / 'train'}, "
             f"or name one folder, as in folder:{root / min(filled - {None})}."
         )
     if others and (len(found) < 2 or "train" not in found):
@@ -190,7 +190,7 @@ def _check_classes(root, base, train, files, present, known):
     for file, name in zip(files, present):
         if name is None:
             raise UserError(
-                f"{root / file} lies in no class folder of {root / base}, where {root / train} has classes."
+                f"{root / file} is not in a class folder of {root / base}, although {root / train} has classes."
             )
         if name not in known:
             raise UserError(f"{root / base} has images of the class {name}, and {root / train} has none.")
@@ -199,6 +199,6 @@ def _check_classes(root, base, train, files, present, known):
 def _notes_on_classes(base, class_names, present):
     folders = {path.name for path in base.iterdir() if os.path.isdir(path) and not is_hidden(path.name)}
     if empty := sorted(folders - set(class_names)):
-        yield f"{len(empty):,} folders without images are no classes of {base.name}: {', '.join(empty[:5])}"
+        yield f"{len(empty):,} folders without images are not classes of {base.name}: {', '.join(empty[:5])}"
     if missing := [name for name in class_names if name not in present]:
         yield f"{len(missing):,} classes have no images in {base.name}: {', '.join(missing[:5])}"

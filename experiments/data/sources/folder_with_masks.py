@@ -62,7 +62,7 @@ def open_folder_with_masks(path, config):
     """
     root = local_folder(path)
     if not has_masks(root):
-        raise UserError(f"{root} has no folders {IMAGES} and {MASKS}, which a segmentation learns from.")
+        raise UserError(f"{root} has no folders {IMAGES} and {MASKS}, which segmentation needs.")
     images = root / IMAGES
     files, unreadable, system_folders = readable_files(images, Reading.of(config))
     masks, unopened, _ = image_files(root / MASKS)
@@ -249,7 +249,7 @@ def _class_table(root, config, numbers_of):
     for mask, numbers in numbers_of.items():
         if (number := table.unknown(numbers)) is not None:
             raise UserError(
-                f"{mask} has the number {number}, which is no class: correct the mask or, before training, name the "
+                f"{mask} has the number {number}, which is not a class: correct the mask or, before training, name the "
                 f"class in {CLASSES} or leave its pixels out with data.ignore_label={number}."
             )
     return table

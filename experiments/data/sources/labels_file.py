@@ -70,7 +70,7 @@ def read_labels(path, root, known):
             continue
         if image in rows:
             raise UserError(
-                f"{file}: rows {rows[image].number} and {number} are both of {quoted(name)}; keep one, with several "
+                f"{file}: rows {rows[image].number} and {number} are both for {quoted(name)}; keep one, with several "
                 f"labels as a{SEPARATOR}b."
             )
         if has_splits and split.strip().lower() not in SPLITS:
@@ -156,7 +156,7 @@ def _read_csv(file):
     except OSError as error:
         raise UserError(f"data.labels_file={file} cannot be read: {reason(error)}.") from error
     except csv.Error as error:
-        raise UserError(f"{file} is no CSV file with commas: {error}.") from error
+        raise UserError(f"{file} is not a comma-separated CSV file: {error}.") from error
 
 
 def _check_cells(file, number, row, columns):
@@ -165,7 +165,7 @@ def _check_cells(file, number, row, columns):
         return
     shown = quoted(",".join(row))
     told = f"{file}, row {number} has {len(row)} cells ({shown}) where the first line has {len(columns)}"
-    raise UserError(f"{told}: put a cell with commas between quotes, close all quotes, and leave no cell away.")
+    raise UserError(f"{told}: quote cells that contain commas, close all quotes, and omit no cell.")
 
 
 def _read_parquet(file):
@@ -174,7 +174,7 @@ def _read_parquet(file):
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError(f"{file}: Parquet files are read by pyarrow: pip install pyarrow, or write CSV.") from error
+        raise UserError(f"{file}: reading Parquet needs pyarrow: pip install pyarrow, or use a CSV file.") from error
     try:
         table = parquet.ParquetFile(file)
         has_splits = _check_columns(file, table.schema_arrow.names)
@@ -182,7 +182,7 @@ def _read_parquet(file):
     except FileNotFoundError as error:
         raise UserError(f"data.labels_file={file} cannot be read: {reason(error)}.") from error
     except (OSError, pyarrow.ArrowException, ValueError, OverflowError) as error:  # the latter of texts and times
-        raise UserError(f"{file} is no Parquet file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
     splits = columns.get("split") or [""] * len(columns["path"])
     rows = zip(columns["path"], columns["label"], splits)
     return has_splits, [(number, *map(_text, row)) for number, row in enumerate(rows, 1)]

@@ -149,7 +149,7 @@ def open_webdataset(pattern, config):
         if names := [name for content in found.values() for name in content[field]]:
             notes.append(f"{what.format(len(names))}, such as {quoted(names[0])}")
     if cut := [file for file, content in found.items() if content["is_cut"]]:
-        notes.append(f"{len(cut):,} shards do not end as tar files do and may lack images, such as {printable(cut[0])}")
+        notes.append(f"{len(cut):,} shards lack the end-of-file mark and may be truncated, such as {printable(cut[0])}")
     return _source(f"webdataset:{pattern}", splits, class_names, label_sets, notes, config)
 
 
@@ -171,7 +171,7 @@ def expand(pattern):
         raise UserError(f"webdataset:{pattern} names no file: a range counts upwards, as in {{000..123}}.")
     for file in files:
         if not file.endswith(".tar"):
-            raise UserError(f"webdataset:{pattern}: {file} is not a .tar file; unpack compressed ones, as by gunzip.")
+            raise UserError(f"webdataset:{pattern}: {file} is not a .tar file; decompress it first, as with gunzip.")
     return [pathlib.Path(file) for file in dict.fromkeys(files)]
 
 
@@ -245,7 +245,7 @@ def samples_of(path):
                 raise tarfile.ReadError("unexpected end of data")
         end_sample()
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise UserError(f"{path} is no tar file, or damaged ({error}); fetch or write it anew.") from error
+        raise UserError(f"{path} is not a tar file, or is damaged ({error}); download or create it again.") from error
     return {
         "samples": samples,
         "without_image": without_image,

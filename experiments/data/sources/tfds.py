@@ -260,8 +260,8 @@ def _check_apart(chosen, name):
         if pair := _overlap(_of(chosen, part), _of(chosen, "validation", "test")):
             seen, evaluated = pair
             raise UserError(
-                f"{name}: {seen} is trained on and overlaps {evaluated}, which is evaluated on; name other "
-                f"images with data.{part}_split, such as {seen.split}[:90%], or the field of the others."
+                f"{name}: {seen} is for training but overlaps {evaluated}, which is for evaluation; name other "
+                f"images with data.{part}_split, such as {seen.split}[:90%], or change the field of the other split."
             )
     if pair := _overlap(_of(chosen, "validation"), _of(chosen, "test")):
         raise UserError(

@@ -29,8 +29,8 @@ def naming_damage(config):
         damaged = ", ".join(_damaged_files(config)) or "A file"
         reason = error.message.splitlines()[0]
         raise RunError(
-            f"{damaged} of {config.source} is damaged ({reason}): prepare the data set anew; then the same command "
-            "goes on from the last checkpoint."
+            f"{damaged} of {config.source} is damaged ({reason}): prepare the data set again; then the same command "
+            "continues from the last checkpoint."
         ) from error
 
 

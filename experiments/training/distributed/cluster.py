@@ -121,5 +121,5 @@ def _own_index(addresses, resolver, environment):
     number = int(environment.get("SLURM_LOCALID", "-1"))
     own = addresses.index(on_node[number]) if 0 <= number < len(on_node) else resolver.task_id
     if own is None:
-        raise ValueError(f"task {environment['SLURM_PROCID']} is none of {len(addresses)} workers.")
+        raise ValueError(f"task {environment['SLURM_PROCID']} is not one of the {len(addresses)} workers.")
     return own

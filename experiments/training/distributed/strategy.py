@@ -107,7 +107,7 @@ def check_batch(training, num_replicas, num_workers=1):
     nearest = " or ".join(str(size) for size in (below, below + unit) if size)
     devices = f"{num_workers} workers x {num_replicas // num_workers}" if num_workers > 1 else f"{num_replicas}"
     raise UserError(
-        f"{training.section}.batch_size={training.batch_size} does not divide by {devices} devices x "
+        f"{training.section}.batch_size={training.batch_size} is not divisible by {devices} devices x "
         f"{training.accumulation_steps} accumulation steps; use {nearest}."
     )
 

@@ -204,7 +204,7 @@ def connected_workers(config, task, workdir, log):
     meet(cluster, greeting | {"precision": choose_precision(config.precision)})
     if cluster.is_chief:
         others = len(cluster.addresses) - 1
-        log(f"connecting to {others} more workers; exits after {SECONDS_TO_CONNECT} s if one has died")
+        log(f"connecting to {others} more workers; exiting after {SECONDS_TO_CONNECT} s if one has died")
     strategy = multiworker_strategy(cluster)
     with Heartbeat(cluster, lambda: CheckpointFiles(as_path(workdir)).last_good) as heartbeat:
         yield Workers(strategy, cluster, heartbeat)

@@ -166,7 +166,9 @@ def test_an_extra_array_in_an_h5_file_is_refused(tmp_path):
 
 def test_a_checkpoint_with_missing_stages_has_no_architecture(tmp_path):
     path = safetensors_file(tmp_path / "x.safetensors", without("stages.0.0.dwconv.weight"))
-    with pytest.raises(PretrainedError, match="x.safetensors has not all weights of a ConvNeXt: it lacks 'stage_0/blo"):
+    with pytest.raises(
+        PretrainedError, match="x.safetensors does not have all weights of a ConvNeXt: it lacks 'stage_0/blo"
+    ):
         create_from_weights(path)
 
 

@@ -94,7 +94,7 @@ def test_a_lambda_in_a_keras_file_does_not_run(model, tmp_path):
     assert marker.exists()
     marker.unlink()
     evil.save(tmp_path / "evil.keras")
-    assert load(model, tmp_path / "evil.keras").startswith((" does not fit", " has not all weights"))
+    assert load(model, tmp_path / "evil.keras").startswith((" does not fit", " does not have all weights"))
     assert not marker.exists()
 
 
@@ -218,7 +218,7 @@ def test_a_few_numbers_do_not_make_a_huge_model(contents, tmp_path):
     tensors = safetensors.numpy.load(contents[".safetensors"])
     tensors["stages.0.0.dwconv.weight"] = np.zeros((10**6, 1, 1, 1), "float32")
     path.write_bytes(safetensors.numpy.save(tensors))
-    with pytest.raises(PretrainedError, match="is no ConvNeXt: "):
+    with pytest.raises(PretrainedError, match="is not a ConvNeXt: "):
         Architecture.of(read_weights(path), path)
 
 

@@ -152,11 +152,11 @@ def test_each_stage_is_the_pipelines_own(paths, name):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"files": 8, "batch_size": 16}, "files=8 make no batch of batch_size=16"),
+        ({"files": 8, "batch_size": 16}, "files=8 do not fill a batch of batch_size=16"),
         ({"stages": ("evaluation", "sleep")}, "stages='sleep' is not one of normalize, pretraining, "),
-        ({"rounds": 0}, "rounds is at least 1, got 0."),
+        ({"rounds": 0}, "rounds must be at least 1, got 0."),
         ({"source": "shards:x", "stages": ("evaluation",)}, "pillow_folder is empty: Pillow cannot read shards:x."),
-        ({"source": "folder:x"}, "The stage pretraining_stream is for files that are made."),
+        ({"source": "folder:x"}, "The stage pretraining_stream needs generated files."),
     ],
 )
 def test_a_wrong_setting_is_named(values, says):

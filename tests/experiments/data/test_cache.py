@@ -92,7 +92,7 @@ def test_labels_and_subsets_are_the_same(data, kind, num_classes):
 
 def test_a_run_is_told_what_is_held(data):
     source = opened(data, "files", "encoded")
-    assert source.notes[-1].startswith("held in memory once read: ")
+    assert source.notes[-1].startswith("kept in memory after the first read: ")
     assert 13 * 100 < sum(split.num_bytes for split in source.splits.values()) < 13 * 1000
     assert opened(data, "stream", "encoded").splits["train"].num_bytes > 11 * 60
 

@@ -386,9 +386,9 @@ PROBLEMS = [
     (npy(np.zeros((4, 5, 0))), {}, "an image without pixels"),
     (encode(PIXELS, "webp")[:-9], {}, "the file is cut short"),
     (npy(noise(3, "uint8"))[:-1], {}, "the file is cut short"),
-    (npy(np.zeros((1, 1, 5), np.uint8)), {"max_pixels": 1, "channels": 5}, "more than 1 pixels, data.max_pixels"),
+    (npy(np.zeros((1, 1, 5), np.uint8)), {"max_pixels": 1, "channels": 5}, "more than 1 pixels (data.max_pixels)"),
     (npy(noise(3, "uint8"))[:60], {}, "a damaged NPY file, or one of a kind that cannot be decoded here"),
-    (b"\0\0\0\x1cftypheic" + bytes(40), {}, "HEIC needs what is not installed: python -m pip install pillow-heif"),
+    (b"\0\0\0\x1cftypheic" + bytes(40), {}, "HEIC needs a package that is not installed: pip install pillow-heif"),
 ]
 
 

@@ -152,7 +152,7 @@ def test_an_image_of_too_many_pixels_is_skipped_by_a_folder_and_unreadable_elsew
     write(tmp_path / "good.png", GOOD)
     source = open_folder(tmp_path, ALL)
     assert source.split("train").num_examples == 1
-    assert source.notes[-1] == f"  bomb.png: more than {MAX_PIXELS:,} pixels, data.max_pixels"
+    assert source.notes[-1] == f"  bomb.png: more than {MAX_PIXELS:,} pixels (data.max_pixels)"
     assert list(loaded_together([BOMBS[bomb], GOOD])[0]) == [0, 1]
 
 
@@ -166,7 +166,7 @@ def test_of_an_animation_only_the_first_picture_is_decoded_and_counts(tmp_path):
         larger[at : at + 4] = struct.pack("<HH", 60000, 60000)  # than the screen
         assert list(loaded_together([bytes(larger), GOOD])[0]) == [weight, 1]
         path = write(tmp_path / f"{name}.gif", bytes(larger))
-        assert problem_of(path, Reading()) == ("" if weight else f"more than {MAX_PIXELS:,} pixels, data.max_pixels")
+        assert problem_of(path, Reading()) == ("" if weight else f"more than {MAX_PIXELS:,} pixels (data.max_pixels)")
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif", "bmp"])
@@ -185,7 +185,9 @@ def test_the_limit_is_the_largest_number_of_pixels_that_is_read(tmp_path, kind):
 
 
 def test_a_limit_out_of_range_is_refused():
-    with pytest.raises(UserError, match=re.escape(f"data.max_pixels is at most {MAX_PIXELS}, got {MAX_PIXELS + 1}.")):
+    with pytest.raises(
+        UserError, match=re.escape(f"data.max_pixels must be at most {MAX_PIXELS}, got {MAX_PIXELS + 1}.")
+    ):
         DataConfig(max_pixels=MAX_PIXELS + 1)
 
 

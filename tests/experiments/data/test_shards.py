@@ -104,7 +104,7 @@ def test_a_shard_opens_only_the_files_of_its_share(tmp_path):
 
 
 def test_a_batch_that_does_not_divide_into_the_shards_is_refused(splits):
-    with pytest.raises(UserError, match="A batch of 8 images does not divide into 3 shards"):
+    with pytest.raises(UserError, match="A batch of 8 images cannot be divided equally into 3 shards"):
         take(splits["memory"], 1, num_shards=3)
     with pytest.raises(UserError, match="does not divide into pairs in 8 shards: use a multiple of 16"):
         take(splits["memory"], 1, num_shards=8)

@@ -195,7 +195,7 @@ def test_weights_without_a_run_can_be_exported_with_preprocessing_outside(runs, 
             "encoder",
             Request("saved_model"),
             "encoder",
-            "--output=.*encoder exists already: name another one, or",
+            "--output=.*encoder already exists: name another one, or",
         ),
         ("encoder", Request("saved_model"), "encoder/encoder.keras/x", "encoder.keras/x cannot be written: "),
         ("encoder", Request("saved_model", input_size="big"), "x", "--input_size=big is neither fixed, nor free, nor"),
@@ -217,11 +217,11 @@ def test_mistakes_are_errors_that_say_what_to_do(runs, model, wanted, output, me
 def test_missing_packages_are_named(runs, tmp_path, monkeypatch):
     find = formats.importlib.util.find_spec
     monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if "onnx" in name else find(name))
-    with pytest.raises(UserError, match="not installed: python -m pip install onnx onnxruntime tf2onnx .*`export`"):
+    with pytest.raises(UserError, match="not installed: pip install onnx onnxruntime tf2onnx .*`export`"):
         export.run(runs / "encoder", tmp_path / "x.onnx", Request("onnx"))
 
 
 def test_a_model_that_no_file_can_hold_is_refused(runs, monkeypatch):
     monkeypatch.setattr(formats, "LARGEST_FILE", 1000)
-    with pytest.raises(UserError, match="such a file ends at 2 GiB; use --format=saved_model"):
+    with pytest.raises(UserError, match="such files are limited to 2 GiB; use --format=saved_model"):
         formats.FORMATS["tflite"].check("tflite", keras.saving.load_model(runs / "encoder" / "encoder.keras"))

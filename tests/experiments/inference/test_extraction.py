@@ -190,13 +190,13 @@ def mistakes(run, folder, files):
     features = files[".npz"]
     return {
         "There is no .*nowhere: pretrained": lambda to: extract.run(folder / "nowhere", to),
-        "it holds no image file": lambda to: extract.run(run, to, f"folder:{run}"),
+        "holds no image files": lambda to: extract.run(run, to, f"folder:{run}"),
         "x.png: name a .npz or .parquet file": lambda to: extract.run(run, to.with_suffix(".png")),
-        "features.npz exists already": lambda to: extract.run(run, features),
+        "features.npz already exists": lambda to: extract.run(run, features),
         "is a mix: name one source with --data": lambda to: extract.run(run, to, f"digits+folder:{folder}"),
         "There is no .*x.npz: make it with launch.extract": lambda to: search.run(to, ["a"], to),
-        "encoder.keras is no file of launch.extract": lambda to: search.run(run / "encoder.keras", ["a"], to),
-        "--query=a/7.png is no image file, and no name in .* Did you mean a/": lambda to: search.run(
+        "encoder.keras was not written by launch.extract": lambda to: search.run(run / "encoder.keras", ["a"], to),
+        "--query=a/7.png is neither an image file nor a name in .* Did you mean a/": lambda to: search.run(
             features, ["a/7.png"], to.with_suffix(".png")
         ),
         "--query=.*text.jpg cannot be read as an image": lambda to: search.run(
@@ -206,7 +206,7 @@ def mistakes(run, folder, files):
             features, ["a/0.png"], to.with_suffix(".png"), data="digits"
         ),
         "x.npz: name a .png file": lambda to: search.run(features, ["a/0.png"], to),
-        "--query names 1 to 50 images, got 0": lambda to: search.run(features, [], to),
+        "--query must name 1 to 50 images, got 0": lambda to: search.run(features, [], to),
     }
 
 

@@ -245,7 +245,7 @@ def test_an_average_that_a_checkpoint_lacks_begins_with_its_weights(tmp_path, st
     step, (note,) = Checkpoints(tmp_path, model, optimizer, 3, averages).restore()
     assert (step, note) == (
         6,
-        "the checkpoint has no average of the weights: it starts from the weights",
+        "the checkpoint has no moving average: it starts from the current weights",
     )
     for average, expected in zip(averages.averages, states[6]):
         np.testing.assert_array_equal(average, expected)

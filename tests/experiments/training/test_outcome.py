@@ -166,7 +166,9 @@ def test_a_finished_run_returns_its_summary_at_once(run, monkeypatch):
 
 
 def test_resume_never_refuses_the_folder(run):
-    with pytest.raises(UserError, match=f"{run[0]} holds a run already and --resume=never: use another --workdir."):
+    with pytest.raises(
+        UserError, match=f"{run[0]} already holds a run, and --resume=never is set: use another --workdir."
+    ):
         pretrain.run(CONFIG, run[0], resume="never", log=Lines())
 
 

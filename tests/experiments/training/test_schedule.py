@@ -48,7 +48,7 @@ def test_a_batch_larger_than_the_data_is_refused(training):
 )
 def test_a_warmup_as_long_as_the_run_is_refused(arguments, steps, total):
     message = (
-        f"finetune.warmup_epochs={arguments['warmup_epochs']} ({steps} steps) leaves nothing of a run of {total} steps"
+        f"finetune.warmup_epochs={arguments['warmup_epochs']} ({steps} steps) takes up the whole run of {total} steps"
     )
     with pytest.raises(UserError, match=re.escape(message)):
         Schedule.of(FinetuneConfig(batch_size=16, **arguments), 64)
@@ -64,7 +64,7 @@ def test_a_batch_that_does_not_divide_over_the_devices_names_the_nearest(batch_s
         assert check_batch(training, replicas) is None
         return
     message = (
-        f"pretrain.batch_size={batch_size} does not divide by {replicas} devices x {accumulation} accumulation steps; "
+        f"pretrain.batch_size={batch_size} is not divisible by {replicas} devices x {accumulation} accumulation steps; "
         f"use {nearest}."
     )
     with pytest.raises(UserError, match=re.escape(message)):

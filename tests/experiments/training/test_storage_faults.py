@@ -114,7 +114,7 @@ def test_lines_that_could_not_be_written_follow_when_there_is_room(disk):
 def test_a_workdir_that_vanishes_ends_the_run_and_is_not_made_anew(pictures, tmp_path, at_step):
     workdir = tmp_path / "run"
     at_step(3, lambda: shutil.rmtree(workdir))
-    with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {workdir} is gone."):
+    with pytest.raises(RunError, match=f"The checkpoint of step 4 cannot be written: {workdir} no longer exists."):
         pretrain.run(picture_config(pictures, **CONFIG), workdir, log=Lines())
     assert not workdir.exists()
 

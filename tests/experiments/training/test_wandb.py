@@ -169,7 +169,7 @@ def test_a_run_that_reaches_no_server_is_recorded_offline(no_account, tmp_path, 
     [
         ({"init": "raise RuntimeError('no luck')"}, "cannot start (no luck)"),
         ({"init": "sys.exit(3)"}, "cannot start (3)"),
-        ({"log": "raise OSError(28, 'No space left')"}, "takes no more metrics ([Errno 28] No space left)"),
+        ({"log": "raise OSError(28, 'No space left')"}, "stopped accepting metrics ([Errno 28] No space left)"),
         ({"finish": "raise RuntimeError('lost')"}, "did not finish (lost)"),
         ({"finish": "raise RuntimeError('lost')", "teardown": "raise OSError"}, "did not finish (lost)"),
     ],
@@ -204,7 +204,10 @@ track(pathlib.Path(sys.argv[1]), steps=3000, service_signal=int(sys.argv[2]))
 
 @pytest.mark.parametrize(
     ("number", "problem"),
-    [(signal.SIGKILL, "wandb takes no more metrics ("), (signal.SIGSTOP, "wandb did not finish within 5 seconds; ")],
+    [
+        (signal.SIGKILL, "wandb stopped accepting metrics ("),
+        (signal.SIGSTOP, "wandb did not finish within 5 seconds; "),
+    ],
     ids=["killed", "hangs"],
 )
 def test_a_program_whose_service_is_lost_ends_with_one_line(tmp_path, number, problem):
@@ -244,4 +247,4 @@ def test_pictures_at_urls_come_along_and_one_that_is_refused_costs_no_metrics(fa
         loggers.close()
     taken = ["1 [('one', 'Image')]"] if size == (3, 2) else []
     assert capfd.readouterr().out.splitlines() == [*taken, "2 [('loss', 'float')]"]
-    assert warned(caplog) == ([] if taken else ["wandb takes no picture (no picture of mine)."])
+    assert warned(caplog) == ([] if taken else ["wandb rejected a picture (no picture of mine)."])

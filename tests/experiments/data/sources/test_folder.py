@@ -167,16 +167,16 @@ def test_held_out_shares_are_disjoint_and_complete(tmp_path, labelled, shares, s
     [
         (
             {},
-            f"it holds no image file ({', '.join(SUFFIXES)}).",
+            f" holds no image files ({', '.join(SUFFIXES)}).",
         ),
-        ({"a.txt": b"text", ".hidden.png": encode(PIXELS)}, "it holds no image file"),
-        ({"a.jpg": b"text", "b.png": b""}, "none of its 2 image files can be read, such as a.jpg: not an image"),
+        ({"a.txt": b"text", ".hidden.png": encode(PIXELS)}, " holds no image files"),
+        ({"a.jpg": b"text", "b.png": b""}, ": none of its 2 image files can be read, such as a.jpg: not an image"),
     ],
     ids=["empty", "no image", "all broken"],
 )
 def test_a_folder_without_images_is_refused(tmp_path, files, message):
     fill(tmp_path, files)
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: {message}")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}{message}")):
         open_folder(tmp_path, ALL)
 
 
@@ -312,10 +312,14 @@ def test_splits_without_classes_are_for_pretraining(tmp_path):
     ("files", "folders", "message"),
     [
         (["val/z/7.png"], [], "{root}/val has images of the class z, and {root}/train has none."),
-        (["val/7.png"], [], "{root}/val/7.png lies in no class folder of {root}/val, where {root}/train has classes."),
+        (
+            ["val/7.png"],
+            [],
+            "{root}/val/7.png is not in a class folder of {root}/val, although {root}/train has classes.",
+        ),
         (["training/x/7.png"], [], "{root} has several folders for train: train, training; keep one."),
         (["valid/x/7.png"], [], "{root} has several folders for validation: val, valid; keep one."),
-        ([], ["test"], "{root}/test holds no image that can be read; fill or remove it."),
+        ([], ["test"], "{root}/test holds no readable image; add images or remove it."),
     ],
 )
 def test_splits_that_do_not_fit_together_are_refused(tmp_path, files, folders, message):
@@ -350,7 +354,7 @@ def test_sub_folders_called_like_splits_without_one_to_train_on_are_there_to_eva
     source = open_folder(tmp_path, ALL)
     assert {name: split.num_examples for name, split in source.splits.items()} == sizes
     assert source.class_names == classes
-    message = f"has no train images; it has {', '.join(sizes)}; name the folder of those to train on train."
+    message = f"has no train images; it has {', '.join(sizes)}; rename the folder of the training images to train."
     with pytest.raises(UserError, match=message):
         source.split("train")
     fill(tmp_path, {"bus/9.png": encode(PIXELS)})  # then they are like any other
@@ -360,7 +364,7 @@ def test_sub_folders_called_like_splits_without_one_to_train_on_are_there_to_eva
 def test_images_beside_a_split_are_refused_if_none_are_to_train_on(tmp_path):
     fill(tmp_path, dict.fromkeys(["test/1.png", "2.png"], encode(PIXELS)))
     message = (
-        f"{tmp_path} has images in test and beside, but no train folder: move what to train on to {tmp_path}/train, or "
+        f"{tmp_path} has images in test and outside, but no train folder: move training images to {tmp_path}/train, or "
         f"name one folder, as in folder:{tmp_path}/test."
     )
     with pytest.raises(UserError, match=re.escape(message)):
@@ -381,7 +385,7 @@ def test_a_class_folder_without_images_is_no_class_and_is_noted(tmp_path):
     fill(tmp_path, {"x/1.png": encode(PIXELS), "y/2.png": encode(PIXELS), "z/3.png": b"no picture", "u/v.txt": b""})
     source = open_folder(tmp_path, ALL)
     assert source.class_names == ("x", "y")
-    assert f"2 folders without images are no classes of {tmp_path.name}: u, z" in source.notes
+    assert f"2 folders without images are not classes of {tmp_path.name}: u, z" in source.notes
 
 
 def test_classes_of_which_all_images_are_held_out_are_noted(tmp_path):
@@ -432,7 +436,7 @@ def test_folders_that_systems_keep_are_neither_classes_nor_looked_into(tmp_path,
     assert source.class_names == ("@home", "recycling", "x", "y")
     assert names(source, "train", tmp_path) == sorted(ordinary)
     hidden = folder.startswith(".")
-    assert source.notes[1:] == (() if hidden else (f"not looked into: 1 folders that systems keep ({folder})",))
+    assert source.notes[1:] == (() if hidden else (f"ignored: 1 system folders ({folder})",))
 
 
 def test_folders_that_systems_keep_do_not_disturb_splits(tmp_path):

@@ -151,7 +151,7 @@ def test_a_number_that_is_no_class_ends_the_start_with_the_file(tmp_path):
     image, mask = scene(1)
     mask[5, 5] = 3
     write(tmp_path / "masks/train/1.png", encode(mask))
-    with pytest.raises(UserError, match=r"masks/train/1.png has the number 3, which is no class: .*ignore_label=3"):
+    with pytest.raises(UserError, match=r"masks/train/1.png has the number 3, which is not a class: .*ignore_label=3"):
         open_folder(tmp_path)
     assert open_folder(tmp_path, ignore_label=(3, 250)).class_names == NAMES
     names = write(tmp_path / "names.txt", b"a\nb\nc\nd\n")

@@ -185,13 +185,13 @@ def test_labels_of_parquet_may_be_floats_with_gaps_and_bytes(root, tmp_path, val
 def test_texts_of_parquet_that_are_not_utf_8_are_told(root, tmp_path):
     texts = pyarrow.array([b"caf\xe9"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"path": [NAMES[0]], "label": texts}), tmp_path / "table.parquet")
-    with pytest.raises(UserError, match=r"labels\.parquet is no Parquet file: 'utf-8' codec can't decode"):
+    with pytest.raises(UserError, match=r"labels\.parquet is not a Parquet file: 'utf-8' codec can't decode"):
         open_labelled(root, (tmp_path / "table.parquet").read_bytes(), ".parquet")
 
 
 def test_parquet_without_pyarrow_names_it(root, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(UserError, match=r"labels\.parquet: Parquet files are read by pyarrow: pip install pyarrow, or"):
+    with pytest.raises(UserError, match=r"labels\.parquet: reading Parquet needs pyarrow: pip install pyarrow, or"):
         open_labelled(root, b"PAR1", ".parquet")
 
 
@@ -206,7 +206,7 @@ WRONG = {
     "no path": ("path,label\na/1.png,x\n,y\n", "{file}, row 3 has no path; add it or remove the row."),
     "two rows": (
         "path,label\na/1.png,x\nb/3.png,y\n./a/1.png,y\n",
-        "{file}: rows 2 and 4 are both of ./a/1.png; keep one, with several labels as a;b.",
+        "{file}: rows 2 and 4 are both for ./a/1.png; keep one, with several labels as a;b.",
     ),
     "unknown split": (
         "path,label,split\na/1.png,x,dev\n",
@@ -234,8 +234,8 @@ WRONG = {
     "an image": (IMAGE, "{file}"),
     "a comma in a label": (
         "path,label\na/1.png,x\n\na/2.png,y,z\n",
-        "{file}, row 4 has 3 cells (a/2.png,y,z) where the first line has 2: put a cell with commas between quotes, "
-        "close all quotes, and leave no cell away.",
+        "{file}, row 4 has 3 cells (a/2.png,y,z) where the first line has 2: quote cells that contain commas, "
+        "close all quotes, and omit no cell.",
     ),
     "a row without the cell of a label": (
         "path,label\na/1.png\n",
@@ -252,7 +252,10 @@ WRONG = {
     ),
     "one class of two lines": ('path,label\na/1.png,"x\ny"\n', "{file} names the class x\\ny alone of images"),
     "a long first line": ("p" * 1000, "{file} needs a column path in its first line, which has 'pppp"),
-    "a long field": ("path,label\n" + "x" * 200_000 + ",y\n", "{file} is no CSV file with commas: field larger than"),
+    "a long field": (
+        "path,label\n" + "x" * 200_000 + ",y\n",
+        "{file} is not a comma-separated CSV file: field larger than",
+    ),
 }
 
 
@@ -272,14 +275,14 @@ def test_a_missing_table_and_a_damaged_one_are_told_too(root):
             UserError, match=r"data\.labels_file=.*none\.\w+ cannot be read: No such file or directory\."
         ):
             open_source(DataConfig(labels_file=str(root / f"none.{suffix}"), **config))
-    with pytest.raises(UserError, match=r"labels\.parquet is no Parquet file: "):
+    with pytest.raises(UserError, match=r"labels\.parquet is not a Parquet file: "):
         open_labelled(root, b"PAR1 and no more", ".parquet")
 
 
 @pytest.mark.parametrize("source", ["digits", "tfds:mnist", "folder:a+folder:b"])
 def test_a_labels_file_is_for_a_single_folder(source):
     with pytest.raises(
-        UserError, match=re.escape(f"data.labels_file is for a single folder:PATH; data.source={source!r}")
+        UserError, match=re.escape(f"data.labels_file is for a single folder:PATH, not data.source={source!r}")
     ):
         DataConfig(source=source, labels_file="labels.csv")
 

@@ -148,7 +148,7 @@ def test_the_form_of_a_mix(text, sources):
     ("text", "message"),
     [
         ("tfds:a*0.5+digits", "data.source='tfds:a*0.5+digits': give a weight to each source, or to none."),
-        ("tfds:a*0+digits*1", "data.source='tfds:a*0+digits*1': a weight is above 0."),
+        ("tfds:a*0+digits*1", "data.source='tfds:a*0+digits*1': weights must be above 0."),
         (
             "mnist+digits",
             "data.source='mnist' is not digits, tfds:NAME, folder:PATH, shards:PATH or webd",

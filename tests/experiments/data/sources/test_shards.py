@@ -249,7 +249,9 @@ def test_a_file_that_is_gone_stops_packing_and_leaves_no_half_shard(folder, tmp_
     images = [(str(gone.parent / name), name, []) for name in ("1.jpg", "2.jpg")]
     monkeypatch.setattr(packing, "_plan", lambda *arguments: [("a.tar", "train", images)])
     monkeypatch.setattr(packing, "AT_ONCE", 1)
-    with pytest.raises(RunError, match=r"2\.jpg cannot be read: No such file or directory; the same command goes on\."):
+    with pytest.raises(
+        RunError, match=r"2\.jpg cannot be read: No such file or directory; run the same command to continue\."
+    ):
         packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", log=lambda line: None)
     assert list((tmp_path / "shards").iterdir()) == []
 
@@ -260,9 +262,9 @@ def test_a_file_that_is_gone_stops_packing_and_leaves_no_half_shard(folder, tmp_
         ({"source": "folder:{}"}, "--output is missing: name a folder for the shards"),
         ({"source": "folder:{}", "output": "{}"}, "holds other files: name a new folder."),
         ({"source": "folder:{}", "output": "{}/cat/1.jpeg"}, "1.jpeg cannot be used: "),
-        ({"source": "folder:{}", "output": "{}/new", "size": -1}, "--size=-1 is a number of pixels"),
+        ({"source": "folder:{}", "output": "{}/new", "size": -1}, "--size=-1 must be a number of pixels"),
         ({"source": "tfds:mnist", "output": "x"}, "--output, --size and --labels_file are for --source=folder:PATH."),
-        ({"source": "digits"}, "--source=digits: tfds:NAME is prepared and folder:PATH packed; others are read"),
+        ({"source": "digits"}, "--source=digits: only tfds:NAME and folder:PATH can be prepared; others are used"),
     ],
 )
 def test_what_cannot_be_packed_is_told_in_one_line(folder, arguments, message):
@@ -527,7 +529,7 @@ def test_a_tar_file_without_its_end_is_noted(tmp_path, zeros, is_cut):
     path.write_bytes(
         path.read_bytes().rstrip(b"\0").ljust(-(-(512 + len(IMAGES[0])) // 512) * 512, b"\0") + bytes(zeros)
     )
-    note = f"1 shards do not end as tar files do and may lack images, such as {path}"
+    note = f"1 shards lack the end-of-file mark and may be truncated, such as {path}"
     assert opened(f"webdataset:{path}").notes[1:] == ((note,) if is_cut else ())
 
 
@@ -564,11 +566,17 @@ def test_a_second_start_reads_no_shard(tmp_path, monkeypatch):
         ("{}/none-{{0..999999999999}}.tar", "there is no file {}/none-0.tar."),
         ("{}/{{5..1}}.tar", "webdataset:{}/{{5..1}}.tar names no file: a range counts upwards, as in {{000..123}}."),
         ("{}/*.tar.x", "there is no file {}/*.tar.x."),
-        ("{}/a.tar.gz", "{}/a.tar.gz is not a .tar file; unpack compressed ones, as by gunzip."),
-        ("{}/cut.tar", "{}/cut.tar is no tar file, or damaged (unexpected end of data); fetch or write it anew."),
-        ("{}/half.tar", "{}/half.tar is no tar file, or damaged (unexpected end of data); fetch or write it anew."),
-        ("{}/foreign.tar", "{}/foreign.tar is no tar file, or damaged ("),
-        ("{}/text.tar", "{}/text.tar is no tar file, or damaged ("),
+        ("{}/a.tar.gz", "{}/a.tar.gz is not a .tar file; decompress it first, as with gunzip."),
+        (
+            "{}/cut.tar",
+            "{}/cut.tar is not a tar file, or is damaged (unexpected end of data); download or create it again.",
+        ),
+        (
+            "{}/half.tar",
+            "{}/half.tar is not a tar file, or is damaged (unexpected end of data); download or create it again.",
+        ),
+        ("{}/foreign.tar", "{}/foreign.tar is not a tar file, or is damaged ("),
+        ("{}/text.tar", "{}/text.tar is not a tar file, or is damaged ("),
         ("{}/empty.tar", "holds no image ("),
     ],
 )

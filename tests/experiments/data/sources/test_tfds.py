@@ -195,9 +195,9 @@ def test_splits_can_be_named_and_the_rule_gives_the_others(folder, name, fields,
         ({"validation_split": "train[5:5]"}, "data.validation_split='train[5:5]' holds no image."),
         (
             {"validation_split": "train[30:]"},
-            "tfds:all_splits: train[0:40] is trained on and overlaps train[30:40], which is evaluated on; name other",
+            "tfds:all_splits: train[0:40] is for training but overlaps train[30:40], which is for evaluation; ",
         ),
-        ({"pretrain_split": "test[:1]"}, "test[0:1] is trained on and overlaps test[0:10], which is evaluated on"),
+        ({"pretrain_split": "test[:1]"}, "test[0:1] is for training but overlaps test[0:10], which is for evaluation"),
     ],
 )
 def test_splits_that_do_not_exist_or_overlap_are_refused(folder, fields, message):

@@ -53,7 +53,7 @@ def test_a_damaged_file_is_named(files, monkeypatch, damage):
         np.array(StreamSplit(examples, 20, shuffle_buffer=4).labels)
     assert str(caught.value).startswith(f"{files[1]} of tfds:mine is damaged (")
     assert str(caught.value).endswith(
-        "prepare the data set anew; then the same command goes on from the last checkpoint."
+        "prepare the data set again; then the same command continues from the last checkpoint."
     )
 
 

@@ -95,7 +95,7 @@ def test_the_tasks_of_neighbouring_jobs_have_ports_of_their_own(monkeypatch):
         (tf_config({"worker": ["a:1", "b:99999"]}), "TF_CONFIG is wrong: expected HOST:PORT, got 'b:99999'."),
         (tf_config({"worker": ["a:1", "a:1"]}), "TF_CONFIG is wrong: an address appears twice."),
         ({"SLURM_PROCID": "0"}, "Slurm's variables are wrong: SLURM_STEP_NUM_TASKS not found in environment."),
-        ({**SLURM, "SLURM_PROCID": "5"}, "Slurm's variables are wrong: task 5 is none of 3 workers."),
+        ({**SLURM, "SLURM_PROCID": "5"}, "Slurm's variables are wrong: task 5 is not one of the 3 workers."),
         ({**SLURM, "SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n[1"}, "Slurm's variables are wrong: Invalid hostlist"),
     ],
 )
@@ -110,9 +110,9 @@ def test_what_is_wrong_is_said_in_one_line(monkeypatch, environment, reason):
 @pytest.mark.parametrize(
     ("batch_size", "accumulation_steps", "replicas", "workers", "message"),
     [
-        (100, 1, 8, 1, "pretrain.batch_size=100 does not divide by 8 devices x 1 accumulation steps; use 96 or 104."),
-        (36, 3, 8, 2, "=36 does not divide by 2 workers x 4 devices x 3 accumulation steps; use 24 or 48."),
-        (4, 1, 8, 4, "=4 does not divide by 4 workers x 2 devices x 1 accumulation steps; use 8."),
+        (100, 1, 8, 1, "pretrain.batch_size=100 is not divisible by 8 devices x 1 accumulation steps; use 96 or 104."),
+        (36, 3, 8, 2, "=36 is not divisible by 2 workers x 4 devices x 3 accumulation steps; use 24 or 48."),
+        (4, 1, 8, 4, "=4 is not divisible by 4 workers x 2 devices x 1 accumulation steps; use 8."),
     ],
 )
 def test_a_batch_that_does_not_divide_is_refused_and_the_nearest_named(
