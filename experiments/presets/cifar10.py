@@ -5,8 +5,8 @@
     python -m launch.finetune --config=cifar10 --config.pretrained=runs/cifar10 \
         --workdir=runs/cifar10_finetuned
 
-Expected: see docs/study.md for linear probes after 100 epochs, and for fine-tuning with 1,000 labels. Fine-tuning with
-all labels was not run here, and nothing is published for this method on these images.
+Expected: see docs/study.md for linear probes after 100 epochs, and for fine-tuning with 1,000 labels and, for 8 epochs,
+with all. The 100 epochs of fine-tuning here were not run, and nothing is published for this method on these images.
 
 Numbers: the encoder, the mask ratio and the rate of pretraining were chosen by probes of short runs on validation
 images; 0.75 and 0.6 were equally good, and 0.75 is faster. Crops of pretraining are resized: the black borders of

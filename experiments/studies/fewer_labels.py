@@ -112,7 +112,7 @@ class FewerLabels(Study):
         header_of_rates = ["labels, start", "peak rate", "top-1 on the validation images by rate"]
         header_of_rates += ["steps of these runs", "steps of the run"]
         cells, cells_of_rates = [], []
-        for row in results["rows"]:
+        for row in filter(_has_figures, results["rows"]):
             labels = f"{row['labels']:,}"
             finetuned, *probed = ([shown(row[measure][name]) for name in names] for measure, names in MEASURES.items())
             cells.append([labels, *finetuned, shown(row["gain"], signed=True), *sum(probed, [])])
@@ -136,7 +136,7 @@ class FewerLabels(Study):
                 style = {"color": color, "marker": marker, "linestyle": line, "capsize": 4}
                 axis.errorbar(labels, means, spreads, label=label, **style)
         axis.set_xscale("log")
-        counts = [row["labels"] for row in results["rows"]]
+        counts = [row["labels"] for row in filter(_has_figures, results["rows"])]
         axis.set_xticks(counts, [f"{count:,}" for count in counts])
         axis.minorticks_off()
         axis.set_xlabel("labels")
@@ -161,6 +161,11 @@ def _best(tried):
         return "", None
     recipe = max(tried, key=lambda name: max(tried[name].values()))
     return recipe, best_rate(tried[recipe])
+
+
+def _has_figures(row):
+    """Whether a row of the results has a figure; numbers of labels whose runs are still to come have none."""
+    return any(figures["values"] for measure in MEASURES for figures in row[measure].values())
 
 
 def _rates(tried):

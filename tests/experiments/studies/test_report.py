@@ -85,6 +85,12 @@ def test_the_table_has_the_figures_of_the_folders(fewer_labels):
     assert "| 50, scratch | 0.001 | 0.0003: 60.0, 0.001: 65.0, 0.003: 64.0 | 5 of 10 | 5 of 10 |" in lines
 
 
+def test_numbers_of_labels_whose_runs_are_to_come_have_no_row(fewer_labels):
+    more = dataclasses.replace(BUDGET, few=(*BUDGET.few, Length("200", 5, 10)))
+    extended = dataclasses.replace(fewer_labels, budget=more)
+    assert extended.tables(results_of(extended)) == fewer_labels.tables(results_of(fewer_labels))
+
+
 def test_a_choice_at_the_edge_is_told(fewer_labels, tmp_path):
     folder = tmp_path / "seed_0" / "labels_50" / "scratch"
     for rate, top1 in ((3e-3, 66.0), (1e-2, 67.0), (3e-2, 68.0)):
