@@ -45,7 +45,8 @@ class ModelConfig(Section):
 
     def __post_init__(self):
         super().__post_init__()
-        require(self.version in VERSIONS, f"model.version must be 1 or 2, got {self.version}.")
+        versions = " or ".join(map(str, VERSIONS))
+        require(self.version in VERSIONS, f"model.version must be {versions}, got {self.version}.")
         variants = VERSIONS[self.version].MODEL_VARIANTS
         require(
             self.variant in variants or self.depths,
