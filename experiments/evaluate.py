@@ -63,7 +63,7 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
     """
     if segmenter := find_segmenter(model):
         if labels_file:
-            raise UserError(f"{segmenter} is a segmentation model, which needs masks, not --labels_file.")
+            raise UserError(f"{segmenter} is a segmentation model, evaluated by masks: leave out --labels_file.")
         check_no_image_settings(segmenter, images)
         return _evaluate_segmenter(segmenter, data, data_dir, probes, split, batch_size, log)
     with local_copy(model, beside=(CONFIG, SUMMARY)) as path:

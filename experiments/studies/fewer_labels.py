@@ -112,10 +112,11 @@ class FewerLabels(Study):
         header_of_rates = ["labels, start", "peak rate", "top-1 on the validation images by rate"]
         header_of_rates += ["steps of these runs", "steps of the run"]
         cells, cells_of_rates = [], []
-        for row in filter(_has_figures, results["rows"]):
+        for row in results["rows"]:
             labels = f"{row['labels']:,}"
             finetuned, *probed = ([shown(row[measure][name]) for name in names] for measure, names in MEASURES.items())
-            cells.append([labels, *finetuned, shown(row["gain"], signed=True), *sum(probed, [])])
+            if _has_figures(row):
+                cells.append([labels, *finetuned, shown(row["gain"], signed=True), *sum(probed, [])])
             for start, rates in row["rates"].items():
                 if rates:
                     tried = ", ".join(f"{rate}: {top1:.1f}" for rate, top1 in rates["tried"].items())

@@ -154,7 +154,7 @@ def test_the_budgets_of_natural_images_outlast_json_and_fit_the_configuration(tm
     assert Budget.of(json.loads(json.dumps(dataclasses.asdict(budget)))) == budget
     study = NaturalImages(tmp_path, tiny_config(), budget, (0,), 1000)
     decays = {
-        t.name.split("/")[2]: t.config.finetune.layer_decay for t in study.trials() if "labels" in t.name and t.config
+        t.name.split("/")[2]: t.config.finetune.layer_decay for t in study.trials() if t.task == "finetune" and t.config
     }
     assert decays == {"pretrained": tiny_config().finetune.layer_decay, "scratch": 1.0}
 
@@ -191,7 +191,7 @@ def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
             figure = top1[0] if rate == 1e-3 else 50.0
             write(folder / "subset_0" / f"rate_{rate:g}" / "summary.json", validation_top1=figure)
         write(folder / "subset_1" / "rate_0.001" / "summary.json", validation_top1=top1[1])
-        write(folder / "probes" / "probes.json", top1={"all": {"knn": 70.0, "linear": 75.0}})
+        write(folder / "probes" / "probes.json", knn=70.0, linear=75.0)
     lines = study.tables(results_of(study))
     label = "masked after the stem alone, dense convolutions"
     assert f"| {label} | 61.5 ± 0.7 | -4.5 ± 0.7 | 75.0 | 70.0 | 10 | 0.001 |" in lines

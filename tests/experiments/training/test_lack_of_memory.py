@@ -29,8 +29,8 @@ CUDA = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of mem
             {},
             "none",
             "trains on 16 images at a time and evaluates 256. Use --config.pretrain.accumulation_steps=2 or "
-            "--config.model.remat=block or a smaller --config.pretrain.batch_size (with --resume=anyway); in "
-            "evaluation a smaller --config.evaluation_batch_size.",
+            "--config.model.remat=block or a smaller --config.pretrain.batch_size (with --resume=anyway); if "
+            "evaluation ran out of memory, use a smaller --config.evaluation_batch_size.",
         ),
         (
             CUDA,
