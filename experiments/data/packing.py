@@ -21,7 +21,15 @@ from experiments.data.decoding import DAMAGED
 from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, format_of, read_header
 from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
-from experiments.data.sources.shards import FORMAT, MANIFEST, VERSION, read_manifest, samples_of, write_manifest
+from experiments.data.sources.shards import (
+    FORMAT,
+    MANIFEST,
+    VERSION,
+    is_intact,
+    read_manifest,
+    samples_of,
+    write_manifest,
+)
 from experiments.data.sources.text import printable
 from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
@@ -141,10 +149,7 @@ def _begin(root, folder, size, fingerprint):
 
 def _is_whole(path, shard):
     """Whether a shard and its record on the disk match the manifest."""
-    try:
-        return (checksum(path), checksum(path.with_suffix(".json"))) == (shard["sha256"], shard["record_sha256"])
-    except OSError:
-        return False
+    return is_intact(path, shard["sha256"]) and is_intact(path.with_suffix(".json"), shard["record_sha256"])
 
 
 def _write_shard(path, images, size):

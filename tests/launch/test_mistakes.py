@@ -28,11 +28,12 @@ MISTAKES = {
     ),
     "unknown preset": (
         "pretrain", ["--config=digit", "--workdir={new}"],
-        ["error: There is no preset or file 'digit': give a file, or one of camvid, "],
+        ["error: There is no preset or file 'digit': give a file, or one of camvid, cifar10, digits, "],
     ),
     "a preset in no folder": (
         "pretrain", ["--config=experiments/presets/digit.py", "--workdir={new}"],
-        ["error: There is no preset or file 'experiments/presets/digit.py': give a file, or one of camvid, "],
+        ["error: There is no preset or file 'experiments/presets/digit.py': give a file, or one of camvid, "
+         "cifar10, digits, "],
     ),
     "a preset of a name too long for a file": (
         "pretrain", ["--config=" + "x" * 300, "--workdir={new}"], ["error: There is no preset or file 'xxx"],

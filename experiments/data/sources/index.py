@@ -8,6 +8,7 @@ that checks them or its inputs have changed.
 import concurrent.futures
 import functools
 import hashlib
+import itertools
 import json
 import logging
 import math
@@ -131,11 +132,9 @@ def _in_threads(find, names, size, what):
         for start in range(0, len(chunks), MEASURED):
             first, *others = chunks[start : start + MEASURED]
             began, computed = time.perf_counter(), time.thread_time()
-            found = found_in(first)
+            of_first = found_in(first)
             waiting = (time.perf_counter() - began) / max(time.thread_time() - computed, 1e-6)
-            bar.update(len(found))
-            yield from found
             with concurrent.futures.ThreadPoolExecutor(min(THREADS, max(2, math.ceil(waiting)))) as executor:
-                for found in executor.map(found_in, others):
+                for found in itertools.chain([of_first], executor.map(found_in, others)):
                     bar.update(len(found))
                     yield from found

@@ -80,7 +80,7 @@ def read_labels(path, root, known):
         rows[image] = Row(number, labels, SPLITS[split.strip().lower()] if has_splits else "")
     if unknown:
         number, name = unknown[0]
-        more = f", nor {len(unknown) - 1:,} others" if len(unknown) > 1 else ""
+        more = f" ({len(unknown) - 1:,} more missing)" if len(unknown) > 1 else ""
         raise UserError(
             f"{file}, row {number}: there is no image {quoted(name)} in {root}{more}; write paths relative to that "
             "folder, with suffix, or remove the rows."

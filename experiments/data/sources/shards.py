@@ -110,11 +110,19 @@ def _packed_samples(file, shard):
         shard: its entry in the manifest.
     """
     record = file.with_suffix(".json")
-    if record.is_file() and checksum(record) == shard["record_sha256"]:
+    if is_intact(record, shard["record_sha256"]):
         return json.loads(record.read_text(encoding="utf-8"))
-    if checksum(file) != shard["sha256"]:
+    if not is_intact(file, shard["sha256"]):
         raise _damaged(file)
     return samples_of(file)["samples"]
+
+
+def is_intact(path, sha256):
+    """Whether a file can be read and has this checksum."""
+    try:
+        return checksum(path) == sha256
+    except OSError:
+        return False
 
 
 def _damaged(file):

@@ -145,6 +145,7 @@ def _name(dataset, ranges, i):
         if i < len(images):
             return f"{dataset}, {images.split}[{images.start + i}]"
         i -= len(images)
+    raise IndexError(f"{dataset} has fewer images there.")
 
 
 @dataclasses.dataclass(frozen=True)

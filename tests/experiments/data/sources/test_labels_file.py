@@ -198,8 +198,8 @@ def test_parquet_without_pyarrow_names_it(root, monkeypatch):
 WRONG = {
     "unknown path": (
         "path,label\na/1.png,x\na/9.png,y\n8.png,y\n",
-        "{file}, row 3: there is no image a/9.png in {root}, nor 1 others; write paths relative to that folder, with "
-        "suffix, or remove the rows.",
+        "{file}, row 3: there is no image a/9.png in {root} (1 more missing); write paths relative to that folder, "
+        "with suffix, or remove the rows.",
     ),
     "path without suffix": ("path,label\na/1,x\n", "{file}, row 2: there is no image a/1 in {root}; write paths"),
     "path outside": ("path,label\n../images/../x.png,x\n", "{file}, row 2: there is no image ../images/../x.png in"),

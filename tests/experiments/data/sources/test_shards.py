@@ -327,14 +327,16 @@ def test_a_manifest_too_deep_to_be_read_is_told_in_one_line(packed, tmp_path):
         opened(f"shards:{root}")
 
 
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_shard_whose_record_is_damaged_or_gone_is_read_itself(packed, tmp_path, is_there):
+@pytest.mark.parametrize("state", ["damaged", "gone", "cannot be opened"])
+def test_a_shard_whose_record_cannot_be_used_is_read_itself(packed, tmp_path, state):
     root = copied(packed, tmp_path / "shards")
     shard, record = root / "train-00000-of-00008.tar", root / "train-00000-of-00008.json"
-    if is_there:
+    if state == "damaged":
         record.write_text(record.read_text().replace("512", "513"))
     else:
         record.unlink()
+    if state == "cannot be opened":
+        record.symlink_to(record.name)
     assert images_of(opened(f"shards:{root}")) == images_of(opened(f"shards:{packed}"))
     content = shard.read_bytes()
     shard.write_bytes(content[:700] + bytes([content[700] ^ 1]) + content[701:])

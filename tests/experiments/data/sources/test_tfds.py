@@ -195,7 +195,8 @@ def test_splits_can_be_named_and_the_rule_gives_the_others(folder, name, fields,
         ({"validation_split": "train[5:5]"}, "data.validation_split='train[5:5]' holds no image."),
         (
             {"validation_split": "train[30:]"},
-            "tfds:all_splits: train[0:40] is for training but overlaps train[30:40], which is for evaluation; ",
+            "tfds:all_splits: train[0:40] is for training but overlaps train[30:40], which is for evaluation; name "
+            "other",
         ),
         ({"pretrain_split": "test[:1]"}, "test[0:1] is for training but overlaps test[0:10], which is for evaluation"),
     ],
