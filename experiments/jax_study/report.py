@@ -64,7 +64,7 @@ def _finetuning_lines(folder):
             labels = next(iter(tests["scratch"].values()))["labels"]
             rows.append([f"{labels:,}", *map(shown, figures), shown(difference(*figures), signed=True), *chosen])
     header = ["labels", *STARTS, "gain", *(f"mixing, rate, steps: {start}" for start in STARTS)]
-    return markdown_table(header, rows) if rows else []
+    return markdown_table(header, rows)
 
 
 def _draw(path, runs):

@@ -6,7 +6,7 @@ import functools
 from matplotlib.figure import Figure
 
 from experiments.studies.budgets import ABLATIONS, METRIC, best_rate, try_rates
-from experiments.studies.report import difference, markdown_table, shown, summary
+from experiments.studies.report import difference, shown, summary
 from experiments.studies.study import Study
 
 BASELINE = "baseline"
@@ -170,7 +170,7 @@ class Ablations(Study):
             for finding in results["findings"]
         ]
         header_of_findings = [f"[the paper]({PAPER})", "difference here, fine-tuned", "verdict"]
-        return [*markdown_table(header, cells), "", *markdown_table(header_of_findings, found)]
+        return [(header, cells), (header_of_findings, found)]
 
     def draw(self, results, path):
         rows = [row for row in results["rows"] if row["finetuned"]["values"]][::-1]

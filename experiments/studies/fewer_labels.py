@@ -7,7 +7,7 @@ import functools
 from matplotlib.figure import Figure
 
 from experiments.studies.budgets import FEWER_LABELS, NATURAL_IMAGES, best_rate, is_at_edge, try_rates
-from experiments.studies.report import difference, markdown_table, shown, summary
+from experiments.studies.report import difference, shown, summary
 from experiments.studies.study import Study
 
 STARTS = ("pretrained", "scratch")
@@ -124,7 +124,7 @@ class FewerLabels(Study):
                     edge = " (at the edge of what was tried)" if rates["at_edge"] else ""
                     steps = [f"{count:,} of {row['batch_size']}" for count in (row["choice_steps"], row["steps"])]
                     cells_of_rates.append([f"{labels}, {start}", f"{chosen}{edge}", tried, *steps])
-        return [*markdown_table(header, cells), "", *markdown_table(header_of_rates, cells_of_rates)]
+        return [(header, cells), (header_of_rates, cells_of_rates)]
 
     def draw(self, results, path):
         figure = Figure(figsize=(7, 4.8), layout="constrained")

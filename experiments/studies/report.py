@@ -40,10 +40,18 @@ def shown(figures, signed=False):
 
 
 def markdown_table(header, rows):
-    """Returns the lines of a table, the first column to the left and the others to the right."""
+    """Returns the lines of a table, the first column to the left and the others to the right; none without rows."""
+    if not rows:
+        return []
     line = "| {} |".format
     rule = "|---|" + "---:|" * (len(header) - 1)
     return [line(" | ".join(header)), rule, *(line(" | ".join(row)) for row in rows)]
+
+
+def table_lines(study, results):
+    """Returns the lines of the tables of a study that have rows, each followed by an empty one."""
+    tables = [markdown_table(*table) for table in study.tables(results)]
+    return [line for table in filter(None, tables) for line in (*table, "")] or ["No figures yet.", ""]
 
 
 def write_report(study, sessions, log=print):
@@ -57,7 +65,7 @@ def write_report(study, sessions, log=print):
     results = study.collect(lambda trial: trial.result)
     record = {"study": study.name, "seeds": list(study.seeds), **results, "sessions": sessions}
     write_json(study.root / RESULTS, record)
-    lines = [*study.tables(results), "", _origin(study, sessions)]
+    lines = [*table_lines(study, results), _origin(study, sessions)]
     with replacing(study.root / TABLES) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with replacing(study.root / PICTURE) as temporary:

@@ -83,8 +83,9 @@ class Study:
 
     Subclasses have `collect(result_of)`, which asks for the results of the trials, those worth most first, and returns
     plain values for the report; `result_of` is a function from a trial to its result, None while it is open, and may
-    run the trial. `tables(results)` returns lines of Markdown; `draw(results, path)` draws a PNG file. They have a
-    `name`, a `title` of the picture, `budgets` by name, and `num_seeds`, the number of repetitions by default.
+    run the trial. `tables(results)` returns tables, each `(header, rows)` of texts; `draw(results, path)` draws a PNG
+    file. They have a `name`, a `title` of the picture, `budgets` by name, and `num_seeds`, the number of repetitions
+    by default.
 
     Args:
         root: its folder.

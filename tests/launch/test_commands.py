@@ -96,7 +96,11 @@ def test_a_study_runs_what_it_is_asked_for_and_makes_its_tables(outcomes, root):
     outcome = of(outcomes, "study")
     assert_done(outcome)
     assert_lines(
-        outcome, "fewer_labels: pretrain seed_0/pretraining", r"  done in \d+ s", r"\| labels \|.*", r"\| 100 \|.*"
+        outcome,
+        "fewer_labels: pretrain seed_0/pretraining",
+        r"  done in \d+ s",
+        "No figures yet.",
+        r"Top-1 on the test images by number of labels, .* `python -m launch.study --name=fewer_labels .*",
     )
     study = root / "runs" / "study"
     assert {"study.json", "results.json", "results.md", "results.png"} < {path.name for path in study.iterdir()}

@@ -10,7 +10,7 @@ from experiments.models import make_fcmae
 from experiments.studies.ablations import AS_GOOD, FINDINGS, VARIANTS, Ablations, compare
 from experiments.studies.budgets import NATURAL_IMAGES, Budget, Length
 from experiments.studies.fewer_labels import FewerLabels, NaturalImages
-from experiments.studies.report import difference, fill_document, shown, summary
+from experiments.studies.report import difference, fill_document, shown, summary, table_lines
 from experiments.training.workdir import write_json
 from fcmae import StemMaskedFCMAE
 from tests.experiments.tiny import tiny_config
@@ -61,6 +61,10 @@ def results_of(study):
     return study.collect(lambda trial: trial.result)
 
 
+def lines_of(study):
+    return table_lines(study, results_of(study))
+
+
 def test_mean_and_std_are_those_of_the_sample():
     assert summary({0: 82.0, 1: 84.0, 2: None}) == {
         "values": {"0": 82.0, "1": 84.0},
@@ -73,7 +77,7 @@ def test_mean_and_std_are_those_of_the_sample():
 
 
 def test_the_table_has_the_figures_of_the_folders(fewer_labels):
-    lines = fewer_labels.tables(results_of(fewer_labels))
+    lines = lines_of(fewer_labels)
     assert lines[0] == (
         "| labels | fine-tuned, pretrained | fine-tuned, scratch | gain | linear probe, pretrained "
         "| linear probe, random | k-NN, pretrained | k-NN, random |"
@@ -88,7 +92,15 @@ def test_the_table_has_the_figures_of_the_folders(fewer_labels):
 def test_numbers_of_labels_whose_runs_are_to_come_have_no_row(fewer_labels):
     more = dataclasses.replace(BUDGET, few=(*BUDGET.few, Length("200", 5, 10)))
     extended = dataclasses.replace(fewer_labels, budget=more)
-    assert extended.tables(results_of(extended)) == fewer_labels.tables(results_of(fewer_labels))
+    assert lines_of(extended) == lines_of(fewer_labels)
+
+
+def test_a_table_without_rows_is_left_out(fewer_labels, tmp_path):
+    empty = dataclasses.replace(fewer_labels, root=tmp_path / "nothing")
+    assert lines_of(empty) == ["No figures yet.", ""]
+    write(empty.root / "seed_0" / "labels_50" / "probes" / "random" / "probes.json", knn=50.0, linear=60.0)
+    header, _, row, _ = lines_of(empty)
+    assert header.startswith("| labels | fine-tuned") and row == "| 50 |  |  |  |  | 60.0 |  | 50.0 |"
 
 
 def test_a_choice_at_the_edge_is_told(fewer_labels, tmp_path):
@@ -97,7 +109,7 @@ def test_a_choice_at_the_edge_is_told(fewer_labels, tmp_path):
         write(folder / f"rate_{rate:g}" / "summary.json", validation_top1=top1)
     rates = results_of(fewer_labels)["rows"][0]["rates"]["scratch"]
     assert rates["chosen"] == 3e-2 and rates["at_edge"]
-    table = "\n".join(fewer_labels.tables(results_of(fewer_labels)))
+    table = "\n".join(lines_of(fewer_labels))
     assert "| 50, scratch | 0.03 (at the edge of what was tried) | 0.0003: 60.0, " in table
 
 
@@ -145,7 +157,7 @@ def test_each_start_chooses_its_recipe_with_its_rate_and_the_other_seeds_keep_bo
     assert (chosen.weight_decay, chosen.label_smoothing) == (0.02, 0.1)
     assert runs["seed_0/labels_50/scratch/strong/rate_0.001"].finetune.weight_decay == 0.01
     assert runs["seed_0/labels_50/pretrained/rate_0.001"].finetune.weight_decay == tiny_config().finetune.weight_decay
-    table = "\n".join(study.tables(results_of(study)))
+    table = "\n".join(lines_of(study))
     assert "| 50, scratch | light 0.001 | strong 0.0003: 60.0, " in table
 
 
@@ -192,7 +204,7 @@ def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
             write(folder / "subset_0" / f"rate_{rate:g}" / "summary.json", validation_top1=figure)
         write(folder / "subset_1" / "rate_0.001" / "summary.json", validation_top1=top1[1])
         write(folder / "probes" / "probes.json", knn=70.0, linear=75.0)
-    lines = study.tables(results_of(study))
+    lines = lines_of(study)
     label = "masked after the stem alone, dense convolutions"
     assert f"| {label} | 61.5 ± 0.7 | -4.5 ± 0.7 | 75.0 | 70.0 | 10 | 0.001 |" in lines
     (line,) = [line for line in lines if line.startswith("| sparse convolutions, not masking alone")]
