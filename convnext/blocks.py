@@ -114,7 +114,7 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         return inputs + branch
 
     def mix_channels(self, x: Tensor, visible: Tensor | None = None, training: bool | None = None) -> Tensor:
-        """The branch after the depthwise convolution: each position alone, but for the statistics of GRN.
+        """The branch after the depthwise convolution: position by position, except for the statistics of GRN.
 
         Args:
             x: `(B, ..., C)`, the output of the depthwise convolution.

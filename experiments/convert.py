@@ -54,7 +54,7 @@ def run(source, output, to="keras", part="all", key=None, image_size=None, log=p
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"--output={output} cannot be written: {error.strerror or error}.") from error
-    log(f"{output}: {len(weights)} arrays, the same when read back")
+    log(f"{output}: {len(weights)} arrays, verified by reading them back")
     return architecture
 
 

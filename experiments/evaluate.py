@@ -55,8 +55,8 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
         log: function that takes a line for the user.
 
     Returns:
-        `{probe: {"model": percent, "random": percent}}`; `random` is the same for a randomly initialised encoder, and
-        missing for those of the classifier, which means nothing untrained.
+        `{probe: {"model": percent, "random": percent}}`; `random` is the same for a randomly initialised encoder;
+        metrics of the classifier have no `random`, because an untrained classifier is meaningless.
 
     Raises:
         UserError: if the model cannot be found or does not fit the request.
@@ -158,7 +158,7 @@ def _applicable(probes, path, is_multi_label, source):
 
 
 def _check_classes(path, source, is_multi_label):
-    """Raises UserError if a classifier was fine-tuned on other classes than the source has, or on one an image."""
+    """Raises UserError if a classifier was fine-tuned on other classes than the source has, or on one per image."""
     if source.label_sets is not None and not is_multi_label:
         raise UserError(f"{path} was fine-tuned on images of one class each; {source.name} has images of several.")
     if recorded_classes(path) != list(source.class_names):

@@ -61,7 +61,7 @@ def recorded_config(path):
     recorded = path.parent / CONFIG
     if not recorded.exists():
         return None
-    remedy = "it says how the images are prepared; write it anew by the command of the run with another --workdir"
+    remedy = "it says how the images are prepared; recreate it by running the command of the run with another --workdir"
     record = read_json(recorded, remedy)
     if "config" not in record:  # Transformers has a file of this name too
         return None

@@ -83,7 +83,7 @@ class Segmentation(Finetuning):
             if before != now:
                 origin = self.config.data.class_names or self.source.name
                 raise UserError(
-                    f"{path} has the classes that this run learns, and {origin} has others now ({now!r} instead of "
+                    f"{path} has the classes that this run learns, but {origin} now has others ({now!r} instead of "
                     f"{before!r}): restore them, or use another --workdir."
                 )
 

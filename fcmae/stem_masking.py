@@ -1,4 +1,4 @@
-"""An ablation: a masked autoencoder whose encoder forgets the mask after the stem."""
+"""An ablation: a masked autoencoder whose encoder applies the mask only after the stem."""
 
 import keras
 from keras import ops

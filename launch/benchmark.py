@@ -25,7 +25,7 @@ takes model, images, batch, mask ratio and precision from a preset; the flags ab
 A mask ratio of 0 stands for a single masked patch: without one there is no loss. --plot draws the time of a step
 against the share of visible patches, for two or more mask ratios.
 
---ablate adds candidates that show what makes the step fast: the first of --candidates, each without one of these:
+--ablate shows what each optimization contributes: for each one named, it adds the first of --candidates without it:
 
   onednn              oneDNN's kernels in TensorFlow
   depthwise_gradient  the gradient of the depthwise kernels as a convolution
@@ -48,7 +48,7 @@ normalized float32 array. It reads the same files, or those of --pillow_folder. 
   normalize           reads, decodes, takes a random crop, resizes and normalizes it
   pretraining         that, and flips; from files, as from a folder
   pretraining_stream  the same from encoded images in memory, one after another
-  randaugment, color_jitter, erasing, mixing (Mixup and CutMix)   `pretraining` and one thing more
+  randaugment, color_jitter, erasing, mixing (Mixup and CutMix)   `pretraining` plus that operation
   finetuning          `pretraining` with RandAugment, erasing and mixing
   evaluation          the centre crop, resized and normalized
 
@@ -168,16 +168,17 @@ def _define_flags():
     define_config_flags()
     flags.DEFINE_string("variant", None, "Published size of the encoder, atto if there is no preset.")
     flags.DEFINE_string("image_size", None, "Size of the images in pixels, such as 96 or 96,160; 224 without a preset.")
-    flags.DEFINE_integer("batch_size", None, "Images of a step (8 if there is no preset) or batch (64).")
-    flags.DEFINE_list("mask_ratio", [], "Shares of masked patches, a table each; 0.6 if there is no preset.")
+    batch_size = "Images per training step (default: the preset's, or 8) or per batch of --what=input (64)."
+    flags.DEFINE_integer("batch_size", None, batch_size)
+    flags.DEFINE_list("mask_ratio", [], "Mask ratios; one table for each. Default: the preset's, or 0.6.")
     flags.DEFINE_list("candidates", ["sparse", "dense"], f"What to time: {', '.join(step.CANDIDATES)}.")
     ablations = ", ".join(candidates.ABLATIONS)
     flags.DEFINE_list("ablate", [], f"Optimizations to leave out of the first candidate, one each: {ablations}.")
     flags.DEFINE_string("plot", None, "PNG file for a picture of --what=step over mask ratios.")
     flags.DEFINE_float(
-        "memory_limit", None, "GiB that --what=memory may take; 9/10 of what is available, or all of a GPU's."
+        "memory_limit", None, "GiB that --what=memory may take. Default: 9/10 of the free memory, on a GPU all of it."
     )
-    precision = "bfloat16 is mixed precision. By default that of the preset, auto being float32."
+    precision = "bfloat16 is mixed precision. Default: the preset's, where auto counts as float32."
     flags.DEFINE_enum("precision", None, list(candidates.POLICIES), precision)
     flags.DEFINE_enum("backend", "tensorflow", candidates.BACKENDS, "Backend of Keras.")
     flags.DEFINE_integer("rounds", None, "Number of turns of each candidate (step 10, input 5).")

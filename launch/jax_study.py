@@ -1,4 +1,4 @@
-"""Answers in JAX, on one accelerator, whether pretraining pays on small images; TensorFlow is not needed.
+"""Studies on one accelerator, in JAX, whether pretraining improves results on small images; needs no TensorFlow.
 
 python -m launch.jax_study --images=CIFAR --workdir=runs/jax_study --part=pretrain --seeds=0,1,2
 python -m launch.jax_study --images=CIFAR --workdir=runs/jax_study --part=finetune --labels=250,1000,4000,0

@@ -25,6 +25,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("dir", "", "Folder for the data set (data.dir of a run); default: that of TensorFlow Datasets.")
     flags.DEFINE_string("manual_dir", "", "Folder of files that you have downloaded, for data sets that need them.")
     flags.DEFINE_string("output", "", "Output folder for the shards, with --source=folder:PATH.")
-    flags.DEFINE_integer("size", 0, "Largest shorter side in pixels; larger images are reduced to it. 0 keeps all.")
+    flags.DEFINE_integer("size", 0, "Reduce images whose shorter side has more pixels than this; 0 keeps all sizes.")
     flags.DEFINE_string("labels_file", "", "File with the labels of the folder; see data.labels_file.")
     run_command(main)

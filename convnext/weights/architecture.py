@@ -139,7 +139,7 @@ class Architecture:
             stem = weights["stem/conv/kernel"]
             kernels = [weights[f"stage_{i}/block_0/depthwise_conv/kernel"] for i in range(num_stages)]
             if {kernel.ndim for kernel in (*kernels, stem)} != {4}:
-                raise PretrainedError(f"{path} is not a ConvNeXt: its convolutions have kernels of other than 4 axes.")
+                raise PretrainedError(f"{path} is not a ConvNeXt: its convolution kernels do not have 4 axes.")
             if not kernels or not all(kernel.size for kernel in (*kernels, stem)):
                 raise PretrainedError(f"{path} is not a ConvNeXt: it has no blocks, or none with channels.")
             architecture = cls(

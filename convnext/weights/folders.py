@@ -89,11 +89,11 @@ def replace(path: pathlib.Path, save: Callable[[pathlib.Path], Any]) -> None:
 
 def _transformers_config(architecture: Architecture, images: ImageSettings) -> dict[str, Any]:
     if architecture.kernel_size != 7:
-        raise PretrainedError(f"Transformers has depthwise kernels of 7, not of {architecture.kernel_size}.")
+        raise PretrainedError(f"Transformers supports only kernel_size=7, got {architecture.kernel_size}.")
     if architecture.epsilon != EPSILON:
-        raise PretrainedError(f"Transformers has an epsilon of {EPSILON}, not of {architecture.epsilon}.")
+        raise PretrainedError(f"Transformers supports only epsilon={EPSILON}, got {architecture.epsilon}.")
     if architecture.output_stride is not None:
-        raise PretrainedError("Transformers has no output_stride.")
+        raise PretrainedError("Transformers does not support output_stride.")
     kind = "ConvNext" if architecture.version == 1 else "ConvNextV2"
     head: dict[str, Any] = {}
     if architecture.num_classes:

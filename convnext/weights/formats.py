@@ -209,7 +209,7 @@ def _read_keras(path: pathlib.Path) -> Checkpoint:
                 arrays[_our_name(file, place)] = _read_dataset(file[place])
         return Checkpoint(arrays, options, left_out=tuple(place for place in places if place not in taken))
     except (*DAMAGE, AttributeError) as error:
-        raise PretrainedError(f"{path} is no Keras file, damaged or cut short: {_first_line(error)}.") from error
+        raise PretrainedError(f"{path} is damaged, cut short or not a Keras file: {_first_line(error)}.") from error
 
 
 def _read_dataset(dataset: h5py.Dataset) -> np.ndarray:
@@ -242,7 +242,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names if file.get_slice(name).get_dtype() in FLOATS}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise PretrainedError(f"{path} is no safetensors file, or it is cut short: {_first_line(error)}.") from error
+        raise PretrainedError(f"{path} is not a safetensors file, or it is cut short: {_first_line(error)}.") from error
 
 
 def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
@@ -257,7 +257,7 @@ def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Returns `{entry: {name: tensor}}` of the floating-point tensors that a checkpoint holds at any depth."""
-    torch = _import_torch(f"{path} can be read where PyTorch is: pip install torch, or convert it there.")
+    torch = _import_torch(f"Reading {path} needs PyTorch: pip install torch, or convert it on a machine that has it.")
     stand_ins = [(_Ignored, name) for name in PLAIN_DATA]
     try:
         with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
@@ -314,7 +314,7 @@ def _as_array(name: str, tensor: Any) -> np.ndarray:
 
 def _write_pytorch(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     """Writes tensors as the authors' scripts save them: `{"model": tensors}`."""
-    torch = _import_torch(f"{path} can be written where PyTorch is; .safetensors needs none.")
+    torch = _import_torch(f"Writing {path} needs PyTorch; writing .safetensors does not.")
     state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
     replace(path, lambda temporary: torch.save({"model": state}, temporary))
 

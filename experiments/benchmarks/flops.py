@@ -1,8 +1,8 @@
 """How many floating-point operations a training step of FCMAE takes, from the sizes of the model alone.
 
-Counted are convolutions and matrix products, a multiplication and its addition as two operations; what works value by
-value (LayerNorm, GELU, GRN, the loss, AdamW) is not. The backward pass takes each product twice more, once for the
-gradient of the input and once for that of the kernel, except that nobody asks for the gradient of the images.
+Counted are convolutions and matrix products, a multiplication and its addition as two operations; element-wise
+operations (LayerNorm, GELU, GRN, the loss, AdamW) are not. The backward pass takes each product twice more, once for
+the gradient of the input and once for that of the kernel, except that the gradient of the images is not needed.
 """
 
 from experiments.config import Config

@@ -74,7 +74,7 @@ class Worker:
         code = self._process.wait()
         self._written.seek(0)
         sys.stderr.write(self._written.read())
-        reason = f"was killed by signal {-code}, by lack of memory perhaps" if code < 0 else f"ended with code {code}"
+        reason = f"was killed by signal {-code}, perhaps for lack of memory" if code < 0 else f"ended with code {code}"
         return RunError(f"The process of {self._name} {reason}.")
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ def take_turns(workers: dict[str, Worker], rounds: int) -> dict[str, list[dict]]
     """Asks each worker for its candidate's turn, round after round, so that other load affects all of them.
 
     Returns:
-        `{candidate: answers}`, one a round.
+        `{candidate: answers}`, one per round.
     """
     turns: dict[str, list[dict]] = {name: [] for name in workers}
     for _ in range(rounds):
@@ -127,7 +127,7 @@ def take_turns(workers: dict[str, Worker], rounds: int) -> dict[str, list[dict]]
 
 
 def summarize(values: Iterable[float]) -> dict:
-    """Returns `{smallest, lower_quartile, median, upper_quartile, largest, rounds}` of values, one a round."""
+    """Returns `{smallest, lower_quartile, median, upper_quartile, largest, rounds}` of values, one per round."""
     values, names = list(values), ("smallest", "lower_quartile", "median", "upper_quartile", "largest")
     return dict(zip(names, np.percentile(values, (0, 25, 50, 75, 100)).tolist())) | {"rounds": values}
 
@@ -136,7 +136,7 @@ def speed_ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
     """Compares candidates two by two, each time within one round, under the same load of the machine.
 
     Args:
-        seconds: `{candidate: seconds of a turn, one a round}`.
+        seconds: `{candidate: seconds of a turn, one per round}`.
 
     Returns:
         `{"a/b": ratios}` for each pair, the earlier candidate first: how many times as fast as b is a, as `summarize`
@@ -222,7 +222,7 @@ def load_lines(candidates: dict[str, dict]) -> list[str]:
     """Returns the line that tells how busy the machine was with other things, where that is known.
 
     Args:
-        candidates: `{candidate: figures}` with `others_cores`, one a round.
+        candidates: `{candidate: figures}` with `others_cores`, one per round.
     """
     loads = [load for figures in candidates.values() for load in figures["others_cores"] if load is not None]
     if not loads:

@@ -151,7 +151,7 @@ def measured(settings: InputSettings, turns: dict[str, list[dict]], cores: int) 
 
     Args:
         settings: `InputSettings`.
-        turns: `{candidate: turns}`, one a round, each with its `seconds`, `core_seconds` and `others_cores`.
+        turns: `{candidate: turns}`, one per round, each with its `seconds`, `core_seconds` and `others_cores`.
         cores: that each candidate could use.
 
     Returns:

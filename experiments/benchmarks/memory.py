@@ -1,4 +1,4 @@
-"""The largest batch whose training step fits into memory: doubled until it does not fit, then halved in between.
+"""The largest batch whose training step fits into memory: doubled until it does not fit, then found by bisection.
 
 Each batch is tried in a process of its own, `python -m experiments.benchmarks.memory`, which may run out of memory.
 """

@@ -19,7 +19,7 @@ CROP_SCALE = (0.2, 1.0)  # of the windows in training
 class PillowPipelines:
     """The candidates of `PILLOW`: the images of a turn are shared out among processes, one for each core.
 
-    No image travels between processes: each is made and let go of, which favours Pillow.
+    Images are not sent between processes but discarded where they are made, which favours Pillow.
 
     Args:
         settings: `InputSettings`.

@@ -90,7 +90,7 @@ class StepSettings(Section):
             PYTORCH not in self.candidates
             or (model.version == 2 and model.response_normalization and model.decoder_depth == 1)
             and self.config.pretrain.normalize_targets,
-            "The PyTorch model has model.version=2, model.response_normalization, model.decoder_depth=1 and "
+            "The PyTorch model supports only model.version=2, model.response_normalization, model.decoder_depth=1 and "
             "pretrain.normalize_targets, unlike this configuration: leave pytorch out of candidates.",
         )
         for ratio in self.ratios:
@@ -178,8 +178,8 @@ def measure(settings: StepSettings, ratio: float, log: Callable) -> dict:
     """
     config, seconds, candidates = settings.at(ratio), {}, {}
     patches, visible = config.num_patches, num_visible(config.num_patches, config.pretrain.mask_ratio)
-    why = "" if ratio else " (without a hidden patch there is no loss)"
-    log(f"mask ratio {config.pretrain.mask_ratio:.4g}: {patches - visible} of {patches} patches hidden{why}")
+    why = "" if ratio else " (without a masked patch there is no loss)"
+    log(f"mask ratio {config.pretrain.mask_ratio:.4g}: {patches - visible} of {patches} patches masked{why}")
     with contextlib.ExitStack() as stack:
         workers = {}
         for name in settings.named:

@@ -113,7 +113,7 @@ class DataConfig(Section):
         pretrain_split: images for pretraining, in the split syntax of TensorFlow Datasets: `unlabelled`,
             `train[:90%]+extra`; empty for the training split.
         train_split: images for fine-tuning, in the same syntax; empty for `train`.
-        validation_split: images that choices are based on; empty for the rule of `experiments.data.sources.tfds`.
+        validation_split: images for model selection; empty for the rule of `experiments.data.sources.tfds`.
         test_split: images for the final figures; empty for the same rule.
         cache: what stays in memory once a split has been read: `auto` (small images, decoded), `decoded`, `encoded` or
             `none`; see `experiments.data.cache`.
@@ -144,7 +144,8 @@ class DataConfig(Section):
             batch, and each reading process holds one for each TFDS source of a mix: it takes this number times the size
             of a file. 65,536 files of 110 kB, such as ImageNet's, take 7.2 GB; 10,000 take 1.1 GB.
         max_pixels: largest number of pixels of an image that is decoded, up to 178,956,970, Pillow's limit. A folder
-            skips larger images; elsewhere they count as unreadable. A small file can declare any size.
+            skips larger images; elsewhere they count as unreadable. It guards against small files that declare a huge
+            size.
     """
 
     source: str = "digits"
@@ -198,7 +199,7 @@ class DataConfig(Section):
         )
         require(
             all(0 <= number <= LARGEST_NUMBER for number in self.ignore_label),
-            f"data.ignore_label={self.ignore_label}: the numbers of masks are from 0 to {LARGEST_NUMBER}.",
+            f"data.ignore_label={self.ignore_label}: mask values must be from 0 to {LARGEST_NUMBER}.",
         )
         self.require_at_least(1, "channels")
         self._check_values()
@@ -207,7 +208,8 @@ class DataConfig(Section):
         self.require_in("(0, 1]", "evaluation_crop")
         self.require_in("[0, 1)", "validation_share", "test_share")
         require(
-            self.validation_share + self.test_share < 1, "data.validation_share and data.test_share leave no image."
+            self.validation_share + self.test_share < 1,
+            "data.validation_share and data.test_share leave no images to train on.",
         )
         self.require_at_least(1, "shuffle_buffer", "max_pixels")
         require(self.max_pixels <= MAX_PIXELS, f"data.max_pixels must be at most {MAX_PIXELS}, got {self.max_pixels}.")
@@ -217,7 +219,7 @@ class DataConfig(Section):
             bands = getattr(self, name)
             require(min(bands, default=1) >= 1, f"data.{name} counts channels from 1, got {bands}.")
             fits = most is None or max(bands, default=1) <= most
-            require(fits, f"data.{name}={bands} names one beyond data.channels={self.channels}.")
+            require(fits, f"data.{name}={bands} names a channel beyond data.channels={self.channels}.")
         require(
             len(self.bands) in (0, self.channels),
             f"data.bands={self.bands} takes {len(self.bands)} channels: set data.channels={len(self.bands)}.",

@@ -61,7 +61,7 @@ class TrainingConfig(Section):
         self.require_at_least(0, "steps", "min_learning_rate", "warmup_epochs", "weight_decay", "clip_norm")
         self.require_at_least(0, "evaluations")
         require(self.base_learning_rate > 0, f"{self.section}.base_learning_rate must be above 0.")
-        require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 lie in [0, 1).")
+        require(0 <= self.beta_1 < 1 and 0 <= self.beta_2 < 1, f"{self.section}.beta_1 and beta_2 must be in [0, 1).")
         self.require_one_of("crop", CROPS)
         scale = self.crop_scale
         require(
@@ -163,8 +163,8 @@ class FinetuneConfig(TrainingConfig):
             initial weights of the run and is updated from the first step on, without bias correction or warmup, as in
             the authors' code; so it needs many more steps than 1 / (1 - ema_decay).
         frozen_encoder: whether the encoder is frozen, in inference mode, and only the weights of the logits are
-            trained: a linear probe. The normalization before the logits is frozen too; MAE's probe has one without
-            parameters.
+            trained: a linear probe. The normalization before the logits is frozen too, whereas MAE's linear probe has a
+            batch normalization without affine parameters there.
         report_test: whether the summary has the figures on the test images. Set it to False when comparing settings, so
             that no choice depends on these figures; `launch.evaluate` computes them for the chosen run.
         class_weights: `none`, or `balanced`: each class has the same weight in the loss, however many images (in

@@ -18,7 +18,7 @@ NAME_LENGTH = 18  # letters of a class in a caption, a third of it where there a
 
 
 def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, shown=slice(None)):
-    """Draws images, one a row: as evaluation sees it, then as training does in some epochs.
+    """Draws images, one per row: as evaluation sees it, then as training does in some epochs.
 
     Captions show the targets, before smoothing.
 

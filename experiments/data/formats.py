@@ -219,7 +219,7 @@ def _open_jpeg_2000(file, pages):
     if depths == {7} and channels <= 4:
         return _open_by_pillow("JPEG2000")(file, pages)
     if len(depths) > 1 or max(depths) > 0x8F:
-        raise UnreadableError("JPEG 2000 of channels that differ, or of more than 16 bits, is not read")
+        raise UnreadableError("JPEG 2000 with channels that differ, or with more than 16 bits, is not supported")
 
     def decode():
         import imagecodecs
@@ -245,7 +245,7 @@ def _open_avif(file, pages):
     largest = 4095 if content[at + 6] & 0x20 else 1023
     frames = getattr(image, "n_frames", 1)
     if math.prod(header.size) * frames > MAX_PIXELS:
-        raise UnreadableError(f"an animation of 10 or 12 bits and {frames:,} frames, which are decoded together")
+        raise UnreadableError(f"an animation of 10 or 12 bits with {frames:,} frames, too many to decode at once")
 
     def decode_deep():
         import imagecodecs
@@ -286,7 +286,7 @@ def _open_tiff(file, pages):
     if "Y" not in axes or "X" not in axes or (pages == FIRST and not set(axes) <= set("YXS")):
         raise UnreadableError("a TIFF file of more than two dimensions: data.pages=all reads them as channels")
     if page.dtype is None or page.dtype.kind not in "buif":
-        raise UnreadableError("a TIFF file of values that are no numbers")
+        raise UnreadableError("a TIFF file whose values are not numbers")
     size = shape[axes.index("Y")], shape[axes.index("X")]
     channels = math.prod(shape) // max(1, math.prod(size))
     alpha = pages == FIRST and bool(page.extrasamples) and int(page.extrasamples[-1]) in TRANSPARENT
@@ -365,7 +365,7 @@ def _open_array(file, pages):
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
     if len(shape) not in (2, 3) or dtype.kind not in "buif":
-        raise UnreadableError("an array that is not numbers of (height, width) or (height, width, channels)")
+        raise UnreadableError("not an array of numbers with shape (height, width) or (height, width, channels)")
 
     count, start = math.prod(shape), file.tell()
     if file.seek(0, io.SEEK_END) - start < count * dtype.itemsize:

@@ -55,7 +55,7 @@ def read_numbers(content, max_pixels=MAX_PIXELS):
     elif kind == "TIFF":
         numbers, orientation = _read_tiff(content, max_pixels)
     else:
-        raise UnreadableError("masks are PNG or TIFF files (JPEG changes numbers)" if content else "the file is empty")
+        raise UnreadableError("masks must be PNG or TIFF (JPEG changes values)" if content else "the file is empty")
     if numbers.ndim == 3:
         if not (numbers[..., :1] == numbers[..., :3]).all():
             raise UnreadableError("it has colours, but a mask has one number per pixel")
@@ -83,7 +83,7 @@ def _read_tiff(content, max_pixels):
     tiff = tiff_file(io.BytesIO(content))
     page, count = tiff.pages[0], len(full_pages(tiff))
     if count > 1:
-        raise UnreadableError(f"it has {count} pages, and a mask has one: save that alone")
+        raise UnreadableError(f"it has {count} pages, but a mask has one: save only the page with the mask")
     if not set(page.axes) <= set("YXS"):
         raise UnreadableError("a mask has one whole number per pixel")
     check_size(Header((page.imagelength, page.imagewidth), 1), max_pixels)
@@ -155,7 +155,7 @@ class ClassTable:
                 raise UserError(f"{path} has the {what} {twice} twice.")
         if not 2 <= len(names) <= MOST_CLASSES or max(numbers) > LARGEST_NUMBER:
             raise UserError(
-                f"{path} names {len(names)} classes; there are 2 to {MOST_CLASSES}, of numbers up to {LARGEST_NUMBER}."
+                f"{path} names {len(names)} classes; 2 to {MOST_CLASSES} are allowed, numbered up to {LARGEST_NUMBER}."
             )
         return cls(tuple(names), tuple(numbers), tuple(ignored))
 

@@ -68,7 +68,7 @@ def describe(serving, path, data, classes, numbers=None):
 def _preprocessing(serving, data):
     """Returns the preprocessing: the view of the image, left to the caller, and the normalization."""
     if data is None:
-        return {"normalization": "outside", "note": "no record of mean, std and size: those of the model's training"}
+        return {"normalization": "outside", "note": "mean, std and size are not recorded: use those of the training"}
     height, width = data.size
     centre = "the shorter side" if height == width else f"the largest window of the aspect ratio {width}:{height}"
     view = "the whole image" if data.whole_view else f"the centre, {data.evaluation_crop:g} of {centre}"

@@ -1,6 +1,7 @@
 """Training in JAX with all images on the device: many steps are one compiled scan, so that nothing waits for Python.
 
-It is for small images, of which an accelerator computes a step sooner than Python starts one. TensorFlow is not needed.
+It is for small images, for which a step on an accelerator takes less time than launching it from Python. TensorFlow is
+not needed.
 """
 
 import json

@@ -14,8 +14,8 @@ Expected: 27.8% mean IoU on the test images (mean of three seeds), 22.4% from sc
 
 Cost on two threads of an AMD EPYC with AVX-512: half an hour of pretraining, 6 minutes of fine-tuning.
 
-Numbers: the rate of fine-tuning was chosen on the validation images, for the pretrained encoder and from scratch the
-same. Sizes and lengths are what two cores can train; the other numbers are guesses.
+Numbers: the rate of fine-tuning was chosen on the validation images; it is the same for the pretrained encoder and from
+scratch. Sizes and lengths are what two cores can train; the other numbers are guesses.
 """
 
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, SegmentationConfig

@@ -10,8 +10,8 @@ parts, with the same result. All 1,281,167 training images are trained on.
 Which images the figures refer to:
 
 - From TensorFlow Datasets: once, at the end, on the 50,000 images that ImageNet calls its validation. Here they are
-  the test (`test_split="validation"`): `test_top1` in `summary.json`. `--config.data.validation_share=0.01` holds
-  images out of the training to look at on the way.
+  the test (`test_split="validation"`): `test_top1` in `summary.json`. `--config.data.validation_share=0.01` holds out
+  training images for evaluation during the run.
 - From a folder with `train` and `val`, `--config.data.source=folder:PATH --config.data.test_split=`: `val` is the
   validation set. It is evaluated during the run and chosen on, nothing is held out for a test, and the summary has
   `validation_top1` instead. Quote that of the end, not `best_validation_top1`: it is chosen on the same images.

@@ -5,7 +5,7 @@
     python -m launch.finetune --config=own_images --config.data.source=folder:PATH \
         --config.pretrained=runs/own --workdir=runs/own_finetuned
 
-Fine-tuning needs a sub-folder for each class. Fewer than 100,000 images are worth several hundred epochs.
+Fine-tuning needs a sub-folder for each class. With fewer than 100,000 images, train for several hundred epochs.
 Small folders need a smaller `--config.pretrain.batch_size`, at most the number of images. With labels,
 `--config.pretrain.probe_every=20` shows during the run what the encoder learns.
 

@@ -244,7 +244,7 @@ class ProgressBar(keras.callbacks.Callback):
 
 
 def evenly_spaced(count, schedule):
-    """Returns `count` steps spread evenly over a run, the last of them its end; at most one an epoch.
+    """Returns `count` steps spread evenly over a run, the last of them its end; at most one per epoch.
 
     Args:
         count: number of steps; 0 for none.

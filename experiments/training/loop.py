@@ -163,5 +163,5 @@ class Window:
 def _check_readable(metrics, step, batch_size, checkpoints):
     """Raises RunError if no image of the last steps could be used."""
     if metrics["loss"] == 0.0 and metrics["unreadable"] >= batch_size:
-        missing = "can be read, or has a label where one is needed"
-        raise RunError(f"None of the images up to step {step:,} {missing}; {checkpoints.last_good}.")
+        why = "each is unreadable or lacks the label that the task needs"
+        raise RunError(f"No image up to step {step:,} can be used: {why}; {checkpoints.last_good}.")

@@ -129,13 +129,14 @@ def balanced_class_weights(labels, class_names, label_sets=None):
     """
     labels = labels[labels >= 0]
     if label_sets is None:
-        counts, needed, missing = np.bincount(labels, minlength=len(class_names)), "of", "none"
+        counts, needed = np.bincount(labels, minlength=len(class_names)), "of every class, and there are none of"
         smallest = counts
     else:
         having = np.count_nonzero(label_sets[labels], axis=0)
-        counts, needed, missing = np.stack([len(labels) - having, having]), "with and without", "not both"
+        counts = np.stack([len(labels) - having, having])
+        needed = "with and without every class, but all or none have"
         smallest = counts.min(axis=0)
-    _check_none_empty(class_names, smallest, f"images {needed} every class, and there are {missing} of")
+    _check_none_empty(class_names, smallest, f"images {needed}")
     return (len(labels) / (len(counts) * counts)).astype("float32")
 
 

@@ -56,7 +56,7 @@ def test_the_authors_autoencoder_becomes_ours_with_their_outputs(fcmae, tmp_path
     assert_close(model.predict_patches(golden["img"], 1.0 - golden["mask"]), golden["pred"], 1e-4)
     assert lines == [
         f"{fcmae}: ConvNeXt V2, depths 1-1-2-1, channels 4-8-12-16: an encoder with a decoder, 38,764 parameters",
-        f"{tmp_path / 'fcmae.keras'}: 81 arrays, the same when read back",
+        f"{tmp_path / 'fcmae.keras'}: 81 arrays, verified by reading them back",
     ]
 
 
@@ -157,7 +157,7 @@ def test_a_place_that_cannot_be_written_to_is_named(fcmae, tmp_path):
 
 def test_a_kernel_that_transformers_does_not_have_is_an_error(tmp_path):
     small_backbone(kernel_size=5).save(tmp_path / "encoder.keras")
-    with pytest.raises(UserError, match="Transformers has depthwise kernels of 7, not of 5"):
+    with pytest.raises(UserError, match="Transformers supports only kernel_size=7, got 5"):
         convert.run(tmp_path / "encoder.keras", tmp_path / "out", to="huggingface")
 
 
@@ -173,7 +173,7 @@ def test_the_command_converts_and_answers_mistakes_in_one_line(fcmae, tmp_path):
             "unknown library": ("convert", [f"--source={fcmae}", "--output=x", "--to=caffe"]),
         }
     )
-    assert outcomes["good"].code == 0 and outcomes["good"].lines[-1].endswith("the same when read back")
+    assert outcomes["good"].code == 0 and outcomes["good"].lines[-1].endswith("verified by reading them back")
     expected = {
         "no source": "error: --source is missing",
         "no output": "error: --output is missing",

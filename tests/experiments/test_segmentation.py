@@ -209,7 +209,7 @@ def test_a_run_whose_classes_changed_is_not_resumed(unfinished):
         names.write_text(after, encoding="utf-8") if after else names.unlink()
         with pytest.raises(UserError) as error:
             finetune.run(config, workdir, log=Lines())
-        where = f"{workdir / 'classes.txt'} has the classes that this run learns, and folder:{root} has others now"
+        where = f"{workdir / 'classes.txt'} has the classes that this run learns, but folder:{root} now has others"
         assert str(error.value) == f"{where} ({changed}): restore them, or use another --workdir."
         assert (workdir / "classes.txt").read_text(encoding="utf-8") == before
     names.write_text(before.replace("0 ", "0: "), encoding="utf-8")  # the same

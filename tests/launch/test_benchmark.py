@@ -39,7 +39,7 @@ def table(outcome, file):
 
 def test_the_table_shows_each_candidate_and_how_they_compare(outcome, table):
     assert outcome.errors == ""
-    assert "mask ratio 0.25: 1 of 4 patches hidden (without a hidden patch there is no loss)" in outcome.lines
+    assert "mask ratio 0.25: 1 of 4 patches masked (without a masked patch there is no loss)" in outcome.lines
     assert len([line for line in outcome.lines if re.fullmatch(r"  \w+: first step after .* s, on CPU", line)]) == 2
     for name, figures in table["candidates"].items():
         (line,) = [line for line in outcome.lines if re.match(rf"  {name} .*%", line)]

@@ -4,7 +4,7 @@ Interpolated values are truncated to integers, as in Pillow. Rounding errors low
 the same ones as in Pillow.
 
 Images are `(B, H, W, channels)` uint8 of static height, width and channels, and so are the results. Angles, factors and
-shares are `(B,)`, one an image. `fill` is the value of each channel, `(channels,)` uint8, for pixels from outside the
+shares are `(B,)`, one per image. `fill` is the value of each channel, `(channels,)` uint8, for pixels from outside the
 image.
 """
 

@@ -2,7 +2,7 @@
 
 Images are `(B, H, W, channels)` uint8, and so are the results. As in Pillow's `ImageEnhance`, factors are `(B,)`, one
 an image, from 0 on; 1 changes nothing. The changes of tones, as in `ImageOps`, take each channel by itself; their
-numbers are `(B,)` int32, one an image.
+numbers are `(B,)` int32, one per image.
 """
 
 import tensorflow as tf

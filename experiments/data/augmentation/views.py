@@ -1,6 +1,6 @@
 """Windows, shifts and flips: which part of an image a model sees.
 
-All functions take batches. Every random choice takes seeds, `(B, 2)` int64, one an image, and is a function of its
+All functions take batches. Every random choice takes seeds, `(B, 2)` int64, one per image, and is a function of its
 image's seed, whatever the batch.
 """
 

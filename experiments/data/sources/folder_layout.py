@@ -107,8 +107,8 @@ def read_labelled_layout(root, files, skipped, path):
     labelled = [file for file in files if file in rows and (several or rows[file].labels)]
     labels, class_names, label_sets = encode_labels([rows[file].labels for file in labelled])
     if len(class_names) < 2:
-        found = f"the class {quoted(class_names[0])} alone" if class_names else "no class"
-        raise UserError(f"{path} names {found} of images that can be read; it needs two or more.")
+        found = f"only the class {quoted(class_names[0])}" if class_names else "no class"
+        raise UserError(f"The readable images in {path} have {found}; two or more classes are needed.")
 
     named = {row.split for row in rows.values()} - {""}
     folders = {} if named else split_folders(root, files)

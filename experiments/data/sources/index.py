@@ -74,7 +74,7 @@ def look_at(folder, stamps, find, rules, keep=lambda found: True, chunk=CHUNK):
             if time.monotonic() - began > QUIET_SECONDS:
                 why = reason(error) if isinstance(error, OSError) else str(error).rstrip(".")
                 logging.getLogger("experiments").warning(
-                    "%s: what was found cannot be kept for the next start: %s. XDG_CACHE_HOME names another place.",
+                    "%s: the record of its files cannot be saved: %s. Set XDG_CACHE_HOME to another folder.",
                     folder,
                     why,
                 )

@@ -150,7 +150,8 @@ def mix(sources, weights):
     notes = []
     for source, size, count in zip(sources, sizes, counts):
         if not count:
-            raise UserError(f"The weight of {source.name} gives it none of the {sum(sizes):,} images of an epoch.")
+            epoch = f"an epoch of {sum(sizes):,} images has none of it"
+            raise UserError(f"The weight of {source.name} is too small: {epoch}.")
         notes += [f"{source.name}: {count:,} images of an epoch, from {size:,}", *source.notes]
     splits = {"train": MixedSplit(parts, counts)}
     if held_out := tuple(part for source in sources if (part := source.get("validation"))):

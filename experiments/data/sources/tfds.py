@@ -90,7 +90,9 @@ def _class_table(features, config, name):
     """Returns the `ClassTable` of the masks of a data set; raises UserError where there are none, or no names."""
     feature = dict(features.items()).get(config.mask_feature)
     if not isinstance(feature, tfds.features.Image):
-        raise UserError(f"{name} has no image data.mask_feature={config.mask_feature!r}; it has {', '.join(features)}.")
+        raise UserError(
+            f"{name} has no image feature {config.mask_feature!r} (data.mask_feature); it has {', '.join(features)}."
+        )
     if config.class_names:
         return ClassTable.read(config.class_names, config.ignore_label)
     if names := getattr(feature, "names", None):

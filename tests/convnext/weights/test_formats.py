@@ -212,7 +212,7 @@ def test_a_folder_of_transformers_is_a_source_and_others_are_named(tmp_path):
         load_pretrained(model, "")
 
 
-# PyTorch's own files, where PyTorch is.
+# PyTorch's own files, where PyTorch is installed.
 
 
 @pytest.fixture

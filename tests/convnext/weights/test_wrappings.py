@@ -313,7 +313,7 @@ def test_a_model_in_several_files_is_read_by_their_index(tmp_path):
     with pytest.raises(PretrainedError, match="is one part of several: name the folder"):
         read_weights(parts[0])
     parts[1].unlink()
-    with pytest.raises(PretrainedError, match=f"{parts[1].name} is no safetensors file|No such file"):
+    with pytest.raises(PretrainedError, match=f"{parts[1].name} is not a safetensors file|No such file"):
         create_from_weights(tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../x.safetensors"}}')
     with pytest.raises(PretrainedError, match="is no index of safetensors files: Invalid name"):

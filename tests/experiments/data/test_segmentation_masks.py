@@ -94,8 +94,8 @@ def test_grey_of_few_bits_is_not_spread():
             "16 bits and colours or an alpha channel",
         ),
         (lambda: encode(np.zeros((4, 4), np.uint8), "jpeg"), "PNG or TIFF"),
-        (lambda: pages(np.zeros((4, 4)), np.ones((4, 4)), subfiletype=2), "it has 2 pages, and a mask has one"),
-        (lambda: tiff(np.zeros((3, 4, 4), np.uint8), photometric="minisblack"), "it has 3 pages, and a mask has one"),
+        (lambda: pages(np.zeros((4, 4)), np.ones((4, 4)), subfiletype=2), "it has 2 pages, but a mask has one"),
+        (lambda: tiff(np.zeros((3, 4, 4), np.uint8), photometric="minisblack"), "it has 3 pages, but a mask has one"),
         (
             lambda: tiff(np.arange(48, dtype=np.uint8).reshape(3, 4, 4), photometric="rgb", planarconfig="separate"),
             "it has colours",
@@ -149,8 +149,8 @@ def test_classes_are_named_by_line_or_by_number(tmp_path):
     [
         ("0 a\n0 b\n", "has the number 0 twice"),
         ("a\nb\na\n", "has the name a twice"),
-        ("a\n", "names 1 classes; there are 2 to 1000"),
-        ("0 a\n70000 b\n", "of numbers up to 65535"),
+        ("a\n", "names 1 classes; 2 to 1000 are allowed"),
+        ("0 a\n70000 b\n", "numbered up to 65535"),
         ("0 a\n1 b\nvoid\n", "the line 'void' has no number before a name, but '0 a' has: "),
         ("0 a\n1 b\n-1 void\n", "the line '-1 void' has no number before a name"),
         ("0 a\n1 b\n2\n", "the line '2' has no number before a name"),

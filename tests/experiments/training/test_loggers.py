@@ -175,5 +175,5 @@ def test_a_run_in_which_no_image_can_be_read_fails(tmp_path):
     for i in range(40):
         write(folder / f"{i}.png", broken_inside(gradient(16, 16)))
     config = picture_config(folder)
-    with pytest.raises(RunError, match="None of the images up to step"):
+    with pytest.raises(RunError, match="No image up to step"):
         pretrain.run(config, tmp_path / "run", log=Lines())

@@ -86,7 +86,7 @@ def test_balanced_weights_of_several_classes_are_those_of_scikit_learn_class_by_
 @pytest.mark.parametrize("labels", [[0, 0, 3], [0, 1, 0]], ids=["b and c of all", "a of none"])
 def test_balanced_weights_of_several_classes_need_images_with_and_without_each(labels):
     names = "b, c" if 3 in labels else "a"
-    message = f"with and without every class, and there are not both of {names}: add --config.finetune.class"
+    message = f"with and without every class, but all or none have {names}: add --config.finetune.class"
     with pytest.raises(UserError, match=message):
         balanced_class_weights(np.array(labels), ("a", "b", "c"), SETS)
 

@@ -133,7 +133,7 @@ def test_images_whose_masks_cannot_be_used_are_skipped_and_named(tmp_path):
     assert mask_names(source, "train") == [("9.png", "9.png")]
     reasons = dict(source.skipped)
     assert reasons["train/0.png"] == "it has no mask"
-    assert reasons["train/6.png"] == "its mask train/6.jpg: masks are PNG or TIFF files (JPEG changes numbers)"
+    assert reasons["train/6.png"] == "its mask train/6.jpg: masks must be PNG or TIFF (JPEG changes values)"
     assert reasons["train/1.png"] == "it and its mask train/1.png have different sizes, 40x48 and 40x47"
     assert reasons["train/7.jpg"] == "it and its mask train/7.png have different sizes, 48x40 and 40x48"
     assert (
@@ -174,7 +174,7 @@ def test_a_number_that_no_class_can_have_ends_the_start_with_the_file(tmp_path, 
 
 @pytest.mark.parametrize("number", [65536, -1])
 def test_a_number_that_no_class_can_have_is_not_ignored_either(number):
-    with pytest.raises(UserError, match=r"data.ignore_label=.*: the numbers of masks are from 0 to 65535"):
+    with pytest.raises(UserError, match=r"data.ignore_label=.*: mask values must be from 0 to 65535"):
         DataConfig(ignore_label=(11, number))
     assert DataConfig(ignore_label=(0, 65535)).ignore_label == (0, 65535)
 

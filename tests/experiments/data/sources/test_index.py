@@ -143,8 +143,8 @@ def test_a_record_that_cannot_be_written_stops_nothing(opened, tmp_path, monkeyp
     monkeypatch.setattr(index, "QUIET_SECONDS", -1.0 if slow else 100.0)
     assert opened()[0].split("train").num_examples == 4 and opened()[1] == sorted(FILES)
     assert [text.message for text in caplog.records] == slow * 2 * [
-        f"{opened.root}: what was found cannot be kept for the next start: Not a directory. XDG_CACHE_HOME names "
-        "another place."
+        f"{opened.root}: the record of its files cannot be saved: Not a directory. Set XDG_CACHE_HOME to "
+        "another folder."
     ]
 
 

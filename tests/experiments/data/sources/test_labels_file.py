@@ -223,9 +223,12 @@ WRONG = {
     ),
     "one class": (
         "path,label\na/1.png,x\na/2.png,x\n",
-        "{file} names the class x alone of images that can be read; it needs",
+        "The readable images in {file} have only the class x; two or more",
     ),
-    "no class": ("path,label\na/1.png,\n", "{file} names no class of images that can be read; it needs two or more."),
+    "no class": (
+        "path,label\na/1.png,\n",
+        "The readable images in {file} have no class; two or more classes are needed.",
+    ),
     "no rows": ("path,label\n", "{file} has no rows; add one for each labelled image."),
     "empty": ("", "{file} needs a column path in its first line, which has nothing."),
     "no header": ("a/1.png,x\n", "{file} needs a column path in its first line, which has 'a/1.png', 'x'."),
@@ -250,7 +253,10 @@ WRONG = {
         'path,label,split\na/1.png,x,"a\nb"\n',
         "{file}, row 2: split 'a\\nb' is not train, validation or test.",
     ),
-    "one class of two lines": ('path,label\na/1.png,"x\ny"\n', "{file} names the class x\\ny alone of images"),
+    "one class of two lines": (
+        'path,label\na/1.png,"x\ny"\n',
+        "The readable images in {file} have only the class x\\ny",
+    ),
     "a long first line": ("p" * 1000, "{file} needs a column path in its first line, which has 'pppp"),
     "a long field": (
         "path,label\n" + "x" * 200_000 + ",y\n",

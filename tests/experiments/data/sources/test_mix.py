@@ -117,7 +117,7 @@ def test_the_largest_remainders_are_rounded_up(total, weights, counts):
 
 
 def test_a_weight_that_gives_no_image_is_refused(sources):
-    with pytest.raises(UserError, match="The weight of files gives it none of the 40 images of an epoch."):
+    with pytest.raises(UserError, match="The weight of files is too small: an epoch of 40 images has none of it."):
         mix(sources, [1.0, 0.001])
 
 

@@ -89,7 +89,7 @@ def test_masks_of_a_data_set_follow_their_images(tmp_path):
     np.testing.assert_array_equal(batch["labels"][:, 0, 0], np.where(numbers == 2, -1, numbers))
     for changes, message in (
         ({"class_names": ""}, "name a text file"),
-        ({"mask_feature": "a"}, "has no image data.mask"),
+        ({"mask_feature": "a"}, "has no image feature 'a' .data.mask_feature.; it has"),
     ):
         with pytest.raises(UserError, match=message):
             open_source(dataclasses.replace(data, **changes), masks=True)
