@@ -8,7 +8,7 @@ from launch import require_packages
 
 require_packages("tensorflow")
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# oneDNN doubles the speed of depthwise convolutions on CPUs for which TensorFlow leaves it off.
+# oneDNN speeds up depthwise convolutions on CPUs for which TensorFlow leaves it off (docs/speed.md).
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
