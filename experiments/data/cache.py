@@ -8,8 +8,9 @@
 - `encoded`: the bytes of the files, so that only the first reading waits for the disk.
 - `none`.
 
-Order, augmentation and everything else are the same with each value. `decoded` and `encoded` may take half of the
-available memory; a run that needs more does not start. With several workers, each holds all images.
+Order, augmentation and, up to rounding, pixels are the same with each value, except that `decoded` decodes large JPEG
+files in full, see `decode_and_crop`. `decoded` and `encoded` may take half of the available memory; a run that needs
+more does not start. With several workers, each holds all images.
 """
 
 import concurrent.futures

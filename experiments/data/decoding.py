@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, UnidentifiedImageError
 
+from experiments.data.cache import SMALL
 from experiments.data.files import memoized
 from experiments.data.formats import (
     CUT_SHORT,
@@ -37,6 +38,7 @@ PNG_NOTES = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # chunks that may hold an orie
 PNG_METHODS = (b"\0\0\0", b"\0\0\1")  # compression, filter, interlacing
 PNG_END = b"\xaeB`\x82"  # the checksum of IEND
 DAMAGED = "a damaged {} file, or one of a kind that cannot be decoded here"
+READ_WHOLE, LARGEST_FILE = ("JPEG", "JPEG 2000", "AVIF", "HEIC"), 2**30  # bytes, when a folder is opened
 LOADED = ("BMP", "DIB", "GIF")  # decoded when a folder is opened: many variants of these formats cannot be read
 RATIOS = (1, 2, 4, 8)  # by which libjpeg can reduce the size of a JPEG while decoding
 GENERAL, BY_TENSORFLOW = 0, ("JPEG", "PNG", "WEBP")
@@ -67,6 +69,8 @@ def problem_of(path, reading):
         name = format_of(_part(path, 0, 32))
         if not name:
             return _problem_of_unknown(path)
+        if name in READ_WHOLE and path.stat().st_size > LARGEST_FILE:
+            return f"a {name} file of more than {LARGEST_FILE:,} bytes"
         if name in ("JPEG", "PNG"):
             with Image.open(path, formats=("JPEG", "PNG")) as image:
                 reading.check(header_of(image))
@@ -103,7 +107,8 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         reading: the `Reading`.
         finish: function of the window, `(h, w, channels)` uint8 or float32 in [0, 255], to float32.
         target: `(height, width)` that `finish` resizes the window to. With a target, a JPEG is decoded at 1/2, 1/4 or
-            1/8 of its size if the window is then still at least twice the target size. The window is rounded to whole
+            1/8 of its size if the window is then still at least twice the target size; not one of up to 64 pixels a
+            side, which `data.cache=auto` holds decoded in full. The window is rounded to whole
             pixels at that size, by less than a quarter of a pixel of the target. None decodes all pixels.
 
     Returns:
@@ -157,7 +162,7 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
             return decode()
         least = 2 * tf.constant(target)
         least = tf.where(swaps, least[::-1], least)
-        fitting = [tf.reduce_all(window[2:] >= ratio * least) for ratio in RATIOS[1:]]
+        fitting = [tf.reduce_all(window[2:] >= ratio * least) & (tf.reduce_max(size) > SMALL) for ratio in RATIOS[1:]]
         branches = [functools.partial(decode, ratio) for ratio in RATIOS]
         return tf.switch_case(tf.reduce_sum(tf.cast(fitting, tf.int32)), branches)
 
@@ -192,9 +197,9 @@ def _way_of_decoding(content):
 
 
 def _png_chunks(content):
-    """Yields the names of the chunks of a PNG."""
+    """Yields the names of the chunks of a PNG, as far as they are names."""
     at = 8
-    while name := content[at + 4 : at + 8]:
+    while (name := content[at + 4 : at + 8]).isalpha():
         yield name
         at += 12 + int.from_bytes(content[at : at + 4])
 
@@ -271,6 +276,8 @@ def _problem_of_png(image, path):
             file.seek(length + 4 - len(content), os.SEEK_CUR)
             if not found and name != b"IHDR":
                 return "PNG in Apple's variant cannot be decoded here"
+            if not name.isalpha():  # the zeros of a file that was not written to its end, for instance
+                return DAMAGED.format("PNG")
             if name == b"IEND" and content == PNG_END:
                 return "" if b"IDAT" in found else DAMAGED.format("PNG")
             if name == b"IHDR" and content[10:13] not in PNG_METHODS:

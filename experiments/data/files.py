@@ -12,21 +12,27 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from experiments.io import reason
+
 MARK = b"\0"  # starts the name of a part; no path starts with it
 OPEN = 32  # files of which parts were read last
 UNKNOWN = -1  # result of a function that has not been called
 
 
-def part_of(path, offset, size):
-    """Returns the name of `size` bytes of a file, from `offset` on."""
-    return MARK + os.fsencode(path) + b":%d:%d" % (offset, size)
+def parts_of(path, places):
+    """Returns the names of parts of a file as it is now, of `[(offset, size), ...]` in bytes.
+
+    Once the file is replaced, its parts cannot be read: what is at their places may be another image.
+    """
+    version, name = os.stat(path).st_mtime_ns, os.fsencode(path)
+    return [MARK + name + b":%d:%d:%d" % (version, offset, size) for offset, size in places]
 
 
 def read_path(path):
     """Returns the content of a file or a part of one, in the graph of a data set.
 
     Args:
-        path: scalar string tensor: a path, or the result of `part_of`. The content of a part that cannot be read is
+        path: scalar string tensor: a path, or one of `parts_of`. The content of a part that cannot be read is
             empty, which no decoder accepts, and its file is logged, once.
     """
     is_part = tf.strings.substr(path, 0, 1) == MARK
@@ -49,12 +55,12 @@ def read_bytes(path):
                 return file.read()
         except OSError:
             return b""
-    name, offset, size = path[1:].rsplit(b":", 2)
+    name, version, offset, size = path[1:].rsplit(b":", 3)
     try:
-        file = _opened(name)  # kept, so that no other thread closes it
+        file = _opened(name, int(version))  # kept, so that no other thread closes it
         content = os.pread(file.fileno(), int(size), int(offset))
     except OSError as error:
-        _log(name, error.strerror)
+        _log(name, reason(error))
         return b""
     if len(content) < int(size):
         _log(name, "it is cut short")
@@ -70,9 +76,11 @@ def size_of(path):
 
 
 @functools.lru_cache(OPEN)
-def _opened(path):
+def _opened(path, version):
     """Returns an open file, which is closed with the last reference to it."""
     file = io.FileIO(path)
+    if os.fstat(file.fileno()).st_mtime_ns != version:
+        raise OSError("it has changed since the run began")
     if hasattr(os, "posix_fadvise"):  # reads all of it in sequence, before its parts are needed
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
     return file

@@ -18,7 +18,7 @@ from PIL import Image
 
 from experiments.config import DataConfig
 from experiments.data.decoding import DAMAGED
-from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, format_of, read_header
+from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, format_of, orientation_of, read_header
 from experiments.data.jpeg_damage import is_damaged
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.shards import (
@@ -33,7 +33,8 @@ from experiments.data.sources.shards import (
 from experiments.data.sources.text import printable
 from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
-from experiments.io import TEMPORARY, checksum, local_path, reason, replacing
+from experiments.io import TEMPORARY, checksum, is_url, local_path, reason, replacing
+from experiments.lock import LOCK, sole_use_of
 
 IMAGES = 1024  # of a shard
 AT_ONCE = 64  # images in memory
@@ -64,6 +65,8 @@ def pack(source, output, size=0, labels_file="", log=print):
         RunError: if a file cannot be read or written.
     """
     path = local_path(source.partition(":")[2]).absolute()
+    if is_url(output):
+        raise UserError(f"--output={output}: shards are written to a local folder; copy them from there.")
     if size < 0:
         raise UserError(f"--size={size} must be a number of pixels, or 0 to keep images as they are.")
     data = DataConfig(source=f"folder:{path}", labels_file=labels_file, validation_share=0.0, test_share=0.0)
@@ -71,10 +74,14 @@ def pack(source, output, size=0, labels_file="", log=print):
     for note in folder.notes:
         log(f"  {note}")
     splits = {name: split for name in ("train", "validation", "test", "unlabelled") if (split := folder.get(name))}
-    root = local_path(output)
     plan = [shard for name, split in splits.items() for shard in _plan(name, split, path, folder)]
-    fingerprint = _fingerprint(plan, folder, size)
-    manifest = _begin(root, folder, size, fingerprint)
+    with sole_use_of(local_path(output), log, "--output"):
+        return _write_shards(local_path(output), plan, folder, size, log)
+
+
+def _write_shards(root, plan, folder, size, log):
+    """Writes the shards of a plan that a folder lacks; returns the manifest."""
+    manifest = _begin(root, folder, size, _fingerprint(plan, folder, size))
     done = {shard["file"]: shard for shard in manifest["shards"] if _is_whole(root / shard["file"], shard)}
     for name, split, images in plan:
         if name not in done:
@@ -114,7 +121,10 @@ def _fingerprint(plan, folder, size):
     for name, _, images in plan:
         content.update(name.encode())
         for path, image, labels in images:
-            status = os.stat(path)
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise _unreadable(path, error) from error
             content.update(repr((image, labels, status.st_size, status.st_mtime_ns)).encode())
     return content.hexdigest()
 
@@ -122,12 +132,11 @@ def _fingerprint(plan, folder, size):
 def _begin(root, folder, size, fingerprint):
     """Returns the manifest of a folder of shards, a new one if there is none."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        is_empty = all(path.name.startswith(TEMPORARY) for path in root.iterdir())
+        is_empty = all(path.name.startswith(TEMPORARY) or path.name == LOCK for path in root.iterdir())
     except OSError as error:
         raise UserError(f"--output={root} cannot be used: {error.strerror}.") from error
     if is_empty:
-        return {
+        manifest = {
             "format": FORMAT + VERSION,
             "source": folder.name,
             "size": size,
@@ -137,6 +146,8 @@ def _begin(root, folder, size, fingerprint):
             "images": 0,
             "shards": [],
         }
+        write_manifest(root, manifest)  # at once: packing can be interrupted from now on
+        return manifest
     if not (root / MANIFEST).exists():
         raise UserError(f"--output={root} holds other files: name a new folder.")
     manifest = read_manifest(root)
@@ -186,7 +197,7 @@ def _smaller(path, size):
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise RunError(f"{path} cannot be read: {reason(error)}; run the same command to continue.") from error
+        raise _unreadable(path, error) from error
     if content[:3] == b"\xff\xd8\xff" and is_damaged(content):
         return None, "a JPEG that is damaged"
     suffix = pathlib.Path(path).suffix.lower()
@@ -201,7 +212,7 @@ def _smaller(path, size):
             is_plain, shorter = image.mode in ("L", "RGB") and "transparency" not in image.info, min(image.size)
             if size >= shorter or not is_plain:
                 return content, suffix
-            orientation = image.getexif().get(ORIENTATION, 1)
+            orientation = orientation_of(image)
             target = [max(size, round(side * size / shorter)) for side in image.size]
             image.draft(None, [2 * side for side in target])  # JPEG: decoded at a fraction, no smaller than this
             return _encoded(image.resize(target, Image.Resampling.BICUBIC), kind, orientation), suffix
@@ -209,6 +220,10 @@ def _smaller(path, size):
         return None, str(error)
     except Exception:  # a damaged file can make the libraries raise anything
         return None, DAMAGED.format(kind)
+
+
+def _unreadable(path, error):
+    return RunError(f"{path} cannot be read: {reason(error)}; run the same command to continue.")
 
 
 def _encoded(image, kind, orientation):

@@ -27,7 +27,7 @@ class MemorySplit:
     """Examples that are known one by one: encoded images in memory, or the paths of files.
 
     Args:
-        contents: `(N,)` array of bytes: encoded images, or paths of files or of their parts, see `files.part_of`.
+        contents: `(N,)` array of bytes: encoded images, or paths of files or of their parts, see `files.parts_of`.
         labels: `(N,)` integers.
         are_paths: whether `contents` are paths.
         cache: what stays in memory, see `experiments.data.cache`.

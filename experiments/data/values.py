@@ -118,8 +118,9 @@ class Reading:
     def _scaled(self, pixels, largest):
         is_float = pixels.dtype.kind == "f"
         gaps = ~np.isfinite(pixels) if is_float else np.zeros(pixels.shape, bool)
-        for value in self.no_data:
-            gaps |= pixels == float(value)
+        with np.errstate(over="ignore"):  # a number beyond the type of the pixels is equal to none
+            for value in self.no_data:
+                gaps |= pixels == float(value)
         if gaps.any() and not self.has_gaps:
             raise UnreadableError("it has pixels without data (NaN): set data.no_data=nan")
         if self.value_range:

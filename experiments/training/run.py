@@ -12,6 +12,7 @@ from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.evaluation.devices import Devices
 from experiments.io import as_path, replacing
+from experiments.lock import sole_use_of
 from experiments.optim.adamw import make_adamw
 from experiments.optim.param_groups import rule_table
 from experiments.training.callbacks import LogMetrics, Measure, Profile, ProgressBar, RecordProvenance
@@ -32,7 +33,6 @@ from experiments.training.guards import (
     naming_lack_of_memory,
     stopping_at_once,
 )
-from experiments.training.lock import only_run_in
 from experiments.training.loggers import Loggers
 from experiments.training.loop import train
 from experiments.training.loss_scale import LossScale
@@ -142,7 +142,7 @@ def run_task(task_type, config, workdir, resume="auto", log=print):
         log = log if workers.is_chief else lambda line: None
         workdir = as_path(workdir)
         check_writable(workdir)
-        with only_run_in(workdir, log) if workers.is_chief else contextlib.nullcontext():
+        with sole_use_of(workdir, log) if workers.is_chief else contextlib.nullcontext():
             summary = check_start(workdir, config, task_type.name, resume, workers, log)
             if summary is None:
                 task = task_type(config)

@@ -56,7 +56,7 @@ def read_labels(path, root, known):
 
     Raises:
         UserError: if the file cannot be read, lacks a column, or has a row of too many cells, without a label's cell or
-            without an image, a second row for an image, or an unknown split.
+            without an image, a second row for an image, a label of several lines, or an unknown split.
     """
     file = local_path(path)
     has_splits, cells = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
@@ -75,6 +75,8 @@ def read_labels(path, root, known):
             )
         if has_splits and split.strip().lower() not in SPLITS:
             raise UserError(f"{file}, row {number}: split '{quoted(split)}' is not train, validation or test.")
+        if len(label.splitlines()) > 1:
+            raise UserError(f"{file}, row {number}: the label '{quoted(label)}' has a line break: close its quote.")
         names = (part.strip() for part in label.split(SEPARATOR))
         labels = tuple(dict.fromkeys(part for part in names if part))
         rows[image] = Row(number, labels, SPLITS[split.strip().lower()] if has_splits else "")
@@ -185,7 +187,11 @@ def _read_parquet(file):
         raise UserError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
     splits = columns.get("split") or [""] * len(columns["path"])
     rows = zip(columns["path"], columns["label"], splits)
-    return has_splits, [(number, *map(_text, row)) for number, row in enumerate(rows, 1)]
+    cells = [(number, *map(_text, row)) for number, row in enumerate(rows, 1)]
+    for (number, _, label, _), labels in zip(cells, columns["label"]):
+        if isinstance(labels, list) and label.count(SEPARATOR) >= max(1, len(labels)):
+            raise UserError(f"{file}, row {number}: a label of the list {quoted(label)} contains '{SEPARATOR}'.")
+    return has_splits, cells
 
 
 def _text(value):
@@ -202,5 +208,7 @@ def _check_columns(file, columns):
     for needed in ("path", "label"):
         if list(columns).count(needed) != 1:
             shown = quoted(", ".join(map(repr, columns))) or "nothing"
-            raise UserError(f"{file} needs a column {needed} in its first line, which has {shown}.")
+            hint = "; separate cells by commas" if len(columns) == 1 and re.search(r"[;\t|]", columns[0]) else ""
+            hint = "; save it as UTF-8" if "\0" in "".join(columns) else hint
+            raise UserError(f"{file} needs a column {needed} in its first line, which has {shown}{hint}.")
     return "split" in columns

@@ -27,7 +27,7 @@ import time
 import numpy as np
 
 from experiments.data.decoding import SUFFIXES
-from experiments.data.files import part_of
+from experiments.data.files import parts_of
 from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.sources.labels_file import SPLITS, encode_labels
@@ -111,10 +111,25 @@ def _packed_samples(file, shard):
     """
     record = file.with_suffix(".json")
     if is_intact(record, shard["record_sha256"]):
-        return json.loads(record.read_text(encoding="utf-8"))
+        samples = json.loads(record.read_text(encoding="utf-8"))
+        if not samples or _described(file, *samples[0][:2]) == samples[0][2:]:
+            return samples
     if not is_intact(file, shard["sha256"]):
         raise _damaged(file)
     return samples_of(file)["samples"]
+
+
+def _described(file, offset, size):
+    """Returns `[name, labels]` of a packed image by the `.json` that follows it, which another shard has not there."""
+    header = offset + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+    with open(file, "rb") as opened:
+        try:
+            opened.seek(header)
+            member = tarfile.TarInfo.frombuf(opened.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape")
+            labels, name, _ = _label(opened.read(member.size), ".json")
+        except tarfile.HeaderError:
+            return None
+    return [name, labels]
 
 
 def is_intact(path, sha256):
@@ -308,7 +323,7 @@ def _splits(samples, class_names, shuffle_buffer):
     for split, shards in samples.items():
         sizes = [len(some) for _, some in shards]
         count = sum(sizes)
-        contents = [part_of(file, *row[:2]) for file, some in shards for row in some]
+        contents = [part for file, some in shards for part in parts_of(file, (row[:2] for row in some))]
         at_once = max(1, min(AT_ONCE, shuffle_buffer * len(shards) // max(1, count)))
         splits[split] = MemorySplit(
             np.array(contents, dtype=object),

@@ -1,17 +1,19 @@
 """Texts from files, such as names and cells of tables, as messages show them."""
 
 import os
+import unicodedata
 
 LONGEST = 60  # characters of a text that a message quotes
 
 
 def printable(text):
-    """Writes the bytes of names that are not UTF-8 as `\\xe9`, because they cannot be printed or written as text."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
+    """Returns a name as one line: bytes that are not UTF-8 are written as `\\xe9`, control characters as `\\n`."""
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")
+    controls = {one for one in text if unicodedata.category(one) in ("Cc", "Zl", "Zp")}
+    return text.translate({ord(one): one.encode("unicode_escape").decode() for one in controls})
 
 
 def quoted(text):
-    """Returns a text as one short line: control characters are escaped, and what is longer than `LONGEST` is cut."""
-    cut = printable(text[: LONGEST + 1])
-    line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
+    """Returns a text as one short `printable` line: what is longer than `LONGEST` is cut."""
+    line = printable(text[: LONGEST + 1])
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."

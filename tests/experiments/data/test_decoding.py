@@ -94,13 +94,20 @@ def test_a_jpeg_many_times_the_target_is_decoded_smaller_as_pillow_does(orientat
 
 def test_windows_in_images_of_any_size_are_decoded_smaller():
     random = np.random.default_rng(0)
-    for height, width in random.integers(32, 90, (12, 2)):
+    for height, width in random.integers(65, 120, (12, 2)):
         content = encode(gradient(height, width), "jpeg")
         for _ in range(6):
             extent = random.integers((32, 32), (height, width), endpoint=True)
             corner = random.integers((0, 0), (height, width) - extent, endpoint=True)
             found = decode_for((2, 2), content, (*corner, *extent))
             assert found.shape[:2] == tuple((extent + 4) // 8)
+
+
+def test_an_image_of_64_pixels_is_decoded_in_full_as_it_is_held_in_memory():
+    for side, is_equal in ((64, True), (65, False)):
+        content = encode(gradient(side, side) ^ np.uint8(85), "jpeg")
+        whole, found = (decode_for(target, content, (0, 0, side, side)) for target in (None, (8, 8)))
+        assert np.array_equal(whole, found) is is_equal
 
 
 def test_an_image_that_is_decoded_smaller_loses_no_detail():

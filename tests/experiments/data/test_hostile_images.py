@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.config import MAX_PIXELS, DataConfig
+from experiments.data import decoding
 from experiments.data.decoding import problem_of
 from experiments.data.pipeline import evaluation_batches, training_batches
 from experiments.data.preprocessing import Preprocessing
@@ -189,6 +190,20 @@ def test_a_limit_out_of_range_is_refused():
         UserError, match=re.escape(f"data.max_pixels must be at most {MAX_PIXELS}, got {MAX_PIXELS + 1}.")
     ):
         DataConfig(max_pixels=MAX_PIXELS + 1)
+
+
+def test_a_file_that_ends_in_zeros_is_not_read_to_its_end(tmp_path, monkeypatch):
+    """As one that was allocated and not written: a PNG's zeros are no chunks, and others are skipped by their size."""
+    monkeypatch.setattr(decoding, "LARGEST_FILE", 10_000)
+    png = encode(gradient(40, 40))
+    for name, content in (("a.png", png[:-12]), ("b.jpg", encode(gradient(40, 40), "jpeg"))):
+        write(tmp_path / name, content + bytes(20_000))
+    write(tmp_path / "good.png", GOOD)
+    assert list(decoding._png_chunks(png[:-12] + bytes(20_000))) == [b"IHDR", b"IDAT"]
+    assert open_folder(tmp_path, ALL).skipped == (
+        ("a.png", decoding.DAMAGED.format("PNG")),
+        ("b.jpg", "a JPEG file of more than 10,000 bytes"),
+    )
 
 
 def test_a_pipe_that_is_called_like_an_image_is_not_waited_for(tmp_path):

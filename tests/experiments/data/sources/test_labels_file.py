@@ -182,6 +182,18 @@ def test_labels_of_parquet_may_be_floats_with_gaps_and_bytes(root, tmp_path, val
     assert labelled(source, "train", root) == expected and source.get("unlabelled").num_examples == 6 - len(expected)
 
 
+def test_a_separator_within_a_label_of_a_parquet_list_is_told(root, tmp_path):
+    for labels, is_error in ((["a;b"], True), (["a;b", "c"], True), (["a", "b"], False)):
+        table = pyarrow.table({"path": NAMES[:2], "label": [["x"], labels]})
+        parquet.write_table(table, tmp_path / "table.parquet")
+        content = (tmp_path / "table.parquet").read_bytes()
+        if is_error:
+            with pytest.raises(UserError, match=r"labels\.parquet, row 2: a label of the list a;b.* contains ';'\."):
+                open_labelled(root, content, ".parquet")
+        else:
+            assert open_labelled(root, content, ".parquet").class_names == ("a", "b", "x")
+
+
 def test_texts_of_parquet_that_are_not_utf_8_are_told(root, tmp_path):
     texts = pyarrow.array([b"caf\xe9"]).view(pyarrow.string())
     parquet.write_table(pyarrow.table({"path": [NAMES[0]], "label": texts}), tmp_path / "table.parquet")
@@ -232,7 +244,10 @@ WRONG = {
     "no rows": ("path,label\n", "{file} has no rows; add one for each labelled image."),
     "empty": ("", "{file} needs a column path in its first line, which has nothing."),
     "no header": ("a/1.png,x\n", "{file} needs a column path in its first line, which has 'a/1.png', 'x'."),
-    "semicolons": ("path;label\na/1.png;x\n", "{file} needs a column path in its first line, which has 'path;label'."),
+    "semicolons": (
+        "path;label\na/1.png;x\n",
+        "{file} needs a column path in its first line, which has 'path;label'; separate cells by commas.",
+    ),
     "a column twice": ("path,label,label\na/1.png,x,y\n", "{file} needs a column label in its first line, which has"),
     "an image": (IMAGE, "{file}"),
     "a comma in a label": (
@@ -255,8 +270,9 @@ WRONG = {
     ),
     "one class of two lines": (
         'path,label\na/1.png,"x\ny"\n',
-        "The readable images in {file} have only the class x\\ny",
+        "{file}, row 2: the label 'x\\ny' has a line break: close its quote.",
     ),
+    "UTF-16": ("path,label\na/1.png,x\n".encode("utf-16").decode("latin-1"), "save it as UTF-8."),
     "a long first line": ("p" * 1000, "{file} needs a column path in its first line, which has 'pppp"),
     "a long field": (
         "path,label\n" + "x" * 200_000 + ",y\n",

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import re
+import signal
+import struct
 import tarfile
 
 import numpy as np
@@ -20,6 +22,7 @@ from experiments.data.pipeline import evaluation_batches, shard_of_batch, traini
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import index, open_source, shards
 from experiments.errors import RunError, UserError
+from experiments.lock import sole_use_of
 from tests.experiments.images import encode, gradient, write
 
 CODING = {"JPEG": {"quality": 95}}
@@ -142,6 +145,12 @@ def test_how_an_image_is_to_be_turned_is_kept(tmp_path):
     content, _ = packing._smaller(path, 32)
     with Image.open(io.BytesIO(content)) as image:
         assert image.getexif()[0x112] == 6 and image.size == (43, 32)
+    # A text is no orientation, here as where an image is read.
+    entry = struct.pack("<HHHI4s", 1, 0x112, 2, 2, b"6\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + entry + bytes(4)
+    content, _ = packing._smaller(write(tmp_path / "2.jpg", encode(photo(1), "jpeg", exif=exif)), 32)
+    with Image.open(io.BytesIO(content)) as image:
+        assert 0x112 not in image.getexif() and image.size == (43, 32)
 
 
 def test_splits_and_several_labels_are_kept(tmp_path):
@@ -219,11 +228,39 @@ def test_other_images_labels_or_sizes_are_not_mixed_into_shards(tmp_path, change
         packing.pack(source, root, 4 if change == "size" else 0, log=lambda line: None)
 
 
-def test_packing_that_was_killed_in_its_first_shard_begins_again(tmp_path):
+@pytest.mark.parametrize("at", ["samples_of", "checksum", "write_manifest"])
+def test_packing_that_is_killed_in_its_first_shard_goes_on(tmp_path, monkeypatch, at):
+    """Before its first shard is complete, its record, or the manifest with it."""
     write(tmp_path / "images/1.png", encode(photo(1, 8, 8)))
-    write(tmp_path / "shards/.unfinished-train-00000-of-00001.tar", b"killed")
+    call = getattr(packing, at)
+
+    def killed(*arguments):
+        if at != "write_manifest" or arguments[1]["shards"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(packing, at, killed)
+        packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", log=lambda line: None)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    left = {path.name for path in (tmp_path / "shards").iterdir()}
+    assert "manifest.json" in left and (at == "write_manifest") == ("train-00000-of-00001.tar" in left)
     manifest = packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", log=lambda line: None)
     assert manifest["complete"] and manifest["images"] == 1
+    assert {path.name.partition(".")[2] for path in (tmp_path / "shards").iterdir()} == {"json", "tar"}
+
+
+def test_a_second_packing_into_a_folder_is_told_who_holds_it(tmp_path):
+    write(tmp_path / "images/1.png", encode(photo(1, 8, 8)))
+    root = tmp_path / "shards"
+    with (
+        sole_use_of(root, print),
+        pytest.raises(UserError, match=f"{root} is in use by process {os.getpid()} .*, or use another --output."),
+    ):
+        packing.pack(f"folder:{tmp_path / 'images'}", root, log=lambda line: None)
+    assert packing.pack(f"folder:{tmp_path / 'images'}", root, log=lambda line: None)["complete"]
 
 
 def test_damaged_images_are_left_out_counted_and_named(tmp_path):
@@ -253,7 +290,9 @@ def test_a_file_that_is_gone_stops_packing_and_leaves_no_half_shard(folder, tmp_
         RunError, match=r"2\.jpg cannot be read: No such file or directory; run the same command to continue\."
     ):
         packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "shards", log=lambda line: None)
-    assert list((tmp_path / "shards").iterdir()) == []
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["manifest.json"]
+    with pytest.raises(RunError, match=r"2\.jpg cannot be read: No such file or directory; run the same command"):
+        packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "others", log=lambda line: None)  # gone once listed
 
 
 @pytest.mark.parametrize(
@@ -261,7 +300,8 @@ def test_a_file_that_is_gone_stops_packing_and_leaves_no_half_shard(folder, tmp_
     [
         ({"source": "folder:{}"}, "--output is missing: name a folder for the shards"),
         ({"source": "folder:{}", "output": "{}"}, "holds other files: name a new folder."),
-        ({"source": "folder:{}", "output": "{}/cat/1.jpeg"}, "1.jpeg cannot be used: "),
+        ({"source": "folder:{}", "output": "{}/cat/1.jpeg"}, "1.jpeg cannot be created: File exists"),
+        ({"source": "folder:{}", "output": "gs://bucket/x"}, "--output=gs://bucket/x: shards are written to a local "),
         ({"source": "folder:{}", "output": "{}/new", "size": -1}, "--size=-1 must be a number of pixels"),
         ({"source": "tfds:mnist", "output": "x"}, "--output, --size and --labels_file are for --source=folder:PATH."),
         ({"source": "digits"}, "--source=digits: only tfds:NAME and folder:PATH can be prepared; others are used"),
@@ -344,6 +384,38 @@ def test_a_shard_whose_record_cannot_be_used_is_read_itself(packed, tmp_path, st
         UserError, match=re.escape(f"{shard} is missing or damaged: run the same launch.prepare command")
     ):
         opened(f"shards:{root}")
+
+
+def test_shards_that_were_swapped_are_told_though_they_have_the_same_size(tmp_path):
+    for i in range(10):
+        write(tmp_path / f"images/{i}.bmp", encode(photo(i, 8, 8), "bmp"))
+    root = tmp_path / "shards"
+    packing.pack(f"folder:{tmp_path / 'images'}", root, log=lambda line: None)
+    one, other = root / "train-00000-of-00002.tar", root / "train-00001-of-00002.tar"
+    assert one.stat().st_size == other.stat().st_size
+    assert opened(f"shards:{root}").split("train").num_examples == 10
+    os.rename(one, root / "x")
+    os.rename(other, one)
+    os.rename(root / "x", other)
+    with pytest.raises(UserError, match=re.escape(f"{one} is missing or damaged: run the same launch.prepare command")):
+        opened(f"shards:{root}")
+
+
+def test_images_of_shards_that_were_packed_anew_are_never_those_at_the_old_places(folder, tmp_path, caplog):
+    root, again = tmp_path / "shards", tmp_path / "again"
+    packing.pack(f"folder:{folder}", root, 32, log=lambda line: None)
+    before = opened(f"shards:{root}")
+    held = images_of(before)
+    packing.pack(f"folder:{folder}", again, 16, log=lambda line: None)
+    for path in again.iterdir():
+        os.replace(path, root / path.name)
+    files._opened.cache_clear()  # those of other tests stay open, those of a long run may be closed
+    assert {content for content, _ in images_of(before).values()} == {b""}
+    assert "has changed since the run began. Its images count as unreadable." in caplog.text
+    after = images_of(opened(f"shards:{root}"))
+    assert after.keys() == held.keys() and all(
+        Image.open(io.BytesIO(content)).height <= 20 for content, _ in after.values()
+    )
 
 
 def take(split, count, **arguments):
@@ -444,7 +516,9 @@ def test_images_of_a_shard_that_is_gone_or_cut_count_as_unreadable(packed, tmp_p
     split = opened(f"shards:{tmp_path}").split("train")
     (tmp_path / "train-00001-of-00008.tar").unlink()
     cut = tmp_path / "train-00002-of-00008.tar"
+    times = cut.stat()
     cut.write_bytes(cut.read_bytes()[:1000])
+    os.utime(cut, ns=(times.st_atime_ns, times.st_mtime_ns))
     (batch,) = evaluation_batches(split, PREPROCESSING, 36).as_numpy_iterator()
     np.testing.assert_array_equal(batch["weights"], ~np.isin(split.groups, (1, 2)))
     lines = [record.message for record in caplog.records]

@@ -1,4 +1,4 @@
-"""The lock of a workdir, which prevents a second run from using it."""
+"""The lock of a folder that is written to, which prevents a second process from using it."""
 
 import contextlib
 import datetime
@@ -16,52 +16,53 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def only_run_in(workdir, log):
-    """Context in which no other run can use a workdir; creates the folder if it is missing.
+def sole_use_of(folder, log, flag="--workdir"):
+    """Context in which no other process can use a folder so; creates it if it is missing.
 
     The operating system releases the lock when the process ends, however it ends. File systems without locks and URLs
     are used without one, which is logged. A folder that was created here and is still empty is removed.
 
     Args:
-        workdir: of the run.
+        folder: path or URL.
         log: function that takes a line for the user.
+        flag: that names the folder.
 
     Raises:
-        UserError: if another run uses the folder; it names the process.
+        UserError: if another process uses the folder; it names the process.
         StorageError: if the folder cannot be written to.
     """
-    if is_url(workdir):
-        log(f"{workdir} cannot be locked: make sure that no other run uses it")
+    if is_url(folder):
+        log(f"{folder} cannot be locked: make sure that no other run uses it")
         yield
         return
-    made = _make_folders(workdir)
+    made = _make_folders(folder, flag)
     try:
-        with _locked(workdir / LOCK, log):
+        with _locked(folder / LOCK, log, flag):
             yield
     finally:
         with contextlib.suppress(OSError):  # not empty, as they should be
-            for folder in reversed(made):
-                folder.rmdir()
+            for one in reversed(made):
+                one.rmdir()
 
 
-def _make_folders(workdir):
+def _make_folders(folder, flag):
     """Makes the folder and its missing parents; returns what was made, the topmost first."""
-    missing = [folder for folder in (workdir, *workdir.absolute().parents) if not folder.exists()][::-1]
+    missing = [one for one in (folder, *folder.absolute().parents) if not one.exists()][::-1]
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be created: {reason(error)}.") from error
+        raise UserError(f"{flag}={folder} cannot be created: {reason(error)}.") from error
     return missing
 
 
 @contextlib.contextmanager
-def _locked(path, log):
+def _locked(path, log, flag):
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise UserError(f"--workdir={path.parent} cannot be written to: {reason(error)}.") from error
+        raise UserError(f"{flag}={path.parent} cannot be written to: {reason(error)}.") from error
     try:
-        is_locked = _lock(file, path, log)
+        is_locked = _lock(file, path, log, flag)
         try:
             if is_locked:
                 _sign(file, path)
@@ -74,14 +75,12 @@ def _locked(path, log):
         os.close(file)
 
 
-def _lock(file, path, log):
+def _lock(file, path, log, flag):
     """Locks the file; returns False where the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(
-            f"{path.parent} is in use by {_holder(file)}: wait for it, or use another --workdir."
-        ) from error
+        raise UserError(f"{path.parent} is in use by {_holder(file)}: wait for it, or use another {flag}.") from error
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise StorageError(f"{path} cannot be locked: {reason(error)}.") from error
