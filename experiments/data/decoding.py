@@ -107,9 +107,9 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         reading: the `Reading`.
         finish: function of the window, `(h, w, channels)` uint8 or float32 in [0, 255], to float32.
         target: `(height, width)` that `finish` resizes the window to. With a target, a JPEG is decoded at 1/2, 1/4 or
-            1/8 of its size if the window is then still at least twice the target size; not one of up to 64 pixels a
-            side, which `data.cache=auto` holds decoded in full. The window is rounded to whole
-            pixels at that size, by less than a quarter of a pixel of the target. None decodes all pixels.
+            1/8 of its size if the window is then still at least twice the target size, and it has more than 64 pixels a
+            side: smaller ones are held in memory, decoded in full. The window is rounded to whole pixels at that size,
+            by less than a quarter of a pixel of the target. None decodes all pixels.
 
     Returns:
         The result of `finish`.
@@ -118,8 +118,6 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         InvalidArgumentError: when it is run, if the file cannot be read.
     """
 
-    # A branch of its own function costs nothing where it is not taken.
-    @functools.partial(tf.function, autograph=False, experimental_attributes={"_noinline": True})
     def general():
         image = tf.numpy_function(lambda content: _values(content, reading), [encoded], tf.float32)
         image = tf.ensure_shape(image, (None, None, reading.channels))
@@ -166,6 +164,8 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         branches = [functools.partial(decode, ratio) for ratio in RATIOS]
         return tf.switch_case(tf.reduce_sum(tf.cast(fitting, tf.int32)), branches)
 
+    if not tf.executing_eagerly():  # in a graph, a branch in a function of its own costs nothing where it is not taken
+        general = tf.function(general, autograph=False, experimental_attributes={"_noinline": True})
     if not reading.is_plain:
         return general()
     way = tf.cast(memoized(_way_of_decoding, encoded, encoded), tf.int32)

@@ -199,6 +199,17 @@ def test_a_folder_skips_every_kind_that_is_not_read_and_tells_why(tmp_path, kind
         decode(content)
 
 
+def test_images_decoded_outside_of_a_graph_are_decoded_without_a_warning(caplog):
+    tf.get_logger().addHandler(caplog.handler)
+    try:
+        for number in range(8):  # TensorFlow warns of functions that are traced again and again
+            for content in (encode(gradient(9 + number, 8), "gif"), encode(gradient(9 + number, 8), "jpeg")):
+                assert decode(content).shape == (9 + number, 8, 3)
+    finally:
+        tf.get_logger().removeHandler(caplog.handler)
+    assert caplog.records == []
+
+
 def test_the_pixels_of_bmp_are_those_that_were_written():
     for kind, content in GOOD.items():
         if kind.startswith(("BMP, 24", "BMP, 32", "DIB")) and not kind.endswith(("V4", "red first")):  # opaque
