@@ -159,7 +159,7 @@ class Ablations(Study):
         header += [f"{name}, {results['probe_labels']} labels" for name in PROBES.values()]
         header += ["steps of pretraining", "peak rate"]
         cells = []
-        for row in results["rows"]:
+        for row in filter(_has_figures, results["rows"]):
             gap = difference(row["finetuned"], results["rows"][0]["finetuned"])
             gap = shown(gap, signed=True) if row["name"] != BASELINE else ""
             rates = ", ".join(dict.fromkeys(f"{rate:g}" for rate in row["rates"].values() if rate))
@@ -168,6 +168,7 @@ class Ablations(Study):
         found = [
             [finding["text"], shown(finding["difference"], signed=True), finding["verdict"] or "open"]
             for finding in results["findings"]
+            if finding["difference"]["values"]
         ]
         header_of_findings = [f"[the paper]({PAPER})", "difference here, fine-tuned", "verdict"]
         return [(header, cells), (header_of_findings, found)]
@@ -190,3 +191,8 @@ class Ablations(Study):
         for axis in (left, right):
             axis.grid(alpha=0.3)
         figure.savefig(path, dpi=120, format="png")
+
+
+def _has_figures(row):
+    """Whether a row of the results has a figure; variants whose trials are still to come have none."""
+    return any(row[measure]["values"] for measure in ("finetuned", *PROBES))

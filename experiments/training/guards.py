@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 
 import numpy as np
@@ -18,6 +19,7 @@ from experiments.training.workdir import write_json
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STDOUT = 1
+AFTER_DESTRUCTOR = 0.05  # seconds
 TOO_LATE = "Stopped after the last step; run the same command to resume."
 
 
@@ -61,16 +63,45 @@ class Interruption:
             os.write(STDOUT, f"{name}: stopping after this step and saving; a second signal exits at once\n".encode())
 
 
+@contextlib.contextmanager
 def stopping_at_once():
-    """Returns a context in which SIGTERM and SIGINT raise Interrupted: outside of training there is nothing to save.
+    """Context in which SIGTERM and SIGINT raise Interrupted: outside of training there is nothing to save.
 
     No file is left half-written. A second signal ends the process at once.
     """
-    return _handler(_stop)
+    with _handler(_stop), _raising_again():
+        yield
 
 
 def _stop(number, _):
     raise Interrupted(f"Stopped by {signal.Signals(number).name} outside of training; run the same command to resume.")
+
+
+@contextlib.contextmanager
+def _raising_again():
+    """Context in which an Interrupted that came while Python ran a destructor, which drops it, is raised once more."""
+    previous = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+
+    def hook(dropped):
+        if dropped.exc_type is not Interrupted:
+            previous[0](dropped)
+            return
+        message = str(dropped.exc_value)
+        signal.signal(signal.SIGALRM, lambda *_: _raise(Interrupted(message)))
+        signal.setitimer(signal.ITIMER_REAL, AFTER_DESTRUCTOR)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = previous[0]
+        if threading.current_thread() is threading.main_thread():
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, previous[1])
+
+
+def _raise(error):
+    raise error
 
 
 @contextlib.contextmanager

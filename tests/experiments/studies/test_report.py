@@ -209,6 +209,7 @@ def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
     assert f"| {label} | 61.5 ± 0.7 | -4.5 ± 0.7 | 75.0 | 70.0 | 10 | 0.001 |" in lines
     (line,) = [line for line in lines if line.startswith("| sparse convolutions, not masking alone")]
     assert line.endswith("| +4.5 ± 0.7 | as in the paper |")
+    assert len(lines) == 2 + 2 + 1 + 2 + 1 + 1  # variants and findings without figures have no row
     study.draw(results_of(study), tmp_path / "ablations.png")
     assert (tmp_path / "ablations.png").stat().st_size > 1000
 

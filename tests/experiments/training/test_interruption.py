@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -180,6 +181,20 @@ def test_a_second_signal_ends_the_process_at_once(first, second):
             time.sleep(10)
         os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + second
+
+
+def test_a_signal_that_comes_while_a_destructor_runs_is_not_lost():
+    class Ending:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # the handler runs here, and Python drops what it raises
+
+    hook, alarm = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    with pytest.raises(Interrupted, match="Stopped by SIGTERM outside of training"), stopping_at_once():
+        Ending()
+        for _ in range(200):
+            time.sleep(0.01)
+    assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == (hook, alarm)
 
 
 @pytest.mark.parametrize("context", [Interruption, stopping_at_once])
