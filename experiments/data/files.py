@@ -77,10 +77,10 @@ def size_of(path):
 
 @functools.lru_cache(OPEN)
 def _opened(path, version):
-    """Returns an open file, which is closed with the last reference to it."""
+    """Returns an open file, which is closed with the last reference to it; `version` is its modification time."""
     file = io.FileIO(path)
     if os.fstat(file.fileno()).st_mtime_ns != version:
-        raise OSError("it has changed since the run began")
+        raise OSError("it was modified after the run began, which has to be started again")
     if hasattr(os, "posix_fadvise"):  # reads all of it in sequence, before its parts are needed
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
     return file
