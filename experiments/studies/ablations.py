@@ -20,7 +20,7 @@ class Variant:
 
     Args:
         name: of its folder.
-        label: for a reader.
+        label: for a reader; `{:g}` in it stands for the mask ratio of the study's configuration.
         section: of the configuration that it changes.
         changes: `{field: value}` of that.
         length: of pretraining, as a multiple of the baseline's; 0 for none at all.
@@ -41,7 +41,7 @@ class Variant:
 AFTER_STEM = "masked after the stem alone, dense convolutions"
 # In the order of what they are worth, if time is short.
 VARIANTS = (
-    Variant(BASELINE, "baseline: mask ratio 0.6, GRN, normalized targets, decoder of one block"),
+    Variant(BASELINE, "baseline: mask ratio {:g}, GRN, normalized targets, decoder of one block"),
     Variant("no_pretraining", "no pretraining", length=0.0),
     Variant("masked_after_stem", AFTER_STEM, "pretrain", {"masking": "after_stem"}),
     Variant("without_grn", "without GRN", "model", {"response_normalization": False}),
@@ -114,7 +114,8 @@ class Ablations(Study):
                 self._collect(variant, seed, found[variant.name], result_of)
         rows = []
         for variant in VARIANTS:
-            row = {"name": variant.name, "label": variant.label, "pretraining_steps": self._steps(variant)}
+            label = variant.label.format(self.config.pretrain.mask_ratio)
+            row = {"name": variant.name, "label": label, "pretraining_steps": self._steps(variant)}
             row["rates"] = found[variant.name].pop("rates")
             rows.append({**row, **{measure: summary(figures) for measure, figures in found[variant.name].items()}})
         (length,), labels = self.budget.few, self.budget.probe_labels

@@ -196,7 +196,9 @@ BUDGET_OF_ABLATIONS = dataclasses.replace(BUDGET, many=(), more_rates=0)
 
 
 def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
-    study = Ablations(tmp_path, tiny_config(), BUDGET_OF_ABLATIONS, (0,), 1000)
+    base = tiny_config()
+    base = dataclasses.replace(base, pretrain=dataclasses.replace(base.pretrain, mask_ratio=0.5))
+    study = Ablations(tmp_path, base, BUDGET_OF_ABLATIONS, (0,), 1000)
     for variant, top1 in (("baseline", (65.0, 67.0)), ("masked_after_stem", (61.0, 62.0))):
         folder = tmp_path / variant / "seed_0"
         for rate in VALIDATION:
@@ -205,6 +207,7 @@ def test_variants_are_compared_label_choice_by_label_choice(tmp_path):
         write(folder / "subset_1" / "rate_0.001" / "summary.json", validation_top1=top1[1])
         write(folder / "probes" / "probes.json", knn=70.0, linear=75.0)
     lines = lines_of(study)
+    assert lines[2].startswith("| baseline: mask ratio 0.5, GRN, ")  # that of the configuration
     label = "masked after the stem alone, dense convolutions"
     assert f"| {label} | 61.5 ± 0.7 | -4.5 ± 0.7 | 75.0 | 70.0 | 10 | 0.001 |" in lines
     (line,) = [line for line in lines if line.startswith("| sparse convolutions, not masking alone")]

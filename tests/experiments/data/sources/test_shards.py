@@ -411,7 +411,10 @@ def test_images_of_shards_that_were_packed_anew_are_never_those_at_the_old_place
         os.replace(path, root / path.name)
     files._opened.cache_clear()  # those of other tests stay open, those of a long run may be closed
     assert {content for content, _ in images_of(before).values()} == {b""}
-    assert "it was modified after the run began, which has to be started again. Its images count as unreadable." in caplog.text
+    assert (
+        "it was modified after the run began, which has to be started again. Its images count as unreadable."
+        in caplog.text
+    )
     after = images_of(opened(f"shards:{root}"))
     assert after.keys() == held.keys() and all(
         Image.open(io.BytesIO(content)).height <= 20 for content, _ in after.values()
