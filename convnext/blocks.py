@@ -102,8 +102,8 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         """Applies the block.
 
         Args:
-            inputs: `(B, H, W, C)`; where `visible` is given, zero at hidden positions.
-            visible: `(B, H, W, 1)`, 1 where a position exists and 0 where it is hidden, or None when all
+            inputs: `(B, H, W, C)`; where `visible` is given, zero at masked positions.
+            visible: `(B, H, W, 1)`, 1 where a position is visible and 0 where it is masked, or None when all
                 exist. Hidden positions enter no statistic and come out as they went in.
             training: whether stochastic depth is at work.
         """
@@ -131,7 +131,7 @@ class ConvNextBlock(Composite, keras.layers.Layer):
         return gelu(self.expansion(self.norm(x)), self.activation, training)
 
     def project(self, x: Tensor, training: bool | None = None) -> Tensor:
-        """The second half of `mix_channels`, in which each position is alone: `(B, ..., 4 * C)` to `(B, ..., C)`."""
+        """The second half of `mix_channels`, position by position: `(B, ..., 4 * C)` to `(B, ..., C)`."""
         return self.drop_path(self.projection(x), training=training)
 
     def get_config(self) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def gelu(x: Tensor, activation: str = "gelu", training: bool | None = None) -> T
     """GELU of any tensor.
 
     JAX's own exact GELU rounds within a half precision, takes twice the time and keeps an intermediate result for the
-    backward pass. There, this one computes in float32 and, in training, keeps its input alone.
+    backward pass. There, this one computes in float32 and, in training, keeps only its input.
 
     Args:
         x: of any shape.

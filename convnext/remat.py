@@ -20,7 +20,7 @@ def rematerialized(remat: str) -> Iterator[None]:
     """Context in which gradients are computed with less memory and more time; numbers and random draws stay the same.
 
     Args:
-        remat: `stage` keeps the inputs of stages alone, `block` those of blocks; `none` keeps everything.
+        remat: `stage` keeps only the inputs of stages, `block` those of blocks; `none` keeps everything.
 
     Raises:
         ValueError: if `remat` is none of these.

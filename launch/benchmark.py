@@ -32,7 +32,7 @@ against the share of visible patches, for two or more mask ratios.
   patch_products      stem and downsampling as matrix products
   compiled_chains     chains of element-wise operations compiled by XLA
   fused_adamw         Adam's step in one pass over memory
-  hidden_only         a decoder that predicts only masked patches
+  masked_only         a decoder that predicts only masked patches
 
 --what=memory finds the largest batch whose step fits into memory, to one part in eight, and prints the peak of each
 batch that it tries, from --batch_size on. It takes the flags of --what=step, uses the first of --candidates, and takes

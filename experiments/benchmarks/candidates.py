@@ -26,7 +26,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}  # Keras's dtype policy of each precision
 # What makes the step fast on TensorFlow and a CPU; a candidate can go without one. oneDNN is switched off by a variable
 # of the environment, before TensorFlow is imported.
-ABLATIONS = ("onednn", *REPLACEMENTS, "fused_adamw", "hidden_only")
+ABLATIONS = ("onednn", *REPLACEMENTS, "fused_adamw", "masked_only")
 
 
 class Candidate(abc.ABC):
@@ -71,7 +71,7 @@ def random_batch(config: Config) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         `(images, visible)`, float32: `(B, H, W, channels)` of a normal distribution, and `(B, L)`, 1 for visible
-        patches and 0 for hidden ones.
+        patches and 0 for masked ones.
     """
     rng = np.random.default_rng(config.seed)
     batch = config.pretrain.batch_size
@@ -97,7 +97,7 @@ def make_model_and_optimizer(config: Config, precision: str, ablation: str = "")
 def example_losses(model, images, visible, ablation: str = ""):
     """Returns the loss of each image, `(B,)` float32, as pretraining computes it but for the ablation."""
     with portable(ablation) if ablation in REPLACEMENTS else contextlib.nullcontext():
-        if ablation != "hidden_only":
+        if ablation != "masked_only":
             return model.image_losses(images, visible, training=True)
         _, hidden = split_patches(visible, model.num_visible)
         prediction = gather_patches(model.predict_patches(images, visible, training=True), hidden)

@@ -16,10 +16,10 @@ def step_flops(config: Config, execution: str, ablation: str = "") -> dict[str, 
 
     Args:
         config: a `Config`.
-        execution: `pytorch` takes every product at every position; `dense` too, but predicts hidden patches alone.
-            `sparse` takes the products that the loss depends on: the encoder works on visible positions alone, but for
-            the depthwise convolutions, which need their neighbours and run over the whole grid.
-        ablation: what the step goes without; `hidden_only` has every patch predicted, the others change nothing.
+        execution: `pytorch` takes every product at every position; `dense` too, but predicts only masked patches.
+            `sparse` takes the products that the loss depends on: the encoder works only on visible positions, except
+            for the depthwise convolutions, which need their neighbours and run over the whole grid.
+        ablation: what the step goes without; `masked_only` has every patch predicted, the others change nothing.
 
     Returns:
         `{part: operations}` of the parts `stem`, `downsampling`, `depthwise`, `pointwise` and `decoder`.
@@ -37,7 +37,7 @@ def forward_flops(config: Config, execution: str, ablation: str = "") -> dict[st
     patches, channels = config.num_patches, config.data.channels
     visible = num_visible(patches, config.pretrain.mask_ratio)
     kept = visible if execution == "sparse" else patches
-    predicted = patches if execution == "pytorch" or ablation == "hidden_only" else patches - visible
+    predicted = patches if execution == "pytorch" or ablation == "masked_only" else patches - visible
     parts = dict.fromkeys(("stem", "downsampling", "depthwise", "pointwise"), 0)
     side = 2 ** (len(dims) - 1)  # positions of the stage on the side of a patch
     parts["stem"] = kept * side**2 * _product(stride**2 * channels, dims[0])

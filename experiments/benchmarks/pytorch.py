@@ -52,7 +52,7 @@ class GlobalResponseNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """ConvNeXt V2 block on `(B, C, H, W)`; hidden positions enter no statistic and come out as they went in."""
+    """ConvNeXt V2 block on `(B, C, H, W)`; masked positions enter no statistic and are returned unchanged."""
 
     def __init__(self, dim):
         super().__init__()
@@ -111,7 +111,7 @@ class MaskedDenseFCMAE(nn.Module):
 
         Args:
             images: `(B, channels, H, W)`.
-            visible: `(B, L)` float32, 1 for visible patches and 0 for hidden ones.
+            visible: `(B, L)` float32, 1 for visible patches and 0 for masked ones.
         """
         rows, columns = images.shape[2] // self.patch_size, images.shape[3] // self.patch_size
         visible = visible.reshape(-1, 1, rows, columns)
@@ -121,7 +121,7 @@ class MaskedDenseFCMAE(nn.Module):
         return ((error * hidden).sum(-1) / hidden.sum(-1)).mean()
 
     def encode(self, images, visible):
-        """Returns `(B, C, rows, columns)`, zero at hidden patches; `visible` is `(B, 1, rows, columns)`."""
+        """Returns `(B, C, rows, columns)`, zero at masked patches; `visible` is `(B, 1, rows, columns)`."""
         factor = self.factor
         x = self.stem["norm"](self.stem["conv"](images))
         for i, stage in enumerate(self.stages):

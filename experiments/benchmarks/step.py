@@ -42,7 +42,7 @@ class StepSettings(Section):
 
     Args:
         config: sizes of model, images and batch; parts of a batch and clipping of gradients are left out.
-        mask_ratio: shares of hidden patches, one table each; 0 stands for a single hidden patch, because without one
+        mask_ratio: mask ratios, one table for each; 0 stands for a single masked patch, because without one
             there is no loss. Empty for that of `config`.
         candidates: timed in turn: `sparse` and `dense`, the executions of the Keras model, and `pytorch`.
         ablate: what makes the step fast; for each there is one candidate more, the first of `candidates` without it,

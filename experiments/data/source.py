@@ -262,7 +262,7 @@ class Source:
     masks: typing.Any = None
 
     def as_multi_label(self):
-        """Returns the source with `label_sets`: where a label is a class, the set of that class alone."""
+        """Returns the source with `label_sets`: where a label is a class, the set of only that class."""
         if self.label_sets is not None:
             return self
         return dataclasses.replace(self, label_sets=np.eye(self.num_classes, dtype=bool))

@@ -5,7 +5,7 @@
         --config.pretrained=runs/own --workdir=runs/own_segmented
     python -m launch.predict --model=runs/own_segmented --data=PHOTOGRAPHS --output=predicted
 
-The folder has `images/` and `masks/`, see docs/segmentation.md; pretraining takes the images alone, and may take
+The folder has `images/` and `masks/`, see docs/segmentation.md; pretraining takes only the images, and may take
 another folder. Images are seen as they are, in windows of 224x224 pixels: reduce photographs of many megapixels first.
 `--config.pretrain.batch_size` is at most the number of images.
 

@@ -5,7 +5,7 @@
     python -m launch.finetune --config=stl10 --config.pretrained=runs/stl10 \
         --workdir=runs/stl10_finetuned
 
-The case that self-supervision is for: pretraining sees the unlabelled pictures alone, fine-tuning and the probes the
+The case that self-supervision is for: pretraining sees only the unlabelled pictures, fine-tuning and the probes the
 training pictures with labels, of which a tenth is held out for validation.
 
 Expected: not run here. https://github.com/BSP36/fcmae publishes 63.9% top-1 from scratch and 83.1% after pretraining

@@ -119,7 +119,7 @@ class Study:
     def pretraining(self, name, config, seed, steps=0):
         """Returns the trial that pretrains with a `Config` and a seed; 0 steps are those of the budget."""
         training, steps = config.pretrain, steps or self.budget.pretraining_steps
-        # Pictures and the loss on validation images at the end alone.
+        # Pictures and the loss on validation images only at the end.
         training = dataclasses.replace(training, pictures=1, probe_every=0)
         training = _with_length(training, steps, training.batch_size, self.num_images)
         config = dataclasses.replace(config, seed=seed, pretrain=training)

@@ -11,7 +11,7 @@ from convnext.tf_cpu.devices import compiled_chains, portable
 
 # For each value of `Config.compile`, the context that decides whether chains of operations are compiled.
 CHAINS = {
-    "auto": contextlib.nullcontext,  # on CPUs alone
+    "auto": contextlib.nullcontext,  # only on CPUs
     "none": functools.partial(portable, "compiled_chains"),
     "chains": compiled_chains,
     "step": functools.partial(portable, "compiled_chains"),

@@ -102,7 +102,7 @@ SIGNS = {
     "depthwise_gradient": ("DepthwiseConv2dNativeBackpropFilter", False),
     "patch_products": ("Conv2D", False),
     "compiled_chains": ("PartitionedCall", True),
-    "hidden_only": None,  # the same operations on more patches: see test_flops.py
+    "masked_only": None,  # the same operations on more patches: see test_flops.py
 }
 
 
@@ -153,9 +153,9 @@ def test_adamw_without_fusion_takes_the_same_step():
 
 def test_onednn_is_switched_off_in_the_process_alone(monkeypatch):
     monkeypatch.setattr(step.harness, "Worker", lambda name, module, task, environment: environment)
-    settings = StepSettings(ablate=("onednn", "hidden_only"))
+    settings = StepSettings(ablate=("onednn", "masked_only"))
     switches = {name: step.worker(settings, 0.6, name).get("TF_ENABLE_ONEDNN_OPTS") for name in settings.named}
-    assert switches == {"sparse": None, "dense": None, "sparse without onednn": "0", "sparse without hidden_only": None}
+    assert switches == {"sparse": None, "dense": None, "sparse without onednn": "0", "sparse without masked_only": None}
 
 
 @pytest.mark.parametrize(("backend", "executions"), [("jax", ("sparse", "dense")), ("torch", ("sparse",))])
