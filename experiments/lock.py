@@ -47,10 +47,10 @@ def sole_use_of(folder, log, flag="--workdir"):
 
 def _make_folders(folder, flag):
     """Makes the folder and its missing parents; returns what was made, the topmost first."""
-    missing = [one for one in (folder, *folder.absolute().parents) if not one.exists()][::-1]
     try:
+        missing = [one for one in (folder, *folder.absolute().parents) if not one.exists()][::-1]
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a name with a zero byte
         raise UserError(f"{flag}={folder} cannot be created: {reason(error)}.") from error
     return missing
 

@@ -92,6 +92,8 @@ def _write_shards(root, plan, folder, size, log):
             manifest = {**manifest, **counts, "shards": shards}
             write_manifest(root, manifest)
     left_out = [pair for shard in manifest["shards"] for pair in shard["left_out"]]
+    if not manifest["images"]:
+        raise UserError(f"{root}: no image could be packed, such as {left_out[0][0]}: {left_out[0][1]}.")
     for image, why in left_out[:NAMED]:
         log(f"  left out: {image}: {why}")
     more = f", {len(left_out):,} left out" if left_out else ""

@@ -80,28 +80,32 @@ def _stop(number, _):
 @contextlib.contextmanager
 def _raising_again():
     """Context in which an Interrupted that came while Python ran a destructor, which drops it, is raised once more."""
-    previous = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous, dropped = sys.unraisablehook, []
 
-    def hook(dropped):
-        if dropped.exc_type is not Interrupted:
-            previous[0](dropped)
+    def hook(unraisable):
+        if unraisable.exc_type is not Interrupted:
+            previous(unraisable)
             return
-        message = str(dropped.exc_value)
-        signal.signal(signal.SIGALRM, lambda *_: _raise(Interrupted(message)))
+        dropped.append(str(unraisable.exc_value))
+        signal.signal(signal.SIGALRM, raise_again)
         signal.setitimer(signal.ITIMER_REAL, AFTER_DESTRUCTOR)
+
+    def raise_again(*_):
+        if dropped:
+            raise Interrupted(dropped[-1])
 
     sys.unraisablehook = hook
     try:
         yield
+        raise_again()
     finally:
-        sys.unraisablehook = previous[0]
-        if threading.current_thread() is threading.main_thread():
+        sys.unraisablehook = previous
+        if dropped:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
-            signal.signal(signal.SIGALRM, previous[1])
-
-
-def _raise(error):
-    raise error
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

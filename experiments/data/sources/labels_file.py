@@ -75,9 +75,11 @@ def read_labels(path, root, known):
             )
         if has_splits and split.strip().lower() not in SPLITS:
             raise UserError(f"{file}, row {number}: split '{quoted(split)}' is not train, validation or test.")
-        if len(label.splitlines()) > 1:
-            raise UserError(f"{file}, row {number}: the label '{quoted(label)}' has a line break: close its quote.")
-        names = (part.strip() for part in label.split(SEPARATOR))
+        names = [part.strip() for part in label.split(SEPARATOR)]
+        if broken := [name for name in names if "\n" in name or "\r" in name]:
+            raise UserError(
+                f"{file}, row {number}: the label '{quoted(broken[0])}' has a line break; close the quote before it."
+            )
         labels = tuple(dict.fromkeys(part for part in names if part))
         rows[image] = Row(number, labels, SPLITS[split.strip().lower()] if has_splits else "")
     if unknown:

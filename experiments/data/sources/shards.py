@@ -64,11 +64,12 @@ def open_shards(path, config):
         file = root / shard["file"]
         if not os.path.isfile(file) or file.stat().st_size != shard["bytes"]:
             raise _damaged(file)
-        samples.setdefault(shard["split"], []).append((file, _packed_samples(file, shard)))
+        if packed := _packed_samples(file, shard):
+            samples.setdefault(shard["split"], []).append((file, packed))
     splits, label_sets = _splits(samples, tuple(manifest["classes"]), config.shuffle_buffer)
     left_out = [tuple(pair) for shard in manifest["shards"] for pair in shard["left_out"]]
     notes = [f"{manifest['images']:,} images in {len(manifest['shards']):,} shards of {manifest['source']}"]
-    source = _source(f"shards:{root}", splits, tuple(manifest["classes"]), label_sets, notes, config)
+    source = _source(printable(f"shards:{root}"), splits, tuple(manifest["classes"]), label_sets, notes, config)
     return dataclasses.replace(source, skipped=tuple(sorted(left_out)))
 
 
@@ -122,13 +123,13 @@ def _packed_samples(file, shard):
 def _described(file, offset, size):
     """Returns `[name, labels]` of a packed image by the `.json` that follows it, which another shard has not there."""
     header = offset + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    with open(file, "rb") as opened:
-        try:
+    try:
+        with open(file, "rb") as opened:
             opened.seek(header)
             member = tarfile.TarInfo.frombuf(opened.read(tarfile.BLOCKSIZE), tarfile.ENCODING, "surrogateescape")
             labels, name, _ = _label(opened.read(member.size), ".json")
-        except tarfile.HeaderError:
-            return None
+    except (OSError, tarfile.HeaderError):
+        return None
     return [name, labels]
 
 

@@ -190,11 +190,17 @@ def test_a_signal_that_comes_while_a_destructor_runs_is_not_lost():
             time.sleep(0.01)  # the handler runs here, and Python drops what it raises
 
     hook, alarm = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
-    with pytest.raises(Interrupted, match="Stopped by SIGTERM outside of training"), stopping_at_once():
-        Ending()
-        for _ in range(200):
-            time.sleep(0.01)
-    assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == (hook, alarm)
+    for steps in (200, 0):  # also where the context ends before the signal is raised again
+        with pytest.raises(Interrupted, match="Stopped by SIGTERM outside of training"), stopping_at_once():
+            Ending()
+            for _ in range(steps):
+                time.sleep(0.01)
+        assert (sys.unraisablehook, signal.getsignal(signal.SIGALRM)) == (hook, alarm)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == 0.0
+    signal.alarm(30)  # one of the caller's own goes on
+    with stopping_at_once():
+        pass
+    assert signal.alarm(0) > 20
 
 
 @pytest.mark.parametrize("context", [Interruption, stopping_at_once])

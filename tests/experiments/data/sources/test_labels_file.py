@@ -182,6 +182,11 @@ def test_labels_of_parquet_may_be_floats_with_gaps_and_bytes(root, tmp_path, val
     assert labelled(source, "train", root) == expected and source.get("unlabelled").num_examples == 6 - len(expected)
 
 
+def test_labels_of_a_list_may_be_on_lines_of_their_own_and_hold_odd_separators(root):
+    table = 'path,label\r\n{},"a;\nb\n"\r\n{},c\x0c\u2028d\r\n'.format(*NAMES[:2])
+    assert open_labelled(root, table.encode()).class_names == ("a", "b", "c\\x0c\\u2028d")
+
+
 def test_a_separator_within_a_label_of_a_parquet_list_is_told(root, tmp_path):
     for labels, is_error in ((["a;b"], True), (["a;b", "c"], True), (["a", "b"], False)):
         table = pyarrow.table({"path": NAMES[:2], "label": [["x"], labels]})
@@ -270,7 +275,7 @@ WRONG = {
     ),
     "one class of two lines": (
         'path,label\na/1.png,"x\ny"\n',
-        "{file}, row 2: the label 'x\\ny' has a line break: close its quote.",
+        "{file}, row 2: the label 'x\\ny' has a line break; close the quote before it.",
     ),
     "UTF-16": ("path,label\na/1.png,x\n".encode("utf-16").decode("latin-1"), "save it as UTF-8."),
     "a long first line": ("p" * 1000, "{file} needs a column path in its first line, which has 'pppp"),

@@ -279,6 +279,22 @@ def test_damaged_images_are_left_out_counted_and_named(tmp_path):
     assert source.skipped == (("damaged.jpg", "a JPEG that is damaged"),) and source.split("train").num_examples == 4
 
 
+def test_a_folder_of_damaged_images_is_told_and_an_empty_split_is_drawn_as_a_missing_one(tmp_path):
+    whole, half = encode(photo(1), "jpeg"), bytearray(encode(photo(7), "jpeg", quality=95))
+    half[len(half) // 2 : len(half) // 2 + 512] = bytes(512)
+    write(tmp_path / "images/test/x/1.jpg", bytes(half))
+    source, output = f"folder:{tmp_path / 'images/test'}", tmp_path / "none"
+    with pytest.raises(UserError, match=r"no image could be packed, such as x/1.jpg: a JPEG that is damaged"):
+        packing.pack(source, output, log=lambda line: None)
+    for i in range(4):
+        write(tmp_path / f"images/train/{'xy'[i % 2]}/{i}.jpg", whole)
+    write(tmp_path / "images/test/y/2.jpg", bytes(half))
+    packing.pack(f"folder:{tmp_path / 'images'}", tmp_path / "some", log=lambda line: None)
+    source = opened(f"shards:{tmp_path / 'some'}", test_share=0.25)
+    assert source.split("train").num_examples == 3 and source.split("test").num_examples == 1  # drawn: it has no other
+    assert len(source.skipped) == 2
+
+
 def test_a_file_that_is_gone_stops_packing_and_leaves_no_half_shard(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "is_damaged", lambda content: os.remove(gone) if os.path.exists(gone) else False)
     gone = write(tmp_path / "images/x/2.jpg", encode(photo(1), "jpeg"))
@@ -301,6 +317,8 @@ def test_a_file_that_is_gone_stops_packing_and_leaves_no_half_shard(folder, tmp_
         ({"source": "folder:{}"}, "--output is missing: name a folder for the shards"),
         ({"source": "folder:{}", "output": "{}"}, "holds other files: name a new folder."),
         ({"source": "folder:{}", "output": "{}/cat/1.jpeg"}, "1.jpeg cannot be created: File exists"),
+        ({"source": "folder:{}", "output": "{}/" + 300 * "x"}, "cannot be created: File name too long"),
+        ({"source": "folder:{}", "output": "{}/a\0b"}, "cannot be created: embedded null byte"),
         ({"source": "folder:{}", "output": "gs://bucket/x"}, "--output=gs://bucket/x: shards are written to a local "),
         ({"source": "folder:{}", "output": "{}/new", "size": -1}, "--size=-1 must be a number of pixels"),
         ({"source": "tfds:mnist", "output": "x"}, "--output, --size and --labels_file are for --source=folder:PATH."),
