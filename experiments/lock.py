@@ -17,10 +17,10 @@ NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 @contextlib.contextmanager
 def sole_use_of(folder, log, flag="--workdir"):
-    """Context in which no other process can use a folder so; creates it if it is missing.
+    """Context in which one process alone writes to a folder, which is created if it is missing.
 
-    The operating system releases the lock when the process ends, however it ends. File systems without locks and URLs
-    are used without one, which is logged. A folder that was created here and is still empty is removed.
+    The operating system releases the lock when the process ends, however it ends. For a URL, or on a file system
+    without locks, a line says that there is no lock. A folder that was created here is removed if it is empty at the end.
 
     Args:
         folder: path or URL.

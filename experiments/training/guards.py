@@ -63,14 +63,12 @@ class Interruption:
             os.write(STDOUT, f"{name}: stopping after this step and saving; a second signal exits at once\n".encode())
 
 
-@contextlib.contextmanager
 def stopping_at_once():
-    """Context in which SIGTERM and SIGINT raise Interrupted: outside of training there is nothing to save.
+    """Returns a context in which SIGTERM and SIGINT raise Interrupted: outside of training there is nothing to save.
 
     No file is left half-written. A second signal ends the process at once.
     """
-    with _handler(_stop), _raising_again():
-        yield
+    return _handler(_stop)
 
 
 def _stop(number, _):
@@ -80,10 +78,7 @@ def _stop(number, _):
 @contextlib.contextmanager
 def _raising_again():
     """Context in which an Interrupted that came while Python ran a destructor, which drops it, is raised once more."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous, dropped = sys.unraisablehook, []
+    previous, alarm, dropped = sys.unraisablehook, signal.getsignal(signal.SIGALRM), []
 
     def hook(unraisable):
         if unraisable.exc_type is not Interrupted:
@@ -105,7 +100,7 @@ def _raising_again():
         sys.unraisablehook = previous
         if dropped:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.signal(signal.SIGALRM, alarm)
 
 
 @contextlib.contextmanager
@@ -114,7 +109,7 @@ def _handler(handle):
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    with _ending_at_second_signal():
+    with _ending_at_second_signal(), _raising_again():
         previous = {number: signal.signal(number, handle) for number in SIGNALS}
         try:
             yield

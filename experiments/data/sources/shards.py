@@ -121,7 +121,7 @@ def _packed_samples(file, shard):
 
 
 def _described(file, offset, size):
-    """Returns `[name, labels]` of a packed image by the `.json` that follows it, which another shard has not there."""
+    """Returns `[name, labels]` of a packed image by the `.json` that follows it, which differs in other shards."""
     header = offset + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     try:
         with open(file, "rb") as opened:
