@@ -20,7 +20,7 @@ def sole_use_of(folder, log, flag="--workdir"):
     """Context in which one process alone writes to a folder, which is created if it is missing.
 
     The operating system releases the lock when the process ends, however it ends. For a URL, or on a file system
-    without locks, a line says that there is no lock. A folder that was created here is removed if it is empty at the end.
+    without locks, a line says that there is no lock. A folder that was created here and is empty at the end is removed.
 
     Args:
         folder: path or URL.
