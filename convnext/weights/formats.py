@@ -257,7 +257,7 @@ def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Returns `{entry: {name: tensor}}` of the floating-point tensors that a checkpoint holds at any depth."""
-    torch = _import_torch(f"Reading {path} needs PyTorch: pip install torch, or convert it on a machine that has it.")
+    torch = _import_torch(f"{path} needs PyTorch to be read: pip install torch, or convert it on a machine that has it.")
     stand_ins = [(_Ignored, name) for name in PLAIN_DATA]
     try:
         with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
@@ -314,7 +314,7 @@ def _as_array(name: str, tensor: Any) -> np.ndarray:
 
 def _write_pytorch(tensors: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     """Writes tensors as the authors' scripts save them: `{"model": tensors}`."""
-    torch = _import_torch(f"Writing {path} needs PyTorch; writing .safetensors does not.")
+    torch = _import_torch(f"{path} needs PyTorch to be written; a .safetensors file does not.")
     state = {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()}
     replace(path, lambda temporary: torch.save({"model": state}, temporary))
 
