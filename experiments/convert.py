@@ -1,25 +1,40 @@
 """Conversion of weights: from the authors' code, timm and Transformers to Keras, and back."""
 
 import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import numpy as np
 
+from convnext.backbone import ConvNeXt
 from convnext.factory import make_model
 from convnext.weights import Architecture, ImageSettings, PretrainedError, read_checkpoint, read_weights, write_weights
 from convnext.weights.loader import DECODER, assign_weights, find_weights
 from convnext.weights.names import HEAD, HEAD_NORM
+from convnext.weights.recognition import Checkpoint
 from experiments.config import height_and_width, size_text
 from experiments.errors import UserError
 from experiments.finished_run import recorded_classes, recorded_config
 from experiments.io import appearing, local_copy, local_output
 from experiments.training.workdir import CONFIG, SUMMARY
+from experiments.types import Log
 from fcmae.model import FCMAE
 
 FORMATS = ("keras", "fair", "timm", "huggingface")
 PARTS = ("all", "encoder")
 
 
-def run(source, output, to="keras", part="all", key=None, image_size=None, log=print):
+def run(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    to: str = "keras",
+    part: str = "all",
+    key: str | None = None,
+    image_size: int | tuple[int, ...] | None = None,
+    log: Log = print,
+) -> Architecture:
     """Converts weights.
 
     Args:
@@ -58,7 +73,7 @@ def run(source, output, to="keras", part="all", key=None, image_size=None, log=p
     return architecture
 
 
-def describe(weights):
+def describe(weights: Mapping[str, np.ndarray]) -> str:
     """Returns in a line what the weights belong to."""
     architecture = Architecture.of(weights)
     sizes = f"depths {_list(architecture.depths)}, channels {_list(architecture.dims)}"
@@ -71,11 +86,11 @@ def describe(weights):
     return f"ConvNeXt V{architecture.version}, {sizes}: {parts}, {parameters:,} parameters"
 
 
-def _list(numbers):
+def _list(numbers: Iterable[int]) -> str:
     return "-".join(map(str, numbers))
 
 
-def _chosen(weights, part, to, log):
+def _chosen(weights: dict[str, np.ndarray], part: str, to: str, log: Log) -> dict[str, np.ndarray]:
     encoder = {name: value for name, value in weights.items() if not name.startswith(DECODER) and name not in HEAD}
     if part == "encoder":
         return encoder
@@ -89,12 +104,15 @@ def _chosen(weights, part, to, log):
     return weights
 
 
-def _image_settings(path, checkpoint, image_size):
+def _image_settings(
+    path: pathlib.Path, checkpoint: Checkpoint, image_size: int | tuple[int, ...] | None
+) -> ImageSettings:
     """Returns the `ImageSettings` of the run that the weights are of, or those of ImageNet."""
     config, settings = recorded_config(path), ImageSettings()
     if config is not None:
         data = config.data
-        settings = ImageSettings(height_and_width(data.image_size), data.mean, data.std, data.evaluation_crop)
+        mean, std = cast(tuple[float, ...], data.mean), cast(tuple[float, ...], data.std)
+        settings = ImageSettings(height_and_width(data.image_size), mean, std, data.evaluation_crop)
         if "head/bias" in checkpoint.weights:
             settings = dataclasses.replace(settings, classes=tuple(recorded_classes(path) or ()))
     elif (channels := checkpoint.weights["stem/conv/kernel"].shape[2]) != len(settings.mean):
@@ -102,7 +120,7 @@ def _image_settings(path, checkpoint, image_size):
     return settings if image_size is None else dataclasses.replace(settings, size=height_and_width(image_size))
 
 
-def _write(checkpoint, output, to, images, path):
+def _write(checkpoint: Checkpoint, output: pathlib.Path, to: str, images: ImageSettings, path: pathlib.Path) -> None:
     if output.is_dir() and to in ("keras", "fair"):
         raise UserError(f"--output={output} is a folder: name a file.")
     if to != "keras":
@@ -119,7 +137,7 @@ def _write(checkpoint, output, to, images, path):
             model.save_weights(temporary)
 
 
-def _make_keras_model(checkpoint, size, path):
+def _make_keras_model(checkpoint: Checkpoint, size: tuple[int, int], path: pathlib.Path) -> ConvNeXt | FCMAE:
     """Returns the `ConvNeXt` or `FCMAE` that the weights are all of."""
     weights = checkpoint.weights
     architecture = Architecture.of(weights, path, checkpoint.options)
@@ -138,7 +156,7 @@ def _make_keras_model(checkpoint, size, path):
     return model
 
 
-def _check(weights, output, to):
+def _check(weights: Mapping[str, np.ndarray], output: pathlib.Path, to: str) -> None:
     """Raises RuntimeError if what was written does not read back as the same weights."""
     written = read_weights(output / "model.safetensors" if output.is_dir() else output)
     different = [

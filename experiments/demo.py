@@ -2,6 +2,8 @@
 
 import dataclasses
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from experiments import evaluate, finetune, pretrain
 from experiments.config import Config
@@ -9,11 +11,12 @@ from experiments.data.sources import open_source
 from experiments.io import as_path
 from experiments.presets import digits
 from experiments.studies.report import difference, summary
+from experiments.types import Log, Path
 
 SEEDS = (0, 1, 2)
 
 
-def run(workdir, config=None, seeds=SEEDS, log=print):
+def run(workdir: str | Path, config: Config | None = None, seeds: Iterable[int] = SEEDS, log: Log = print) -> list[str]:
     """Pretrains on digits, then fine-tunes with few labels from the pretrained encoder and from scratch.
 
     Both arms have the same budget, labels and seeds. The figures are those of the test images, on which nothing
@@ -35,10 +38,10 @@ def run(workdir, config=None, seeds=SEEDS, log=print):
     pretrain.run(config, pretrained, log=log)
     log("")
     arms = {"pretrained": dataclasses.replace(config, pretrained=str(pretrained)), "scratch": config}
-    top1 = {name: {} for name in arms}
+    top1: dict[str, dict[int, float]] = {name: {} for name in arms}
     for seed in seeds:
         for name, arm in arms.items():
-            results = finetune.run(
+            results: Any = finetune.run(
                 dataclasses.replace(arm, seed=seed), workdir / f"{name}_seed_{seed}", log=lambda line: None
             )
             top1[name][seed] = results["test_top1"]
@@ -52,7 +55,9 @@ def run(workdir, config=None, seeds=SEEDS, log=print):
     return _table(config, top1, probes, seconds, pretrained)
 
 
-def _table(config, top1, probes, seconds, pretrained):
+def _table(
+    config: Config, top1: Mapping[str, dict[int, float]], probes: Mapping[str, Any], seconds: float, pretrained: Path
+) -> list[str]:
     """Returns the lines of the table: a row for each measure, pretrained beside randomly initialised."""
     source = open_source(config.data)
     train, test = (source.split(name).num_examples for name in ("train", "test"))
@@ -77,10 +82,10 @@ def _table(config, top1, probes, seconds, pretrained):
     ]
 
 
-def _one_decimal(figures):
+def _one_decimal(figures: Mapping[str, float]) -> tuple[str, str, str]:
     trained, random = figures["model"], figures["random"]
     return f"{trained:.1f}", f"{random:.1f}", f"{trained - random:+.1f}"
 
 
-def _spread(figures):
+def _spread(figures: Mapping[str, Any]) -> str:
     return f" +- {figures['std'] or 0.0:.1f}"

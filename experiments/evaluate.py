@@ -1,10 +1,18 @@
 """Evaluation of a finished run: top-1, or mean average precision and F1; probes, beside those of a random encoder."""
 
 import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import tensorflow as tf
+
+from convnext.backbone import ConvNeXt
 from experiments.config import Config
 from experiments.data.preprocessing import Preprocessing
-from experiments.data.segmentation_masks import CLASSES
+from experiments.data.segmentation_masks import CLASSES, ClassTable
+from experiments.data.source import Source
 from experiments.data.sources import open_source
 from experiments.data.sources.folder_with_masks import named_classes
 from experiments.data.sources.tfds_damage import naming_damage
@@ -31,13 +39,24 @@ from experiments.io import local_copy
 from experiments.models import initial_weights
 from experiments.training.distributed.strategy import make_strategy
 from experiments.training.workdir import CONFIG, SUMMARY
+from experiments.types import Log
 
 CLASSIFIER_PROBES = {False: ("top1",), True: ("map", "f1")}  # by whether it is a multi-label one
 PIXEL_PROBES = ("mean_iou", "pixel_accuracy")
 PROBES = ("top1", "map", "f1", *PIXEL_PROBES, *FROZEN_PROBES)
 
 
-def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labels_file="", images=None, log=print):
+def run(
+    model: str | os.PathLike[str],
+    data: str = "",
+    data_dir: str = "",
+    probes: Sequence[str] = (),
+    split: str = "test",
+    batch_size: int = 0,
+    labels_file: str = "",
+    images: Mapping[str, Any] | None = None,
+    log: Log = print,
+) -> dict[str, dict[str, float]]:
     """Evaluates the model of a run, or other weights.
 
     Args:
@@ -75,7 +94,16 @@ def run(model, data="", data_dir="", probes=(), split="test", batch_size=0, labe
         return _evaluate(path, trained, config, strategy, probes, split, batch_size, log)
 
 
-def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
+def _evaluate(
+    path: pathlib.Path,
+    trained: ConvNeXt,
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    probes: Sequence[str],
+    split: str,
+    batch_size: int,
+    log: Log,
+) -> dict[str, dict[str, float]]:
     source = open_source(config.data)
     if not source.num_classes:
         raise UserError(f"{source.name} has no labels to evaluate with.")
@@ -89,7 +117,8 @@ def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
 
     batch_size, devices = batch_size or config.evaluation_batch(), Devices(strategy)
     with naming_damage(config.data):
-        preprocessing, results = Preprocessing.of(config.data), {}
+        preprocessing = Preprocessing.of(config.data)
+        results: dict[str, dict[str, float]] = {}
         if of_classifier:
             predict = Predictions(trained, target, preprocessing, batch_size, source.label_sets, devices)
             found = classification_metrics(*predict())
@@ -106,13 +135,17 @@ def _evaluate(path, trained, config, strategy, probes, split, batch_size, log):
     return results
 
 
-def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
+def _evaluate_segmenter(
+    path: pathlib.Path, data: str, data_dir: str, probes: Sequence[str], split: str, batch_size: int, log: Log
+) -> dict[str, dict[str, float]]:
     if other := next((name for name in probes if name not in PIXEL_PROBES), None):
         raise UserError(f"{path} has no {other}; it has {' and '.join(PIXEL_PROBES)}.")
     strategy = make_strategy(Config())
     with strategy.scope():
         model, config, table = read_segmenter(path)
-    of_run = recorded_config(path).data
+    recorded = recorded_config(path)
+    assert recorded is not None
+    of_run = recorded.data
     if data not in ("", of_run.source) or not of_run.class_names:
         _check_class_table(path, table, data or of_run.source)
     batch_size = batch_size or config.evaluation_batch_size
@@ -128,7 +161,7 @@ def _evaluate_segmenter(path, data, data_dir, probes, split, batch_size, log):
     return {name: {"model": found[name]} for name in probes or PIXEL_PROBES}
 
 
-def _check_class_table(path, table, data):
+def _check_class_table(path: pathlib.Path, table: ClassTable, data: str) -> None:
     """Raises UserError if a folder names other classes, or other numbers for them, than a model was trained on."""
     kind, _, folder = data.partition(":")
     own = named_classes(folder, table.ignored) if kind == "folder" else None
@@ -139,7 +172,7 @@ def _check_class_table(path, table, data):
         )
 
 
-def _applicable(probes, path, is_multi_label, source):
+def _applicable(probes: Sequence[str], path: pathlib.Path, is_multi_label: bool, source: Source) -> Sequence[str]:
     """Returns the probes, or all that can be taken; raises UserError for others."""
     of_classifier = CLASSIFIER_PROBES[is_multi_label] if is_classifier(path) else ()
     frozen = FROZEN_PROBES if source.label_sets is None else ()
@@ -157,7 +190,7 @@ def _applicable(probes, path, is_multi_label, source):
     return probes or (*of_classifier, *frozen)
 
 
-def _check_classes(path, source, is_multi_label):
+def _check_classes(path: pathlib.Path, source: Source, is_multi_label: bool) -> None:
     """Raises UserError if a classifier was fine-tuned on other classes than the source has, or on one per image."""
     if source.label_sets is not None and not is_multi_label:
         raise UserError(f"{path} was fine-tuned on images of one class each; {source.name} has images of several.")

@@ -3,11 +3,20 @@
 `experiments.segmentation` changes it for a class for each pixel.
 """
 
-import keras
+import os
+from collections.abc import Callable
+from typing import Any
 
+import keras
+import numpy as np
+
+from convnext.backbone import ConvNeXt
+from convnext.types import Tensor
 from convnext.weights.loader import load_pretrained
+from experiments.config import Config
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.augmentation_picture import augmented_examples, draw_augmentation
+from experiments.data.source import Split
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
@@ -19,11 +28,14 @@ from experiments.optim.param_groups import LayerDecay
 from experiments.training.callbacks import evenly_spaced
 from experiments.training.guards import best_effort
 from experiments.training.losses import balanced_class_weights, cross_entropy
-from experiments.training.run import Task, run_task
+from experiments.training.run import Run, Task, run_task
 from experiments.training.validation import Validation
+from experiments.types import Batch, Log, Metrics, Path
 
 
-def run(config, workdir, resume="auto", log=print):
+def run(
+    config: Config, workdir: str | os.PathLike[str], resume: str = "auto", log: Log = print
+) -> dict[str, Any] | None:
     """Fine-tunes a model, or resumes the run in the workdir; arguments, result and errors are those of `run_task`.
 
     The field `finetune.task` of the configuration says which model, `pretrained` what the encoder starts from.
@@ -42,9 +54,10 @@ class Finetuning(Task):
     """
 
     name = "finetune"
+    split: Split
     model_name = "classifier"  # of the files of the models
 
-    def __init__(self, config):
+    def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.layer_decay = LayerDecay(
             config.model.stages[0], self.training.layer_decay, self.training.layer_decay_groups
@@ -52,7 +65,7 @@ class Finetuning(Task):
         self.ema_decay = self.training.ema_decay
         self._open_images()
 
-    def _open_images(self):
+    def _open_images(self) -> None:
         config, training = self.config, self.training
         self.source = open_source(config.data)
         if not self.source.num_classes:
@@ -62,21 +75,21 @@ class Finetuning(Task):
         classes = self.source.num_classes, self.source.label_sets
         self.split = label_subset(self.source.split("train"), training.labels, classes[0], config.seed, classes[1])
         self.mixing = Mixing.of(training, *classes)
-        self._class_weights = None
+        self._class_weights: np.ndarray | None = None
         if training.class_weights == "balanced":
             self._class_weights = balanced_class_weights(self.split.labels, self.source.class_names, classes[1])
 
-    def make_model(self, dtype):
+    def make_model(self, dtype: str) -> keras.Model:
         return make_classifier(self.config, self.source.num_classes, dtype)
 
-    def encoder(self, model):
+    def encoder(self, model: keras.Model) -> ConvNeXt:
         return model
 
-    def example_losses(self, model):
+    def example_losses(self, model: keras.Model) -> Callable[[Batch], Tensor]:
         return cross_entropy(model, self._class_weights, self.training.frozen_encoder, self._is_multi_label)
 
-    def callbacks(self, run):
-        self._validation = None
+    def callbacks(self, run: Run) -> list[keras.callbacks.Callback]:
+        self._validation: Validation | None = None
         if held_out := self.source.get("validation"):
             predict = self._predictions(run, held_out)
             at_steps = evenly_spaced(self.training.evaluations, run.schedule)
@@ -84,7 +97,7 @@ class Finetuning(Task):
             self._validation = Validation(run, lambda: self._metrics(*predict()), self._metric, at_steps, best)
         return [self._pictures(run), *([self._validation] if self._validation else [])]
 
-    def finish(self, run):
+    def finish(self, run: Run) -> dict[str, Any]:
         """Saves the models, and evaluates them on the test images, on which nothing is chosen. For a classifier:
 
         - `classifier.keras` has the final weights of the run, whatever its metrics;
@@ -100,7 +113,7 @@ class Finetuning(Task):
         results |= validation.final() if validation else {}
         test = self.source.get("test") if self.training.report_test else None
         reported = test or self.source.get("validation")
-        predict = self._predictions(run, reported) if reported else None
+        predict: Any = self._predictions(run, reported) if reported else None
         run.save(model, f"{self.model_name}.keras")
         if reported:
             answers = predict()
@@ -115,7 +128,9 @@ class Finetuning(Task):
                     results |= {f"test_{name}_ema": value for name, value in self._metrics(*predict()).items()}
         if validation:
             if run.workers.is_chief:  # whose files they are: others might see earlier ones
-                results |= {f"best_{name}": value for name, value in validation.best.record.items()}
+                record = validation.best.record
+                assert record is not None
+                results |= {f"best_{name}": value for name, value in record.items()}
             if test:
                 if run.workers.is_chief:
                     self._load(model, validation.best.path)  # all others are saved
@@ -123,31 +138,31 @@ class Finetuning(Task):
                 results |= {f"best_test_{name}": value for name, value in self._metrics(*predict()).items()}
         return results
 
-    def _predictions(self, run, split):
+    def _predictions(self, run: Run, split: Split) -> Callable[[], tuple[np.ndarray, Any]]:
         label_sets = self.source.label_sets
         return Predictions(run.model, split, run.preprocessing, run.evaluation_batch_size, label_sets, run.devices)
 
-    def _load(self, model, path):
+    def _load(self, model: keras.Model, path: Path) -> None:
         load_pretrained(model, path)
 
     @property
-    def _facts(self):
+    def _facts(self) -> dict[str, Any]:
         """What the summary says of the model beside its classes."""
         return {"multi_label": True} if self._is_multi_label else {}
 
     @property
-    def _metric(self):
+    def _metric(self) -> str:
         """The metric by which the best weights are chosen."""
         return "map" if self._is_multi_label else "top1"
 
-    def _metrics(self, labels, answers):
+    def _metrics(self, labels: np.ndarray, answers: Any) -> Metrics:
         return classification_metrics(labels, answers)
 
     @property
-    def _is_multi_label(self):
+    def _is_multi_label(self) -> bool:
         return self.source.label_sets is not None
 
-    def _report(self, run, name, labels, predicted):
+    def _report(self, run: Run, name: str, labels: np.ndarray, predicted: Any) -> None:
         names = self.source.class_names
         with replacing(run.workdir / f"report_{name}.csv") as path:
             if self._is_multi_label:
@@ -159,14 +174,15 @@ class Finetuning(Task):
         with replacing(run.workdir / f"confusion_{name}.png") as path:
             draw_confusion(path, matrix, names, f"{name} images of {self.source.name}: {share}")
 
-    def _pictures(self, run):
+    def _pictures(self, run: Run) -> keras.callbacks.Callback:
         return keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._draw_augmentation(run))
 
-    def _draw_augmentation(self, run):
+    def _draw_augmentation(self, run: Run) -> None:
         """Draws `augmentation.png` when a run begins."""
         path, seed = run.workdir / "augmentation.png", self.config.seed
         if path.exists() or not (examples := augmented_examples(self.split, run.preprocessing, seed)):
             return
+        assert self.mixing is not None
         with best_effort(path):
             with replacing(path) as temporary:
                 names, shown = self.source.class_names, self.config.data.shown

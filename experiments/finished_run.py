@@ -1,8 +1,14 @@
 """Models of finished runs, and weights without a run: their files, configurations and classes."""
 
 import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
+from convnext.backbone import ConvNeXt
 from convnext.factory import create_from_weights
+from convnext.segmentation import Segmenter
 from convnext.weights.loader import PretrainedError, find_weights
 from experiments.config import IMAGE_SETTINGS, SPLIT_FIELDS, Config, DataConfig, ModelConfig, size_text
 from experiments.data.segmentation_masks import CLASSES, ClassTable
@@ -10,9 +16,10 @@ from experiments.errors import UserError
 from experiments.io import is_url, local_path
 from experiments.models import make_segmenter
 from experiments.training.workdir import CONFIG, finished_summary, read_json
+from experiments.types import Log
 
 
-def find_model(model):
+def find_model(model: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the path of the model that `--model` names: a workdir, or a file.
 
     Raises:
@@ -24,7 +31,7 @@ def find_model(model):
         raise UserError(f"--model={model}: {error}") from error
 
 
-def find_segmenter(model):
+def find_segmenter(model: str | os.PathLike[str]) -> pathlib.Path | None:
     """Returns the path of the segmentation model that `--model` names, or None if it names none.
 
     Args:
@@ -37,7 +44,7 @@ def find_segmenter(model):
     return path if path.is_file() and path.name.startswith("segmenter") and path.suffix == ".keras" else None
 
 
-def read_segmenter(path):
+def read_segmenter(path: pathlib.Path) -> tuple[Segmenter, Config, ClassTable]:
     """Returns the `Segmenter` of a run, the run's `Config`, with the classes of the run, and their `ClassTable`.
 
     Raises:
@@ -56,7 +63,7 @@ def read_segmenter(path):
     return model, dataclasses.replace(config, data=dataclasses.replace(config.data, class_names=str(classes))), table
 
 
-def recorded_config(path):
+def recorded_config(path: pathlib.Path) -> Config | None:
     """Returns the `Config` of the run that a model's file lies in, or None if there is no record of one."""
     recorded = path.parent / CONFIG
     if not recorded.exists():
@@ -68,7 +75,7 @@ def recorded_config(path):
     return Config.from_dict(record["config"])
 
 
-def check_no_image_settings(path, images):
+def check_no_image_settings(path: pathlib.Path, images: Mapping[str, Any] | None) -> None:
     """Raises UserError if settings of images, see `config_of`, are given for a segmentation model."""
     if images:
         raise UserError(
@@ -77,7 +84,15 @@ def check_no_image_settings(path, images):
         )
 
 
-def config_of(path, model, data="", data_dir="", labels_file="", images=None, log=print):
+def config_of(
+    path: pathlib.Path,
+    model: ConvNeXt,
+    data: str = "",
+    data_dir: str = "",
+    labels_file: str = "",
+    images: Mapping[str, Any] | None = None,
+    log: Log = print,
+) -> Config:
     """Returns the `Config` of the run that a model's file lies in, for the images of the run or for others.
 
     For weights without a run, `images` has to say how images are prepared.
@@ -113,7 +128,13 @@ def config_of(path, model, data="", data_dir="", labels_file="", images=None, lo
     return with_images(config, data, data_dir, labels_file, changes)
 
 
-def with_images(config, data="", data_dir="", labels_file="", changes=()):
+def with_images(
+    config: Config,
+    data: str = "",
+    data_dir: str = "",
+    labels_file: str = "",
+    changes: Mapping[str, Any] | tuple[()] = (),
+) -> Config:
     """Returns a `Config` for other images; arguments as of `config_of`, and further changes of its `DataConfig`."""
     changes = dict(changes)
     changes |= {name: value for name, value in (("source", data), ("dir", data_dir)) if value}
@@ -124,22 +145,22 @@ def with_images(config, data="", data_dir="", labels_file="", changes=()):
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
 
 
-def is_classifier(path):
+def is_classifier(path: pathlib.Path) -> bool:
     """Whether a file of a run is a classifier: that of its end, the average, or the best."""
     return path.name.startswith("classifier") and path.suffix == ".keras"
 
 
-def recorded_classes(path):
+def recorded_classes(path: pathlib.Path) -> list[str] | None:
     """Returns the names of the classes that a classifier was fine-tuned on, or None if there is no record of them."""
     return (finished_summary(path.parent) or {}).get("classes")
 
 
-def is_multi_label_classifier(path):
+def is_multi_label_classifier(path: pathlib.Path) -> bool:
     """Whether a classifier has a sigmoid for each class, by the record of its run."""
     return (finished_summary(path.parent) or {}).get("multi_label", False)
 
 
-def read_model(path, **overrides):
+def read_model(path: str | os.PathLike[str], **overrides: Any) -> ConvNeXt:
     """Returns the `ConvNeXt` of a file of weights; its sizes are read from them.
 
     Args:

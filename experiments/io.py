@@ -10,12 +10,14 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 
 import tensorflow as tf
 from etils import epath
 
 from convnext.weights.loader import IN_FOLDER, PretrainedError
 from experiments.errors import RunError, UserError
+from experiments.types import Path
 
 # What reading and writing raise: Python's own, and TensorFlow's for URLs and checkpoints.
 FAULTS = (OSError, tf.errors.OpError)
@@ -27,7 +29,7 @@ class StorageError(RunError):
     """A file of a run cannot be written, or its folder cannot be read."""
 
 
-def as_path(path):
+def as_path(path: str | os.PathLike[str]) -> Path:
     """Returns a `pathlib.Path`, or for a URL an `etils.epath.Path` of the same methods.
 
     Raises:
@@ -45,7 +47,7 @@ def as_path(path):
         raise UserError(f"{path}: use a local path, or a URL such as gs://bucket/run.") from error
 
 
-def local_path(path):
+def local_path(path: str | os.PathLike[str]) -> pathlib.Path:
     """Returns a `pathlib.Path`; `~` is the user's home.
 
     Raises:
@@ -57,7 +59,7 @@ def local_path(path):
         raise UserError(f"{path}: the home folder of that user is unknown.") from error
 
 
-def local_folder(path):
+def local_folder(path: str | os.PathLike[str]) -> pathlib.Path:
     """Returns the `local_path` of a folder.
 
     Raises:
@@ -69,28 +71,28 @@ def local_folder(path):
     return folder
 
 
-def is_url(path):
+def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL."""
     return "://" in str(path)
 
 
-def reason(error):
+def reason(error: Exception) -> str:
     """Returns the cause of an error of the storage in a few words."""
     if isinstance(error, tf.errors.OpError):  # "{{node ...}} /a/path; No space left on device [Op:SaveV2]"
         return error.message.partition(" [Op:")[0].rpartition("; ")[2].strip().rstrip(".")
-    return os.strerror(error.errno) if getattr(error, "errno", None) else str(error).rstrip(".")
+    return os.strerror(number) if (number := getattr(error, "errno", None)) else str(error).rstrip(".")
 
 
-def remove(path):
+def remove(path: Path) -> None:
     """Removes a file, or a folder with all that is in it, if it is there."""
     if path.is_dir():
-        path.rmtree() if is_url(path) else shutil.rmtree(path)
+        path.rmtree() if is_url(path) else shutil.rmtree(path)  # type: ignore[attr-defined]
     else:
         path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def appearing(path):
+def appearing(path: Path) -> Iterator[pathlib.Path]:
     """Yields a local temporary path of the same suffix; the file or folder written there becomes `path` at the end.
 
     A file replaces an earlier one. If anything fails, the earlier one stays, and nothing is left beside it.
@@ -116,7 +118,7 @@ def appearing(path):
 
 
 @contextlib.contextmanager
-def replacing(path):
+def replacing(path: Path) -> Iterator[pathlib.Path]:
     """Does what `appearing` does, and turns what storage raises into a StorageError.
 
     Raises:
@@ -129,7 +131,7 @@ def replacing(path):
         raise StorageError(f"{path} cannot be written: {reason(error)}.") from error
 
 
-def flush_to_disk(path):
+def flush_to_disk(path: str | os.PathLike[str]) -> None:
     """Waits until what was written to a file is on the disk; of a folder, the names in it."""
     file = os.open(path, os.O_RDONLY)
     try:
@@ -141,7 +143,7 @@ def flush_to_disk(path):
         os.close(file)
 
 
-def checksum(path):
+def checksum(path: Path) -> str:
     """Returns the SHA-256 of a file, a local path or one of `as_path`, in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -150,7 +152,7 @@ def checksum(path):
     return digest.hexdigest()
 
 
-def append(path, text):
+def append(path: Path, text: str) -> None:
     """Appends to a text file, all or nothing.
 
     Raises:
@@ -172,7 +174,7 @@ def append(path, text):
 
 
 @contextlib.contextmanager
-def local_copy(source, beside=()):
+def local_copy(source: str | os.PathLike[str], beside: Iterable[str] = ()) -> Iterator[str | os.PathLike[str]]:
     """Gives a local path of weights: `source` itself, or for a URL a copy for as long as the context lasts.
 
     Args:
@@ -189,8 +191,8 @@ def local_copy(source, beside=()):
     with tempfile.TemporaryDirectory() as temporary:
         is_folder = path.is_dir()
         folder, names = (path, IN_FOLDER) if is_folder else (path.parent, (path.name,))
-        names = [name for name in names if (folder / name).exists()][:1]
-        for name in (*names, *(name for name in beside if (folder / name).exists())):
+        found = [name for name in names if (folder / name).exists()][:1]
+        for name in (*found, *(name for name in beside if (folder / name).exists())):
             tf.io.gfile.copy(str(folder / name), str(pathlib.Path(temporary, name)))
         try:
             yield pathlib.Path(temporary) if is_folder else pathlib.Path(temporary, path.name)
@@ -199,7 +201,7 @@ def local_copy(source, beside=()):
 
 
 @contextlib.contextmanager
-def local_output(path):
+def local_output(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Gives a local path for a file or folder: `path` itself, or for a URL one that is copied there at the end.
 
     Raises:
@@ -219,7 +221,7 @@ def local_output(path):
                 shutil.copy(file, copy)
 
 
-def new_output(name, suffixes=()):
+def new_output(name: str | os.PathLike[str], suffixes: Sequence[str] = ()) -> pathlib.Path:
     """Returns the path of a new file or folder, whose parent folders are made.
 
     Args:

@@ -6,17 +6,20 @@ import errno
 import fcntl
 import json
 import os
+import pathlib
 import socket
+from collections.abc import Iterator
 
 from experiments.errors import UserError
 from experiments.io import StorageError, is_url, reason
+from experiments.types import Log, Path
 
 LOCK = "run.lock"
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 @contextlib.contextmanager
-def sole_use_of(folder, log, flag="--workdir"):
+def sole_use_of(folder: Path, log: Log, flag: str = "--workdir") -> Iterator[None]:
     """Context in which one process alone writes to a folder, which is created if it is missing.
 
     The operating system releases the lock when the process ends, however it ends. For a URL, or on a file system
@@ -45,7 +48,7 @@ def sole_use_of(folder, log, flag="--workdir"):
                 one.rmdir()
 
 
-def _make_folders(folder, flag):
+def _make_folders(folder: pathlib.Path, flag: str) -> list[pathlib.Path]:
     """Makes the folder and its missing parents; returns what was made, the topmost first."""
     try:
         missing = [one for one in (folder, *folder.absolute().parents) if not one.exists()][::-1]
@@ -56,7 +59,7 @@ def _make_folders(folder, flag):
 
 
 @contextlib.contextmanager
-def _locked(path, log, flag):
+def _locked(path: pathlib.Path, log: Log, flag: str) -> Iterator[None]:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
@@ -75,7 +78,7 @@ def _locked(path, log, flag):
         os.close(file)
 
 
-def _lock(file, path, log, flag):
+def _lock(file: int, path: pathlib.Path, log: Log, flag: str) -> bool:
     """Locks the file; returns False where the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,14 +94,14 @@ def _lock(file, path, log, flag):
     return True
 
 
-def _is_same_file(file, path):
+def _is_same_file(file: int, path: pathlib.Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except OSError:
         return False
 
 
-def _sign(file, path):
+def _sign(file: int, path: pathlib.Path) -> None:
     """Writes host, process and time into the lock file."""
     since = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
     text = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": since})
@@ -109,7 +112,7 @@ def _sign(file, path):
         raise StorageError(f"{path} cannot be written: {reason(error)}.") from error
 
 
-def _holder(file):
+def _holder(file: int) -> str:
     """Returns the process that holds the lock, as its file names it."""
     try:
         record = json.loads(os.pread(file, 4096, 0))

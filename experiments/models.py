@@ -2,16 +2,22 @@
 
 import contextlib
 import random
+from collections.abc import Iterator
+from typing import Any
 
+import keras
+
+from convnext.backbone import ConvNeXt
 from convnext.factory import VERSIONS
 from convnext.segmentation import Segmenter
+from experiments.config import Config
 from fcmae import FCMAE, StemMaskedFCMAE
 
 AUTOENCODERS = {"every_layer": FCMAE, "after_stem": StemMaskedFCMAE}
 
 
 @contextlib.contextmanager
-def initial_weights(seed):
+def initial_weights(seed: int) -> Iterator[None]:
     """Context in which the random weights of new models follow from a seed; draws outside of it are unaffected.
 
     Keras takes the seeds of its initializers from Python's own generator.
@@ -24,7 +30,7 @@ def initial_weights(seed):
         random.setstate(state)
 
 
-def make_encoder(config, **overrides):
+def make_encoder(config: Config, **overrides: Any) -> ConvNeXt:
     """Returns a new encoder without head.
 
     Args:
@@ -42,7 +48,7 @@ def make_encoder(config, **overrides):
     return encoder
 
 
-def make_fcmae(config, dtype="float32"):
+def make_fcmae(config: Config, dtype: str | keras.DTypePolicy = "float32") -> FCMAE:
     """Returns a new masked autoencoder of a Keras dtype policy."""
     return AUTOENCODERS[config.pretrain.masking](
         make_encoder(config, dtype=dtype),
@@ -57,7 +63,7 @@ def make_fcmae(config, dtype="float32"):
     )
 
 
-def make_classifier(config, num_classes, dtype="float32"):
+def make_classifier(config: Config, num_classes: int, dtype: str | keras.DTypePolicy = "float32") -> ConvNeXt:
     """Returns a new classifier of `num_classes` classes and a Keras dtype policy.
 
     The initial weights of its logits are multiplied by `finetune.head_init_scale`. With `finetune.frozen_encoder` they
@@ -76,12 +82,13 @@ def make_classifier(config, num_classes, dtype="float32"):
         for variable in classifier.head.weights:
             variable.assign(variable * config.finetune.head_init_scale)
     if config.finetune.frozen_encoder:
-        for layer in (classifier.stem, *classifier.stages, classifier.head_norm):
+        layers: list[keras.layers.Layer] = [classifier.stem, *classifier.stages, classifier.head_norm]
+        for layer in layers:
             layer.trainable = False
     return classifier
 
 
-def make_segmenter(config, num_classes, dtype="float32"):
+def make_segmenter(config: Config, num_classes: int, dtype: str | keras.DTypePolicy = "float32") -> Segmenter:
     """Returns a new segmentation model of `num_classes` classes and a Keras dtype policy.
 
     With `finetune.frozen_encoder` the encoder does not train.
@@ -100,7 +107,7 @@ def make_segmenter(config, num_classes, dtype="float32"):
     )
 
 
-def make_random_encoder(config, dtype="float32"):
+def make_random_encoder(config: Config, dtype: str | keras.DTypePolicy = "float32") -> ConvNeXt:
     """Returns the encoder as a pretraining run of this configuration initialises it."""
     with initial_weights(config.seed):
         return make_encoder(config, dtype=dtype)

@@ -1,12 +1,26 @@
 """Prepares images: downloads a data set of TensorFlow Datasets, or packs a folder into shards."""
 
 import logging
+import os
+from typing import TYPE_CHECKING
 
 from experiments.errors import RunError, UserError
 from experiments.io import local_path
+from experiments.types import Log
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 
-def run(source, directory="", manual_dir="", output="", size=0, labels_file="", log=print):
+def run(
+    source: str,
+    directory: str = "",
+    manual_dir: str = "",
+    output: str | os.PathLike[str] = "",
+    size: int = 0,
+    labels_file: str = "",
+    log: Log = print,
+) -> dict[str, int]:
     """Downloads and prepares a data set, unless it is prepared; or packs a folder, see `experiments.data.packing.pack`.
 
     Args:
@@ -51,18 +65,18 @@ def run(source, directory="", manual_dir="", output="", size=0, labels_file="", 
     return counts
 
 
-def _pack(source, output, size, labels_file, log):
+def _pack(source: str, output: str | os.PathLike[str], size: int, labels_file: str, log: Log) -> dict[str, int]:
     from experiments.data.packing import pack  # TensorFlow
 
     if not output:
         raise UserError("--output is missing: name a folder for the shards, such as --output=shards.")
-    counts = {}
+    counts: dict[str, int] = {}
     for shard in pack(source, output, size, labels_file, log)["shards"]:
         counts[shard["split"]] = counts.get(shard["split"], 0) + shard["images"]
     return counts
 
 
-def _prepare(builder, source, manual_dir):
+def _prepare(builder: "tfds.core.DatasetBuilder", source: str, manual_dir: str) -> None:
     import tensorflow_datasets as tfds
 
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of each of the many attempts

@@ -1,11 +1,19 @@
 """Segmentation: fine-tuning of a model that gives each pixel a class, `finetune.task=segmentation`."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
+from convnext.backbone import ConvNeXt
+from convnext.segmentation import Segmenter
+from convnext.types import Tensor
 from experiments.data.segmentation_masks import CLASSES
 from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation_pairs, pixel_counts, training_pairs
+from experiments.data.source import Split
 from experiments.data.sources import open_source
 from experiments.data.splits import evenly_spread, label_subset
 from experiments.errors import UserError
@@ -17,7 +25,9 @@ from experiments.models import make_segmenter
 from experiments.training.callbacks import evenly_spaced
 from experiments.training.losses import pixel_losses, weights_of_counts
 from experiments.training.pictures import MaskPictures
+from experiments.training.run import Run
 from experiments.training.workdir import CONFIG
+from experiments.types import Batch, Metrics, Path
 
 IMAGES_IN_PICTURE = 6
 
@@ -32,7 +42,7 @@ class Segmentation(Finetuning):
 
     model_name = "segmenter"
 
-    def _open_images(self):
+    def _open_images(self) -> None:
         config, training = self.config, self.training
         self.source = open_source(config.data, masks=True)
         self._masks = self.source.masks
@@ -42,19 +52,19 @@ class Segmentation(Finetuning):
         if training.class_weights == "balanced":
             self._class_weights = weights_of_counts(pixel_counts(self.split, self._masks), table.names)
 
-    def make_model(self, dtype):
+    def make_model(self, dtype: str) -> Segmenter:
         return make_segmenter(self.config, self.source.num_classes, dtype)
 
-    def encoder(self, model):
+    def encoder(self, model: Segmenter) -> ConvNeXt:
         return model.backbone
 
-    def batches(self, run, shard, num_shards):
+    def batches(self, run: Run, shard: int, num_shards: int) -> tf.data.Dataset:
         seed, size = self.config.seed, self.training.batch_size
         return training_pairs(
             self.split, self._masks, self._preprocessing, size, seed, run.start_step, shard, num_shards
         )
 
-    def example_losses(self, model):
+    def example_losses(self, model: Segmenter) -> Callable[[Batch], Tensor]:
         segmentation = self.config.segmentation
         return pixel_losses(
             model,
@@ -64,16 +74,16 @@ class Segmentation(Finetuning):
             self.training.frozen_encoder,
         )
 
-    def callbacks(self, run):
+    def callbacks(self, run: Run) -> list[keras.callbacks.Callback]:
         self._check_classes(run.workdir)
         write = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._write_classes(run.workdir))
         return [write, *super().callbacks(run)]
 
-    def finish(self, run):
+    def finish(self, run: Run) -> dict[str, Any]:
         run.save(run.model.backbone, "encoder.keras")
         return super().finish(run)
 
-    def _check_classes(self, workdir):
+    def _check_classes(self, workdir: Path) -> None:
         """Raises UserError if the run in a workdir has begun with other classes, or with the same in another order."""
         path = workdir / CLASSES
         if not ((workdir / CONFIG).exists() and path.is_file()):
@@ -87,35 +97,37 @@ class Segmentation(Finetuning):
                     f"{before!r}): restore them, or use another --workdir."
                 )
 
-    def _write_classes(self, workdir):
+    def _write_classes(self, workdir: Path) -> None:
         with replacing(workdir / CLASSES) as path:
             path.write_text(self._masks.table.to_text(), encoding="utf-8")
 
     @property
-    def _preprocessing(self):
+    def _preprocessing(self) -> PairPreprocessing:
         return PairPreprocessing.of(self.config)
 
     @property
-    def _facts(self):
+    def _facts(self) -> dict[str, Any]:
         return {"class_numbers": list(self._masks.table.numbers)}
 
     @property
-    def _metric(self):
+    def _metric(self) -> str:
         return "mean_iou"
 
-    def _metrics(self, matrix, unreadable):
+    def _metrics(self, matrix: np.ndarray, unreadable: int) -> Metrics:
         return segmentation_metrics(matrix, unreadable)
 
-    def _load(self, model, path):
+    def _load(self, model: Segmenter, path: Path) -> None:
         with local_copy(path) as local:
             model.load_weights(local)
 
-    def _predictions(self, run, split):
+    def _predictions(self, run: Run, split: Split) -> Confusions:
         return Confusions(run.model, self.config, split, self._masks, run.devices)
 
-    def _report(self, run, name, matrix, unreadable):
+    def _report(self, run: Run, name: str, matrix: np.ndarray, unreadable: int) -> None:
         names = self.source.class_names
-        for note in notes_on_confusions(name, self.source.get(name).num_examples, matrix, unreadable):
+        split = self.source.get(name)
+        assert split is not None
+        for note in notes_on_confusions(name, split.num_examples, matrix, unreadable):
             run.log(note)
         with replacing(run.workdir / f"report_{name}.csv") as path:
             write_class_report(path, matrix, names, "pixels")
@@ -123,7 +135,7 @@ class Segmentation(Finetuning):
         with replacing(run.workdir / f"confusion_{name}.png") as path:
             draw_confusion(path, matrix, names, f"{name} images of {self.source.name}: {found}", "pixels")
 
-    def _pictures(self, run):
+    def _pictures(self, run: Run) -> MaskPictures:
         split = self.source.get("validation") or self.split
         examples = evaluation_pairs(evenly_spread(split, IMAGES_IN_PICTURE), self._masks, self._preprocessing)
         at_steps = evenly_spaced(self.config.segmentation.pictures, run.schedule)

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 
 
-def require_packages(*names):
+def require_packages(*names: str) -> None:
     """Ends the process with one line if packages of the commands are missing, as with the library alone."""
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         line = f"error: {', '.join(missing)}: not installed; the commands need pip install 'fcmae[train]'"

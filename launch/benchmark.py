@@ -63,6 +63,8 @@ import dataclasses
 import importlib.util
 import json
 import os
+import pathlib
+from typing import Any
 
 if importlib.util.find_spec("tensorflow"):
     import launch.environment  # noqa: F401  (before anything that imports Keras)
@@ -85,7 +87,7 @@ FLAGS_OF = {
 }
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Measures what the flags name."""
     if flags.FLAGS.what is None:
         raise UserError(f"--what is missing: give one of {', '.join(WHAT)}.")
@@ -111,7 +113,7 @@ def main(_):
         print(f"drawn: {picture}")
 
 
-def _step_settings():
+def _step_settings() -> step.StepSettings:
     """Returns the `StepSettings` of the flags, which override the preset."""
     values = flags.FLAGS
     config = step.StepSettings.config if values.config is None else Config.from_dict(values.config.to_dict())
@@ -137,7 +139,7 @@ def _step_settings():
     )
 
 
-def _check_flags():
+def _check_flags() -> None:
     """Raises UserError for a flag that --what does not use."""
     what = "input" if flags.FLAGS.what == "input" else "step"
     for other, names in FLAGS_OF.items():
@@ -145,7 +147,7 @@ def _check_flags():
             raise UserError(f"--{unused[0]} does not apply to --what={flags.FLAGS.what}: leave it out.")
 
 
-def _picture():
+def _picture() -> pathlib.Path | None:
     """Returns the path of --plot, or None."""
     picture = writable_file("plot")
     if picture and (flags.FLAGS.what != "step" or len(flags.FLAGS.mask_ratio) < 2 or picture.suffix != ".png"):
@@ -153,7 +155,7 @@ def _picture():
     return picture
 
 
-def _given(*names):
+def _given(*names: str) -> dict[str, Any]:
     """Returns the flags that have a value, by name."""
     values = {name: value for name in names if (value := getattr(flags.FLAGS, name)) is not None}
     for name in values.keys() & {"image_size", "file_size"}:
@@ -161,7 +163,7 @@ def _given(*names):
     return values
 
 
-def _define_flags():
+def _define_flags() -> None:
     """Defines the flags; the defaults of those with None differ between step and input."""
     flags.DEFINE_enum("what", None, WHAT, "What to measure.")
     flags.DEFINE_string("json", None, "File for everything measured, with hardware, versions and commit.")

@@ -11,6 +11,8 @@ import os
 import pathlib
 import runpy
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import app, flags
 from ml_collections import config_dict, config_flags
@@ -18,6 +20,7 @@ from ml_collections import config_dict, config_flags
 from experiments import presets
 from experiments.config import IMAGE_SETTINGS, Config, parse_size
 from experiments.errors import Interrupted, RunError, UserError
+from experiments.types import Metrics
 
 PRESETS = {path.stem: path for path in sorted(pathlib.Path(presets.__file__).parent.glob("[!_]*.py"))}
 RESUME = ("auto", "never", "anyway")
@@ -30,7 +33,7 @@ class PresetParser(flags.ArgumentParser):
     The text after a colon is the argument of `get_config`, as in `imagenet_pretrain:tiny`.
     """
 
-    def parse(self, argument):
+    def parse(self, argument: str) -> config_dict.ConfigDict:
         """Returns the `ConfigDict` of the preset, which accepts no new fields.
 
         Raises:
@@ -50,11 +53,11 @@ class PresetParser(flags.ArgumentParser):
             raise UserError(f"{path}: get_config must return a ConfigDict; end it with Config(...).to_config_dict().")
         return config.lock()
 
-    def flag_type(self):
+    def flag_type(self) -> str:
         return "preset"
 
 
-def define_run_flags(values=flags.FLAGS):
+def define_run_flags(values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines the flags of a command that trains: `--config`, `--workdir`, `--resume`."""
     define_config_flags("Output folder of the run; a run that is already in it is resumed.", values)
     resume = (
@@ -64,7 +67,7 @@ def define_run_flags(values=flags.FLAGS):
     flags.DEFINE_enum("resume", "auto", list(RESUME), resume, flag_values=values)
 
 
-def define_config_flags(workdir=None, values=flags.FLAGS):
+def define_config_flags(workdir: str | None = None, values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines `--config`, and `--workdir` with the help text `workdir`, unless that is None."""
     preset = f"Preset: one of {', '.join(PRESETS)}, or the path of a file. --config.FIELD=VALUE changes a field of it."
     config_flags.DEFINE_config_file("config", None, preset, flag_values=values)
@@ -73,14 +76,14 @@ def define_config_flags(workdir=None, values=flags.FLAGS):
         flags.DEFINE_string("workdir", None, workdir, flag_values=values)
 
 
-def use_preset_by_default(name):
+def use_preset_by_default(name: str) -> None:
     """Adds `--config=name` to a command line without it."""
     # A default of the flag would be read before errors are caught.
     if not any(word.lstrip("-").partition("=")[0] == "config" for word in sys.argv[1:]):
         sys.argv.insert(1, f"--config={name}")
 
 
-def run_configuration():
+def run_configuration() -> Config:
     """Returns the `Config` from the flags; raises UserError if --workdir is missing."""
     if flags.FLAGS.config is None:
         raise UserError(NO_PRESET)
@@ -88,7 +91,7 @@ def run_configuration():
     return Config.from_dict(flags.FLAGS.config.to_dict())
 
 
-def define_image_flags():
+def define_image_flags() -> None:
     """Defines the flags that say how images are prepared for weights without a run."""
     settings = "Image preprocessing for weights that do not come from a run: as for the published weights of this name."
     flags.DEFINE_enum("image_preset", None, list(IMAGE_SETTINGS), settings)
@@ -98,7 +101,7 @@ def define_image_flags():
     flags.DEFINE_float("crop", None, "Fraction of the image that the centre crop keeps.")
 
 
-def image_settings():
+def image_settings() -> dict[str, Any]:
     """Returns the values of the flags of `define_image_flags`, as fields of `DataConfig`."""
     values = flags.FLAGS
     settings = dict(IMAGE_SETTINGS[values.image_preset]) if values.image_preset else {}
@@ -115,14 +118,14 @@ def image_settings():
     return settings
 
 
-def require_flags(**examples):
+def require_flags(**examples: str) -> None:
     """Raises UserError unless each of these flags has a value; `examples` are values to show."""
     for name, example in examples.items():
         if not getattr(flags.FLAGS, name):
             raise UserError(f"--{name} is missing: add it, as in --{name}={example}.")
 
 
-def writable_file(flag):
+def writable_file(flag: str) -> pathlib.Path | None:
     """Returns the path that a flag names, or None; checks in advance that it can be written."""
     name = getattr(flags.FLAGS, flag)
     if not name:
@@ -133,7 +136,7 @@ def writable_file(flag):
     return file
 
 
-def run_training(run):
+def run_training(run: Callable[[Config, str, str], Metrics | None]) -> None:
     """Runs a training command, and ends the process.
 
     Args:
@@ -142,7 +145,7 @@ def run_training(run):
 
     from experiments.data.sources.tfds_damage import naming_damage  # TensorFlow, which other commands may not need
 
-    def main(_):
+    def main(_: list[str]) -> None:
         config = run_configuration()
         with naming_damage(config.data):
             summary = run(config, flags.FLAGS.workdir, flags.FLAGS.resume)
@@ -157,7 +160,9 @@ def run_training(run):
     run_command(main)
 
 
-def run_command(main, values=flags.FLAGS, takes_arguments=False):
+def run_command(
+    main: Callable[[list[str]], None], values: flags.FlagValues = flags.FLAGS, takes_arguments: bool = False
+) -> None:
     """Runs a command; on a user's mistake, exits with one line and an exit code.
 
     Args:
@@ -165,7 +170,8 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
         values: the flags.
         takes_arguments: whether there may be positional arguments, before, between and after the flags.
     """
-    sys.stdout.reconfigure(line_buffering=True)  # so that lines appear in a log file at once
+    # So that lines appear in a log file at once.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     values.set_gnu_getopt(takes_arguments)
     try:
         _, *arguments = _parse_flags(_last_of_each(sys.argv), values)
@@ -186,7 +192,7 @@ def run_command(main, values=flags.FLAGS, takes_arguments=False):
         _flush_or_drop()
 
 
-def _flush_or_drop():
+def _flush_or_drop() -> None:
     """Discards output that cannot be written: Python would try again at its exit, and print an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -195,13 +201,13 @@ def _flush_or_drop():
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _log(error, code):
+def _log(error: BaseException | str, code: int) -> int:
     with contextlib.suppress(OSError):  # the exit code reports the failure too
         print(f"{'error: ' if code else ''}{' '.join(str(error).split())}", file=sys.stderr)
     return code
 
 
-def _last_of_each(argv):
+def _last_of_each(argv: Sequence[str]) -> list[str]:
     """Keeps the last value of each configuration flag: `config_flags` would concatenate the tuples of all values."""
     kept, seen = [], set()
     for word in reversed(argv):
@@ -214,7 +220,7 @@ def _last_of_each(argv):
     return kept[::-1]
 
 
-def _parse_flags(argv, values):
+def _parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
     app.define_help_flags()
     try:
         return values(argv)
@@ -231,7 +237,7 @@ def _parse_flags(argv, values):
         raise UserError(f"A flag has an invalid value: {type(error).__name__}: {error}") from error
 
 
-def _unknown_field(argv):
+def _unknown_field(argv: Iterable[str]) -> str:
     known = list(_field_names(Config().to_dict()))
     words = [word.lstrip("-").partition("=")[0] for word in argv]
     unknown = [word.removeprefix("config.") for word in words if word.startswith("config.")]
@@ -241,14 +247,14 @@ def _unknown_field(argv):
     return f"The configuration has no field {unknown[0]}.{_nearest(unknown[0], known)}"
 
 
-def _field_names(values, prefix=""):
+def _field_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in values.items():
         yield prefix + name
         if isinstance(value, dict):
             yield from _field_names(value, f"{prefix}{name}.")
 
 
-def _nearest(name, known):
+def _nearest(name: str, known: Sequence[str] | flags.FlagValues) -> str:
     """Returns a hint with the known names most similar to `name`, as a whole or in their last part."""
     last_part = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
     nearest = last_part or difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -14,7 +14,7 @@ from experiments.config import parse_size
 from launch.command import require_flags, run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Converts what the flags name."""
     values = flags.FLAGS
     require_flags(source="runs/own", output="encoder.keras")

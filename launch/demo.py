@@ -11,7 +11,7 @@ from experiments import demo
 from launch.command import run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Runs the demonstration and prints its table."""
     print("\n".join(demo.run(flags.FLAGS.workdir)))
 

@@ -13,7 +13,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def _import_quietly():
+def _import_quietly() -> None:
     """Imports TensorFlow without the notices that it prints at any log level; they are shown if the import fails."""
     sys.stderr.flush()
     stderr = os.dup(2)

@@ -11,7 +11,7 @@ from experiments import evaluate
 from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Evaluates what the flags name, and prints a table."""
     require_flags(model="runs/own")
     values, images = flags.FLAGS, image_settings()

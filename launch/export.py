@@ -19,7 +19,7 @@ from experiments.inference.formats import FORMATS, INPUT_DTYPES, OUTPUTS
 from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Exports what the flags name."""
     values, images = flags.FLAGS, image_settings()
     require_flags(model="runs/own", format="onnx", output="model.onnx")

@@ -15,7 +15,7 @@ from experiments.inference import extract
 from launch.command import define_image_flags, image_settings, require_flags, run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Extracts what the flags name."""
     values, images = flags.FLAGS, image_settings()
     require_flags(model="runs/own", output="features.npz")

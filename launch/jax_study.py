@@ -20,7 +20,7 @@ from experiments.jax_study import study as jax_study
 from launch.command import define_config_flags, require_flags, run_command, use_preset_by_default
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Does the part of the study that the flags name."""
     values = flags.FLAGS
     require_flags(workdir="runs/jax_study")

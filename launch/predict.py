@@ -14,7 +14,7 @@ from experiments.inference import predict
 from launch.command import require_flags, run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Predicts what the flags name."""
     values = flags.FLAGS
     require_flags(model="runs/segmented", data="images", output="predicted")

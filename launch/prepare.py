@@ -13,7 +13,7 @@ from experiments import prepare
 from launch.command import require_flags, run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Prepares what the flags name."""
     values = flags.FLAGS
     require_flags(source="tfds:fashion_mnist")

@@ -15,7 +15,7 @@ from experiments.report.page import write_report
 from launch.command import run_command
 
 
-def main(workdirs):
+def main(workdirs: list[str]) -> None:
     """Writes the page of the runs in some workdirs."""
     if not workdirs:
         raise UserError("No run is given: name one or more workdirs, such as runs/digits runs/digits_finetuned.")

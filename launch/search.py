@@ -14,7 +14,7 @@ from experiments.inference import search
 from launch.command import require_flags, run_command
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Searches what the flags name."""
     values = flags.FLAGS
     require_flags(features="features.npz", query="photo.jpg", output="search.png")

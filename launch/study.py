@@ -15,7 +15,7 @@ from experiments.studies.report import fill_document
 from launch.command import define_config_flags, require_flags, run_command, use_preset_by_default
 
 
-def main(_):
+def main(_: list[str]) -> None:
     """Runs, plans or reports the study that the flags name."""
     values = flags.FLAGS
     require_flags(workdir="runs/study")

@@ -257,7 +257,7 @@ def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, Any]]:
     """Returns `{entry: {name: tensor}}` of the floating-point tensors that a checkpoint holds at any depth."""
-    torch = _import_torch(f"{path} needs PyTorch to be read: pip install torch, or convert it on a machine that has it.")
+    torch = _import_torch(f"{path} needs PyTorch to be read: pip install torch, or convert it where that is installed.")
     stand_ins = [(_Ignored, name) for name in PLAIN_DATA]
     try:
         with open(path, "rb") as file, warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):

@@ -6,17 +6,21 @@ Each takes the step of pretraining, on the best device there is. A candidate imp
 import abc
 import contextlib
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 
 from convnext.remat import rematerialized
 from convnext.tf_cpu.devices import REPLACEMENTS, portable
+from convnext.types import Tensor
 from experiments.config import Config
 from experiments.models import make_fcmae
 from experiments.optim.adamw import LayerwiseAdamW, make_adamw
 from experiments.optim.param_groups import rule_table
 from experiments.training.schedule import Schedule
+from experiments.types import Batch
+from fcmae import FCMAE
 from fcmae.layout import gather_patches, split_patches
 from fcmae.loss import reconstruction_loss, reconstruction_targets
 from fcmae.masking import num_visible, patchify
@@ -46,7 +50,7 @@ class Candidate(abc.ABC):
     note = ""
 
     @abc.abstractmethod
-    def __init__(self, config: Config, precision: str, ablation: str = ""): ...
+    def __init__(self, config: Config, precision: str, ablation: str = "") -> None: ...
 
     @abc.abstractmethod
     def run(self, steps: int) -> float:
@@ -80,7 +84,9 @@ def random_batch(config: Config) -> tuple[np.ndarray, np.ndarray]:
     return images, (ranks < num_visible(config.num_patches, config.pretrain.mask_ratio)).astype("float32")
 
 
-def make_model_and_optimizer(config: Config, precision: str, ablation: str = ""):
+def make_model_and_optimizer(
+    config: Config, precision: str, ablation: str = ""
+) -> tuple[FCMAE, keras.optimizers.Optimizer]:
     """Returns `(model, optimizer)` as pretraining makes them."""
     keras.utils.set_random_seed(config.seed)
     model = make_fcmae(config, POLICIES[precision])
@@ -94,7 +100,7 @@ def make_model_and_optimizer(config: Config, precision: str, ablation: str = "")
     return model, optimizer
 
 
-def example_losses(model, images, visible, ablation: str = ""):
+def example_losses(model: FCMAE, images: Tensor, visible: Tensor, ablation: str = "") -> Tensor:
     """Returns the loss of each image, `(B,)` float32, as pretraining computes it but for the ablation."""
     with portable(ablation) if ablation in REPLACEMENTS else contextlib.nullcontext():
         if ablation != "masked_only":
@@ -108,7 +114,7 @@ def example_losses(model, images, visible, ablation: str = ""):
 class KerasTensorFlowCandidate(Candidate):
     """The step of the training loop itself; see `Candidate`."""
 
-    def __init__(self, config, precision, ablation=""):
+    def __init__(self, config: Config, precision: str, ablation: str = "") -> None:
         import tensorflow as tf
 
         from experiments.training.distributed.strategy import make_strategy
@@ -119,10 +125,10 @@ class KerasTensorFlowCandidate(Candidate):
         with strategy.scope():
             model, optimizer = make_model_and_optimizer(config, precision, ablation)
 
-        def losses(batch):
+        def losses(batch: Batch) -> Tensor:
             return example_losses(model, batch["images"], batch["visible"], ablation)
 
-        execution = {"compilation": config.compile, "remat": config.model.remat}
+        execution: dict[str, Any] = {"compilation": config.compile, "remat": config.model.remat}
         self._step = make_training_step(strategy, model, optimizer, losses, **execution)
         self._gpu = next(iter(tf.config.list_physical_devices("GPU")), None)
         if self._gpu:
@@ -132,20 +138,20 @@ class KerasTensorFlowCandidate(Candidate):
             weights = tf.ones(len(images))
             self._batch = {"images": tf.constant(images), "visible": tf.constant(visible), "weights": weights}
 
-    def run(self, steps):
+    def run(self, steps: int) -> float:
         for _ in range(steps):
             metrics = self._step(self._batch)
         self._tf.test.experimental.sync_devices()
         return float(metrics["loss"])
 
-    def device_peak(self):
+    def device_peak(self) -> int | None:
         return self._tf.config.experimental.get_memory_info("GPU:0")["peak"] if self._gpu else None
 
 
 class KerasJaxCandidate(Candidate):
     """One compiled step, whose state stays on the device; see `Candidate`."""
 
-    def __init__(self, config, precision, ablation=""):
+    def __init__(self, config: Config, precision: str, ablation: str = "") -> None:
         import jax
         import jax.numpy as jnp
 
@@ -153,13 +159,15 @@ class KerasJaxCandidate(Candidate):
         model, optimizer = make_model_and_optimizer(config, precision, ablation)
         variables = model.trainable_variables
 
-        def mean_loss(weights, images, visible):
+        def mean_loss(weights: list[jax.Array], images: jax.Array, visible: jax.Array) -> jax.Array:
             # What `stateless_call` does around `call`: the variables have the values that are handed in.
             scope = keras.StatelessScope(state_mapping=zip(variables, weights))
             with scope, rematerialized(config.model.remat):
                 return jnp.mean(example_losses(model, images, visible, ablation))
 
-        def step(state, images, visible):
+        def step(
+            state: tuple[list, list], images: jax.Array, visible: jax.Array
+        ) -> tuple[tuple[list, list], jax.Array]:
             weights, optimizer_variables = state
             loss, gradients = jax.value_and_grad(mean_loss)(weights, images, visible)
             return optimizer.stateless_apply(optimizer_variables, gradients, weights), loss
@@ -172,12 +180,12 @@ class KerasJaxCandidate(Candidate):
         if self._device.platform != "cpu":
             self.device = self._device.device_kind
 
-    def run(self, steps):
+    def run(self, steps: int) -> float:
         for _ in range(steps):
             self._state, loss = self._step(self._state, *self._batch)
         self._jax.block_until_ready(self._state)
         return float(loss)
 
-    def device_peak(self):
+    def device_peak(self) -> int | None:
         statistics = self._device.memory_stats() if self._device.platform != "cpu" else None
         return statistics["peak_bytes_in_use"] if statistics else None

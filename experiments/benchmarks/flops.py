@@ -55,16 +55,16 @@ def forward_flops(config: Config, execution: str, ablation: str = "") -> dict[st
     return {**parts, "decoder": embedding + blocks + prediction}
 
 
-def _product(inputs, outputs):
+def _product(inputs: int, outputs: int) -> int:
     """A vector of `inputs` values times a matrix."""
     return 2 * inputs * outputs
 
 
-def _depthwise(dim):
+def _depthwise(dim: int) -> int:
     """The depthwise convolution at one position."""
     return 2 * KERNEL_SIZE**2 * dim
 
 
-def _pointwise(dim):
+def _pointwise(dim: int) -> int:
     """Expansion and projection of a block at one position."""
     return _product(dim, 4 * dim) + _product(4 * dim, dim)

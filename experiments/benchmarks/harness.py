@@ -16,8 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Worker:
         RunError: if the process ends before its time; what it wrote is shown.
     """
 
-    def __init__(self, name: str, module: str, task: dict, environment: dict[str, str]):
+    def __init__(self, name: str, module: str, task: dict[str, Any], environment: dict[str, str]) -> None:
         self._name = name
         self._written = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (closed by `close`)
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -61,7 +61,7 @@ class Worker:
             self.close()
             raise
 
-    def ask(self, request: dict | str) -> dict:
+    def ask(self, request: dict[str, Any] | str) -> dict[str, Any]:
         """Sends a request and returns the answer to it, both plain values."""
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(request), file=self._process.stdin, flush=True)
@@ -70,7 +70,7 @@ class Worker:
             raise self._failure()
         return json.loads(answer)
 
-    def _failure(self):
+    def _failure(self) -> RunError:
         code = self._process.wait()
         self._written.seek(0)
         sys.stderr.write(self._written.read())
@@ -88,10 +88,10 @@ class Worker:
         self._process.stdout.close()
         self._written.close()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if error[0] is not None:
             self._process.kill()  # it may be in the midst of steps
         self.close()
@@ -113,7 +113,7 @@ def serve(start: Callable[[dict], tuple[dict, Callable]]) -> None:
         print(json.dumps(respond(json.loads(request))), file=answers, flush=True)
 
 
-def take_turns(workers: dict[str, Worker], rounds: int) -> dict[str, list[dict]]:
+def take_turns(workers: Mapping[str, Worker], rounds: int) -> dict[str, list[dict]]:
     """Asks each worker for its candidate's turn, round after round, so that other load affects all of them.
 
     Returns:
@@ -126,13 +126,13 @@ def take_turns(workers: dict[str, Worker], rounds: int) -> dict[str, list[dict]]
     return turns
 
 
-def summarize(values: Iterable[float]) -> dict:
+def summarize(values: Iterable[float]) -> dict[str, Any]:
     """Returns `{smallest, lower_quartile, median, upper_quartile, largest, rounds}` of values, one per round."""
     values, names = list(values), ("smallest", "lower_quartile", "median", "upper_quartile", "largest")
     return dict(zip(names, np.percentile(values, (0, 25, 50, 75, 100)).tolist())) | {"rounds": values}
 
 
-def speed_ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
+def speed_ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
     """Compares candidates two by two, each time within one round, under the same load of the machine.
 
     Args:
@@ -151,7 +151,7 @@ def speed_ratios(seconds: dict[str, list[float]]) -> dict[str, dict]:
 class OthersLoad:
     """Measures since construction how many cores other processes keep busy."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._busy, self._own, self._started = _busy_seconds(), time.process_time(), time.perf_counter()
 
     def cores(self, helpers_seconds: float = 0.0) -> float | None:
@@ -164,11 +164,11 @@ class OthersLoad:
         """
         if self._busy is None:
             return None
-        others = (_busy_seconds() - self._busy) - (time.process_time() - self._own) - helpers_seconds
+        others = (_busy_seconds() - self._busy) - (time.process_time() - self._own) - helpers_seconds  # type: ignore[operator]
         return max(0.0, others / (time.perf_counter() - self._started))
 
 
-def _busy_seconds():
+def _busy_seconds() -> float | None:
     """Returns the seconds that all processors together have worked, or None where Linux does not say."""
     try:
         with open("/proc/stat", encoding="utf-8") as file:
@@ -191,7 +191,7 @@ def resident_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def heading_lines(title: str, facts: dict[str, str], results: dict) -> list[str]:
+def heading_lines(title: str, facts: dict[str, str], results: Mapping[str, Any]) -> list[str]:
     """Returns the lines above a table: what is measured, and, of `provenance()` in `results`, on and with what."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     changes = " and uncommitted changes" if results["uncommitted_changes"] else ""
@@ -203,7 +203,7 @@ def heading_lines(title: str, facts: dict[str, str], results: dict) -> list[str]
     return [title, *(f"  {name:<9} {fact}" for name, fact in facts.items())]
 
 
-def table_lines(columns: Iterable[str], rows: dict[str, list[str]]) -> list[str]:
+def table_lines(columns: Iterable[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
     """Returns the lines of a table: a row a candidate, columns as wide as what is in them."""
     cells = [["", *columns], *([name, *values] for name, values in rows.items())]
     first, *others = [max(map(len, column)) for column in zip(*cells)]
@@ -213,12 +213,12 @@ def table_lines(columns: Iterable[str], rows: dict[str, list[str]]) -> list[str]
     ]
 
 
-def spread(figures: dict[str, float], form: str) -> str:
+def spread(figures: Mapping[str, float], form: str) -> str:
     """Returns the text of a median with the smallest and the largest."""
     return f"{figures['median']:{form}} ({figures['smallest']:{form}} - {figures['largest']:{form}})"
 
 
-def load_lines(candidates: dict[str, dict]) -> list[str]:
+def load_lines(candidates: Mapping[str, dict[str, Any]]) -> list[str]:
     """Returns the line that tells how busy the machine was with other things, where that is known.
 
     Args:

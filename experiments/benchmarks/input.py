@@ -10,8 +10,8 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +29,12 @@ from experiments.config import (
     size_text,
 )
 from experiments.provenance import provenance
+from experiments.types import Log
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from experiments.data.source import Split
 
 FOLDER = "folder:"
 NUM_CLASSES = 1000
@@ -82,7 +88,7 @@ class InputSettings(Section):
     steps: int = 8
     warmup: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("image_size", "file_size"):
             object.__setattr__(self, name, kept_size(getattr(self, name), name))
@@ -101,7 +107,7 @@ class InputSettings(Section):
         )
 
 
-def run(settings: InputSettings, log: Callable = print) -> dict:
+def run(settings: InputSettings, log: Log = print) -> dict[str, Any]:
     """Measures, and prints a table.
 
     Args:
@@ -146,7 +152,7 @@ def run(settings: InputSettings, log: Callable = print) -> dict:
     return results
 
 
-def measured(settings: InputSettings, turns: dict[str, list[dict]], cores: int) -> dict:
+def measured(settings: InputSettings, turns: Mapping[str, list[dict]], cores: int) -> dict[str, Any]:
     """Puts figures together.
 
     Args:
@@ -177,7 +183,7 @@ def measured(settings: InputSettings, turns: dict[str, list[dict]], cores: int) 
     return {"cores": cores, "candidates": candidates}
 
 
-def report_lines(results: dict) -> list[str]:
+def report_lines(results: Mapping[str, Any]) -> list[str]:
     """Returns the lines that show what `measured` returns."""
     columns = ("images/s", "(lowest - highest)", "per core", "core ms", *(f"times {name}" for name in PILLOW))
     rows = {}
@@ -201,7 +207,7 @@ class TensorFlowPipelines:
         paths: of the files.
     """
 
-    def __init__(self, settings: InputSettings, paths: list[str]):
+    def __init__(self, settings: InputSettings, paths: Sequence[str]) -> None:
         self._settings, self._paths = settings, paths
         self._datasets: dict[str, Any] = {}
 
@@ -223,7 +229,7 @@ class TensorFlowPipelines:
             next(batches)
         return time.perf_counter() - started, time.process_time() - worked, 0.0
 
-    def batches(self, name: str):
+    def batches(self, name: str) -> "tf.data.Dataset":
         """Returns the endless `tf.data.Dataset` of a candidate's batches."""
         from experiments.data.augmentation.mixing import Mixing
         from experiments.data.pipeline import evaluation_batches, training_batches
@@ -239,7 +245,7 @@ class TensorFlowPipelines:
         preprocessing = Preprocessing.of(data, training)
         return training_batches(split, preprocessing, settings.batch_size, SEED, 0, patches, mixing)
 
-    def _split(self, is_stream):
+    def _split(self, is_stream: bool) -> "Split":
         import tensorflow as tf
 
         from experiments.data.source import MemorySplit, StreamSplit
@@ -256,14 +262,14 @@ class TensorFlowPipelines:
         return StreamSplit(examples, len(labels), shuffle_buffer=len(labels))
 
 
-def _start(task):
+def _start(task: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[str], dict]]:
     """Makes the pipelines of one kind; see `serve`. A request names the candidate whose turn it is."""
     settings = InputSettings(**task["settings"])
     cores = len(os.sched_getaffinity(0))
     paths = task["paths"]
     pipelines = PillowPipelines(settings, paths, cores) if task["pillow"] else TensorFlowPipelines(settings, paths)
 
-    def turn(name):
+    def turn(name: str) -> dict[str, Any]:
         load = harness.OthersLoad()
         seconds, core_seconds, elsewhere = pipelines.run(name)
         return {"seconds": seconds, "core_seconds": core_seconds, "others_cores": load.cores(elsewhere)}

@@ -5,7 +5,8 @@ Each batch is tried in a process of its own, `python -m experiments.benchmarks.m
 
 import dataclasses
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from experiments.benchmarks import harness
 from experiments.benchmarks.candidates import candidate_class
@@ -13,12 +14,13 @@ from experiments.benchmarks.step import StepSettings, worker_environment
 from experiments.config import from_mapping, size_text
 from experiments.errors import RunError, UserError
 from experiments.provenance import available_memory, provenance
+from experiments.types import Log
 
 LACK_OF_MEMORY = ("out of memory", "oom when", "resource_exhausted")  # words of the frameworks for it
 SHARE = 8  # the largest batch is found to one part in so many
 
 
-def run(settings: StepSettings, limit: int | None = None, log: Callable = print) -> dict:
+def run(settings: StepSettings, limit: int | None = None, log: Log = print) -> dict[str, Any]:
     """Finds the largest batch of the first candidate, and prints the peak of memory of each that is tried.
 
     Args:
@@ -47,7 +49,7 @@ def run(settings: StepSettings, limit: int | None = None, log: Callable = print)
     tried: dict[int, int | None] = {}
     available = available_memory()
 
-    def fits(batch):
+    def fits(batch: int) -> bool:
         if batch not in tried:
             peak, device = _peak(settings, batch)
             most = limit or (available * 9 // 10 if device == "CPU" else None)
@@ -80,7 +82,7 @@ def largest(fits: Callable[[int], bool], first: int) -> int:
     return low
 
 
-def _peak(settings, batch):
+def _peak(settings: StepSettings, batch: int) -> tuple[int | None, str]:
     """Returns the peak of memory of some steps with a batch in bytes, None if it does not fit, and the device."""
     pretrain = dataclasses.replace(settings.config.pretrain, batch_size=batch, accumulation_steps=1)
     config = dataclasses.replace(settings.config, pretrain=pretrain)
@@ -95,7 +97,7 @@ def _peak(settings, batch):
         return None, "CPU"
 
 
-def _start(task):
+def _start(task: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[str], dict]]:
     """Takes steps; the opening has `peak`, None if they do not fit, and `device`."""
     settings = from_mapping(StepSettings, task["settings"], "")
     name = settings.candidates[0]

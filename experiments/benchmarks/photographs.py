@@ -39,7 +39,7 @@ def write_photographs(
     return paths
 
 
-def _part(photograph, size, generator):
+def _part(photograph: Image.Image, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     """Returns a random part of the right shape, `(*size, 3)` float64."""
     height = generator.uniform(SMALLEST_SHARE, 1.0) * photograph.height
     width = height * size[1] / size[0]
@@ -48,7 +48,7 @@ def _part(photograph, size, generator):
     return np.asarray(photograph.resize(size[::-1], Image.Resampling.BICUBIC, box), np.float64)
 
 
-def _file_of_right_size(pixels, file_bytes, generator):
+def _file_of_right_size(pixels: np.ndarray, file_bytes: float, generator: np.random.Generator) -> bytes:
     """Finds the strength of noise by halving the interval that it lies in: more noise makes a larger file."""
     noise = generator.normal(size=pixels.shape)
     low, high = 0.0, LARGEST_NOISE

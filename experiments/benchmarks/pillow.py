@@ -2,14 +2,20 @@
 
 import math
 import multiprocessing
+import os
 import pathlib
 import random
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from experiments.config import DataConfig, require
+
+if TYPE_CHECKING:
+    from experiments.benchmarks.input import InputSettings
 
 PILLOW = {"pillow": False, "pillow_normalize": True}  # the candidates, and whether they normalize
 SEED = 0  # of files, order and augmentation
@@ -27,7 +33,7 @@ class PillowPipelines:
         cores: number of processes.
     """
 
-    def __init__(self, settings, paths: list[str], cores: int):
+    def __init__(self, settings: "InputSettings", paths: Sequence[str], cores: int) -> None:
         self._settings, self._paths, self._cores, self._turns = settings, paths, cores, 0
         self._pool = multiprocessing.get_context("spawn").Pool(cores)
         for name in PILLOW:
@@ -51,7 +57,7 @@ class PillowPipelines:
         return time.perf_counter() - started, sum(worked), sum(worked)
 
 
-def _load_all(task):
+def _load_all(task: tuple[Sequence[str], tuple[int, int], tuple | None, tuple]) -> float:
     """Loads images and returns the seconds that this process has worked for them."""
     paths, size, normalization, seed = task
     generator, started = random.Random(str(seed)), time.process_time()
@@ -60,7 +66,9 @@ def _load_all(task):
     return time.process_time() - started
 
 
-def load_with_pillow(path, size: tuple[int, int], normalization: tuple | None, generator: random.Random) -> np.ndarray:
+def load_with_pillow(
+    path: str | os.PathLike[str], size: tuple[int, int], normalization: tuple | None, generator: random.Random
+) -> np.ndarray:
     """Returns the image of a file as training in PyTorch may have it: decoded, cropped at random, resized, flipped.
 
     `Image.draft` has libjpeg decode at a half or less of the size where that leaves twice the target, as ours does.

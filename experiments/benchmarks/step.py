@@ -11,7 +11,8 @@ import importlib.util
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from experiments.benchmarks.flops import step_flops
 from experiments.config import Config, PretrainConfig, Section, from_mapping, require, size_text
 from experiments.errors import RunError, UserError
 from experiments.provenance import provenance
+from experiments.types import Log
 from fcmae.encoder import EXECUTIONS
 from fcmae.masking import num_visible
 
@@ -65,7 +67,7 @@ class StepSettings(Section):
     steps: int = 3
     warmup: int = 3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not self.precision:
             names = {"auto": "float32", **{policy: name for name, policy in POLICIES.items()}}
@@ -119,7 +121,7 @@ class StepSettings(Section):
         return dataclasses.replace(self.config, pretrain=pretrain)
 
 
-def run(settings: StepSettings, log: Callable = print) -> dict:
+def run(settings: StepSettings, log: Log = print) -> dict[str, Any]:
     """Measures, and prints a table for each mask ratio.
 
     Args:
@@ -153,7 +155,7 @@ def run(settings: StepSettings, log: Callable = print) -> dict:
     return results
 
 
-def _check_packages(settings):
+def _check_packages(settings: StepSettings) -> None:
     for name in settings.candidates:
         package = "torch" if name == PYTORCH else settings.backend
         if importlib.util.find_spec(package) is None:
@@ -161,12 +163,12 @@ def _check_packages(settings):
             raise UserError(f"{flag} needs {package}, which is not installed: pip install {package}")
 
 
-def _model(config):
+def _model(config: Config) -> str:
     depths, dims = config.model.stages
     return f"depths {depths}, dims {dims}" if config.model.depths else config.model.variant
 
 
-def measure(settings: StepSettings, ratio: float, log: Callable) -> dict:
+def measure(settings: StepSettings, ratio: float, log: Log) -> dict[str, Any]:
     """Times the candidates at one mask ratio.
 
     Returns:
@@ -218,7 +220,7 @@ def measure(settings: StepSettings, ratio: float, log: Callable) -> dict:
     }
 
 
-def report_lines(table: dict) -> list[str]:
+def report_lines(table: Mapping[str, Any]) -> list[str]:
     """Returns the lines that show what `measure` returns."""
     candidates = table["candidates"]
     columns = ("images/s", "(lowest - highest)", "GFLOP/step", "GFLOP/s", "of matmul", "peak MiB", "above import")
@@ -235,7 +237,7 @@ def report_lines(table: dict) -> list[str]:
     ]
 
 
-def _cells(figures):
+def _cells(figures: Mapping[str, Any]) -> list[str]:
     speed, memory = figures["images_per_second"], figures["memory"]
     peak, above = memory["device_peak"], "(device)"
     if peak is None:
@@ -252,7 +254,7 @@ def _cells(figures):
     ]
 
 
-def draw_mask_ratios(path: pathlib.Path, results: dict) -> None:
+def draw_mask_ratios(path: pathlib.Path, results: Mapping[str, Any]) -> None:
     """Draws the time of a step over the share of visible patches, a curve for each candidate.
 
     The band holds the middle half of the rounds.
@@ -301,7 +303,7 @@ def worker_environment(settings: StepSettings, name: str) -> dict[str, str]:
     return environment
 
 
-def _start(task):
+def _start(task: Mapping[str, Any]) -> tuple[dict[str, Any], Callable[[str], dict]]:
     """Makes and warms up a candidate; see `serve`. A turn has `seconds`, `loss`, `others_cores`, `flops_per_second`."""
     settings = from_mapping(StepSettings, task["settings"], "")
     name, ablation = settings.named[task["name"]]
@@ -320,7 +322,7 @@ def _start(task):
     }
     product_rate = _matrix_product(candidate, settings.precision)
 
-    def turn(_):
+    def turn(_: str) -> dict[str, Any]:
         load, started = harness.OthersLoad(), time.perf_counter()
         loss = candidate.run(settings.steps)
         seconds, others = time.perf_counter() - started, load.cores()
@@ -345,7 +347,7 @@ def _matrix_product(candidate: Candidate, precision: str) -> Callable[[], float]
         keras.ops.convert_to_tensor(rng.normal(scale=size**-0.5, size=(size, size)), dtype=precision) for _ in range(2)
     )
 
-    def seconds(times):
+    def seconds(times: int) -> float:
         started, product = time.perf_counter(), left
         for _ in range(times):
             product = keras.ops.matmul(product, right)

@@ -52,7 +52,7 @@ class WandbConfig(Section):
 
     section: typing.ClassVar[str] = "wandb"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require_one_of("mode", ("disabled", "offline", "online"))
 
@@ -113,7 +113,7 @@ class Config(Section):
     tensorboard: bool = True
     wandb: WandbConfig = dataclasses.field(default_factory=WandbConfig)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require_one_of("precision", ("auto", "float32", "mixed_bfloat16", "mixed_float16"))
         self.require_one_of("compile", ("auto", "none", "chains", "step"))
@@ -151,11 +151,11 @@ class Config(Section):
             raise UserError(f"pretrain.{error}") from error
 
     @property
-    def num_patches(self):
+    def num_patches(self) -> int:
         """Number of patches of an image."""
         return math.prod(patch_grid(*self.data.size, self.model.total_stride))
 
-    def evaluation_batch(self):
+    def evaluation_batch(self) -> int:
         """Returns the images per evaluation step and device, whatever the batch and the devices of training."""
         if self.evaluation_batch_size:
             return self.evaluation_batch_size
@@ -165,11 +165,11 @@ class Config(Section):
         image_bytes = positions * 4 * self.model.stages[1][0] * 4 * 4
         return max(1, min(MOST_IN_EVALUATION, EVALUATION_BYTES // image_bytes))
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, typing.Any]:
         """Returns nested dictionaries of plain values."""
         return dataclasses.asdict(self)
 
-    def to_config_dict(self):
+    def to_config_dict(self) -> config_dict.ConfigDict:
         """Returns a `ConfigDict`, whose fields command-line flags can override."""
         values = self.to_dict()
         # A flag keeps the type of its field, and a tuple takes one number or two.
@@ -180,7 +180,7 @@ class Config(Section):
         return config_dict.ConfigDict(values)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict[str, typing.Any] | config_dict.ConfigDict) -> typing.Self:
         """Makes the configuration of nested mappings, such as a `ConfigDict` or `config.json`.
 
         Raises:

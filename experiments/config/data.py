@@ -15,7 +15,7 @@ JOINT = re.compile(rf"\+(?=digits(?:\*|\+|$)|(?:{'|'.join(NAMED_KINDS)}):)")
 WEIGHTED = re.compile(r"(.+)\*(\d*\.?\d+)")
 
 
-def parse_sources(text):
+def parse_sources(text: str) -> tuple[tuple[str, float | None], ...]:
     """Returns `((source, weight), ...)` of a text such as `tfds:a*0.7+folder:B*0.3`.
 
     All weights are None if none is given. The name of a single source is taken literally.
@@ -38,7 +38,7 @@ def parse_sources(text):
     return tuple(zip(sources, weights))
 
 
-def kept_size(value, where):
+def kept_size(value: int | list[int] | tuple[int, ...], where: str) -> int | tuple[int, ...]:
     """Returns an image size in its normal form: one number for a square, else `(height, width)`.
 
     Raises:
@@ -50,19 +50,20 @@ def kept_size(value, where):
     return sides[0] if len(set(sides)) == 1 else sides
 
 
-def parse_size(text, where):
+def parse_size(text: str, where: str) -> int | tuple[int, ...]:
     """Returns the image size that a text gives: `224`, `96,160` or `96x160`, height first; see `kept_size`."""
     match = re.fullmatch(r"(\d+)(?:[,x](\d+))?", str(text))
     require(match, f"{where}={text} is not a number of pixels or HEIGHT,WIDTH.")
+    assert match is not None
     return kept_size(tuple(int(side) for side in match.groups() if side), where)
 
 
-def height_and_width(size):
+def height_and_width(size: int | tuple[int, ...]) -> tuple[int, int]:
     """Returns both sides of an image size that is one number or `(height, width)`."""
-    return size if isinstance(size, tuple) else (size, size)
+    return typing.cast(tuple[int, int], size) if isinstance(size, tuple) else (size, size)
 
 
-def size_text(size):
+def size_text(size: int | tuple[int, ...]) -> str:
     """Returns an image size as text: `96x160`, height first."""
     return "x".join(map(str, height_and_width(size)))
 
@@ -86,7 +87,7 @@ IMAGE_SETTINGS = {
 SPLIT_FIELDS = ("pretrain_split", "train_split", "validation_split", "test_split")
 
 
-def _no_data(value):
+def _no_data(value: typing.Any) -> float | str:
     """Returns a value that marks pixels without data: a number, or the text `nan`, which equals itself."""
     try:
         number = float(value)
@@ -179,7 +180,7 @@ class DataConfig(Section):
 
     section: typing.ClassVar[str] = "data"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("mean", "std"):  # a flag makes a tuple of the text
             if getattr(self, name) == (AUTO,):
                 object.__setattr__(self, name, AUTO)
@@ -214,7 +215,7 @@ class DataConfig(Section):
         self.require_at_least(1, "shuffle_buffer", "max_pixels")
         require(self.max_pixels <= MAX_PIXELS, f"data.max_pixels must be at most {MAX_PIXELS}, got {self.max_pixels}.")
 
-    def _check_values(self):
+    def _check_values(self) -> None:
         for name, most in (("bands", None), ("display_bands", self.channels)):
             bands = getattr(self, name)
             require(min(bands, default=1) >= 1, f"data.{name} counts channels from 1, got {bands}.")
@@ -236,7 +237,7 @@ class DataConfig(Section):
             "data.background must be one number in [0, 1], or one for each of data.channels.",
         )
 
-    def _check_statistics(self):
+    def _check_statistics(self) -> None:
         if self.mean == AUTO and self.std == IMAGENET_STD:
             object.__setattr__(self, "std", AUTO)
         given = [getattr(self, name) for name in ("mean", "std") if getattr(self, name) != AUTO]
@@ -245,26 +246,26 @@ class DataConfig(Section):
             f"data.mean and data.std need {self.channels} numbers each, one for each of data.channels, or "
             "data.mean=auto.",
         )
-        require(self.std == AUTO or min(self.std) > 0, "data.std must be above 0.")
+        require(self.std == AUTO or min(typing.cast(tuple[float, ...], self.std)) > 0, "data.std must be above 0.")
 
     @property
-    def shown(self):
+    def shown(self) -> tuple[int, ...]:
         """The channels that pictures show, counted from 0: one or three."""
         if self.display_bands:
             return tuple(band - 1 for band in self.display_bands)
         return (0, 1, 2) if self.channels >= 3 else (0,)
 
     @property
-    def sources(self):
+    def sources(self) -> tuple[tuple[str, float | None], ...]:
         """`((source, weight), ...)`, see `parse_sources`."""
         return parse_sources(self.source)
 
     @property
-    def size(self):
+    def size(self) -> tuple[int, int]:
         """`(height, width)` of the images that the model sees."""
         return height_and_width(self.image_size)
 
     @property
-    def whole_view(self):
+    def whole_view(self) -> bool:
         """Whether evaluation sees the whole image instead of its centre."""
         return self.evaluation_view == "whole" or (self.evaluation_view == "auto" and min(self.size) >= WHOLE_FROM)

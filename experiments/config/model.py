@@ -43,7 +43,7 @@ class ModelConfig(Section):
 
     section: typing.ClassVar[str] = "model"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         versions = " or ".join(map(str, VERSIONS))
         require(self.version in VERSIONS, f"model.version must be {versions}, got {self.version}.")
@@ -67,7 +67,7 @@ class ModelConfig(Section):
         require(min(self.depths + self.dims, default=1) > 0, "model.depths and model.dims must be numbers above 0.")
 
     @property
-    def stages(self):
+    def stages(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """`(depths, dims)` of the encoder."""
         if self.depths:
             return self.depths, self.dims
@@ -75,6 +75,6 @@ class ModelConfig(Section):
         return size.depths, size.dims
 
     @property
-    def total_stride(self):
+    def total_stride(self) -> int:
         """Side in pixels of a patch."""
         return self.stem_stride * 2 ** (len(self.stages[0]) - 1)

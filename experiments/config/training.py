@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+from collections.abc import Sequence
 
 from convnext.segmentation import DECODERS
 from experiments.config.section import Section, require
@@ -55,7 +56,7 @@ class TrainingConfig(Section):
     section: typing.ClassVar[str] = "training"
     augmentation: typing.ClassVar[dict] = {}  # arguments of `Preprocessing` besides cropping and flipping
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least(1, "epochs", "batch_size", "accumulation_steps")
         self.require_at_least(0, "steps", "min_learning_rate", "warmup_epochs", "weight_decay", "clip_norm")
@@ -74,7 +75,7 @@ class TrainingConfig(Section):
             f"{self.section}.accumulation_steps={self.accumulation_steps}.",
         )
 
-    def crop_of(self, size: tuple[int, int]) -> str:
+    def crop_of(self, size: Sequence[int]) -> str:
         """Returns the random crop, `resized` or `padded`, of images of a height and width."""
         small = max(size) <= PADDED_UP_TO
         return {"auto": "padded" if small else "resized"}.get(self.crop, self.crop)
@@ -110,7 +111,7 @@ class PretrainConfig(TrainingConfig):
 
     section: typing.ClassVar[str] = "pretrain"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require_one_of("masking", MASKINGS)
         self.require_one_of("execution", EXECUTIONS)
@@ -198,7 +199,7 @@ class FinetuneConfig(TrainingConfig):
 
     section: typing.ClassVar[str] = "finetune"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require_in("[0, 1)", "drop_path_rate", "dropout_rate", "label_smoothing", "ema_decay")
         self.require_in("[0, 1]", "erasing_probability", "mix_probability", "switch_probability")
@@ -208,12 +209,12 @@ class FinetuneConfig(TrainingConfig):
         self._check_training()
 
     @property
-    def augmentation(self):
+    def augmentation(self) -> dict[str, typing.Any]:  # type: ignore[override]
         """Arguments of `Preprocessing` beside cropping and flipping."""
         names = ("randaugment_magnitude", "randaugment_noise", "color_jitter", "erasing_probability")
         return {name: getattr(self, name) for name in names}
 
-    def _check_color_jitter(self):
+    def _check_color_jitter(self) -> None:
         strengths = self.color_jitter
         require(
             len(strengths) == 4 and min(strengths) >= 0 and strengths[-1] <= 0.5,
@@ -225,7 +226,7 @@ class FinetuneConfig(TrainingConfig):
             "finetune.color_jitter and finetune.randaugment_magnitude cannot be combined: set one of them to 0.",
         )
 
-    def _check_training(self):
+    def _check_training(self) -> None:
         require(0 < self.layer_decay <= 1, f"finetune.layer_decay must be in (0, 1], got {self.layer_decay:g}.")
         self.require_one_of("task", TASKS)
         self.require_one_of("layer_decay_groups", GROUPS)
@@ -277,7 +278,7 @@ class SegmentationConfig(Section):
 
     section: typing.ClassVar[str] = "segmentation"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.require_one_of("decoder", DECODERS)
         self.require_at_least(1, "decoder_dim", "window")

@@ -2,13 +2,21 @@
 
 import dataclasses
 import functools
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
+from experiments.data.augmentation.mixing import Mixing
 from experiments.data.pipeline import batch_seed, example_seed
+from experiments.data.preprocessing import Preprocessing
 from experiments.picture_text import plain_text
+
+if TYPE_CHECKING:
+    from experiments.data.source import MemorySplit, StreamSplit
 
 IMAGES, VERSIONS = 8, 6
 CANDIDATES = 4 * IMAGES  # of which some may be unreadable
@@ -17,7 +25,15 @@ GAP = 28  # pixels below a cell, for its caption
 NAME_LENGTH = 18  # letters of a class in a caption, a third of it where there are two
 
 
-def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, shown=slice(None)):
+def draw_augmentation(
+    path: str | os.PathLike[str],
+    examples: tuple[np.ndarray, ...],
+    preprocessing: Preprocessing,
+    mixing: Mixing,
+    class_names: Sequence[str],
+    seed: int,
+    shown: Sequence[int] | slice = slice(None),
+) -> None:
     """Draws images, one per row: as evaluation sees it, then as training does in some epochs.
 
     Captions show the targets, before smoothing.
@@ -47,7 +63,9 @@ def draw_augmentation(path, examples, preprocessing, mixing, class_names, seed, 
 
 
 @tf.autograph.experimental.do_not_convert
-def augmented_examples(split, preprocessing, seed):
+def augmented_examples(
+    split: "MemorySplit | StreamSplit", preprocessing: Preprocessing, seed: int
+) -> tuple[np.ndarray, ...] | None:
     """Returns a few images of a split, as evaluation sees them and as training does in some epochs.
 
     Args:
@@ -60,7 +78,7 @@ def augmented_examples(split, preprocessing, seed):
         image can be read.
     """
 
-    def load(position, example):
+    def load(position: tf.Tensor, example: tuple[Any, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         content, label = example
         encoded = split.read(content)
         versions = tf.map_fn(
@@ -75,7 +93,7 @@ def augmented_examples(split, preprocessing, seed):
     return tuple(np.stack(column) for column in zip(*rows)) or None
 
 
-def _caption(target, class_names):
+def _caption(target: np.ndarray, class_names: Sequence[str]) -> str:
     """Names the classes of a target `(num_classes,)`, with their shares where there are more."""
     target = np.asarray(target, np.float32)
     order = np.argsort(-target, kind="stable")
@@ -87,7 +105,7 @@ def _caption(target, class_names):
     return " + ".join(f"{100 * target[i]:.0f}% {class_names[i][: NAME_LENGTH // 3]}" for i in present)
 
 
-def _draw_grid(path, columns, captions):
+def _draw_grid(path: str | os.PathLike[str], columns: np.ndarray, captions: Sequence[Sequence[str]]) -> None:
     """Draws `(columns, rows, H, W, C)`, black at 0 and white at 1, each cell with its caption below."""
     num_columns, num_rows, *sides, channels = columns.shape
     height, width = (max(1, round(side * CELL / max(sides))) for side in sides)

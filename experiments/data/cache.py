@@ -16,6 +16,8 @@ more does not start. With several workers, each holds all images.
 import concurrent.futures
 import dataclasses
 import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +27,10 @@ from experiments.data.files import read_bytes
 from experiments.errors import UserError
 from experiments.provenance import available_memory
 
+if TYPE_CHECKING:
+    from experiments.data.preprocessing import Preprocessing
+    from experiments.data.source import Source, Split
+
 SHARE = 0.5  # of the available memory
 GIBIBYTE = 2**30
 CHUNK = 1024  # examples of a stream that are read at once
@@ -33,7 +39,7 @@ MOST = 2 * GIBIBYTE  # largest size of a split of small images that is held by d
 DECODED_AT_ONCE = 16  # and no more of those that are too large
 
 
-def with_cache(source, cache):
+def with_cache(source: "Source", cache: str) -> "Source":
     """Returns a `Source` whose splits stay in memory once they have been read, as `data.cache` says.
 
     Raises:
@@ -72,13 +78,13 @@ class DecodedImages:
     labels: tf.Tensor
     readable: tf.Tensor
 
-    def take(self, numbers):
+    def take(self, numbers: tf.Tensor) -> "DecodedImages":
         """Returns the images of some numbers, `(B,)`."""
         fields = (getattr(self, field.name) for field in dataclasses.fields(self))
         return DecodedImages(*(None if values is None else tf.gather(values, numbers) for values in fields))
 
 
-def decoded_images(split, preprocessing):
+def decoded_images(split: "Split", preprocessing: "Preprocessing") -> DecodedImages | None:
     """Returns the `DecodedImages` of a split, or None if `data.cache` or their size rules that out.
 
     The first call decodes them.
@@ -100,7 +106,7 @@ def decoded_images(split, preprocessing):
     return known[key]
 
 
-def _decode(split, preprocessing):
+def _decode(split: "Split", preprocessing: "Preprocessing") -> DecodedImages | None:
     available = available_memory()
     total = sum(part.num_examples for part in getattr(split, "parts", (split,)))  # an epoch of a mix may have fewer
     if (arrays := _decode_all(split, preprocessing, total, available)) is None:
@@ -111,10 +117,12 @@ def _decode(split, preprocessing):
 
 
 @tf.autograph.experimental.do_not_convert
-def _decode_all(split, preprocessing, total, available):
+def _decode_all(
+    split: "Split", preprocessing: "Preprocessing", total: int, available: int
+) -> tuple[np.ndarray, ...] | None:
     """Decodes `total` images to the arrays of `DecodedImages`; returns None as soon as they prove too large."""
 
-    def load(position, example):
+    def load(position: tf.Tensor, example: tuple[Any, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         content, label = example
         image = preprocessing.decode(split.read(content))
         return position, label, tf.shape(image)[:2], image
@@ -139,7 +147,7 @@ def _decode_all(split, preprocessing, total, available):
     return images, sizes, labels, readable
 
 
-def _fits(split, shape, itemsize, available):
+def _fits(split: "Split", shape: Sequence[int], itemsize: int, available: int) -> bool:
     """Whether arrays of a shape are held in memory; with `decoded` an error if they are too large."""
     size = math.prod(map(int, shape)) * itemsize
     if split.cache == "auto":
@@ -153,13 +161,13 @@ def _fits(split, shape, itemsize, available):
     return True
 
 
-def read_files(paths):
+def read_files(paths: Iterable[bytes]) -> np.ndarray:
     """Returns the contents of files or their parts, `(N,)` bytes; empty, so not decodable, if one cannot be read."""
     with concurrent.futures.ThreadPoolExecutor() as executor:
         return np.array(list(executor.map(read_bytes, paths)), dtype=object)
 
 
-def read_examples(examples):
+def read_examples(examples: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns a dataset of `(encoded image, label)` as two tensors, `(N,)` strings and `(N,)` int64."""
     contents, labels = zip(*examples.batch(CHUNK).as_numpy_iterator())  # one by one takes longer than reading them
     return tf.constant(np.concatenate(contents)), tf.constant(np.concatenate(labels), tf.int64)

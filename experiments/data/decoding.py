@@ -8,6 +8,9 @@ without an alpha channel; all others are decoded through NumPy, see `experiments
 import functools
 import io
 import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +28,7 @@ from experiments.data.formats import (
     read_header,
     turns,
 )
+from experiments.data.values import Reading
 
 # Formats that cannot be read: such files are counted and named, not skipped silently.
 OTHER_SUFFIXES = (
@@ -47,12 +51,12 @@ ORIENTATIONS = 16  # a way of decoding is a format's number times this, plus the
 TURNS = np.array([turns(i) for i in range(ORIENTATIONS)])
 
 
-def is_image_name(name):
+def is_image_name(name: str) -> bool:
     """Whether a file name has the suffix of an image, whether or not its format can be read."""
     return name.lower().endswith(SUFFIXES + OTHER_SUFFIXES) and not name.startswith(".")
 
 
-def problem_of(path, reading):
+def problem_of(path: pathlib.Path, reading: Reading) -> str:
     """Returns why a file cannot be used, or an empty string.
 
     Most files are not decoded here; damage inside a file shows when it is read in training, where it counts as
@@ -95,7 +99,13 @@ def problem_of(path, reading):
         return DAMAGED.format(format_of(_part(path, 0, 32)))
 
 
-def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cast(image, tf.float32), target=None):
+def decode_and_crop(
+    encoded: tf.Tensor,
+    choose_window: Callable[[tf.Tensor], tf.Tensor],
+    reading: Reading,
+    finish: Callable[[tf.Tensor], tf.Tensor] = lambda image: tf.cast(image, tf.float32),
+    target: tuple[int, int] | None = None,
+) -> tf.Tensor:
     """Decodes the part of an image that is needed, upright.
 
     For a JPEG, only the blocks under the window are decoded, with Pillow's arithmetic. CMYK is converted to RGB,
@@ -118,14 +128,14 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         InvalidArgumentError: when it is run, if the file cannot be read.
     """
 
-    def general():
+    def general() -> tf.Tensor:
         image = tf.numpy_function(lambda content: _values(content, reading), [encoded], tf.float32)
         image = tf.ensure_shape(image, (None, None, reading.channels))
         with tf.control_dependencies([tf.debugging.assert_positive(tf.size(image), "no image that can be read")]):
             window = choose_window(tf.shape(image)[:2])
         return finish(_cut(image, window))
 
-    def of_8_bits():
+    def of_8_bits() -> tf.Tensor:
         kind = way // ORIENTATIONS - 1
         size = tf.switch_case(kind, [size_of_jpeg, size_of_png, size_of_webp])
         with tf.control_dependencies([_check_size(size, reading.max_pixels)]):
@@ -141,18 +151,18 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
         image = tf.cond(tf.reduce_any(turn), lambda: _turned_back(image, *turn), lambda: image)
         return finish(tf.image.rgb_to_grayscale(image) if reading.channels == 1 else image)
 
-    def size_of_jpeg():
+    def size_of_jpeg() -> tf.Tensor:
         return tf.io.extract_jpeg_shape(encoded)[:2]
 
-    def size_of_png():
+    def size_of_png() -> tf.Tensor:
         return tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)[::-1]
 
-    def size_of_webp():
+    def size_of_webp() -> tf.Tensor:
         size = tf.io.decode_raw(tf.strings.substr(encoded, 26, 4), tf.uint16)[::-1]
         return tf.bitwise.bitwise_and(tf.cast(size, tf.int32), 0x3FFF)
 
-    def decode_jpeg(size, window, swaps):
-        def decode(ratio=1):
+    def decode_jpeg(size: tf.Tensor, window: tf.Tensor, swaps: tf.Tensor) -> tf.Tensor:
+        def decode(ratio: int = 1) -> tf.Tensor:
             reduced = _reduced(window, ratio, size) if ratio > 1 else window
             return tf.io.decode_and_crop_jpeg(encoded, reduced, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
@@ -172,9 +182,9 @@ def decode_and_crop(encoded, choose_window, reading, finish=lambda image: tf.cas
     return tf.cond(way == GENERAL, general, of_8_bits)
 
 
-def _way_of_decoding(content):
+def _way_of_decoding(content: bytes | np.ndarray) -> np.int64:
     """Returns `GENERAL` or, for a file that TensorFlow reads exactly, the number of the format and the orientation."""
-    content = np.asarray(content, object).item()  # bytes in a graph, an array of them outside
+    content = cast(bytes, np.asarray(content, object).item())  # bytes in a graph, an array of them outside
     name, orientation = format_of(content[:32]), 1
     is_exact = name in ("JPEG", "PNG")
     try:
@@ -196,7 +206,7 @@ def _way_of_decoding(content):
     return np.int64((BY_TENSORFLOW.index(name) + 1) * ORIENTATIONS + orientation if is_exact else GENERAL)
 
 
-def _png_chunks(content):
+def _png_chunks(content: bytes) -> Iterator[bytes]:
     """Yields the names of the chunks of a PNG, as far as they are names."""
     at = 8
     while (name := content[at + 4 : at + 8]).isalpha():
@@ -204,19 +214,25 @@ def _png_chunks(content):
         at += 12 + int.from_bytes(content[at : at + 4])
 
 
-def _cut(image, window):
+def _cut(image: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     top, left, height, width = tf.unstack(window)
     return image[top : top + height, left : left + width]
 
 
-def _reduced(window, ratio, size):
+def _reduced(window: tf.Tensor, ratio: int, size: tf.Tensor) -> tf.Tensor:
     """Returns the window of an image that is decoded at `1 / ratio` of its size, which is rounded up."""
     window = (window + ratio // 2) // ratio
     corner = tf.minimum(window[:2], -(-size // ratio) - window[2:])
     return tf.concat([corner, window[2:]], axis=0)
 
 
-def _window_in_file(choose_window, size, swaps, down, right):
+def _window_in_file(
+    choose_window: Callable[[tf.Tensor], tf.Tensor],
+    size: tf.Tensor,
+    swaps: tf.Tensor,
+    down: tf.Tensor,
+    right: tf.Tensor,
+) -> tf.Tensor:
     """Returns the position of a window of the upright image in the stored image, which is rotated or mirrored."""
     size = tf.where(swaps, size[::-1], size)
     top, left, height, width = tf.unstack(choose_window(size))
@@ -225,19 +241,19 @@ def _window_in_file(choose_window, size, swaps, down, right):
     return tf.where(swaps, [left, top, width, height], [top, left, height, width])
 
 
-def _turned_back(image, swaps, down, right):
+def _turned_back(image: tf.Tensor, swaps: tf.Tensor, down: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     image = tf.cond(swaps, lambda: _transpose(image), lambda: image)
     return tf.reverse(image, tf.where(tf.stack([down, right]))[:, 0])
 
 
-def _transpose(image):
+def _transpose(image: tf.Tensor) -> tf.Tensor:
     """`(H, W, C)` to `(W, H, C)`, by a gather: oneDNN writes to stderr when it transposes uint8."""
     height, width, channels = tf.unstack(tf.shape(image))
     pixels = tf.range(width)[:, tf.newaxis] + width * tf.range(height)
     return tf.gather(tf.reshape(image, (height * width, channels)), pixels)
 
 
-def _values(content, reading):
+def _values(content: bytes | np.ndarray, reading: Reading) -> np.ndarray:
     """Returns `(H, W, channels)`, with no pixels on failure: TensorFlow would log an exception at length."""
     try:
         return reading.values(np.asarray(content, object).item())
@@ -245,15 +261,15 @@ def _values(content, reading):
         return np.zeros((0, 0, reading.channels), np.float32)
 
 
-def _check_size(size, max_pixels):
+def _check_size(size: tf.Tensor, max_pixels: int) -> tf.Operation | None:
     """Returns the operation that raises InvalidArgumentError for an image of more than `max_pixels`."""
     # A PNG may declare sides above 2^31, negative as int32.
     pixels = tf.reduce_prod(tf.abs(tf.cast(size, tf.int64)))
     return tf.debugging.assert_less_equal(pixels, tf.constant(max_pixels, tf.int64), "too many pixels")
 
 
-def _problem_of_jpeg(image, path):
-    if not image.quantization:  # no quantization tables, as in lossless JPEG
+def _problem_of_jpeg(image: Image.Image, path: pathlib.Path) -> str:
+    if not image.quantization:  # type: ignore[attr-defined]  # no quantization tables, as in lossless JPEG
         return "lossless JPEG cannot be decoded here"
     if _part(path, -2, 2) != b"\xff\xd9":
         image.load()
@@ -263,11 +279,11 @@ def _problem_of_jpeg(image, path):
     return ""
 
 
-def _problem_of_png(image, path):
+def _problem_of_png(image: Image.Image, path: pathlib.Path) -> str:
     """Finds faults in the chunks of a PNG that libpng rejects but Pillow accepts; the pixels are not decoded."""
     if image.mode == "P" and not image.palette:
         return "a PNG without its palette"
-    found = set()
+    found: set[bytes] = set()
     with open(path, "rb") as file:
         file.seek(8)
         while head := file.read(8):
@@ -290,7 +306,7 @@ def _problem_of_png(image, path):
     return CUT_SHORT
 
 
-def _problem_of_unknown(path):
+def _problem_of_unknown(path: pathlib.Path) -> str:
     """Describes a file whose format is not read."""
     if not _part(path, 0, 1):
         return "the file is empty"
@@ -303,7 +319,7 @@ def _problem_of_unknown(path):
     return "not an image"
 
 
-def _part(path, start, size):
+def _part(path: pathlib.Path, start: int, size: int) -> bytes:
     """Returns some bytes of a file, counted from its end where `start` is negative."""
     with open(path, "rb") as file:
         file.seek(max(0, start + path.stat().st_size) if start < 0 else start)

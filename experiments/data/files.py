@@ -8,6 +8,8 @@ import functools
 import io
 import logging
 import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -19,7 +21,7 @@ OPEN = 32  # files of which parts were read last
 UNKNOWN = -1  # result of a function that has not been called
 
 
-def parts_of(path, places):
+def parts_of(path: str | os.PathLike[str], places: Iterable[Sequence[int]]) -> list[bytes]:
     """Returns the names of parts of a file as it is now, of `[(offset, size), ...]` in bytes.
 
     Once the file is replaced, its parts cannot be read: what is at their places may be another image.
@@ -28,7 +30,7 @@ def parts_of(path, places):
     return [MARK + name + b":%d:%d:%d" % (version, offset, size) for offset, size in places]
 
 
-def read_path(path):
+def read_path(path: tf.Tensor) -> tf.Tensor:
     """Returns the content of a file or a part of one, in the graph of a data set.
 
     Args:
@@ -40,19 +42,19 @@ def read_path(path):
     return tf.cond(is_part, read_part, lambda: tf.io.read_file(path))
 
 
-def read_parts(paths):
+def read_parts(paths: tf.Tensor) -> tf.Tensor:
     """Returns what `read_path` does for parts of files, `(P,)` strings: one call of Python for all of them."""
     read = lambda paths: np.array([read_bytes(path) for path in paths], object)  # noqa: E731
     return tf.ensure_shape(tf.numpy_function(read, [paths], tf.string), paths.shape)
 
 
-def read_bytes(path):
+def read_bytes(path: bytes | np.ndarray) -> bytes:
     """Returns the bytes of a file or a part of one; empty where it cannot be read."""
-    path = np.asarray(path, object).item()
+    path = cast(bytes, np.asarray(path, object).item())
     if not path.startswith(MARK):
         try:
-            with open(path, "rb") as file:
-                return file.read()
+            with open(path, "rb") as whole:
+                return whole.read()
         except OSError:
             return b""
     name, version, offset, size = path[1:].rsplit(b":", 3)
@@ -68,7 +70,7 @@ def read_bytes(path):
     return content
 
 
-def size_of(path):
+def size_of(path: bytes) -> int:
     """Returns the number of bytes of a file or a part of one; 0 where there is none."""
     if path[:1] == MARK:
         return int(path.rpartition(b":")[2])
@@ -76,7 +78,7 @@ def size_of(path):
 
 
 @functools.lru_cache(OPEN)
-def _opened(path, version):
+def _opened(path: bytes, version: int) -> io.FileIO:
     """Returns an open file, which is closed with the last reference to it; `version` is its modification time."""
     file = io.FileIO(path)
     if os.fstat(file.fileno()).st_mtime_ns != version:
@@ -87,13 +89,13 @@ def _opened(path, version):
 
 
 @functools.cache
-def _log(name, why):
+def _log(name: bytes, why: str) -> None:
     logging.getLogger("experiments").warning(
         "%s cannot be read: %s. Its images count as unreadable.", os.fsdecode(name), why
     )
 
 
-def memoized(function, key, *arguments):
+def memoized(function: Callable[..., np.int64], key: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
     """Calls a Python function in the graph of a data set, or returns what it returned for this key before.
 
     Each process calls it once per image; later epochs look the result up.
@@ -107,7 +109,7 @@ def memoized(function, key, *arguments):
         Scalar int64 tensor.
     """
 
-    def call():
+    def call() -> tf.Tensor:
         result = tf.ensure_shape(tf.numpy_function(function, arguments, tf.int64), ())
         with tf.control_dependencies([results.insert(number, result)]):
             return tf.identity(result)
@@ -118,7 +120,7 @@ def memoized(function, key, *arguments):
 
 
 @functools.cache
-def _results(function):
+def _results(function: Callable[..., np.int64]) -> tf.lookup.experimental.MutableHashTable:
     del function  # of each a table of its own
     with tf.init_scope(), tf.device("CPU"):  # outside of any graph, for all of them
         return tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, UNKNOWN)

@@ -15,11 +15,15 @@ import re
 import struct
 import typing
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
 from experiments.config import MAX_PIXELS
+
+if typing.TYPE_CHECKING:
+    import tifffile
 
 ORIENTATION = 0x112  # EXIF's tag
 FIRST, ALL = "first", "all"
@@ -82,7 +86,7 @@ class Format:
     package: str = ""
 
 
-def format_of(head):
+def format_of(head: bytes) -> str:
     """Returns the name of the format of a file that begins with `head`, 32 bytes or fewer; empty for none of them."""
     for name, kind in FORMATS.items():
         for start in kind.starts:
@@ -91,7 +95,7 @@ def format_of(head):
     return ""
 
 
-def read_header(file, pages=FIRST):
+def read_header(file: typing.BinaryIO, pages: str = FIRST) -> tuple[str, Header, Callable[[], Stored]]:
     """Returns `(name of the format, Header, decode)` of an open image file; `decode()` returns its `Stored`.
 
     Args:
@@ -114,7 +118,7 @@ def read_header(file, pages=FIRST):
     return name, *kind.open(file, pages)
 
 
-def check_size(header, max_pixels):
+def check_size(header: Header, max_pixels: int) -> None:
     """Raises UnreadableError for an image that is too large to be decoded."""
     if min(*header.size, header.channels) < 1:
         raise UnreadableError("an image without pixels")
@@ -123,19 +127,19 @@ def check_size(header, max_pixels):
         raise UnreadableError(f"more than {max_pixels:,} pixels (data.max_pixels)")
 
 
-def upright(pixels, orientation):
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Turns `(H, W, ...)` upright by its EXIF orientation, 1 to 8: exactly like `PIL.ImageOps.exif_transpose`."""
     swaps, down, right = turns(orientation)
     pixels = np.swapaxes(pixels, 0, 1) if swaps else pixels
     return pixels[:: -1 if down else 1, :: -1 if right else 1]
 
 
-def turns(orientation):
+def turns(orientation: int) -> tuple[bool, bool, bool]:
     """Returns the meaning of an orientation: whether to swap rows and columns, then flip vertically, horizontally."""
     return orientation > 4, orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
 
 
-def orientation_of(image):
+def orientation_of(image: Image.Image) -> int:
     """Returns the orientation of an image that Pillow has opened; 1 if it has none, or its EXIF data is damaged."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
@@ -148,8 +152,8 @@ OPACITY = {"LA": "LA", "La": "LA", "PA": "RGBA", "RGBA": "RGBA", "RGBa": "RGBA"}
 AS_STORED = ("L", "RGB", "LA", "RGBA", "I", "F", "I;16")
 
 
-def _open_by_pillow(name):
-    def open_file(file, pages):
+def _open_by_pillow(name: str) -> Callable[[typing.BinaryIO, str], tuple]:
+    def open_file(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
         del pages
         image = Image.open(file, formats=(name,))
         return header_of(image), lambda: _decode_by_pillow(image)
@@ -157,7 +161,7 @@ def _open_by_pillow(name):
     return open_file
 
 
-def header_of(image):
+def header_of(image: Image.Image) -> Header:
     """Returns the `Header` of an image that Pillow has opened."""
     mode = _mode(image)
     channels = len(mode) if mode in ("LA", "RGB", "RGBA") else 1
@@ -165,7 +169,7 @@ def header_of(image):
     return Header((image.height, image.width), channels + deep, deep or mode in ("LA", "RGBA"))
 
 
-def _mode(image):
+def _mode(image: Image.Image) -> str:
     """Returns the mode, among those that are read as arrays, that keeps all content of an image."""
     if image.mode in OPACITY:
         return OPACITY[image.mode]
@@ -176,14 +180,14 @@ def _mode(image):
     return {"1": "L"}.get(image.mode, image.mode if image.mode in AS_STORED else "RGB")
 
 
-def _decode_by_pillow(image):
+def _decode_by_pillow(image: Image.Image) -> Stored:
     image.load()
     orientation, mode = orientation_of(image), _mode(image)
     pixels = np.asarray(image if mode == "I;16" or image.mode == mode else image.convert(mode))
     return Stored(pixels.reshape(*pixels.shape[:2], -1), mode in ("LA", "RGBA"), orientation)
 
 
-def _open_png(file, pages):
+def _open_png(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
     """Opens a PNG; of 16-bit colours, Pillow would keep the upper 8 bits, TensorFlow reads all."""
     del pages
     image = Image.open(file, formats=("PNG",))
@@ -198,7 +202,7 @@ def _open_png(file, pages):
     return header, lambda: _decode_by_pillow(image)
 
 
-def _decode_deep_png(file, header, image):
+def _decode_deep_png(file: typing.BinaryIO, header: Header, image: Image.Image) -> Stored:
     import tensorflow as tf
 
     image.load()  # finds the orientation, wherever it is stored
@@ -208,7 +212,7 @@ def _decode_deep_png(file, header, image):
     return Stored(pixels[..., [0, 3]] if header.channels == 2 else pixels, header.alpha, orientation_of(image))
 
 
-def _open_jpeg_2000(file, pages):
+def _open_jpeg_2000(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
     """Pillow reads 8 bits of up to four channels; imagecodecs the others."""
     content = file.read()
     file.seek(0)
@@ -221,7 +225,7 @@ def _open_jpeg_2000(file, pages):
     if len(depths) > 1 or max(depths) > 0x8F:
         raise UnreadableError("JPEG 2000 with channels that differ, or with more than 16 bits, is not supported")
 
-    def decode():
+    def decode() -> Stored:
         import imagecodecs
 
         depth = (max(depths) & 0x7F) + 1
@@ -231,7 +235,7 @@ def _open_jpeg_2000(file, pages):
     return Header((bottom - top, right - left), channels), decode
 
 
-def _open_avif(file, pages):
+def _open_avif(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
     """Pillow reads 8 bits; imagecodecs 10 and 12."""
     del pages
     content = file.read()
@@ -247,7 +251,7 @@ def _open_avif(file, pages):
     if math.prod(header.size) * frames > MAX_PIXELS:
         raise UnreadableError(f"an animation of 10 or 12 bits with {frames:,} frames, too many to decode at once")
 
-    def decode_deep():
+    def decode_deep() -> Stored:
         import imagecodecs
 
         image.load()
@@ -258,7 +262,7 @@ def _open_avif(file, pages):
     return header, decode_deep
 
 
-def _open_heif(file, pages):
+def _open_heif(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
     import pillow_heif
 
     pillow_heif.register_heif_opener()
@@ -271,17 +275,17 @@ GREY, RGB = (0, 1), 2  # TIFF's photometric interpretations that are read as sto
 TRANSPARENT = (1, 2)  # TIFF's extra samples that are alpha
 
 
-def _open_tiff(file, pages):
+def _open_tiff(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
     """Opens a TIFF: tifffile reads any type and number of channels; Pillow reads files that need colour conversion."""
     tiff = tiff_file(file)
-    page = tiff.pages[0]
+    page = typing.cast("tifffile.TiffPage", tiff.pages[0])
     if page.photometric not in (*GREY, RGB):
         if pages == ALL and len(tiff.pages) > 1:
             raise UnreadableError("a TIFF file of several pages with a palette, CMYK or the like: save them as RGB")
         file.seek(0)
-        header, decode = _open_by_pillow("TIFF")(file, pages)
+        header, by_pillow = _open_by_pillow("TIFF")(file, pages)
         # Pillow turns it when it decodes.
-        return header, lambda: dataclasses.replace(decode(), orientation=1)
+        return header, lambda: dataclasses.replace(by_pillow(), orientation=1)
     axes, shape, read = _pages_of(tiff) if pages == ALL else (page.axes, page.shape, page.asarray)
     if "Y" not in axes or "X" not in axes or (pages == FIRST and not set(axes) <= set("YXS")):
         raise UnreadableError("a TIFF file of more than two dimensions: data.pages=all reads them as channels")
@@ -294,7 +298,7 @@ def _open_tiff(file, pages):
     bits = max(bits) if isinstance(bits, tuple) else bits
     largest = 2**bits - 1 if page.dtype.kind in "bu" and bits not in (8, 16, 32, 64) else 0
 
-    def decode():
+    def decode() -> Stored:
         pixels = np.moveaxis(read(), (axes.index("Y"), axes.index("X")), (0, 1))
         pixels = pixels.reshape(*size, channels)
         pixels = pixels.astype(np.uint8) if pixels.dtype == bool else pixels
@@ -309,7 +313,7 @@ def _open_tiff(file, pages):
     return Header(size, channels, alpha), decode
 
 
-def _pages_of(tiff):
+def _pages_of(tiff: "tifffile.TiffFile") -> tuple[str, tuple[int, ...], Callable[[], np.ndarray]]:
     """Returns `(axes, shape, function that reads)` of all pages of a TIFF file, which follow each other.
 
     Raises:
@@ -318,17 +322,18 @@ def _pages_of(tiff):
     if len(tiff.series) == 1:  # a stack, of pages or of what ImageJ and microscopes write
         return tiff.series[0].axes, tiff.series[0].shape, tiff.series[0].asarray
     pages = full_pages(tiff)
-    if len({(page.shape, page.dtype, page.photometric) for page in pages}) > 1:
+    if len({(page.shape, page.dtype, page.keyframe.photometric) for page in pages}) > 1:
         raise UnreadableError("its pages differ in size, type or channels: data.pages=first reads the first")
     return "Q" + pages[0].axes, (len(pages), *pages[0].shape), lambda: np.stack([page.asarray() for page in pages])
 
 
-def full_pages(tiff):
+def full_pages(tiff: "tifffile.TiffFile") -> list[typing.Any]:
     """Returns the pages of a TIFF file that are no overviews, masks or the like."""
-    return [page for page in tiff.pages if page.subfiletype & ~PAGE == 0]
+    pages: list[typing.Any] = list(tiff.pages)  # pages, or frames, which have the tags of an earlier page, `keyframe`
+    return [page for page in pages if page.keyframe.subfiletype & ~PAGE == 0]
 
 
-def tiff_file(file):
+def tiff_file(file: typing.BinaryIO) -> "tifffile.TiffFile":
     """Returns the `tifffile.TiffFile` of an open file."""
     import tifffile
 
@@ -336,7 +341,7 @@ def tiff_file(file):
     return tifffile.TiffFile(file)
 
 
-def tiff_orientation(page):
+def tiff_orientation(page: "tifffile.TiffPage") -> int:
     """Returns the orientation of a page of a TIFF file, 1 to 8; 1 if the file does not give it."""
     tag = page.tags.get(ORIENTATION)
     if tag is None and (notes := page.tags.get(XMP)) is not None:
@@ -345,7 +350,7 @@ def tiff_orientation(page):
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
-def _unassociated(pixels):
+def _unassociated(pixels: np.ndarray) -> np.ndarray:
     """Converts premultiplied to straight alpha, in the type of the file."""
     is_float = pixels.dtype.kind == "f"
     white = 1.0 if is_float else float(np.iinfo(pixels.dtype).max)
@@ -358,7 +363,7 @@ def _unassociated(pixels):
     return np.concatenate([colours, opacity], axis=-1).astype(pixels.dtype)
 
 
-def _open_array(file, pages):
+def _open_array(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
     """`(height, width)` or `(height, width, channels)`; nothing in the file is run."""
     del pages
     version = np.lib.format.read_magic(file)
@@ -372,16 +377,16 @@ def _open_array(file, pages):
         raise UnreadableError(CUT_SHORT)
     file.seek(start)
 
-    def decode():
+    def decode() -> Stored:
         pixels = np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
         pixels = _with_channels(pixels.reshape(shape, order="F" if fortran else "C"))
         is_bool = dtype.kind == "b"
         return Stored(pixels.astype(np.uint8) if is_bool else pixels, largest=int(is_bool))
 
-    return Header(shape[:2], shape[2] if len(shape) == 3 else 1), decode
+    return Header((shape[0], shape[1]), shape[2] if len(shape) == 3 else 1), decode
 
 
-def _with_channels(pixels):
+def _with_channels(pixels: np.ndarray) -> np.ndarray:
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
 

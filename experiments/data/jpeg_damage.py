@@ -13,6 +13,8 @@ import logging
 import os
 import re
 import struct
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +39,7 @@ WHOLE, DAMAGED = 0, 1
 _found: set[bytes] = set()  # keys of damaged images
 
 
-def checked(encoded, key):
+def checked(encoded: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
     """Returns the bytes of an image file, in the graph of a data set; a damaged JPEG is an error there, and is logged.
 
     A process checks each image once and remembers the result: later epochs do not pay for it.
@@ -50,7 +52,7 @@ def checked(encoded, key):
         InvalidArgumentError: when it is run, if `is_damaged`.
     """
 
-    def whole():
+    def whole() -> tf.Tensor:
         result = memoized(_check, key, encoded, key)
         with tf.control_dependencies([tf.debugging.assert_equal(result, tf.constant(WHOLE, tf.int64), "damaged JPEG")]):
             return tf.identity(encoded)
@@ -58,8 +60,8 @@ def checked(encoded, key):
     return tf.cond(tf.io.is_jpeg(encoded), whole, lambda: encoded)
 
 
-def _check(content, key):
-    content, key = (np.asarray(value, object).item() for value in (content, key))
+def _check(content: bytes | np.ndarray, key: bytes | np.ndarray) -> np.int64:
+    content, key = (cast(bytes, np.asarray(value, object).item()) for value in (content, key))
     if not is_damaged(content):
         return np.int64(WHOLE)
     known = key in _found  # checked twice at the same time
@@ -71,7 +73,7 @@ def _check(content, key):
     return np.int64(DAMAGED)
 
 
-def is_damaged(content):
+def is_damaged(content: bytes) -> bool:
     """Whether the entropy-coded data of a JPEG file, given as bytes, does not end where its picture does.
 
     The usual kind, of one scan without restart markers, is decoded to an eighth of its size, which takes two thirds
@@ -85,6 +87,7 @@ def is_damaged(content):
         frame, scans, restarts = structure
         if not scans or any(match[0][1] != 0xD0 + i % 8 for found in restarts for i, match in enumerate(found)):
             return True
+        assert frame is not None
         if content[frame + 1] != 0xC2 and len(scans) == 1 and not any(restarts):
             return _ends_elsewhere(content, *scans[0])
         return _ends_elsewhere_in_a_scan(content, frame, scans)
@@ -94,7 +97,7 @@ def is_damaged(content):
         return True
 
 
-def _structure(content):
+def _structure(content: bytes) -> tuple[int | None, list[tuple], list[list]] | None:
     """Returns the position of the frame header, the span of each scan's data, and the restart markers in it.
 
     None for kinds of files that are not checked; no scans if a marker is in the wrong place.
@@ -103,8 +106,8 @@ def _structure(content):
     while (at := content.find(b"\xff", at)) >= 0:
         while content[at + 1 : at + 2] == b"\xff":  # fill bytes
             at += 1
-        marker, size = content[at + 1 : at + 2], int.from_bytes(content[at + 2 : at + 4])
-        marker = marker[0] if marker else END
+        found, size = content[at + 1 : at + 2], int.from_bytes(content[at + 2 : at + 4])
+        marker = found[0] if found else END
         if marker == END or marker in OTHER_FRAMES:
             break
         if marker in FRAMES:
@@ -128,18 +131,18 @@ def _structure(content):
 class _InTwoParts(io.BytesIO):
     """A file that gives Pillow its image data in two parts, and records how far the decoder had to read."""
 
-    def __init__(self, *parts):
+    def __init__(self, *parts: bytes) -> None:
         super().__init__(parts[0])
-        self.parts = None
+        self.parts: list[bytes] | None = None
         self.waiting = list(parts)
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         if self.parts is None:
             return super().read(size)
         return self.parts.pop(0) if self.parts else b""
 
 
-def _ends_elsewhere(content, start, end):
+def _ends_elsewhere(content: bytes, start: int, end: int) -> bool:
     """Whether the data of the only scan ends before its last block or continues after it."""
     needed = max(start, start + len(content[start:end].rstrip(b"\x00\xff")) - 1 - SPARE)
     file = _InTwoParts(content[:needed], content[needed:end] + PADDING)
@@ -155,7 +158,7 @@ def _ends_elsewhere(content, start, end):
     return bool(file.parts)
 
 
-def _ends_elsewhere_in_a_scan(content, frame, scans):
+def _ends_elsewhere_in_a_scan(content: bytes, frame: int, scans: Sequence[tuple[int, int]]) -> bool:
     """Whether the data of a scan, or between restart markers, ends before the last block or continues after it."""
     # The picture is extended downwards. Left-over data shows in the extension, which is otherwise grey. Data appended
     # to each scan also shows there, and inside the picture only if the scan ends too early.
@@ -167,7 +170,7 @@ def _ends_elsewhere_in_a_scan(content, frame, scans):
     if taller > MAX_SIDE or taller * width > MAX_PIXELS:
         return False
 
-    def decode(padding):
+    def decode(padding: bytes) -> np.ndarray:
         parts = [content[: frame + 5], taller.to_bytes(2), content[frame + 7 : scans[0][0]]]
         for (start, end), (following, _) in zip(scans, [*scans[1:], (len(content), 0)]):
             codes = RESTART.sub(lambda match: padding + match[0], content[start:end])

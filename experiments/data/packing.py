@@ -12,6 +12,8 @@ import json
 import os
 import pathlib
 import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -20,6 +22,7 @@ from experiments.config import DataConfig
 from experiments.data.decoding import DAMAGED
 from experiments.data.formats import ORIENTATION, SUFFIXES, UnreadableError, format_of, orientation_of, read_header
 from experiments.data.jpeg_damage import is_damaged
+from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.shards import (
     FORMAT,
@@ -35,6 +38,7 @@ from experiments.data.values import Reading
 from experiments.errors import RunError, UserError
 from experiments.io import TEMPORARY, checksum, is_url, local_path, reason, replacing
 from experiments.lock import LOCK, sole_use_of
+from experiments.types import Log
 
 IMAGES = 1024  # of a shard
 AT_ONCE = 64  # images in memory
@@ -43,7 +47,9 @@ QUALITY = 95  # of JPEG
 KINDS = {"JPEG": ".jpg", "PNG": ".png"}  # what is written smaller, with its suffix
 
 
-def pack(source, output, size=0, labels_file="", log=print):
+def pack(
+    source: str, output: str | os.PathLike[str], size: int = 0, labels_file: str = "", log: Log = print
+) -> dict[str, Any]:
     """Packs the images of a folder, or resumes packing: finished shards are kept if their checksums are right.
 
     Images whose shorter side is above `size` are reduced: JPEG files are saved as JPEG of quality 95, PNG files without
@@ -74,12 +80,14 @@ def pack(source, output, size=0, labels_file="", log=print):
     for note in folder.notes:
         log(f"  {note}")
     splits = {name: split for name in ("train", "validation", "test", "unlabelled") if (split := folder.get(name))}
-    plan = [shard for name, split in splits.items() for shard in _plan(name, split, path, folder)]
+    plan = [shard for name, split in splits.items() for shard in _plan(name, cast(MemorySplit, split), path, folder)]
     with sole_use_of(local_path(output), log, "--output"):
         return _write_shards(local_path(output), plan, folder, size, log)
 
 
-def _write_shards(root, plan, folder, size, log):
+def _write_shards(
+    root: pathlib.Path, plan: Sequence[tuple[str, str, list]], folder: Source, size: int, log: Log
+) -> dict[str, Any]:
     """Writes the shards of a plan that a folder lacks; returns the manifest."""
     manifest = _begin(root, folder, size, _fingerprint(plan, folder, size))
     done = {shard["file"]: shard for shard in manifest["shards"] if _is_whole(root / shard["file"], shard)}
@@ -101,7 +109,7 @@ def _write_shards(root, plan, folder, size, log):
     return manifest
 
 
-def _plan(split, examples, root, folder):
+def _plan(split: str, examples: MemorySplit, root: pathlib.Path, folder: Source) -> Iterator[tuple[str, str, list]]:
     """Yields `(file, split, [(path, name, labels), ...])` of the shards of a split, its images in random order."""
     names = folder.class_names
     sets = folder.label_sets if folder.label_sets is not None else np.eye(len(names), dtype=bool)
@@ -117,7 +125,7 @@ def _plan(split, examples, root, folder):
         yield f"{split}-{i:05}-of-{count:05}.tar", split, images
 
 
-def _fingerprint(plan, folder, size):
+def _fingerprint(plan: Sequence[tuple[str, str, list]], folder: Source, size: int) -> str:
     """Returns a text that changes with the images, their labels or the size."""
     content = hashlib.sha256(repr((size, folder.class_names, QUALITY)).encode())
     for name, _, images in plan:
@@ -131,7 +139,7 @@ def _fingerprint(plan, folder, size):
     return content.hexdigest()
 
 
-def _begin(root, folder, size, fingerprint):
+def _begin(root: pathlib.Path, folder: Source, size: int, fingerprint: str) -> dict[str, Any]:
     """Returns the manifest of a folder of shards, a new one if there is none."""
     try:
         is_empty = all(path.name.startswith(TEMPORARY) or path.name == LOCK for path in root.iterdir())
@@ -160,12 +168,12 @@ def _begin(root, folder, size, fingerprint):
     return manifest
 
 
-def _is_whole(path, shard):
+def _is_whole(path: pathlib.Path, shard: Mapping[str, Any]) -> bool:
     """Whether a shard and its record on the disk match the manifest."""
     return is_intact(path, shard["sha256"]) and is_intact(path.with_suffix(".json"), shard["record_sha256"])
 
 
-def _write_shard(path, images, size):
+def _write_shard(path: pathlib.Path, images: Sequence[tuple[str, str, list]], size: int) -> dict[str, Any]:
     """Writes a shard and its record; returns its entry in the manifest."""
     left_out = []
     with replacing(path) as temporary:
@@ -188,13 +196,13 @@ def _write_shard(path, images, size):
     return facts
 
 
-def _add(tar, name, content):
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))
 
 
-def _smaller(path, size):
+def _smaller(path: str, size: int) -> tuple[bytes | None, str]:
     """Returns the bytes of an image, reduced if it is too large, and a suffix; None and the reason if unreadable."""
     try:
         content = pathlib.Path(path).read_bytes()
@@ -216,7 +224,7 @@ def _smaller(path, size):
                 return content, suffix
             orientation = orientation_of(image)
             target = [max(size, round(side * size / shorter)) for side in image.size]
-            image.draft(None, [2 * side for side in target])  # JPEG: decoded at a fraction, no smaller than this
+            image.draft(None, (2 * target[0], 2 * target[1]))  # JPEG: decoded at a fraction, no smaller than this
             return _encoded(image.resize(target, Image.Resampling.BICUBIC), kind, orientation), suffix
     except UnreadableError as error:
         return None, str(error)
@@ -224,11 +232,11 @@ def _smaller(path, size):
         return None, DAMAGED.format(kind)
 
 
-def _unreadable(path, error):
+def _unreadable(path: str, error: OSError) -> RunError:
     return RunError(f"{path} cannot be read: {reason(error)}; run the same command to continue.")
 
 
-def _encoded(image, kind, orientation):
+def _encoded(image: Image.Image, kind: str, orientation: int) -> bytes:
     file, exif = io.BytesIO(), Image.Exif()
     if orientation != 1:  # the pixels keep their stored orientation
         exif[ORIENTATION] = orientation

@@ -17,16 +17,24 @@ data set.
 
 import math
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from experiments.data.augmentation import draws
+from experiments.data.augmentation.mixing import Mixing
 from experiments.data.cache import decoded_images
+from experiments.data.preprocessing import Preprocessing
 from experiments.errors import UserError
+from experiments.types import Batch
+
+if TYPE_CHECKING:
+    from experiments.data.source import Split
 
 
-def shard_of_batch(batch_size, shard, num_shards):
+def shard_of_batch(batch_size: int, shard: int, num_shards: int) -> np.ndarray:
     """Returns the places of a global batch that belong to a shard.
 
     Places are assigned from both ends of the batch to its middle: of 8 places the first of two shards gets 0, 1, 6 and
@@ -54,7 +62,7 @@ def shard_of_batch(batch_size, shard, num_shards):
     return np.sort(from_both_ends[shard * size : (shard + 1) * size])
 
 
-def check_mixing(batch_size, num_shards):
+def check_mixing(batch_size: int, num_shards: int) -> None:
     """Raises UserError if the shards would separate the pairs that Mixup and CutMix mix."""
     if num_shards > 1 and batch_size // num_shards % 2:
         raise UserError(
@@ -63,7 +71,7 @@ def check_mixing(batch_size, num_shards):
         )
 
 
-def examples_of_batch(split, batch_size, seed, step):
+def examples_of_batch(split: "Split", batch_size: int, seed: int, step: int) -> list[dict[str, Any]]:
     """Returns the positions of the examples of a training batch, in its order, without reading them.
 
     Args:
@@ -85,7 +93,14 @@ PART = 16
 PARTS_AT_ONCE = min(64, max(4, os.cpu_count() or 1))
 
 
-def load_batches(split, examples, load, finish, batch_size, drop_remainder=False):
+def load_batches(
+    split: "Split",
+    examples: tf.data.Dataset,
+    load: Callable[..., tuple[tf.Tensor, ...]],
+    finish: Callable[..., Batch],
+    batch_size: int,
+    drop_remainder: bool = False,
+) -> tf.data.Dataset:
     """Loads examples and batches them, in their order.
 
     Args:
@@ -106,15 +121,17 @@ def load_batches(split, examples, load, finish, batch_size, drop_remainder=False
     return _load_or_blank(examples, load, finish, batch_size).batch(batch_size, drop_remainder).map(_put_in_place)
 
 
-def parallel_map(dataset, function):
+def parallel_map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
     """Maps a function over a data set on all cores, in order."""
     return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _load_or_blank(examples, load, finish, batch_size):
+def _load_or_blank(
+    examples: tf.data.Dataset, load: Callable[..., tuple[tf.Tensor, ...]], finish: Callable[..., Batch], batch_size: int
+) -> tf.data.Dataset:
     """Returns `(place in the batch, finished)`, part by part; at place -1 those of zeros, for what cannot be loaded."""
 
-    def load_part(places, example):
+    def load_part(places: tf.Tensor, example: tuple[Any, ...]) -> tf.data.Dataset:
         part = tf.data.Dataset.from_tensor_slices((places, example))
         loaded = part.map(lambda place, example: (place, load(*example))).ignore_errors()
         blank = tuple(tf.zeros(value.shape, value.dtype) for value in loaded.element_spec[1])
@@ -134,10 +151,10 @@ def _load_or_blank(examples, load, finish, batch_size):
     )
 
 
-def _put_in_place(places, batch):
+def _put_in_place(places: tf.Tensor, batch: Batch) -> Batch:
     """Moves the examples of a batch to their places, and blanks to those that are left."""
 
-    def moved():
+    def moved() -> Batch:
         found = tf.where(places >= 0)
         blank = tf.argmin(places)
         order = tf.tensor_scatter_nd_update(
@@ -150,8 +167,16 @@ def _put_in_place(places, batch):
 
 @tf.autograph.experimental.do_not_convert
 def training_batches(
-    split, preprocessing, batch_size, seed, start_step=0, num_patches=0, mixing=None, shard=0, num_shards=1
-):
+    split: "Split",
+    preprocessing: Preprocessing,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_patches: int = 0,
+    mixing: Mixing | None = None,
+    shard: int = 0,
+    num_shards: int = 1,
+) -> tf.data.Dataset:
     """Returns the endless stream of training batches from a given step on, or one shard of it.
 
     An epoch has `num_examples // batch_size` batches. A shard reads, decodes and mixes only the images of a batch at
@@ -186,23 +211,25 @@ def training_batches(
         check_mixing(batch_size, num_shards)
     batches_per_epoch = split.num_examples // batch_size
 
-    def load(seed, content, label):
+    def load(seed: tf.Tensor, content: Any, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return seed, preprocessing.random_view(split.read(content), seed), label, _weight(label, labelled=bool(mixing))
 
-    def finish(seed, image, label, weight):
+    def finish(seed: tf.Tensor, image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> Batch:
         augment = lambda: preprocessing.augment(image[tf.newaxis], seed[tf.newaxis])[0]  # noqa: E731
         image = tf.cond(weight > 0.0, augment, lambda: tf.zeros_like(image))
         noise = preprocessing.mask_noise(num_patches, seed[tf.newaxis])[0] if num_patches else None
         return _batch(image, label, weight, noise)
 
-    def batch_in_memory(seeds, numbers):
+    def batch_in_memory(seeds: tf.Tensor, numbers: tf.Tensor) -> Batch:
+        assert memory is not None
         taken = memory.take(numbers)
         weights = _weight(taken.labels, bool(mixing), taken.readable)
         images = preprocessing.augment(preprocessing.random_views(taken, seeds), seeds)
         noise = preprocessing.mask_noise(num_patches, seeds) if num_patches else None
         return _batch(_readable(images, weights), taken.labels, weights, noise)
 
-    def mix(step, batch):
+    def mix(step: tf.Tensor, batch: Batch) -> Batch:
+        assert mixing is not None
         return mixing(batch, batch_seed(seed, step // batches_per_epoch, step % batches_per_epoch))
 
     if memory := decoded_images(split, preprocessing):
@@ -216,7 +243,14 @@ def training_batches(
 
 
 @tf.autograph.experimental.do_not_convert
-def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_patches=0, seed=0):
+def evaluation_batches(
+    split: "Split",
+    preprocessing: Preprocessing,
+    batch_size: int,
+    labelled: bool = False,
+    num_patches: int = 0,
+    seed: int = 0,
+) -> tf.data.Dataset:
     """Returns the examples of a split once, in order.
 
     The last batch is filled up with examples of weight 0, so that all batches have the same size.
@@ -234,17 +268,18 @@ def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_pat
         `training_batches`.
     """
 
-    def load(position, example):
+    def load(position: tf.Tensor, example: tuple[Any, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         content, label = example
         return position, preprocessing.for_evaluation(split.read(content)), label, _weight(label, labelled)
 
-    def finish(position, image, label, weight):
+    def finish(position: tf.Tensor, image: tf.Tensor, label: tf.Tensor, weight: tf.Tensor) -> Batch:
         return _batch(image, label, weight, mask_noise(position[tf.newaxis])[0] if num_patches else None)
 
-    def mask_noise(positions):
+    def mask_noise(positions: tf.Tensor) -> tf.Tensor:
         return draws.uniform(draws.fold_in(tf.constant([seed, 3], tf.int64), positions), (num_patches,))
 
-    def batch_in_memory(numbers):
+    def batch_in_memory(numbers: tf.Tensor) -> Batch:
+        assert memory is not None
         taken = memory.take(numbers)
         weights = _weight(taken.labels, labelled, taken.readable)
         images = _readable(preprocessing.for_evaluation_of(taken), tf.cast(taken.readable, tf.float32))
@@ -259,31 +294,33 @@ def evaluation_batches(split, preprocessing, batch_size, labelled=False, num_pat
     return finish_batches(batches.map(lambda batch: _fill_up(batch, batch_size)))
 
 
-def example_seed(seed, epoch, position):
+def example_seed(seed: int, epoch: int | tf.Tensor, position: int | tf.Tensor) -> tf.Tensor:
     """Returns the stateless seed, `(2,)` int64, of the `position`-th example of an epoch."""
     return _fold_in(tf.constant([seed, 1], tf.int64), epoch, position)
 
 
-def _example_seeds(seed, epoch, positions):
+def _example_seeds(seed: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Returns `example_seed` for each of some positions, `(P, 2)`."""
     return draws.fold_in(_fold_in(tf.constant([seed, 1], tf.int64), epoch), positions)
 
 
-def batch_seed(seed, epoch, position):
+def batch_seed(seed: int, epoch: int | tf.Tensor, position: int | tf.Tensor) -> tf.Tensor:
     """Returns the stateless seed, `(2,)` int64, of the `position`-th batch of an epoch."""
     return _fold_in(tf.constant([seed, 2], tf.int64), epoch, position)
 
 
-def _fold_in(seed, *numbers):
+def _fold_in(seed: tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:
     for number in numbers:
         seed = tf.random.fold_in(seed, tf.cast(number, tf.int64))  # another type would give another seed
     return seed
 
 
-def endless_examples(split, seed, batch_size, places, start_step):
+def endless_examples(
+    split: "Split", seed: int, batch_size: int, places: np.ndarray, start_step: int
+) -> tf.data.Dataset:
     """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on, without end."""
 
-    def examples_of(epoch, positions):
+    def examples_of(epoch: tf.Tensor, positions: tf.Tensor) -> tf.data.Dataset:
         seeds = tf.data.Dataset.from_tensor_slices(_example_seeds(seed, epoch, positions))
         examples = split.shuffled(seed, epoch, positions)
         return tf.data.Dataset.zip(seeds, examples).map(lambda seed, example: (seed, *example))
@@ -291,10 +328,12 @@ def endless_examples(split, seed, batch_size, places, start_step):
     return _endless(split, batch_size, places, start_step, examples_of)
 
 
-def _endless_numbers(split, seed, batch_size, places, start_step):
+def _endless_numbers(
+    split: "Split", seed: int, batch_size: int, places: np.ndarray, start_step: int
+) -> tf.data.Dataset:
     """Returns `(seeds, numbers)` of the same examples, `(P, 2)` and `(P,)` int64, batch by batch; nothing is read."""
 
-    def numbers_of(epoch, positions):
+    def numbers_of(epoch: tf.Tensor, positions: tf.Tensor) -> tf.data.Dataset:
         numbers = tf.data.Dataset.zip(
             tf.data.Dataset.from_tensor_slices(positions), split.order(seed, epoch, positions)
         )
@@ -305,12 +344,18 @@ def _endless_numbers(split, seed, batch_size, places, start_step):
     return _endless(split, batch_size, places, start_step, numbers_of)
 
 
-def _endless(split, batch_size, places, start_step, examples_of):
+def _endless(
+    split: "Split",
+    batch_size: int,
+    places: np.ndarray,
+    start_step: int,
+    examples_of: Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset],
+) -> tf.data.Dataset:
     """Returns the results of `examples_of` for the positions of each epoch, epoch by epoch."""
     batches_per_epoch = split.num_examples // batch_size
     first_epoch, first_batch = divmod(start_step, batches_per_epoch)
 
-    def epoch_examples(epoch):
+    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
         tf.random.set_seed(1)  # of this function's graph: otherwise `shuffle` depends on the seed of the process
         first = tf.where(epoch == first_epoch, tf.constant(first_batch, tf.int64), tf.constant(0, tf.int64))
         batches = tf.range(first, tf.constant(batches_per_epoch, tf.int64))
@@ -319,27 +364,27 @@ def _endless(split, batch_size, places, start_step, examples_of):
     return tf.data.Dataset.range(first_epoch, tf.int64.max).flat_map(epoch_examples)
 
 
-def _readable(images, weights):
+def _readable(images: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """Returns images with zeros for those of weight 0."""
     weights = tf.reshape(tf.cast(weights > 0.0, tf.float32), (-1, 1))
     return tf.reshape(weights * tf.reshape(images, (-1, math.prod(images.shape[1:]))), tf.shape(images))
 
 
-def _weight(labels, labelled, readable=True):
+def _weight(labels: tf.Tensor, labelled: bool, readable: bool | tf.Tensor = True) -> tf.Tensor:
     """Returns the weights of examples: 0 for those that cannot be decoded or lack a label that is needed."""
     weights = tf.cast(labels >= 0, tf.float32) if labelled else tf.ones_like(labels, tf.float32)
     return tf.where(readable, weights, 0.0)
 
 
-def _batch(images, labels, weights, noise):
+def _batch(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, noise: tf.Tensor | None) -> Batch:
     batch = {"images": images, "labels": labels, "weights": weights}
     return batch if noise is None else {**batch, "noise": noise}
 
 
-def fill_gaps(batches, preprocessing, num_patches=0):
+def fill_gaps(batches: tf.data.Dataset, preprocessing: Preprocessing, num_patches: int = 0) -> tf.data.Dataset:
     """Replaces missing data by the mean, 0, and for masked autoencoding adds `valid`, the mask of pixels with data."""
 
-    def fill(batch):
+    def fill(batch: Batch) -> Batch:
         is_gap = tf.math.is_nan(batch["images"])
         valid = {"valid": 1.0 - tf.cast(is_gap, tf.float32)} if num_patches else {}
         return {**batch, "images": tf.where(is_gap, 0.0, batch["images"]), **valid}
@@ -347,7 +392,7 @@ def fill_gaps(batches, preprocessing, num_patches=0):
     return parallel_map(batches, fill) if preprocessing.reading.has_gaps else batches
 
 
-def _fill_up(batch, batch_size):
+def _fill_up(batch: Batch, batch_size: int) -> Batch:
     missing = batch_size - tf.shape(batch["weights"])[0]
     return {
         name: tf.ensure_shape(
@@ -357,7 +402,7 @@ def _fill_up(batch, batch_size):
     }
 
 
-def finish_batches(batches):
+def finish_batches(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Returns batches that are prefetched, in a fixed order, and that `tf.distribute` does not divide."""
     options = tf.data.Options()
     options.deterministic = True

@@ -12,7 +12,10 @@ Empty lines, and lines that begin with `#`, are left out. Without such a file ea
 
 import dataclasses
 import io
+import os
 import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 import tensorflow as tf
@@ -34,6 +37,9 @@ from experiments.data.formats import (
 from experiments.errors import UserError
 from experiments.io import local_path, reason
 
+if TYPE_CHECKING:
+    import tifffile
+
 SUFFIXES = (".png", ".tif", ".tiff")
 CLASSES = "classes.txt"  # in a folder of images with masks, and in the workdir of a run
 IGNORED = -1  # class of pixels that do not count
@@ -42,7 +48,7 @@ MOST_CLASSES = 1000
 NUMBERED = re.compile(r"(\d+)(?:\s*[,;:=|)]|[.-](?=\s)|\s+-(?=\s)|(?=\s))\s*(.*\S)")  # a line such as `1 road`
 
 
-def read_numbers(content, max_pixels=MAX_PIXELS):
+def read_numbers(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns the numbers of a mask from the bytes of its file: `(H, W)` of an integer type, upright.
 
     Raises:
@@ -66,7 +72,7 @@ def read_numbers(content, max_pixels=MAX_PIXELS):
     return upright(numbers.astype(np.uint8) if numbers.dtype == bool else numbers, orientation)
 
 
-def _read_png(content, max_pixels):
+def _read_png(content: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
         check_size(Header((image.height, image.width), 1), max_pixels)
         numbers = np.asarray(image)
@@ -79,9 +85,9 @@ def _read_png(content, max_pixels):
     return numbers[..., 0] if image.mode == "LA" else numbers, orientation
 
 
-def _read_tiff(content, max_pixels):
+def _read_tiff(content: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     tiff = tiff_file(io.BytesIO(content))
-    page, count = tiff.pages[0], len(full_pages(tiff))
+    page, count = cast("tifffile.TiffPage", tiff.pages[0]), len(full_pages(tiff))
     if count > 1:
         raise UnreadableError(f"it has {count} pages, but a mask has one: save only the page with the mask")
     if not set(page.axes) <= set("YXS"):
@@ -110,13 +116,13 @@ class ClassTable:
     ignored: tuple[int, ...] = ()
 
     @classmethod
-    def of_numbers(cls, numbers, ignored):
+    def of_numbers(cls, numbers: Iterable[int], ignored: Sequence[int]) -> Self:
         """Returns the table of classes named after their numbers."""
         numbers = tuple(sorted({*numbers} - {*ignored}))
         return cls(tuple(map(str, numbers)), numbers, tuple(ignored))
 
     @classmethod
-    def read(cls, path, ignored=()):
+    def read(cls, path: str | os.PathLike[str], ignored: Sequence[int] = ()) -> Self:
         """Returns the table of a text file, without its ignored numbers.
 
         Raises:
@@ -136,13 +142,13 @@ class ClassTable:
                 "or in none."
             )
         behind = [re.fullmatch(r"(.*\S)[\s,;:=|]+(\d+)", line) for line in lines]
-        if not any(pairs) and all(behind) and len({pair[1] for pair in behind}) == len(behind) > 1:
-            name, number = behind[0].groups()
+        if not any(pairs) and all(behind) and len({pair[1] for pair in behind if pair}) == len(behind) > 1:
+            name, number = next(filter(None, behind)).groups()
             raise UserError(f"{path} has numbers after the names: write them in front, such as '{number} {name}'.")
         if lines != [str(i) for i in range(len(lines))] and all(map(str.isdecimal, lines)):
             raise UserError(f"{path} has numbers without names: write a name after each, such as '{lines[-1]} road'.")
-        entries = ((int(pair[1]), pair[2]) for pair in pairs) if all(pairs) else enumerate(lines)
-        entries = [(number, name) for number, name in entries if number not in ignored]
+        found = ((int(pair[1]), pair[2]) for pair in pairs if pair) if all(pairs) else enumerate(lines)
+        entries = [(number, name) for number, name in found if number not in ignored]
         if len(entries) < 2 <= len(lines):
             raise UserError(
                 f"{path} names {len(lines)} classes, of which data.ignore_label={','.join(map(str, ignored))} leaves "
@@ -159,15 +165,15 @@ class ClassTable:
             )
         return cls(tuple(names), tuple(numbers), tuple(ignored))
 
-    def to_text(self):
+    def to_text(self) -> str:
         """Returns what `read` reads."""
         return "".join(f"{number} {name}\n" for number, name in zip(self.numbers, self.names))
 
-    def unknown(self, numbers):
+    def unknown(self, numbers: Iterable[int]) -> int | None:
         """Returns the first of some numbers that neither stands for a class nor is ignored, or None."""
         return next((number for number in numbers if number not in self.numbers and number not in self.ignored), None)
 
-    def classes(self, numbers):
+    def classes(self, numbers: np.ndarray) -> np.ndarray:
         """Returns the class of each number of an array, int32: `IGNORED` or `UNKNOWN` for those that have none."""
         known = np.full(LARGEST_NUMBER + 2, UNKNOWN, np.int32)
         known[list(self.ignored)] = IGNORED
@@ -190,7 +196,7 @@ class Masks:
     paths: np.ndarray | None = None
     max_pixels: int = MAX_PIXELS
 
-    def read(self, content, label):
+    def read(self, content: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Reads the mask of an example, in the graph of a data set.
 
         Args:
@@ -215,7 +221,7 @@ class Masks:
         with tf.control_dependencies([tf.debugging.assert_positive(tf.size(mask), "no mask that can be read")]):
             return content, tf.identity(mask)
 
-    def _decode(self, content):
+    def _decode(self, content: bytes | np.ndarray) -> np.ndarray:
         """Returns `(H, W)` int32, without pixels where it fails: TensorFlow would log an exception at length."""
         try:
             classes = self.table.classes(read_numbers(np.asarray(content, object).item(), self.max_pixels))

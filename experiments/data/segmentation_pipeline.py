@@ -7,10 +7,13 @@ by nearest neighbour. Outside of the image, a window has the mean in the image, 
 """
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import tensorflow as tf
 
+from experiments.config import Config
 from experiments.data.augmentation import draws, views
 from experiments.data.decoding import decode_and_crop
 from experiments.data.pipeline import (
@@ -22,7 +25,11 @@ from experiments.data.pipeline import (
     shard_of_batch,
 )
 from experiments.data.preprocessing import FLIP, STREAMS, WINDOW, Preprocessing
-from experiments.data.segmentation_masks import IGNORED
+from experiments.data.segmentation_masks import IGNORED, Masks
+from experiments.types import Batch
+
+if TYPE_CHECKING:
+    from experiments.data.source import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +42,18 @@ class PairPreprocessing:
     """
 
     images: Preprocessing
-    scale: tuple[float, float] = (1.0, 1.0)
+    scale: tuple[float, ...] = (1.0, 1.0)
 
     @classmethod
-    def of(cls, config):
+    def of(cls, config: Config) -> Self:
         """Returns the preprocessing of a `Config`."""
         return cls(Preprocessing.of(config.data, config.finetune), config.segmentation.scale)
 
-    def for_training(self, encoded, mask, seed):
+    def for_training(self, encoded: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """An image's bytes and its mask, `(H, W)`, to `(height, width, channels)` float32 and `(height, width)`."""
         return self.augment(*self.random_view(encoded, mask, seed), seed)
 
-    def random_view(self, encoded, mask, seed):
+    def random_view(self, encoded: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The first half of `for_training`: a random window of both, resized; of the image values in [0, 255]."""
         size = tf.shape(mask)
         seeds = draws.streams(seed[tf.newaxis], STREAMS)[WINDOW]
@@ -56,7 +63,7 @@ class PairPreprocessing:
         before = corner - window[:2]
         margins = tf.stack([before, window[2:] - (end - corner) - before], axis=1)
 
-        def resize(image):
+        def resize(image: tf.Tensor) -> tf.Tensor:
             known = tf.pad(tf.ones(tf.shape(image)[:2], tf.bool), margins)
             image = tf.pad(tf.cast(image, tf.float32), tf.concat([margins, [[0, 0]]], axis=0))
             return self.images.resize(tf.where(known[..., tf.newaxis], image, 255.0 * tf.constant(self.images.mean)))
@@ -66,26 +73,26 @@ class PairPreprocessing:
             mask, window, self.images.size
         )
 
-    def augment(self, image, mask, seed):
+    def augment(self, image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The second half of `for_training`: flips both, and changes and normalizes the image."""
         seeds = seed[tf.newaxis]
         if self.images.flip:
             mask = views.random_flip(mask[tf.newaxis, ..., tf.newaxis], draws.streams(seeds, STREAMS)[FLIP])[0, ..., 0]
         return self.images.augment(image[tf.newaxis], seeds)[0], mask
 
-    def for_evaluation(self, encoded, mask):
+    def for_evaluation(self, encoded: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """An image's bytes and its mask to both at full size, the image normalized: `(H, W, channels)` and `(H, W)`."""
         size = tf.shape(mask)
         whole = lambda found: _checked(views.whole_window(found), found, size)  # noqa: E731
         return self.normalize(decode_and_crop(encoded, whole, self.images.reading)), mask
 
-    def normalize(self, image):
+    def normalize(self, image: tf.Tensor) -> tf.Tensor:
         """Brings pixels in [0, 255] of an image of any size to mean 0 and standard deviation 1; without data, to 0."""
         image = (image / 255.0 - tf.constant(self.images.mean)) / tf.constant(self.images.std)
         return tf.where(tf.math.is_nan(image), 0.0, image)
 
 
-def random_window(size, crop, scale, seeds):
+def random_window(size: tf.Tensor, crop: Sequence[int], scale: Sequence[float], seeds: tf.Tensor) -> tf.Tensor:
     """Draws the window of an image that becomes a training image after scaling by a random factor.
 
     Args:
@@ -108,10 +115,10 @@ def random_window(size, crop, scale, seeds):
     return tf.concat([tf.sign(free) * moved, extent], axis=0)
 
 
-def window_of_mask(mask, window, size):
+def window_of_mask(mask: tf.Tensor, window: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
     """Returns a window of a mask, resized to `size` by nearest neighbour, `IGNORED` outside of the mask."""
 
-    def places(axis):
+    def places(axis: int) -> tf.Tensor:
         step = tf.cast(window[2 + axis], tf.float32) / size[axis]
         nearest = tf.cast(tf.floor((tf.range(size[axis], dtype=tf.float32) + 0.5) * step), tf.int32)
         return window[axis] + tf.minimum(nearest, window[2 + axis] - 1)
@@ -124,14 +131,23 @@ def window_of_mask(mask, window, size):
     return tf.ensure_shape(tf.where(inside, taken, IGNORED), size)
 
 
-def _checked(window, found, size):
+def _checked(window: tf.Tensor, found: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
     """Returns the window; when it runs, an image whose size is not that of its mask raises an error."""
     with tf.control_dependencies([tf.debugging.assert_equal(found, size, "image and mask have different sizes")]):
         return tf.identity(window)
 
 
 @tf.autograph.experimental.do_not_convert
-def training_pairs(split, masks, preprocessing, batch_size, seed, start_step=0, shard=0, num_shards=1):
+def training_pairs(
+    split: "Split",
+    masks: Masks,
+    preprocessing: PairPreprocessing,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    shard: int = 0,
+    num_shards: int = 1,
+) -> tf.data.Dataset:
     """Returns the endless stream of training batches from a given step on, or one shard of it.
 
     Arguments and result are those of `pipeline.training_batches`, but for `masks`, the `Masks` of the source, and
@@ -141,11 +157,11 @@ def training_pairs(split, masks, preprocessing, batch_size, seed, start_step=0, 
     places = shard_of_batch(batch_size, shard, num_shards)
     examples = endless_examples(split, seed, batch_size, places, start_step)
 
-    def load(seed, content, label):
+    def load(seed: tf.Tensor, content: tf.Tensor, label: tf.Tensor) -> tuple[tf.Tensor, ...]:
         content, mask = masks.read(content, label)
         return seed, *preprocessing.random_view(split.read(content), mask, seed), tf.constant(1.0)
 
-    def finish(seed, image, mask, weight):
+    def finish(seed: tf.Tensor, image: tf.Tensor, mask: tf.Tensor, weight: tf.Tensor) -> Batch:
         zeros = lambda: (tf.zeros_like(image), tf.fill(tf.shape(mask), IGNORED))  # noqa: E731
         image, mask = tf.cond(weight > 0.0, lambda: preprocessing.augment(image, mask, seed), zeros)
         return {"images": image, "labels": mask, "weights": weight}
@@ -155,14 +171,14 @@ def training_pairs(split, masks, preprocessing, batch_size, seed, start_step=0, 
 
 
 @tf.autograph.experimental.do_not_convert
-def evaluation_pairs(split, masks, preprocessing):
+def evaluation_pairs(split: "Split", masks: Masks, preprocessing: PairPreprocessing) -> tf.data.Dataset:
     """Returns the examples of a split that can be read, once and in order, each of its own size.
 
     Returns:
         A `tf.data.Dataset` of `(position, image, mask)`: int64, `(H, W, channels)` float32, `(H, W)` int32.
     """
 
-    def load(position, example):
+    def load(position: tf.Tensor, example: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         content, label = example
         content, mask = masks.read(content, label)
         return position, *preprocessing.for_evaluation(split.read(content), mask)
@@ -172,11 +188,11 @@ def evaluation_pairs(split, masks, preprocessing):
 
 
 @tf.autograph.experimental.do_not_convert
-def pixel_counts(split, masks):
+def pixel_counts(split: "Split", masks: Masks) -> np.ndarray:
     """Returns the number of pixels of each class in the masks of a split, `(num_classes,)` int64; reads all masks."""
     num_classes = len(masks.table.names)
 
-    def count(content, label):
+    def count(content: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
         _, mask = masks.read(content, label)
         return tf.math.bincount(tf.boolean_mask(mask, mask >= 0), minlength=num_classes, maxlength=num_classes)
 

@@ -1,15 +1,25 @@
 """Parts of a split: what is held out for validation and test, and subsets of labels."""
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from experiments.errors import UserError
 
+if TYPE_CHECKING:
+    from experiments.config import DataConfig
+    from experiments.data.segmentation_masks import ClassTable
+    from experiments.data.source import MemorySplit
+
+# A `Split`, or what else has labels and `take`.
+AnySplit = TypeVar("AnySplit", bound=Any)
+
 UNLABELLED = "unlabelled"  # images for pretraining alone
 
 
-def held_out(num_examples, shares):
+def held_out(num_examples: int, shares: Iterable[float]) -> list[np.ndarray]:
     """Draws parts of a data set at random; the same ones for the same arguments.
 
     Args:
@@ -25,7 +35,7 @@ def held_out(num_examples, shares):
     return [np.sort(part) for part in (parts[-1], *parts[:-1])]
 
 
-def check_shares(num_examples, shares, name):
+def check_shares(num_examples: int, shares: Mapping[str, float], name: str) -> list[str]:
     """Checks the whole numbers of images that the shares give.
 
     Args:
@@ -50,7 +60,9 @@ def check_shares(num_examples, shares, name):
     ]
 
 
-def with_held_out(splits, config, with_test, name):
+def with_held_out(
+    splits: "dict[str, MemorySplit]", config: "DataConfig", with_test: bool, name: str
+) -> "tuple[dict[str, MemorySplit], list[str]]":
     """Completes the splits of a source: those that are missing are drawn from the training images.
 
     Args:
@@ -79,7 +91,9 @@ def with_held_out(splits, config, with_test, name):
     return splits, notes
 
 
-def label_subset(split, spec, num_classes, seed, label_sets=None):
+def label_subset(
+    split: AnySplit, spec: str, num_classes: int, seed: int, label_sets: "np.ndarray | ClassTable | None" = None
+) -> AnySplit:
     """Returns the part of a split that fine-tuning may see.
 
     Args:
@@ -123,27 +137,27 @@ def label_subset(split, spec, num_classes, seed, label_sets=None):
     return balanced_part(split, all_labels, count, seed)
 
 
-def balanced_part(split, labels, count, seed):
+def balanced_part(split: AnySplit, labels: np.ndarray, count: int, seed: int) -> AnySplit:
     """Returns `count` labelled examples of a split, or all if it has no more, balanced as far as they go."""
     (labelled,) = np.nonzero(labels >= 0)
     chosen = _balanced(labels[labelled], count, np.random.default_rng(seed))
     return split.take(np.sort(labelled[chosen]))
 
 
-def at_most(split, count, seed):
+def at_most(split: AnySplit, count: int, seed: int) -> AnySplit:
     """Returns the split, or `count` of its examples chosen at random where it has more; 0 for all."""
     if not 0 < count < split.num_examples:
         return split
     return split.take(np.sort(np.random.default_rng(seed).permutation(split.num_examples)[:count]))
 
 
-def evenly_spread(split, count):
+def evenly_spread(split: AnySplit, count: int) -> AnySplit:
     """Returns `count` examples of a split, or all if it has fewer, at even distances: neighbours may look alike."""
     count = min(count, split.num_examples)
     return split.take(np.arange(count) * split.num_examples // max(count, 1))
 
 
-def _count(spec, available, num_classes):
+def _count(spec: str, available: int, num_classes: int) -> int:
     text = str(spec).strip()
     if match := re.fullmatch(r"(\d{1,18}) per class", text):
         return int(match[1]) * num_classes
@@ -154,7 +168,7 @@ def _count(spec, available, num_classes):
     raise UserError(f"finetune.labels={spec!r} is not all, a number (100), a share (1%) or '10 per class'.")
 
 
-def _balanced(labels, count, generator):
+def _balanced(labels: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
     """Returns up to `count` indices: the first of every class in random order, then the second of every class, ..."""
     order = generator.permutation(len(labels))
     rank = np.empty(len(labels), np.int64)

@@ -6,11 +6,12 @@ values outside of that range are clipped.
 
 import dataclasses
 import io
+from typing import Self
 
 import numpy as np
 
-from experiments.config import MAX_PIXELS
-from experiments.data.formats import FIRST, UnreadableError, check_size, read_header, upright
+from experiments.config import MAX_PIXELS, DataConfig
+from experiments.data.formats import FIRST, Header, Stored, UnreadableError, check_size, read_header, upright
 
 FLOATING = ("TIFF", "NPY")  # formats that have floating point
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in grey, as in TensorFlow
@@ -40,22 +41,22 @@ class Reading:
     max_pixels: int = MAX_PIXELS
 
     @classmethod
-    def of(cls, data):
+    def of(cls, data: DataConfig) -> Self:
         """Returns the reading of a `DataConfig`."""
         return cls(**{field.name: getattr(data, field.name) for field in dataclasses.fields(cls)})
 
     @property
-    def has_gaps(self):
+    def has_gaps(self) -> bool:
         """Whether pixels may be without data: NaN among the values."""
         return bool(self.no_data)
 
     @property
-    def is_plain(self):
+    def is_plain(self) -> bool:
         """Whether 8-bit images, grey or colour, are read as other programs show them."""
         of_8_bits = set(self.no_data) <= {"nan"} and self.pages == FIRST
         return self.channels in (1, 3) and of_8_bits and not self.bands and not self.value_range
 
-    def check(self, header):
+    def check(self, header: Header) -> None:
         """Raises UnreadableError for an image that is too large, or whose channels do not match the configuration.
 
         Grey and colour are converted into each other; alpha counts as a channel if the number is then right, or if a
@@ -74,7 +75,7 @@ class Reading:
                 "that number, and data.bands chooses among an image's channels"
             )
 
-    def values(self, content):
+    def values(self, content: bytes) -> np.ndarray:
         """Decodes the bytes of a file: `(H, W, channels)` float32 in [0, 255], upright, NaN where there is no data.
 
         Raises:
@@ -85,7 +86,7 @@ class Reading:
         self.check(header)
         return self._of_stored(decode())
 
-    def is_float(self, content):
+    def is_float(self, content: bytes) -> bool:
         """Whether the values of a file, given as bytes, are floating point; raises the same errors as `values`."""
         name, header, decode = read_header(io.BytesIO(content), self.pages)
         self.check(header)
@@ -94,7 +95,7 @@ class Reading:
         dataclasses.replace(self, no_data=self.no_data or ("nan",))._of_stored(stored)
         return True
 
-    def _of_stored(self, stored):
+    def _of_stored(self, stored: Stored) -> np.ndarray:
         pixels = upright(stored.pixels, stored.orientation)
         opacity, count = None, pixels.shape[-1]
         last_is_asked_for = max(self.bands) == count if self.bands else self.channels == count
@@ -109,13 +110,15 @@ class Reading:
         if values.shape[-1] != self.channels:
             is_colour = self.channels == 1
             values = (
-                values @ np.float32(LUMA)[:, np.newaxis] if is_colour else np.repeat(values, self.channels, axis=-1)
+                values @ np.array(LUMA, np.float32)[:, np.newaxis]
+                if is_colour
+                else np.repeat(values, self.channels, axis=-1)
             )
         if opacity is not None:
             values = np.float32(255 * np.array(self.background)) * (1 - opacity) + values * opacity
         return np.ascontiguousarray(values, np.float32)
 
-    def _scaled(self, pixels, largest):
+    def _scaled(self, pixels: np.ndarray, largest: int) -> np.ndarray:
         is_float = pixels.dtype.kind == "f"
         gaps = ~np.isfinite(pixels) if is_float else np.zeros(pixels.shape, bool)
         with np.errstate(over="ignore"):  # a number beyond the type of the pixels is equal to none

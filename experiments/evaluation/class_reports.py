@@ -1,9 +1,12 @@
 """Reports on each class: tables of metrics, and a picture of the confusion matrix."""
 
 import csv
+import os
 import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
@@ -18,7 +21,9 @@ PAIRS_SHOWN = 20
 CHARACTERS_PER_INCH = 10  # of a title
 
 
-def write_class_report(path, matrix, class_names, unit="images"):
+def write_class_report(
+    path: str | os.PathLike[str], matrix: np.ndarray, class_names: Sequence[str], unit: str = "images"
+) -> None:
     """Writes a CSV file with a row for each class of a classifier, or of a segmentation.
 
     Its columns: `class`; `images` or `pixels` of it; how many of them are `correct`; how many are `predicted` to be of
@@ -37,7 +42,9 @@ def write_class_report(path, matrix, class_names, unit="images"):
     _write(path, unit, class_names, counts, {**first, **rates})
 
 
-def write_multi_label_report(path, targets, scores, class_names):
+def write_multi_label_report(
+    path: str | os.PathLike[str], targets: np.ndarray, scores: np.ndarray, class_names: Sequence[str]
+) -> None:
     """Writes a CSV file with a row for each class of a multi-label classifier.
 
     Its columns: `class`; `images` of it; how many of them are `correct`, predicted with a probability above 0.5; how
@@ -60,7 +67,13 @@ def write_multi_label_report(path, targets, scores, class_names):
     _write(path, "images", class_names, counts, {"average_precision": precision, **_rates(*counts)})
 
 
-def _write(path, unit, class_names, counts, figures):
+def _write(
+    path: str | os.PathLike[str],
+    unit: str,
+    class_names: Sequence[str],
+    counts: Iterable[np.ndarray],
+    figures: Mapping[str, Iterable[float]],
+) -> None:
     """Writes a row for each class: the three counts, and the figures, `{column: shares}`, in percent."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -69,16 +82,18 @@ def _write(path, unit, class_names, counts, figures):
             writer.writerow((name, *numbers, *("" if np.isnan(share) else f"{100 * share:.6g}" for share in shares)))
 
 
-def _rates(own, correct, taken):
+def _rates(own: np.ndarray, correct: np.ndarray, taken: np.ndarray) -> dict[str, np.ndarray]:
     pairs = {"recall": (correct, own), "precision": (correct, taken), "f1": (2 * correct, own + taken)}
     return {name: _shares(*pair) for name, pair in pairs.items()}
 
 
-def _shares(parts, wholes):
+def _shares(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
     return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
 
 
-def draw_confusion(path, matrix, class_names, title, unit="images"):
+def draw_confusion(
+    path: str | os.PathLike[str], matrix: np.ndarray, class_names: Sequence[str], title: str, unit: str = "images"
+) -> None:
     """Draws a confusion matrix.
 
     For up to 25 classes the picture is a table with a row for each class: counts of images, or shares of pixels in
@@ -99,7 +114,7 @@ def draw_confusion(path, matrix, class_names, title, unit="images"):
         figure.savefig(path, dpi=110, format="png")
 
 
-def most_confused(matrix, count):
+def most_confused(matrix: np.ndarray, count: int) -> list[tuple[int, int, int]]:
     """Returns up to `count` pairs of classes, `[(class, taken for, how often), ...]`, the most frequent first."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
     order = np.argsort(-wrong, axis=None, kind="stable")[:count]
@@ -107,7 +122,7 @@ def most_confused(matrix, count):
     return [(int(one), int(other), int(wrong[one, other])) for one, other in pairs if wrong[one, other]]
 
 
-def _table(matrix, class_names, unit):
+def _table(matrix: np.ndarray, class_names: Sequence[str], unit: str) -> Figure:
     count = len(class_names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     side = max(4.0, 0.42 * count)
@@ -128,7 +143,7 @@ def _table(matrix, class_names, unit):
     return figure
 
 
-def _overview(matrix, class_names, unit):
+def _overview(matrix: np.ndarray, class_names: Sequence[str], unit: str) -> Figure:
     figure = Figure(figsize=(15, 7), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
     _draw_mistakes(figure, left, matrix, unit)
@@ -136,7 +151,7 @@ def _overview(matrix, class_names, unit):
     return figure
 
 
-def _draw_mistakes(figure, axis, matrix, unit):
+def _draw_mistakes(figure: Figure, axis: Axes, matrix: np.ndarray, unit: str) -> None:
     """Draws the mistakes without the diagonal, which would hide them."""
     per_cell = -(-len(matrix) // MOST_CELLS)
     cells = -(-len(matrix) // per_cell)
@@ -158,7 +173,7 @@ def _draw_mistakes(figure, axis, matrix, unit):
     _name_axes(axis)
 
 
-def _draw_pairs(axis, matrix, class_names, unit):
+def _draw_pairs(axis: Axes, matrix: np.ndarray, class_names: Sequence[str], unit: str) -> None:
     pairs = most_confused(matrix, PAIRS_SHOWN)
     sizes = matrix.sum(axis=1)
     names = [f"{_short(class_names[one], 22)} → {_short(class_names[other], 22)}" for one, other, _ in pairs]
@@ -173,12 +188,12 @@ def _draw_pairs(axis, matrix, class_names, unit):
     axis.set_xlabel(unit, fontsize=9)
 
 
-def _name_axes(axis):
+def _name_axes(axis: Axes) -> None:
     axis.set_xlabel("predicted", fontsize=9)
     axis.set_ylabel("class", fontsize=9)
 
 
-def _short(name, width):
+def _short(name: str, width: int) -> str:
     """Cuts the middle out of a long name: names that begin alike often end differently."""
     if len(name) <= width:
         return name

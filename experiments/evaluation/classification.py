@@ -1,11 +1,15 @@
 """Predictions of a classifier and their metrics: top-1; for multi-label classifiers, average precision and F1."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 from sklearn import metrics
 
 from experiments.data.pipeline import evaluation_batches
+from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import Split
 from experiments.evaluation.devices import Devices
+from experiments.types import Batch
 
 THRESHOLD = 0.5  # probability from which a multi-label classifier predicts a class
 
@@ -25,33 +29,42 @@ class Predictions:
         devices: the `Devices` that do the work; None for one.
     """
 
-    def __init__(self, classifier, split, preprocessing, batch_size, label_sets=None, devices=None):
+    def __init__(
+        self,
+        classifier: keras.Model,
+        split: Split,
+        preprocessing: Preprocessing,
+        batch_size: int,
+        label_sets: np.ndarray | None = None,
+        devices: Devices | None = None,
+    ) -> None:
         batch_size = min(batch_size, split.num_examples)
         self._batches = evaluation_batches(split, preprocessing, batch_size, labelled=True)
         self._num_batches = -(-split.num_examples // batch_size)
         self._label_sets = label_sets
 
-        def answer(batch):
+        def answer(batch: Batch) -> tuple[tf.Tensor, ...]:
             logits = classifier(batch["images"], training=False)
             answers = tf.argmax(logits, axis=-1) if label_sets is None else tf.sigmoid(tf.cast(logits, tf.float32))
             return batch["weights"], batch["labels"], answers
 
         self._answers = (devices or Devices()).mapping(answer)
 
-    def __call__(self):
+    def __call__(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns `(labels, predicted)`, two arrays `(N,)` of integers; with `label_sets` `(targets, scores)`.
 
         Targets are booleans and scores the probabilities of the sigmoids, both `(N, num_classes)`.
         """
-        labels, answers = [], []
+        all_labels: list[np.ndarray] = []
+        all_answers: list[np.ndarray] = []
         for weights, of_batch, answered in self._answers(self._batches, self._num_batches):
-            labels.append(of_batch[weights > 0])
-            answers.append(answered[weights > 0])
-        labels, answers = np.concatenate(labels), np.concatenate(answers)
+            all_labels.append(of_batch[weights > 0])
+            all_answers.append(answered[weights > 0])
+        labels, answers = np.concatenate(all_labels), np.concatenate(all_answers)
         return (labels if self._label_sets is None else self._label_sets[labels]), answers
 
 
-def classification_metrics(labels, answers):
+def classification_metrics(labels: np.ndarray, answers: np.ndarray) -> dict[str, float]:
     """Returns the metrics of `Predictions` in percent; the first one selects the best classifier.
 
     They are `{"top1": ...}` or, for multi-label classifiers, `map`, the mean average precision over the classes, and
@@ -69,12 +82,12 @@ def classification_metrics(labels, answers):
     return {"map": 100.0 * float(precision), "f1": 100.0 * float(f1)}
 
 
-def top_one(labels, predicted):
+def top_one(labels: np.ndarray, predicted: np.ndarray) -> float:
     """Returns the share of correct predictions, in percent; 0 without images."""
     return float(100.0 * np.count_nonzero(labels == predicted) / max(len(labels), 1))
 
 
-def confusion(labels, predicted, num_classes):
+def confusion(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """Returns how often each class (row) is predicted as each class (column), `(num_classes, num_classes)` int64.
 
     Args:

@@ -1,9 +1,16 @@
 """Evaluation on all devices: each takes whole batches in turn, so metrics equal those of one device, bit for bit."""
 
 import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
+
+from experiments.types import Batch
+
+if TYPE_CHECKING:
+    from experiments.training.distributed.workers import Workers
 
 
 class Devices:
@@ -15,12 +22,14 @@ class Devices:
             the same evaluations in the same order. None for a process that works alone.
     """
 
-    def __init__(self, strategy=None, workers=None):
+    def __init__(self, strategy: tf.distribute.Strategy | None = None, workers: "Workers | None" = None) -> None:
         self._strategy = strategy
         self._workers = workers if workers and workers.count > 1 else None
         self._count = len(strategy.extended.worker_devices) if strategy else 1  # of this process
 
-    def mapping(self, function):
+    def mapping(
+        self, function: Callable[[Batch], tuple[tf.Tensor, ...]]
+    ) -> Callable[[tf.data.Dataset, int], Iterator[tuple]]:
         """Returns the function that applies another to batches, on all devices.
 
         Args:
@@ -32,12 +41,14 @@ class Devices:
         """
         apply = self.own_mapping(function)
 
-        def outputs(batches, total):
+        def outputs(batches: tf.data.Dataset, total: int) -> Iterator[tuple]:
             return self._of_all_workers(apply, batches, total) if self._workers else apply(batches)
 
         return outputs
 
-    def own_mapping(self, function, spec=None):
+    def own_mapping(
+        self, function: Callable[[Any], tuple[tf.Tensor, ...]], spec: tf.TensorSpec | None = None
+    ) -> Callable[[Iterable[Any]], Iterator[tuple]]:
         """Returns the function that applies another to batches, on the devices of this process.
 
         Args:
@@ -49,16 +60,17 @@ class Devices:
         """
 
         @tf.function(autograph=False, input_signature=spec and [[spec] * self._count])
-        def apply(group):
+        def apply(group: Sequence[Any]) -> list[tuple]:
             if self._count == 1:
                 return [function(group[0])]
+            assert self._strategy is not None
             batches = self._strategy.experimental_distribute_values_from_function(
                 lambda context: group[context.replica_id_in_sync_group % self._count]
             )
             outputs = self._strategy.run(function, args=(batches,))
             return list(zip(*map(self._strategy.experimental_local_results, outputs)))
 
-        def outputs(batches):
+        def outputs(batches: Iterable[Any]) -> Iterator[tuple]:
             remaining = iter(batches)
             while group := list(itertools.islice(remaining, self._count)):
                 # Devices without a batch at the end repeat the last one; their outputs are dropped.
@@ -67,18 +79,21 @@ class Devices:
 
         return outputs
 
-    def own_positions(self, total, batch_size):
+    def own_positions(self, total: int, batch_size: int) -> np.ndarray:
         """Returns the positions of those of `total` examples that are in the batches of this worker."""
         positions = np.arange(total)
         count, index = (self._workers.count, self._workers.index) if self._workers else (1, 0)
         return positions[positions // batch_size % count == index]
 
-    def summed(self, array):
+    def summed(self, array: np.ndarray) -> np.ndarray:
         """Returns the sum of a NumPy array over all workers."""
         return self._workers.summed(array) if self._workers else array
 
-    def _of_all_workers(self, apply, batches, total):
+    def _of_all_workers(
+        self, apply: Callable[[tf.data.Dataset], Iterator[tuple]], batches: tf.data.Dataset, total: int
+    ) -> Iterator[tuple]:
         """Yields the outputs of all batches, after each worker has evaluated every `count`-th of them."""
+        assert self._workers is not None
         count, index = self._workers.count, self._workers.index
         own = list(apply(batches.shard(count, index)))
         shapes = own[0] if own else next(apply(batches.take(1)))  # for workers without a batch

@@ -1,14 +1,21 @@
 """Pooled features of an encoder, and measures of their diversity."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from convnext.backbone import pool
+from convnext.backbone import ConvNeXt, pool
 from experiments.data.pipeline import evaluation_batches
+from experiments.data.preprocessing import Preprocessing
 from experiments.evaluation.devices import Devices
+from experiments.types import Batch
+
+if TYPE_CHECKING:
+    from experiments.data.source import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +45,20 @@ class PooledFeatures:
         devices: the `Devices` that do the work; None for one.
     """
 
-    def __init__(self, encoder, preprocessing, batch_size, devices=None):
+    def __init__(
+        self, encoder: ConvNeXt, preprocessing: Preprocessing, batch_size: int, devices: Devices | None = None
+    ) -> None:
         self._preprocessing = preprocessing
         self._batch_size = batch_size
-        self._datasets = {}  # by split: a data set takes longer to make than a few images
+        self._datasets: dict[tuple, tuple] = {}  # by split: a data set takes longer to make than a few images
 
-        def features_of(batch):
+        def features_of(batch: Batch) -> tuple[tf.Tensor, ...]:
             features = pool(encoder.extract_features(batch["images"], training=False)[-1])
             return batch["weights"], tf.cast(features, tf.float32), batch["labels"]
 
         self._outputs = (devices or Devices()).mapping(features_of)
 
-    def __call__(self, split, labelled=True):
+    def __call__(self, split: "Split", labelled: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Returns the features of a split, in its order and without images that cannot be read.
 
         Args:
@@ -62,7 +71,7 @@ class PooledFeatures:
         parts = list(self.batches(split, labelled))
         return np.concatenate([part.features for part in parts]), np.concatenate([part.labels for part in parts])
 
-    def batches(self, split, labelled=False, description=""):
+    def batches(self, split: "Split", labelled: bool = False, description: str = "") -> Iterator[FeatureBatch]:
         """Yields a `FeatureBatch` for each batch of a split, in its order.
 
         Args:

@@ -7,7 +7,7 @@ import numpy as np
 OVERLAY = 0.5  # share of the colours of classes over an image
 
 
-def class_colors(count):
+def class_colors(count: int) -> np.ndarray:
     """Returns a colour for each of some classes, `(count, 3)` uint8; those of the first ones never change."""
     # Hues a golden ratio apart never coincide, and neighbours differ in brightness.
     colors = [
@@ -17,13 +17,13 @@ def class_colors(count):
     return np.round(255 * np.array(colors).reshape(-1, 3)).astype(np.uint8)
 
 
-def colored(mask):
+def colored(mask: np.ndarray) -> np.ndarray:
     """Returns a mask, `(H, W)` integers, as a picture `(H, W, 3)` uint8; negative classes are black."""
     colors = np.concatenate([class_colors(max(int(mask.max()) + 1, 1)), np.zeros((1, 3), np.uint8)])
     return colors[np.where(mask < 0, len(colors) - 1, mask)]
 
 
-def overlaid(image, mask):
+def overlaid(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Returns an image, `(H, W, 3)` or `(H, W, 1)` in [0, 255], overlaid with its mask's colours, `(H, W, 3)` uint8."""
     mixed = (1 - OVERLAY) * np.broadcast_to(image, (*mask.shape, 3)) + OVERLAY * colored(mask)
     return np.round(np.where(mask[..., np.newaxis] < 0, image, mixed)).astype(np.uint8)

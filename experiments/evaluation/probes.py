@@ -1,12 +1,18 @@
 """Measures of frozen features: k-NN and a linear classifier, and without labels their rank and spread."""
 
 import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn import exceptions, linear_model, neighbors, pipeline, preprocessing
 
 from experiments.data.splits import at_most, balanced_part
 from experiments.errors import UserError
+
+if TYPE_CHECKING:
+    from experiments.data.source import Source
+    from experiments.evaluation.features import PooledFeatures
 
 FROZEN_PROBES = ("knn", "linear")
 
@@ -29,7 +35,9 @@ class FrozenProbes:
         UserError: if the source has no labels or lacks a split.
     """
 
-    def __init__(self, source, target, probes=FROZEN_PROBES, max_images=0, seed=0):
+    def __init__(
+        self, source: "Source", target: str, probes: Sequence[str] = FROZEN_PROBES, max_images: int = 0, seed: int = 0
+    ) -> None:
         if not source.num_classes:
             raise UserError(f"{source.name} has no labels to evaluate with.")
         self._probes = probes
@@ -40,7 +48,7 @@ class FrozenProbes:
         self.target = at_most(self.target, max_images, seed)
         self._validation = validation and at_most(validation, max_images, seed)
 
-    def __call__(self, features_of):
+    def __call__(self, features_of: "PooledFeatures") -> dict[str, float]:
         """Returns `{probe: top-1 in percent}`; NaN for an encoder whose features are not finite.
 
         Args:
@@ -53,7 +61,8 @@ class FrozenProbes:
         if "knn" in self._probes:
             figures["knn"] = knn_top1(train, target)
         if "linear" in self._probes:
-            figures["linear"] = linear_top1(train, self._validation and features_of(self._validation), target)
+            validation = features_of(self._validation) if self._validation else None
+            figures["linear"] = linear_top1(train, validation, target)
         return figures
 
 
@@ -63,7 +72,7 @@ REGULARIZATIONS = (0.01, 0.1, 1.0, 10.0)  # scikit-learn's C, among which valida
 MAX_ITERATIONS = 1000
 
 
-def knn_top1(train, test):
+def knn_top1(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray]) -> float:
     """Returns the top-1 in percent of a weighted k-NN on cosine similarity.
 
     20 neighbours, each with weight exp(similarity / 0.07), as in Wu et al. (https://arxiv.org/abs/1805.01978).
@@ -80,7 +89,11 @@ def knn_top1(train, test):
     return 100.0 * classifier.fit(*train).score(*test)
 
 
-def linear_top1(train, validation, test):
+def linear_top1(
+    train: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray] | None,
+    test: tuple[np.ndarray, np.ndarray],
+) -> float:
     """Returns the top-1 in percent of a logistic regression on standardized features.
 
     Its regularization is the best one on the validation images.
@@ -97,7 +110,7 @@ def linear_top1(train, validation, test):
     return 100.0 * candidates[int(np.argmax(scores))].score(*test)
 
 
-def effective_rank(features):
+def effective_rank(features: np.ndarray) -> float:
     """Returns the effective rank of features: RankMe (https://arxiv.org/abs/2210.02885, equation 1).
 
     It is the exponential of the entropy of the singular values, each as a share of their sum.
@@ -116,7 +129,7 @@ def effective_rank(features):
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def feature_std(features):
+def feature_std(features: np.ndarray) -> float:
     """Returns the spread of the directions of features (https://arxiv.org/abs/2011.10566, figure 2b).
 
     Args:
@@ -134,7 +147,7 @@ def feature_std(features):
     return float((features / np.maximum(lengths, 1e-12)).std(axis=0).mean() * np.sqrt(features.shape[1]))
 
 
-def _fitted(c, train):
+def _fitted(c: float, train: tuple[np.ndarray, np.ndarray]) -> pipeline.Pipeline:
     """Returns the logistic regression of a regularization, fitted."""
     with warnings.catch_warnings():
         # With many images a weak regularization takes all iterations; it is judged as it is then.

@@ -3,11 +3,17 @@
 import collections
 import functools
 import itertools
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from convnext.segmentation import Segmenter
+from convnext.types import Shape, Tensor
+from experiments.config import Config
+from experiments.data.segmentation_masks import Masks
 from experiments.data.segmentation_pipeline import PairPreprocessing, evaluation_pairs
+from experiments.data.source import Split
 from experiments.evaluation.classification import confusion
 from experiments.evaluation.devices import Devices
 
@@ -28,25 +34,34 @@ class PixelClasses:
         usual: `(H, W, channels)` of the images whose full stacks get a graph of their own; None for the first stack.
     """
 
-    def __init__(self, model, window=1024, overlap=0.25, most_pixels=1, devices=None, usual=None):
+    def __init__(
+        self,
+        model: Segmenter,
+        window: int = 1024,
+        overlap: float = 0.25,
+        most_pixels: int = 1,
+        devices: Devices | None = None,
+        usual: Shape | None = None,
+    ) -> None:
         self._window, self._overlap, self._most_pixels = window, overlap, most_pixels
         self._devices = devices or Devices()
         self._usual = usual and (self._at_once(usual), *(min(side, window) for side in usual[:2]), usual[2])
-        self._graphs = {}
+        self._graphs: dict[Shape, Callable[..., Iterator[tuple]]] = {}
 
-        def classes(images):
+        def classes(images: tf.Tensor) -> tuple[tf.Tensor]:
             return (tf.argmax(model(images, training=False), axis=-1, output_type=tf.int32),)
 
         self._classes = classes
 
-    def of_batches(self, batches):
+    def of_batches(self, batches: Iterable[Iterable[Tensor]]) -> Iterator[np.ndarray]:
         """Yields the classes `(H, W)` int32 of the images of batches, in their order.
 
         Args:
             batches: iterable of iterables of images `(H, W, channels)`, normalized. Those of a batch are processed
                 together, but only consecutive windows of one size.
         """
-        places, classes = collections.deque(), None
+        places: collections.deque[tuple] = collections.deque()
+        classes: np.ndarray | None = None
         for of_stack in self._answers(self._stacks(batches, places)):
             for of_window in of_stack:
                 size, (top, rows), (left, columns), is_last = places.popleft()
@@ -57,10 +72,10 @@ class PixelClasses:
                     yield classes
                     classes = None
 
-    def _stacks(self, batches, places):
+    def _stacks(self, batches: Iterable[Iterable[Tensor]], places: collections.deque[tuple]) -> Iterator[tf.Tensor]:
         """Yields windows `(B, h, w, channels)`, and appends to `places` where each lies and if it ends its image."""
         for images in batches:
-            waiting = []
+            waiting: list[Tensor] = []
             for image in images:
                 size = image.shape[:2]
                 grid = list(itertools.product(*(_windows(side, self._window, self._overlap) for side in size)))
@@ -74,11 +89,11 @@ class PixelClasses:
             if waiting:
                 yield tf.stack(waiting)
 
-    def _at_once(self, shape):
+    def _at_once(self, shape: Shape) -> int:
         height, width = (min(side, self._window) for side in shape[:2])
         return max(1, self._most_pixels // (height * width))
 
-    def _answers(self, stacks):
+    def _answers(self, stacks: Iterable[tf.Tensor]) -> Iterator[np.ndarray]:
         """Yields the classes of stacks, by one graph for the usual shape and one for all others."""
         for shape, group in itertools.groupby(stacks, self._shape_of_graph):
             if shape not in self._graphs:
@@ -86,19 +101,21 @@ class PixelClasses:
             for (classes,) in self._graphs[shape](group):
                 yield classes
 
-    def _shape_of_graph(self, stack):
+    def _shape_of_graph(self, stack: tf.Tensor) -> Shape:
         self._usual = self._usual or tuple(stack.shape)
         return self._usual if tuple(stack.shape) == self._usual else (None, None, None, stack.shape[-1])
 
 
-def pixel_classes(model, config, devices=None, usual=None):
+def pixel_classes(
+    model: Segmenter, config: Config, devices: Devices | None = None, usual: Shape | None = None
+) -> PixelClasses:
     """Returns the `PixelClasses` of a model, by a `Config`."""
     height, width = config.data.size
     window, overlap = config.segmentation.window, config.segmentation.window_overlap
     return PixelClasses(model, window, overlap, config.evaluation_batch() * height * width, devices, usual)
 
 
-def _windows(side, window, overlap):
+def _windows(side: int, window: int, overlap: float) -> list[tuple[int, tuple[int, int]]]:
     """Returns `[(start, (first, end)), ...]`: the windows along a side, and the positions that each of them decides."""
     if side <= window:
         return [(0, (0, side))]
@@ -123,7 +140,14 @@ class Confusions:
         devices: the `Devices` that do the work; None for one.
     """
 
-    def __init__(self, model, config, split, masks, devices=None):
+    def __init__(
+        self,
+        model: Segmenter,
+        config: Config,
+        split: Split,
+        masks: Masks,
+        devices: Devices | None = None,
+    ) -> None:
         self._devices, self._batch_size = devices or Devices(), config.evaluation_batch()
         self._num_classes = len(masks.table.names)
         self._num_examples = split.num_examples
@@ -133,14 +157,15 @@ class Confusions:
         first = next(iter(pairs_of(split).take(1)), None)
         self._pixel_classes = pixel_classes(model, config, self._devices, first and tuple(first[1].shape))
 
-    def __call__(self):
+    def __call__(self) -> tuple[np.ndarray, int]:
         """Returns the matrix, `(num_classes, num_classes)` int64, and the number of images that are left out.
 
         The matrix has the number of pixels of a class (row) that are predicted as a class (column).
         """
-        matrix, seen, truths = np.zeros((self._num_classes,) * 2, np.int64), 0, collections.deque()
+        matrix, seen = np.zeros((self._num_classes,) * 2, np.int64), 0
+        truths: collections.deque[np.ndarray] = collections.deque()
 
-        def images(pairs):
+        def images(pairs: Iterable[tuple]) -> Iterator[tf.Tensor]:
             for _, image, mask in pairs:
                 truths.append(mask.numpy())
                 yield image
@@ -152,13 +177,13 @@ class Confusions:
         return self._devices.summed(matrix), self._num_examples - int(self._devices.summed(np.array(seen)))
 
 
-def class_ious(matrix):
+def class_ious(matrix: np.ndarray) -> np.ndarray:
     """Returns the IoU of each class, in [0, 1]; NaN for a class that occurs in neither masks nor predictions."""
     both, union = np.diag(matrix), matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix)
     return np.where(union > 0, both / np.maximum(union, 1), np.nan)
 
 
-def segmentation_metrics(matrix, unreadable=0):
+def segmentation_metrics(matrix: np.ndarray, unreadable: int = 0) -> dict[str, float]:
     """Returns the metrics of what `Confusions` returns; the first one selects the best model.
 
     `mean_iou` is the mean over the classes that occur in masks or predictions; `pixel_accuracy` is the share of
@@ -171,7 +196,7 @@ def segmentation_metrics(matrix, unreadable=0):
     return {"mean_iou": 100.0 * float(mean_iou), "pixel_accuracy": 100.0 * float(accuracy), **left_out}
 
 
-def notes_on_confusions(split, num_examples, matrix, unreadable):
+def notes_on_confusions(split: str, num_examples: int, matrix: np.ndarray, unreadable: int) -> Iterator[str]:
     """Yields lines for the user about what the metrics of a split of `num_examples` images leave out."""
     if unreadable:
         yield f"{split}: {unreadable:,} of {num_examples:,} images or their masks cannot be read, and are left out"

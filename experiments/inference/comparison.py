@@ -1,23 +1,29 @@
 """Compares an exported model with the Keras model, on photographs or on the images of a source."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from experiments.config import DataConfig
 from experiments.data.augmentation import views
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import Source
+from experiments.data.values import Reading
 from experiments.errors import UserError
+from experiments.inference.formats import Serving
 
 BATCH_SIZE = 32
 SMALLEST_SHARE = 0.3  # of a photograph's height that a window takes
 SPLITS = ("test", "validation", "train")  # the first of them that has images
 
 
-def sample_photographs(count, size, channels):
+def sample_photographs(count: int, size: tuple[int, int], channels: int) -> np.ndarray:
     """Returns random windows of the two photographs that scikit-learn ships.
 
     Args:
@@ -41,7 +47,7 @@ def sample_photographs(count, size, channels):
     return np.stack(windows)
 
 
-def images_of(source, count, size, reading):
+def images_of(source: Source, count: int, size: tuple[int, int], reading: Reading) -> np.ndarray:
     """Returns the first images of a source, as evaluation sees them: `(count or fewer, H, W, channels)` uint8.
 
     Raises:
@@ -60,7 +66,9 @@ def images_of(source, count, size, reading):
     return np.clip(np.stack(found[:count]).round(), 0, 255).astype(np.uint8)
 
 
-def largest_difference(run, serving, images, data):
+def largest_difference(
+    run: Callable[[np.ndarray], np.ndarray], serving: Serving, images: np.ndarray, data: DataConfig
+) -> float:
     """Returns the largest absolute difference between an exported model and the Keras model; NaN if either has NaN.
 
     The first image is a batch of its own, so that batches have different sizes.
@@ -75,9 +83,12 @@ def largest_difference(run, serving, images, data):
         return float(np.max(list(_differences(run, serving, images, data))))  # Python's max may lose a NaN
 
 
-def _differences(run, serving, images, data):
+def _differences(
+    run: Callable[[np.ndarray], np.ndarray], serving: Serving, images: np.ndarray, data: DataConfig
+) -> Iterator[float]:
+    mean, std = cast(tuple[float, ...], data.mean), cast(tuple[float, ...], data.std)
     for batch in np.split(images, range(1, len(images), BATCH_SIZE)):
-        normalized = views.normalize(batch, data.mean, data.std).numpy()
+        normalized = views.normalize(batch, mean, std).numpy()
         low, high = serving.value_range
         values = batch if (low, high) == (0.0, 255.0) else low + batch * ((high - low) / 255.0)
         given = values.astype(serving.input_dtype) if serving.normalization else normalized
@@ -89,7 +100,7 @@ def _differences(run, serving, images, data):
 
 
 @contextlib.contextmanager
-def _whole_float32():
+def _whole_float32() -> Iterator[None]:
     """Context without TensorFloat-32, which rounds the factors of matrix products on GPUs to ten bits."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)

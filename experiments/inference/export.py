@@ -2,9 +2,14 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from convnext.backbone import ConvNeXt
 from convnext.segmentation import Segmenter
 from experiments.config import SPLIT_FIELDS, DataConfig, height_and_width, parse_size
 from experiments.data.sources import open_source
@@ -26,11 +31,18 @@ from experiments.inference.formats import FORMATS, IMAGES, Serving
 from experiments.io import appearing, new_output
 from experiments.provenance import versions
 from experiments.training.workdir import CONFIG, write_json
+from experiments.types import Log
 
 LIBRARIES = ("keras", "tensorflow", "onnx", "onnxruntime", "tf2onnx")
 
 
-def describe(serving, path, data, classes, numbers=None):
+def describe(
+    serving: Serving,
+    path: pathlib.Path,
+    data: DataConfig | None,
+    classes: Sequence[str] | None,
+    numbers: Sequence[int] | None = None,
+) -> dict[str, Any]:
     """Returns the facts about an exported model, for its JSON file.
 
     Args:
@@ -42,7 +54,7 @@ def describe(serving, path, data, classes, numbers=None):
     """
     model, channels = serving.model, serving.shape[-1]
     encoder = getattr(model, "backbone", model)
-    facts = {
+    facts: dict[str, Any] = {
         "model": f"{type(model).__name__}, depths {list(encoder.depths)}, channels {list(encoder.dims)}",
         "weights": path.name,
         "input": {
@@ -65,7 +77,7 @@ def describe(serving, path, data, classes, numbers=None):
     return facts
 
 
-def _preprocessing(serving, data):
+def _preprocessing(serving: Serving, data: DataConfig | None) -> dict[str, Any]:
     """Returns the preprocessing: the view of the image, left to the caller, and the normalization."""
     if data is None:
         return {"normalization": "outside", "note": "mean, std and size are not recorded: use those of the training"}
@@ -116,8 +128,16 @@ class Request:
 
 
 def run(
-    model, output, request, data="", data_dir="", num_images=NUM_IMAGES, tolerance=TOLERANCE, images=None, log=print
-):
+    model: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    request: Request,
+    data: str = "",
+    data_dir: str = "",
+    num_images: int = NUM_IMAGES,
+    tolerance: float = TOLERANCE,
+    images: Mapping[str, Any] | None = None,
+    log: Log = print,
+) -> float:
     """Exports a model, if the exported model gives the same outputs as the Keras model.
 
     Args:
@@ -150,7 +170,7 @@ def run(
     config = recorded_config(path)
     if images:
         config = config_of(path, keras_model, data or "digits", data_dir, images=images, log=log)
-    recorded = config and config.data
+    recorded = config.data if config else None
     serving = make_serving(keras_model, request, recorded, path)
     kind = FORMATS[request.format]
     kind.check(request.format, keras_model)
@@ -180,7 +200,7 @@ def run(
     return difference
 
 
-def make_serving(model, request, data, path):
+def make_serving(model: ConvNeXt | Segmenter, request: Request, data: DataConfig | None, path: pathlib.Path) -> Serving:
     """Returns the `Serving` of a request.
 
     Args:
@@ -212,42 +232,44 @@ def make_serving(model, request, data, path):
         model,
         outputs,
         _size(model, request.input_size, data, path),
-        normalization=(data.mean, data.std) if inside else None,
+        normalization=(data.mean, data.std) if data and inside else None,
         input_dtype=request.input_dtype if inside else "float32",
         multi_label=has_logits and is_multi_label_classifier(path),
         value_range=ends,
     )
 
 
-def _size(model, text, data, path):
+def _size(
+    model: ConvNeXt | Segmenter, text: str, data: DataConfig | None, path: pathlib.Path
+) -> tuple[int | None, int | None]:
     if text == FREE:
         return None, None
     if text == FIXED and data is None:
         raise UserError(f"{path} has no {CONFIG} with the size beside it: use --input_size=free or a number.")
     if text != FIXED and not text[:1].isdecimal():
         raise UserError(f"--input_size={text} is neither fixed, nor free, nor a number of pixels.")
-    size = data.size if text == FIXED else height_and_width(parse_size(text, "--input_size"))
+    size = data.size if data and text == FIXED else height_and_width(parse_size(text, "--input_size"))
     if min(size) < model.total_stride and not isinstance(model, Segmenter):
         raise UserError(f"--input_size={text}: the smallest size of this model is {model.total_stride}.")
     return size
 
 
-def _neutral(model):
+def _neutral(model: ConvNeXt | Segmenter) -> DataConfig:
     """Returns a `DataConfig` for the comparison if none is recorded: pixels between -1 and 1."""
     channels = model.image_shape[-1]
-    sides = {"image_size": 7 * model.total_stride, "channels": channels}
+    sides: dict[str, Any] = {"image_size": 7 * model.total_stride, "channels": channels}
     return DataConfig(**sides, mean=(0.5,) * channels, std=(0.5,) * channels)
 
 
-def _images(serving, settings, data, data_dir, count):
+def _images(serving: Serving, settings: DataConfig, data: str, data_dir: str, count: int) -> list[np.ndarray]:
     """Returns arrays of images to compare on, one for each tested size."""
-    sizes = [serving.size]
+    sizes: list[tuple[Any, Any]] = [serving.size]
     if serving.size == (None, None):
         height, width = settings.size
         sizes = [settings.size, (height + ODD[0], width + ODD[1])]
     channels = serving.shape[-1]
     if not data:
         return [sample_photographs(count, size, channels) for size in sizes]
-    changes = {"source": data, "dir": data_dir, "validation_share": 0.0, "test_share": 0.0, "labels_file": ""}
-    config = dataclasses.replace(settings, **changes, **dict.fromkeys(SPLIT_FIELDS, ""))
+    changes: dict[str, Any] = {"source": data, "dir": data_dir, "labels_file": "", **dict.fromkeys(SPLIT_FIELDS, "")}
+    config = dataclasses.replace(settings, **changes, validation_share=0.0, test_share=0.0)
     return [images_of(open_source(config), count, size, Reading.of(config)) for size in sizes]

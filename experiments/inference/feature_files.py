@@ -14,8 +14,11 @@ Parquet the columns are `name`, `split`, `label`, `class` and `features`, and th
 
 import dataclasses
 import json
+import pathlib
 import tempfile
 import zipfile
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -54,21 +57,23 @@ class NpzWriter:
         classes: names of the classes.
     """
 
-    def __init__(self, path, num_features, classes):
+    def __init__(self, path: pathlib.Path, num_features: int, classes: Sequence[str]) -> None:
         self._path = path
         self._classes = classes
         self._num_features = num_features
-        self._names, self._splits, self._labels = [], [], []
+        self._names: list[str] = []
+        self._splits: list[str] = []
+        self._labels: list[np.ndarray] = []
         self._rows = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  (open until `close`)
 
-    def add(self, names, split, labels, features):
+    def add(self, names: Sequence[str], split: str, labels: np.ndarray, features: np.ndarray) -> None:
         """Adds images of a split: lists of names, `(N,)` labels and `(N, C)` features."""
         self._names += names
         self._splits += [split] * len(names)
         self._labels.append(labels)
         self._rows.write(np.ascontiguousarray(features, np.float32).tobytes())
 
-    def close(self, skipped, record):
+    def close(self, skipped: Sequence[tuple[str, str]], record: dict[str, Any]) -> None:
         """Ends the file.
 
         Args:
@@ -77,7 +82,7 @@ class NpzWriter:
         """
         self._rows.flush()
         shape = (len(self._names), self._num_features)
-        arrays = {
+        arrays: dict[str, Any] = {
             "names": np.array(self._names, str),
             "splits": np.array(self._splits, str),
             "labels": np.concatenate(self._labels),
@@ -95,7 +100,7 @@ class NpzWriter:
 class ParquetWriter:
     """Writes a Parquet file; the methods are those of `NpzWriter`."""
 
-    def __init__(self, path, num_features, classes):
+    def __init__(self, path: pathlib.Path, num_features: int, classes: Sequence[str]) -> None:
         import pyarrow
         from pyarrow import parquet
 
@@ -111,9 +116,9 @@ class ParquetWriter:
             }
         )
         self._writer = parquet.ParquetWriter(path, self._schema)
-        self._waiting = []
+        self._waiting: list[Any] = []
 
-    def add(self, names, split, labels, features):
+    def add(self, names: Sequence[str], split: str, labels: np.ndarray, features: np.ndarray) -> None:
         values = self._arrow.array(features.reshape(-1))
         known = [int(label) if label >= 0 else None for label in labels]
         columns = [
@@ -127,21 +132,21 @@ class ParquetWriter:
         if sum(map(len, self._waiting)) >= ROWS:
             self._write()
 
-    def close(self, skipped, record):
+    def close(self, skipped: Sequence[tuple[str, str]], record: dict[str, Any]) -> None:
         self._write()
         names, reasons = [printable(name) for name, _ in skipped], [reason for _, reason in skipped]
         facts = {"classes": self._classes, "skipped": names, "skipped_reasons": reasons, "record": record}
         self._writer.add_key_value_metadata({name: json.dumps(value) for name, value in facts.items()})
         self._writer.close()
 
-    def _write(self):
+    def _write(self) -> None:
         if self._waiting:
             table = self._arrow.concat_tables(self._waiting)
             self._writer.write_table(table, row_group_size=len(table))
         self._waiting = []
 
 
-def feature_writer(path, num_features, classes):
+def feature_writer(path: pathlib.Path, num_features: int, classes: Sequence[str]) -> NpzWriter | ParquetWriter:
     """Returns the writer that the suffix of `path` names.
 
     Raises:
@@ -157,7 +162,7 @@ def feature_writer(path, num_features, classes):
         ) from error
 
 
-def read_features(path):
+def read_features(path: pathlib.Path) -> Features:
     """Returns the `Features` of a file that `launch.extract` wrote.
 
     Raises:
@@ -173,14 +178,14 @@ def read_features(path):
         raise UserError(f"{path} was not written by launch.extract, or is damaged.") from error
 
 
-def _read_npz(path):
+def _read_npz(path: pathlib.Path) -> Features:
     with np.load(path, allow_pickle=False) as arrays:
         record = json.loads(str(arrays["record"]))
         classes = tuple(str(name) for name in arrays["classes"])
         return Features(arrays["names"], arrays["features"], arrays["labels"], classes, record)
 
 
-def _read_parquet(path):
+def _read_parquet(path: pathlib.Path) -> Features:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as file:

@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import importlib.util
 import logging
+import os
 import pathlib
 import tempfile
 import typing
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ from keras import ops
 from convnext.backbone import pool
 from convnext.segmentation import Segmenter
 from convnext.tf_cpu.devices import portable
+from convnext.types import Shape, Tensor
 from experiments.errors import UserError
 
 OUTPUTS = ("logits", "probabilities", "features")
@@ -47,28 +50,28 @@ class Serving:
     multi_label: bool = False
 
     @property
-    def shape(self):
+    def shape(self) -> Shape:
         """Shape of the images, `(None, H, W, channels)`."""
         return (None, *self.size, self.model.image_shape[-1])
 
     @property
-    def axes(self):
+    def axes(self) -> list[int | str]:
         """Shape of the images with named axes, `["batch", "height", "width", channels]` if all sides are free."""
         height, width = (side or name for side, name in zip(self.size, ("height", "width")))
         return ["batch", height, width, self.shape[-1]]
 
     @property
-    def output_axes(self):
+    def output_axes(self) -> list[int | str]:
         """Shape of the output: of each image, or of each pixel of a segmentation."""
         if isinstance(self.model, Segmenter):
             return [*self.axes[:-1], self.model.num_classes]
         return ["batch", self.model.dims[-1] if self.outputs == "features" else self.model.num_classes]
 
     @functools.cached_property
-    def function(self):
+    def function(self) -> tf.types.experimental.PolymorphicFunction:
         """The `tf.function` to export, from images to `{name of the output: float32}`, see `apply`."""
 
-        def serve(images):
+        def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
             images = ops.cast(images, "float32")
             if self.normalization:
                 (mean, std), (low, high) = self.normalization, self.value_range
@@ -81,7 +84,7 @@ class Serving:
         signature = [tf.TensorSpec(self.shape, self.input_dtype, name=IMAGES)]
         return tf.function(serve, input_signature=signature, autograph=False)
 
-    def apply(self, images):
+    def apply(self, images: Tensor) -> Tensor:
         """The output of the Keras model for normalized images, `(B, values)` or `(B, H, W, num_classes)` float32."""
         if self.outputs == "features":
             return pool(self.model.extract_features(images, training=False)[-1])
@@ -111,7 +114,7 @@ class Format:
     suffix: str = ""
     packages: tuple[str, ...] = ()
 
-    def check(self, name, model):
+    def check(self, name: str, model: keras.Model) -> None:
         """Raises UserError if packages are missing, or the model is larger than a file of this format can be.
 
         Args:
@@ -132,7 +135,7 @@ class Format:
             )
 
 
-def write_saved_model(serving, path, facts):
+def write_saved_model(serving: Serving, path: str | os.PathLike[str], facts: dict[str, str]) -> None:
     """Writes a folder that `tf.saved_model.load` reads: `loaded.serve(images)`, and the signature `serving_default`."""
     del facts
     archive = keras.export.ExportArchive()
@@ -141,18 +144,18 @@ def write_saved_model(serving, path, facts):
     archive.write_out(path, verbose=False)
 
 
-def load_saved_model(path):
+def load_saved_model(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
     """See `Format`."""
     loaded = tf.saved_model.load(path)
 
-    def run(images):
+    def run(images: np.ndarray) -> np.ndarray:
         (values,) = loaded.serve(tf.constant(images)).values()
         return values.numpy()
 
     return run
 
 
-def write_onnx(serving, path, facts):
+def write_onnx(serving: Serving, path: str | os.PathLike[str], facts: dict[str, str]) -> None:
     """Writes an ONNX file, with `facts` (`{name: text}`) in its metadata."""
     import onnx
     import tf2onnx
@@ -169,7 +172,7 @@ def write_onnx(serving, path, facts):
     onnx.save(model, path)
 
 
-def load_onnx(path):
+def load_onnx(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
     """See `Format`."""
     import onnxruntime
 
@@ -177,7 +180,7 @@ def load_onnx(path):
     return lambda images: session.run(None, {IMAGES: images})[0]
 
 
-def write_tflite(serving, path, facts):
+def write_tflite(serving: Serving, path: str | os.PathLike[str], facts: dict[str, str]) -> None:
     """Writes a TFLite file, made from a SavedModel."""
     with tempfile.TemporaryDirectory() as folder:
         write_saved_model(serving, folder, facts)
@@ -185,14 +188,14 @@ def write_tflite(serving, path, facts):
     pathlib.Path(path).write_bytes(content)
 
 
-def load_tflite(path):
+def load_tflite(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
     """See `Format`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated in favour of a separate package
         interpreter = tf.lite.Interpreter(str(path))
     (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
 
-    def run(images):
+    def run(images: np.ndarray) -> np.ndarray:
         interpreter.resize_tensor_input(entry["index"], images.shape)
         interpreter.allocate_tensors()
         interpreter.set_tensor(entry["index"], images)
@@ -209,7 +212,7 @@ FORMATS = {
 }
 
 
-def _convert_erfc(graph, node, name, arguments, **kwargs):
+def _convert_erfc(graph: typing.Any, node: typing.Any, name: str, arguments: typing.Any, **kwargs: typing.Any) -> None:
     """Converts TensorFlow's Erfc, which ONNX lacks and the exact GELU is made of: `erfc(x) = 1 - erf(x)`."""
     del name, arguments, kwargs
     from tf2onnx.utils import make_name

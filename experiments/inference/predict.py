@@ -1,14 +1,18 @@
 """Predicts segmentation masks: from a folder of images to a folder of masks and overlays."""
 
 import collections
+import os
 import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
 from experiments.data.pipeline import finish_batches, parallel_map
-from experiments.data.segmentation_masks import CLASSES
+from experiments.data.segmentation_masks import CLASSES, ClassTable
 from experiments.data.segmentation_pipeline import PairPreprocessing
 from experiments.data.sources.folder import IMAGES, has_masks, readable_files, split_of_files
 from experiments.errors import UserError
@@ -16,11 +20,14 @@ from experiments.evaluation.mask_colors import class_colors, overlaid
 from experiments.evaluation.segmentation import pixel_classes
 from experiments.finished_run import find_segmenter, read_segmenter
 from experiments.io import appearing, local_folder, new_output
+from experiments.types import Log
 
 SHOWN = 5  # skipped files that are named on the screen
 
 
-def run(model, data, output, overlays=True, log=print):
+def run(
+    model: str | os.PathLike[str], data: str, output: str | os.PathLike[str], overlays: bool = True, log: Log = print
+) -> int:
     """Writes the mask that a segmentation model predicts for each image of a folder.
 
     `masks/` has a PNG file for each image, with the numbers of the training masks, and a colour palette if the numbers
@@ -55,9 +62,11 @@ def run(model, data, output, overlays=True, log=print):
     files, skipped, _ = readable_files(root, preprocessing.images.reading)
     log(f"{path} on {len(files):,} images of {root}")
 
-    names, waiting, done = _names(files), collections.deque(), set()
+    names = _names(files)
+    waiting: collections.deque[tuple[int, np.ndarray]] = collections.deque()
+    done: set[int] = set()
 
-    def images():
+    def images() -> Iterator[tf.Tensor]:
         for position, values in _values(root, files, preprocessing):
             waiting.append((int(position), values.numpy()[..., config.data.shown]))
             yield preprocessing.normalize(values)
@@ -82,7 +91,7 @@ def run(model, data, output, overlays=True, log=print):
     return len(done)
 
 
-def mask_picture(mask, table):
+def mask_picture(mask: np.ndarray, table: ClassTable) -> Image.Image:
     """Returns a mask of classes, `(H, W)`, as a Pillow image of the numbers that a `ClassTable` gives them."""
     numbers = np.array(table.numbers)[mask]
     if max(table.numbers) > 255:
@@ -94,23 +103,23 @@ def mask_picture(mask, table):
     return picture
 
 
-def _values(root, files, preprocessing):
+def _values(root: pathlib.Path, files: Sequence[str], preprocessing: PairPreprocessing) -> tf.data.Dataset:
     """Returns a data set of `(position, (H, W, channels) in [0, 255])` of the files that can be read."""
     split = split_of_files(root, files, np.zeros(len(files), np.int64))
 
-    def load(position, example):
+    def load(position: tf.Tensor, example: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
         return position, preprocessing.images.decode(split.read(example[0]))
 
     return finish_batches(parallel_map(split.in_order().enumerate(), load).ignore_errors())
 
 
-def _names(files):
+def _names(files: Sequence[str]) -> list[str]:
     """Returns the names of the masks of files: without their suffix, unless two would then be the same."""
     bare = [str(pathlib.PurePath(file).with_suffix("")) for file in files]
     counts = collections.Counter((*bare, *files))
     return [name if counts[name] == 1 else file for name, file in zip(bare, files)]
 
 
-def _save(picture, path, **options):
+def _save(picture: Image.Image, path: pathlib.Path, **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, **options)

@@ -3,10 +3,13 @@
 import dataclasses
 import difflib
 import math
+import os
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.config import DataConfig, from_mapping
@@ -23,6 +26,7 @@ from experiments.inference.extract import folder_of, images_to_extract
 from experiments.inference.feature_files import Features, read_features
 from experiments.io import appearing, checksum, local_path, new_output
 from experiments.picture_text import plain_text
+from experiments.types import Log
 
 PER_ROW = 8  # nearest images beside each other
 SIDE, GAP = 1.75, 0.12  # inches: of an image, and between two
@@ -31,7 +35,13 @@ LETTERS = 25  # of a line of a caption
 DPI = 110
 
 
-def draw_search(path, found, queries, pictures, caption):
+def draw_search(
+    path: str | os.PathLike[str],
+    found: Sequence["Found"],
+    queries: Sequence[np.ndarray | None],
+    pictures: Mapping[int, np.ndarray | None],
+    caption: Callable[[int], str],
+) -> None:
     """Draws a row or more for each query: the query in the first column, then the nearest images.
 
     Images keep their shape. Above each is its cosine similarity to the query, below it its name.
@@ -59,13 +69,13 @@ def draw_search(path, found, queries, pictures, caption):
         figure.savefig(path, format="png")
 
 
-def _grid(rows, columns):
+def _grid(rows: int, columns: int) -> tuple[Figure, list[list[Axes]]]:
     """Returns a figure and its axes, a list for each row; only images will be drawn in them."""
     width, height = SIDE + GAP, TITLE + SIDE + CAPTION
     size = (columns * width, rows * height)
     figure = Figure(figsize=size, dpi=DPI)
 
-    def cell(row, column):
+    def cell(row: int, column: int) -> Axes:
         corner = (column * width + GAP / 2, (rows - 1 - row) * height + CAPTION)
         axis = figure.add_axes((corner[0] / size[0], corner[1] / size[1], SIDE / size[0], SIDE / size[1]))
         axis.set_axis_off()
@@ -74,7 +84,7 @@ def _grid(rows, columns):
     return figure, [[cell(row, column) for column in range(columns)] for row in range(rows)]
 
 
-def _draw(axis, image, name, mark):
+def _draw(axis: Axes, image: np.ndarray | None, name: str, mark: str) -> None:
     if image is None:
         axis.text(0.5, 0.5, "cannot be read", ha="center", va="center", fontsize=8, transform=axis.transAxes)
         axis.set_aspect("equal")
@@ -86,7 +96,7 @@ def _draw(axis, image, name, mark):
     axis.text(0.5, -0.03, _wrap(name), ha="center", va="top", fontsize=7, transform=axis.transAxes)
 
 
-def _wrap(name):
+def _wrap(name: str) -> str:
     """Breaks a long name into one line for the folders and up to two for the file; most names differ at their end."""
     if len(name) <= LETTERS:
         return name
@@ -95,11 +105,11 @@ def _wrap(name):
     return "\n".join(line for line in (folders, file[:LETTERS], file[LETTERS:]) if line)
 
 
-def _end(text, most):
+def _end(text: str, most: int) -> str:
     return text if len(text) <= most else f"…{text[len(text) - most + 1 :]}"
 
 
-def pictures_of(images, names):
+def pictures_of(images: DataConfig, names: Sequence[str] | np.ndarray) -> list[np.ndarray | None]:
     """Returns whole images, a list of `(H, W, 3)` uint8, None for one that cannot be read.
 
     Args:
@@ -110,18 +120,19 @@ def pictures_of(images, names):
     if folder is not None:
         return [read_picture(folder / name, images) for name in names]
     source = open_source(images)
-    wanted = {}
+    wanted: dict[str, list[int]] = {}
     for name in names:
         split, position = name.split("/")
         wanted.setdefault(split, []).append(int(position))
-    contents = {}
+    contents: dict[str, tf.Tensor] = {}
     for split, positions in wanted.items():
         part = source.split(split).take(np.array(positions))
-        contents |= {f"{split}/{position}": part.read(content) for position, content in zip(positions, part.contents)}
+        found = zip(positions, part.in_order())
+        contents |= {f"{split}/{position}": part.read(content) for position, (content, _) in found}
     return [_decode(contents[name], images) for name in names]
 
 
-def read_picture(path, images):
+def read_picture(path: str | os.PathLike[str], images: DataConfig) -> np.ndarray | None:
     """Returns the image in a file, as `pictures_of` does."""
     try:
         return _decode(tf.io.read_file(str(path)), images)
@@ -129,7 +140,7 @@ def read_picture(path, images):
         return None
 
 
-def _decode(content, images):
+def _decode(content: bytes | tf.Tensor, images: DataConfig) -> np.ndarray | None:
     """Returns the channels that pictures show; if the model sees grey images, the original colours."""
     reading, shown = Reading.of(images), images.shown
     if reading.is_plain:
@@ -163,14 +174,22 @@ class Found:
     neighbours: np.ndarray
     similarities: np.ndarray
 
-    def text_of(self, similarity):
+    def text_of(self, similarity: float) -> str:
         """A similarity with enough digits, 3 to 6, to distinguish the first neighbour from the last."""
         spread = self.similarities[0] - self.similarities[-1] if len(self.similarities) else 1.0
         digits = 1 - math.floor(math.log10(spread)) if spread > 0 else FEWEST
         return f"{similarity:.{min(max(digits, FEWEST), MOST)}f}"
 
 
-def run(features, queries, output, k=NEIGHBOURS, data="", model="", log=print):
+def run(
+    features: str | os.PathLike[str],
+    queries: Sequence[str],
+    output: str | os.PathLike[str],
+    k: int = NEIGHBOURS,
+    data: str = "",
+    model: str | os.PathLike[str] = "",
+    log: Log = print,
+) -> list[Found]:
     """Draws each query and the images nearest to it by cosine similarity; a query is not its own neighbour.
 
     Args:
@@ -213,7 +232,9 @@ def run(features, queries, output, k=NEIGHBOURS, data="", model="", log=print):
     return found
 
 
-def nearest(vector, features, k, left_out=None):
+def nearest(
+    vector: np.ndarray, features: np.ndarray, k: int, left_out: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the images most similar to one.
 
     Args:
@@ -232,7 +253,7 @@ def nearest(vector, features, k, left_out=None):
     return order, similarities[order]
 
 
-def _images(table: Features, data):
+def _images(table: Features, data: str) -> DataConfig:
     """Returns the `DataConfig` of the images that the features belong to."""
     images = from_mapping(DataConfig, table.record["data"], "data.")
     if not data:
@@ -242,7 +263,9 @@ def _images(table: Features, data):
     return images_to_extract(dataclasses.replace(images, source=data), table.record["split"])
 
 
-def _vectors(queries, table, images, path, model):
+def _vectors(
+    queries: Sequence[str], table: Features, images: DataConfig, path: pathlib.Path, model: str | os.PathLike[str]
+) -> tuple[list[np.ndarray], list[int | None]]:
     """Returns `(vectors, positions)` of the queries; the position of a file without features is None."""
     index = {str(name): position for position, name in enumerate(table.names)}
     positions = [_position(query, index, folder_of(images)) for query in queries]
@@ -257,7 +280,7 @@ def _vectors(queries, table, images, path, model):
     return vectors, positions
 
 
-def _position(query, index, folder):
+def _position(query: str, index: Mapping[str, int], folder: pathlib.Path | None) -> int | None:
     """Returns the position of an image among the features, by its name or, in the folder, by its path; or None."""
     if query in index or folder is None:
         return index.get(query)
@@ -269,7 +292,9 @@ def _position(query, index, folder):
     return None
 
 
-def _embed(files, table, images, path, model):
+def _embed(
+    files: Sequence[str], table: Features, images: DataConfig, path: pathlib.Path, model: str | os.PathLike[str]
+) -> np.ndarray:
     """Returns the features of image files, `(N, C)`, from the model that made the others."""
     weights = find_model(model or table.record["model"])
     if checksum(weights) != table.record["model_sha256"]:
@@ -284,10 +309,10 @@ def _embed(files, table, images, path, model):
     return batch.features
 
 
-def _captions(table):
+def _captions(table: Features) -> Callable[[int], str]:
     """Returns the function from a position to the caption of an image: its name and, if informative, its class."""
 
-    def caption(position):
+    def caption(position: int) -> str:
         label, name = table.labels[position], str(table.names[position])
         known = label >= 0 and table.classes[label] not in name
         return f"{name} ({table.classes[label]})" if known else name

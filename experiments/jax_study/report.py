@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from matplotlib.figure import Figure
 from scipy import stats
@@ -29,7 +31,7 @@ def report_lines(root: str) -> list[str]:
     return [*_curve_lines(runs), "", *_finetuning_lines(folder), "", f"({len(runs)} seeds; {origin})"]
 
 
-def _curve_lines(runs):
+def _curve_lines(runs: Mapping[str, dict[str, Any]]) -> list[str]:
     """A row for each time of probing; and how well the rank of the features orders these, run by run."""
     curves, rows = [run["curve"] for run in runs.values()], []
     for points in zip(*curves):
@@ -49,10 +51,10 @@ def _curve_lines(runs):
     ]
 
 
-def _finetuning_lines(folder):
+def _finetuning_lines(folder: pathlib.Path) -> list[str]:
     rows = []
     for length in LENGTHS.values():
-        tests = {start: {} for start in STARTS}
+        tests: dict[str, dict[int, dict]] = {start: {} for start in STARTS}
         for path in sorted(folder.glob(f"labels_{length.labels or 'all'}/*/*_test.json")):
             record = _read(path)
             tests[record["start"]][record["seed"]] = record
@@ -67,7 +69,7 @@ def _finetuning_lines(folder):
     return markdown_table(header, rows)
 
 
-def _draw(path, runs):
+def _draw(path: pathlib.Path, runs: Mapping[str, dict[str, Any]]) -> None:
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     for axis, (name, label) in zip(figure.subplots(1, len(MEASURES)), MEASURES.items()):
         for seed, run in runs.items():
@@ -81,9 +83,9 @@ def _draw(path, runs):
     figure.savefig(path, dpi=120)
 
 
-def _epochs(run, step):
+def _epochs(run: Mapping[str, Any], step: int) -> float:
     return step / run["curve"][-1]["step"] * run["config"]["pretrain"]["epochs"]
 
 
-def _read(path):
+def _read(path: pathlib.Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8"))

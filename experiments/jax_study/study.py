@@ -12,15 +12,17 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 from PIL import Image
 
 from convnext.weights.loader import load_pretrained
-from experiments.config import Config
+from experiments.config import Config, FinetuneConfig
 from experiments.data.splits import at_most, held_out, label_subset
 from experiments.errors import UserError
 from experiments.evaluation.probes import effective_rank, feature_std, linear_top1
@@ -28,14 +30,18 @@ from experiments.jax_study import training as jax_training
 from experiments.models import initial_weights, make_classifier, make_fcmae
 from experiments.provenance import provenance
 from experiments.training.schedule import Schedule
+from experiments.types import Log
 
 CHUNK = 100  # steps of one call of the compiled scan
 WARMUP = 0.1  # share of the steps of fine-tuning
 # From scratch all layers have one rate, and the decay is that of the paper's supervised training.
-STARTS = {"pretrained": {}, "scratch": {"layer_decay": 1.0, "weight_decay": 0.05}}
+STARTS: dict[str, dict[str, Any]] = {"pretrained": {}, "scratch": {"layer_decay": 1.0, "weight_decay": 0.05}}
 BATCH_SIZE = 128  # of fine-tuning
 RATES = (5e-4, 1.5e-3, 4.5e-3)
-MIXINGS = {"mixed": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}, "plain": {"mixup_alpha": 0.0, "cutmix_alpha": 0.0}}
+MIXINGS: dict[str, dict[str, Any]] = {
+    "mixed": {"mixup_alpha": 0.8, "cutmix_alpha": 1.0},
+    "plain": {"mixup_alpha": 0.0, "cutmix_alpha": 0.0},
+}
 PROBE_LABELS, FEATURE_IMAGES = 10000, 2048
 
 
@@ -117,7 +123,7 @@ class JaxStudy:
         log: function that takes a line for the user.
     """
 
-    def __init__(self, config: Config, splits: dict[str, ArraySplit], root: str, log: Callable = print):
+    def __init__(self, config: Config, splits: Mapping[str, ArraySplit], root: str, log: Log = print) -> None:
         finetune = dataclasses.replace(
             config.finetune, batch_size=BATCH_SIZE, randaugment_magnitude=0.0, erasing_probability=0.0
         )
@@ -182,7 +188,17 @@ class JaxStudy:
             run = self._finetuned(folder, lengths, start, seed, *settings, test=True)
             self.log(f"{run['labels']} labels, {start}, seed {seed}: {run['test_top1']:.2f}% with {settings}")
 
-    def _finetuned(self, folder, lengths, start, seed, rate, mixing, steps, test=False):
+    def _finetuned(
+        self,
+        folder: pathlib.Path,
+        lengths: Lengths,
+        start: str,
+        seed: int,
+        rate: float,
+        mixing: str,
+        steps: int,
+        test: bool = False,
+    ) -> dict[str, Any]:
         """Returns the record of one run, which is done if it is not there yet."""
         path = folder / f"seed_{seed}_{mixing}_rate_{rate:.3g}_steps_{steps}{'_test' if test else ''}.json"
         if path.exists():
@@ -219,21 +235,21 @@ class JaxStudy:
         return record
 
     @functools.cache  # noqa: B019  a study lives as long as its process
-    def _classifier(self, start, mixing):
+    def _classifier(self, start: str, mixing: str) -> tuple[keras.Model, jax_training.Trainer, Callable]:
         model = self._new_classifier(start, mixing)
         training = self._training(start, mixing)
         trainer = jax_training.finetuning(model, training, self.config.data, self.num_classes)
         return model, trainer, jax_training.outputs(model, self.config.data, features=False)
 
-    def _training(self, start, mixing):
+    def _training(self, start: str, mixing: str) -> FinetuneConfig:
         return dataclasses.replace(self.config.finetune, **STARTS[start], **MIXINGS[mixing])
 
-    def _new_classifier(self, start, mixing):
+    def _new_classifier(self, start: str, mixing: str) -> keras.Model:
         return make_classifier(
             dataclasses.replace(self.config, finetune=self._training(start, mixing)), self.num_classes
         )
 
-    def _probe(self, encoder):
+    def _probe(self, encoder: keras.Model) -> Callable[[], dict[str, float]]:
         """Returns a function that scores the features of an encoder as it is on the validation images."""
         features_of = jax_training.outputs(encoder, self.config.data, features=True)
         train, validation = self.splits["train"], self.splits["validation"]
@@ -243,7 +259,7 @@ class JaxStudy:
         some = at_most(numbered, FEATURE_IMAGES, 0).images
         images = jnp.asarray(labelled.images)
 
-        def probe():
+        def probe() -> dict[str, float]:
             fitted, scored = features_of(images), features_of(self._on_device("validation"))
             return {
                 "linear": linear_top1((fitted, labelled.labels), None, (scored, validation.labels)),
@@ -253,26 +269,28 @@ class JaxStudy:
 
         return probe
 
-    def _chunks(self, order: np.ndarray, rates: np.ndarray, done: int = 0) -> Iterable:
+    def _chunks(
+        self, order: np.ndarray, rates: np.ndarray, done: int = 0
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         for start in range(done, len(order), CHUNK):
             yield start, order[start : start + CHUNK], rates[start : start + CHUNK]
 
-    def _origin(self, seed, **changes):
+    def _origin(self, seed: int, **changes: Any) -> dict[str, Any]:
         device = jax.devices()[0]
         config = dataclasses.replace(self.config, seed=seed, **changes).to_dict()
         return {"seed": seed, "device": getattr(device, "device_kind", "cpu"), "config": config, **provenance()}
 
 
-def _in_chunks(steps):
+def _in_chunks(steps: float) -> int:
     """Returns a number of steps, rounded to whole chunks, at least one."""
     return max(round(steps / CHUNK), 1) * CHUNK
 
 
-def _key(seed, step):
+def _key(seed: int, step: int) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), step)
 
 
-def _write_json(path, value):
+def _write_json(path: pathlib.Path, value: Any) -> None:
     temporary = path.with_suffix(".part")
     temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)

@@ -42,10 +42,10 @@ class Trainer:
         self,
         model: keras.Model,
         training: TrainingConfig,
-        loss_of: Callable,
-        prepare: Callable,
+        loss_of: Callable[..., jax.Array],
+        prepare: Callable[[jax.Array, jax.Array, jax.Array], tuple],
         layer_decay: LayerDecay | None = None,
-    ):
+    ) -> None:
         self._variables, self._others = model.trainable_variables, model.non_trainable_variables
         rules = rule_table(self._variables, layer_decay=layer_decay)
         self._optimizer = layerwise_adamw(1.0, training, rules)  # the rate is replaced at every step
@@ -97,18 +97,20 @@ class Trainer:
         for variable, value in zip((*self._variables, *self._others), (*self.state[0], *self.state[1])):
             variable.assign(value)
 
-    def _scan(self, loss_of, prepare):
+    def _scan(self, loss_of: Callable, prepare: Callable) -> Callable:
         names = [variable.path.rsplit("/", 1)[-1] for variable in self._optimizer.variables]
         rate_at = names.index("learning_rate")
 
-        def mean_loss(weights, others, batch):
+        def mean_loss(weights: list, others: list, batch: tuple) -> tuple[jax.Array, list]:
             values = [*zip(self._variables, weights), *zip(self._others, others)]
             with keras.StatelessScope(state_mapping=values) as scope:
                 loss = jnp.mean(loss_of(*batch))
             return loss, [scope.get_current_value(variable) for variable in self._others]
 
-        def run(state, images, labels, order, rates, key):
-            def step(state, drawn):
+        def run(
+            state: tuple, images: jax.Array, labels: jax.Array, order: jax.Array, rates: jax.Array, key: jax.Array
+        ) -> tuple[tuple, jax.Array]:
+            def step(state: tuple, drawn: tuple) -> tuple[tuple, jax.Array]:
                 weights, others, moments = state
                 indices, rate, key = drawn
                 batch = prepare(key, images[indices], labels[indices])
@@ -140,12 +142,12 @@ def shuffled(indices: np.ndarray, steps: int, batch_size: int, seed: int) -> np.
 def pretraining(model: FCMAE, training: PretrainConfig, data: DataConfig) -> Trainer:
     """Returns the trainer of a masked autoencoder."""
 
-    def prepare(key, images, labels):
+    def prepare(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         view_key, mask_key = jax.random.split(key)
         noise = jax.random.uniform(mask_key, (len(images), model.num_patches))
         return normalized(_views(view_key, images, training), data), sample_visible(noise, training.mask_ratio)
 
-    def loss_of(images, visible):
+    def loss_of(images: jax.Array, visible: jax.Array) -> jax.Array:
         return model.image_losses(images, visible, training=True)
 
     return Trainer(model, training, loss_of, prepare)
@@ -155,13 +157,13 @@ def finetuning(model: keras.Model, training: FinetuneConfig, data: DataConfig, n
     """Returns the trainer of a classifier: crop, flip, Mixup, CutMix and label smoothing, of which no other is read."""
     depths = tuple(len(stage.blocks) for stage in model.stages)
 
-    def prepare(key, images, labels):
+    def prepare(key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         view_key, mix_key = jax.random.split(key)
         targets = jax.nn.one_hot(labels, num_classes) * (1 - training.label_smoothing)
         targets = targets + training.label_smoothing / num_classes
         return _mixed(mix_key, normalized(_views(view_key, images, training), data), targets, training)
 
-    def loss_of(images, targets):
+    def loss_of(images: jax.Array, targets: jax.Array) -> jax.Array:
         return -jnp.sum(targets * jax.nn.log_softmax(model(images, training=True)), axis=-1)
 
     return Trainer(
@@ -175,16 +177,16 @@ def normalized(images: jax.Array, data: DataConfig) -> jax.Array:
     return (jnp.clip(images, 0.0, 255.0) / 255.0 - mean) / std
 
 
-def outputs(model: keras.Model, data: DataConfig, features: bool) -> Callable:
+def outputs(model: keras.Model, data: DataConfig, features: bool) -> Callable[[jax.Array], np.ndarray]:
     """Returns a function from all images, `(N, H, W, C)` uint8, to pooled features `(N, C)`, or logits, as arrays."""
 
     @jax.jit
-    def compute(values, images):
+    def compute(values: list[jax.Array], images: jax.Array) -> jax.Array:
         with keras.StatelessScope(state_mapping=[*zip(model.variables, values)]):
             images = normalized(images.astype(jnp.float32), data)
             return pool(model.extract_features(images)[-1]) if features else model(images, training=False)
 
-    def of_all(images):
+    def of_all(images: jax.Array) -> np.ndarray:
         values = [variable.value for variable in model.variables]
         parts = (images[start : start + FEATURE_BATCH] for start in range(0, len(images), FEATURE_BATCH))
         return np.concatenate([np.asarray(compute(values, part)) for part in parts])
@@ -192,17 +194,17 @@ def outputs(model: keras.Model, data: DataConfig, features: bool) -> Callable:
     return of_all
 
 
-def _views(key, images, training):
+def _views(key: jax.Array, images: jax.Array, training: TrainingConfig) -> jax.Array:
     """Draws a window and a flip for each image."""
     view = _padded_view if training.crop_of(images.shape[1:3]) == "padded" else _resized_view
     return jax.vmap(lambda key, image: view(key, image, training))(jax.random.split(key, len(images)), images)
 
 
-def _flipped(key, image):
+def _flipped(key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image).astype(jnp.float32)
 
 
-def _padded_view(key, image, training):
+def _padded_view(key: jax.Array, image: jax.Array, training: TrainingConfig) -> jax.Array:
     flip_key, shift_key = jax.random.split(key)
     height, width, channels = image.shape
     margin = height // 8, width // 8
@@ -211,7 +213,7 @@ def _padded_view(key, image, training):
     return lax.dynamic_slice(framed, (*start, 0), (height, width, channels))
 
 
-def _resized_view(key, image, training):
+def _resized_view(key: jax.Array, image: jax.Array, training: TrainingConfig) -> jax.Array:
     flip_key, area_key, aspect_key, place_key = jax.random.split(key, 4)
     smallest, largest = training.crop_scale
     area = jax.random.uniform(area_key, minval=smallest, maxval=largest)
@@ -222,7 +224,9 @@ def _resized_view(key, image, training):
     return jax.image.scale_and_translate(image, image.shape, (0, 1), 1 / sides, -start / sides, "cubic")
 
 
-def _mixed(key, images, targets, training):
+def _mixed(
+    key: jax.Array, images: jax.Array, targets: jax.Array, training: FinetuneConfig
+) -> tuple[jax.Array, jax.Array]:
     """Mixes a batch with itself in reverse order, by Mixup or CutMix, as `Mixing` does."""
     alphas = training.mixup_alpha, training.cutmix_alpha
     if not any(alphas) or not training.mix_probability:

@@ -1,9 +1,19 @@
 """AdamW with per-variable rates and decay, and its learning rate schedule."""
 
 import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 from keras import ops
+
+from convnext.types import Tensor
+from experiments.config import TrainingConfig
+from experiments.optim.param_groups import Row
+from experiments.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class LayerwiseAdamW(keras.optimizers.Adam):
@@ -19,12 +29,18 @@ class LayerwiseAdamW(keras.optimizers.Adam):
         **arguments: of `keras.optimizers.Adam`.
     """
 
-    def __init__(self, learning_rate, rate_factors, decays, **arguments):
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+        rate_factors: Iterable[float],
+        decays: Iterable[float],
+        **arguments: Any,
+    ) -> None:
         super().__init__(learning_rate, **arguments)
         self._rate_factors = tuple(rate_factors)
         self._decays = tuple(decays)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         index = self._get_variable_index(variable)
         factor, decay = self._rate_factors[index], self._decays[index]
         rate = learning_rate if factor == 1.0 else learning_rate * factor
@@ -32,12 +48,12 @@ class LayerwiseAdamW(keras.optimizers.Adam):
             self.assign(variable, variable * (1.0 - ops.cast(rate * decay, variable.dtype)))
         self.adam_step(gradient, variable, rate, index)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {**super().get_config(), "rate_factors": self._rate_factors, "decays": self._decays}
         del config["weight_decay"]  # each variable has its own
         return config
 
-    def adam_step(self, gradient, variable, rate, index):
+    def adam_step(self, gradient: Tensor, variable: keras.Variable, rate: Tensor, index: int) -> None:
         """Does the step of Adam, for the `index`-th variable."""
         super().update_step(gradient, variable, rate)
 
@@ -48,7 +64,7 @@ class TakesSums:
     Keras would sum them; then nothing could be done with the sum, such as clipping it, without a second one.
     """
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
+    def _all_reduce_sum_gradients(self, grads_and_vars: list[tuple]) -> list[tuple]:
         return grads_and_vars
 
 
@@ -62,10 +78,10 @@ class FusedAdamW(TakesSums, LayerwiseAdamW):
     scale of 0.001 were below that (16 random images of 64 pixels, 1,000 classes).
     """
 
-    _skipped = None
+    _skipped: Tensor | None = None
 
     @contextlib.contextmanager
-    def skipping(self, skipped):
+    def skipping(self, skipped: Tensor | None) -> Iterator[None]:
         """Context in which `apply` is traced to take a step, or none.
 
         A skipped step leaves the weights, the moments and the number of steps exactly as they are. It is computed with
@@ -80,17 +96,17 @@ class FusedAdamW(TakesSums, LayerwiseAdamW):
         finally:
             self._skipped = None
 
-    def apply(self, grads, trainable_variables=None):
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[keras.Variable] | None = None) -> None:
         super().apply(grads, trainable_variables)
         if self._skipped is not None:
             self.assign_sub(self.iterations, self._skipped)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
         if self._skipped is not None:
             learning_rate = learning_rate * (1.0 - self._skipped)
         super().update_step(gradient, variable, learning_rate)
 
-    def adam_step(self, gradient, variable, rate, index):
+    def adam_step(self, gradient: Tensor, variable: keras.Variable, rate: Tensor, index: int) -> None:
         import tensorflow as tf
 
         beta_1, beta_2 = self.beta_1, self.beta_2
@@ -112,12 +128,12 @@ class FusedAdamW(TakesSums, LayerwiseAdamW):
         )
 
 
-def _handle(variable):
+def _handle(variable: "keras.Variable | tf.Variable") -> "tf.Tensor":
     """The resource of a Keras or TensorFlow variable; of a mirrored one, that of the device at work."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-def learning_rate_schedule(training, schedule):
+def learning_rate_schedule(training: TrainingConfig, schedule: Schedule) -> keras.optimizers.schedules.CosineDecay:
     """Returns the learning rate of a run as a function of the step: a linear rise from 0, then half a cosine.
 
     Args:
@@ -133,7 +149,9 @@ def learning_rate_schedule(training, schedule):
     )
 
 
-def make_adamw(variables, training, schedule, rules):
+def make_adamw(
+    variables: Sequence[keras.Variable], training: TrainingConfig, schedule: Schedule, rules: Sequence[Row]
+) -> keras.optimizers.Adam:
     """Returns the optimizer of a run, built for its variables.
 
     Args:
@@ -159,7 +177,12 @@ def make_adamw(variables, training, schedule, rules):
     return optimizer
 
 
-def layerwise_adamw(rate, training, rules, kind=LayerwiseAdamW):
+def layerwise_adamw(
+    rate: float | keras.optimizers.schedules.LearningRateSchedule,
+    training: TrainingConfig,
+    rules: Sequence[Row],
+    kind: type[LayerwiseAdamW] = LayerwiseAdamW,
+) -> LayerwiseAdamW:
     """Returns an AdamW with the rate factor and the decay that the rules give each variable, not yet built.
 
     Args:
@@ -172,5 +195,5 @@ def layerwise_adamw(rate, training, rules, kind=LayerwiseAdamW):
     return kind(rate, [rule.rate_factor for rule in rules], decays, **_moments(training))
 
 
-def _moments(training):
+def _moments(training: TrainingConfig) -> dict[str, float]:
     return {"beta_1": training.beta_1, "beta_2": training.beta_2, "epsilon": 1e-8}

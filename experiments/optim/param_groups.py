@@ -2,6 +2,11 @@
 
 import dataclasses
 import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 DECAY, NO_DECAY = True, False
 
@@ -33,7 +38,7 @@ class Row:
     rate_factor: float = 1.0
 
 
-def rule_table(variables, layer_decay=None):
+def rule_table(variables: "Iterable[keras.Variable]", layer_decay: "LayerDecay | None" = None) -> list[Row]:
     """Applies the rules to variables.
 
     Args:
@@ -86,11 +91,11 @@ class LayerDecay:
     groups: str = "single"
 
     @property
-    def num_layers(self):
+    def num_layers(self) -> int:
         """The number L of layers without stem and head."""
         return self._layers_before(len(self.depths))
 
-    def layer_of(self, path):
+    def layer_of(self, path: str) -> int:
         """Returns the layer that the variable of a path belongs to.
 
         Raises:
@@ -104,14 +109,14 @@ class LayerDecay:
             return self.num_layers + 1
         raise ValueError(f"No rule says to which layer {path} belongs; add one.")
 
-    def factor(self, path):
+    def factor(self, path: str) -> float:
         """Returns the factor of the learning rate of the variable of a path."""
         return self.decay ** (self.num_layers + 1 - self.layer_of(path))
 
-    def _layer(self, stage, block):
+    def _layer(self, stage: int, block: int) -> int:
         within = block if self.groups == "single" else block // BLOCKS_OF_GROUP
         return 1 + self._layers_before(stage) + within
 
-    def _layers_before(self, stage):
+    def _layers_before(self, stage: int) -> int:
         size = 1 if self.groups == "single" else BLOCKS_OF_GROUP
         return sum(-(-depth // size) for depth in self.depths[:stage])

@@ -1,11 +1,13 @@
 """Presets: one short file each, with `get_config()`, or `get_config(size)` for `--config=NAME:SIZE`."""
 
+from typing import Any
+
 from convnext import ConvNeXtV2
 from experiments.config import DataConfig
 from experiments.errors import UserError
 
 # Fine-tuning of atto in the paper (ConvNeXt V2, appendix A), without lengths, batches, crops and rates.
-FINETUNING_OF_ATTO = {
+FINETUNING_OF_ATTO: dict[str, Any] = {
     "min_learning_rate": 1e-6,
     "weight_decay": 0.3,
     "layer_decay": 0.9,
@@ -18,7 +20,7 @@ FINETUNING_OF_ATTO = {
 }
 
 
-def check_size(size, preset):
+def check_size(size: str, preset: str) -> None:
     """Raises UserError unless a preset is named with one of the published sizes of ConvNeXt V2.
 
     Args:
@@ -32,7 +34,7 @@ def check_size(size, preset):
         )
 
 
-def imagenet_data():
+def imagenet_data() -> DataConfig:
     """Returns the `DataConfig` of ImageNet-1K at 224x224 pixels, from TensorFlow Datasets or a folder."""
     return DataConfig(
         source="tfds:imagenet2012",

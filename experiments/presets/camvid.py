@@ -18,10 +18,12 @@ Numbers: the rate of fine-tuning was chosen on the validation images; it is the 
 scratch. Sizes and lengths are what two cores can train; the other numbers are guesses.
 """
 
+from ml_collections import config_dict
+
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig, SegmentationConfig
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Returns the preset."""
     return Config(
         model=ModelConfig(depths=(2, 2, 4), dims=(40, 80, 160), decoder_dim=256),

@@ -18,11 +18,13 @@ the average of the weights is left out because it needs longer runs.
 Cost: an epoch of pretraining takes one minute on two threads of an AMD EPYC with AVX-512.
 """
 
+from ml_collections import config_dict
+
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 from experiments.presets import FINETUNING_OF_ATTO
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Returns the preset."""
     return Config(
         # Patches of 4x4 pixels, a grid of 8x8, and 1.2 million parameters in two stages.

@@ -9,10 +9,12 @@ two CPU cores: a minute and a half of pretraining, a quarter of a minute of fine
 and lengths were chosen on the validation images.
 """
 
+from ml_collections import config_dict
+
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Returns the preset."""
     return Config(
         # A stem of stride 2 and three stages make patches of 8x8 pixels: a grid of 4x4.

@@ -15,11 +15,13 @@ The studies set labels, lengths, batches and rates of fine-tuning themselves, se
 
 import dataclasses
 
+from ml_collections import config_dict
+
 from experiments.config import Config, ModelConfig
 from experiments.presets import fashion_mnist
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Returns the preset."""
     config = Config.from_dict(fashion_mnist.get_config().to_dict())
     return dataclasses.replace(

@@ -29,6 +29,10 @@ huge, 1.25e-3, is as the paper prints it; there is no command to compare with.
 Cost: not run here; see the README for how to time a step.
 """
 
+from typing import Any
+
+from ml_collections import config_dict
+
 from experiments.config import Config, FinetuneConfig, ModelConfig
 from experiments.presets import check_size, imagenet_data
 
@@ -36,7 +40,7 @@ SMALL = {"base_learning_rate": 2e-4, "epochs": 600, "warmup_epochs": 0, "label_s
 MIXED = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0, "label_smoothing": 0.1, "weight_decay": 0.05}
 SINGLE = {"layer_decay": 0.9, "layer_decay_groups": "single"}
 BASE = {**MIXED, "base_learning_rate": 6.25e-4, "epochs": 100, "warmup_epochs": 20, "layer_decay_groups": "group"}
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "atto": {**SMALL, **SINGLE, "drop_path_rate": 0.1},
     "femto": {**SMALL, **SINGLE, "mixup_alpha": 0.3, "cutmix_alpha": 0.3, "weight_decay": 0.05},
     "pico": {**SMALL, **SINGLE, "mixup_alpha": 0.3, "cutmix_alpha": 0.3},
@@ -52,7 +56,7 @@ SIZES = {
 }
 
 
-def get_config(size=""):
+def get_config(size: str = "") -> config_dict.ConfigDict:
     """Returns the preset for a published size, such as `tiny`."""
     check_size(size, "imagenet_finetune")
     return Config(

@@ -24,11 +24,13 @@ of the area, mirroring, mask ratio 0.6, a decoder of one block of 512 channels.
 Cost: not run here; see the README for how to time a step.
 """
 
+from ml_collections import config_dict
+
 from experiments.config import Config, ModelConfig, PretrainConfig
 from experiments.presets import check_size, imagenet_data
 
 
-def get_config(size=""):
+def get_config(size: str = "") -> config_dict.ConfigDict:
     """Returns the preset for a published size, such as `tiny`."""
     check_size(size, "imagenet_pretrain")
     return Config(

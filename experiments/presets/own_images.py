@@ -15,10 +15,12 @@ paper (ConvNeXt V2, appendix A) for atto. The rest is a guess. Nothing was tuned
 Expected result and cost depend on the images; see the README for how to time a step.
 """
 
+from ml_collections import config_dict
+
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Returns the preset."""
     return Config(
         model=ModelConfig(variant="atto"),

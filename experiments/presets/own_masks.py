@@ -17,11 +17,13 @@ Expected result and cost depend on the images; see the README for how to time a 
 
 import dataclasses
 
+from ml_collections import config_dict
+
 from experiments.config import Config, FinetuneConfig, SegmentationConfig
 from experiments.presets import own_images
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Returns the preset."""
     return dataclasses.replace(
         Config.from_dict(own_images.get_config().to_dict()),

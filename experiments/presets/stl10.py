@@ -20,11 +20,13 @@ Nothing was tuned.
 Cost: not run here; see the README for how to time a step.
 """
 
+from ml_collections import config_dict
+
 from experiments.config import Config, DataConfig, FinetuneConfig, ModelConfig, PretrainConfig
 from experiments.presets import FINETUNING_OF_ATTO
 
 
-def get_config():
+def get_config() -> config_dict.ConfigDict:
     """Returns the preset."""
     return Config(
         # A stem of stride 2 makes patches of 16x16 pixels: a grid of 6x6.

@@ -5,9 +5,12 @@ import dataclasses
 import io
 import re
 import struct
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -55,17 +58,17 @@ class Curve:
     level: float | None = None  # value of an encoder with random weights
 
     @classmethod
-    def of(cls, lines, metric, index=0, unit=1.0):
+    def of(cls, lines: Sequence[Mapping[str, Any]], metric: str, index: int = 0, unit: float = 1.0) -> Self | None:
         """Returns the curve of a metric in lines of `metrics.jsonl`, over steps divided by `unit`; None without any."""
         points = sorted((line["step"], line[metric]) for line in lines if metric in line)
         if not points:
             return None
         steps, values = np.array(points, np.float64).T
-        levels = [line[name] for name in [RANDOM_ENCODER.get(metric)] for line in lines if name in line]
+        levels = [line[name] for name in [RANDOM_ENCODER.get(metric)] for line in lines if name in line]  # type: ignore[index]
         return cls(index, steps / unit, values, levels[-1] if levels else None)
 
 
-def draw_run(lines, title):
+def draw_run(lines: Sequence[Mapping[str, Any]], title: str) -> Figure | None:
     """Returns a figure of the lines of a run's `metrics.jsonl`, an axis for each metric; None where it has none."""
     curves = {metric: curve for metric in METRICS if (curve := Curve.of(lines, metric))}
     if not curves:
@@ -83,7 +86,7 @@ def draw_run(lines, title):
     return figure
 
 
-def draw_svg(curves, x_label, name):
+def draw_svg(curves: Iterable[Curve], x_label: str, name: str) -> str:
     """Returns a figure of several curves as an `svg` element that takes its colours from the page.
 
     Args:
@@ -112,7 +115,7 @@ def draw_svg(curves, x_label, name):
     return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1).strip()
 
 
-def _draw(axis, curves, x_label):
+def _draw(axis: Axes, curves: Iterable[Curve], x_label: str) -> None:
     """Draws the finite points of curves, averaged where there are many; the axis ends below a few very high values."""
     drawn = []
     for curve in curves:
@@ -142,7 +145,7 @@ def _draw(axis, curves, x_label):
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _thinned(x, y):
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the finite points, or means of neighbouring ones where there are many."""
     finite = (np.abs(x) < LARGEST) & (np.abs(y) < LARGEST)
     x, y = x[finite], y[finite]
@@ -161,7 +164,7 @@ class Picture:
     height: int
 
     @classmethod
-    def decode(cls, content):
+    def decode(cls, content: bytes) -> Self:
         """Returns the picture in the bytes of a PNG file; raises ValueError where there is none."""
         try:
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:

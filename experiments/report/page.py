@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import jinja2
 from markupsafe import Markup
@@ -13,12 +15,13 @@ from experiments.report.figures import COLORS, METRICS, RANDOM_ENCODER, Curve, d
 from experiments.report.reader import read_runs, resolved
 from experiments.report.run import CLASS_FIGURES, Run, clock, differing_fields, parsed, seconds_between
 from experiments.training.loggers import is_number
+from experiments.types import Path
 
 MAX_DIFFERING_FIELDS = 5  # up to which each has a column in the table of runs
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def write_report(workdirs, output, title=""):
+def write_report(workdirs: Iterable[str | Path], output: str | Path, title: str = "") -> list[str]:
     """Writes a page that compares runs.
 
     Runs may be under way, interrupted, or have damaged or missing files: the page says so.
@@ -50,7 +53,7 @@ def write_report(workdirs, output, title=""):
     return [f"{run.workdir}: {problem}" for run in runs for problem in run.problems]
 
 
-def render(runs, title):
+def render(runs: Sequence[Run], title: str) -> str:
     """Returns the page of some `Run`s, an HTML document. All text is escaped but that of the template and the SVGs."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
@@ -77,7 +80,7 @@ def render(runs, title):
         groups=groups,
         sources=list(dict.fromkeys(str(one["source"]) for one in data if isinstance(one, dict) and one.get("source"))),
         tested=tested,
-        best=max(tested, key=lambda run: run.figure("test_top1"), default=None),
+        best=max(tested, key=lambda run: cast(float, run.figure("test_top1")), default=None),
         tables={task: _table(chosen, runs) for task, chosen in groups.items()},
         panels={task: panels for task, chosen in groups.items() if (panels := _panels(task, chosen))},
         has_random=any(name in line for run in runs for line in run.metrics for name in RANDOM_ENCODER.values()),
@@ -90,10 +93,10 @@ def render(runs, title):
     )
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Returns a duration in words: its two largest units."""
     seconds = round(seconds)
-    parts = []
+    parts: list[str] = []
     for size, unit in UNITS:
         count, seconds = divmod(seconds, size)
         if count or parts:
@@ -101,7 +104,7 @@ def duration(seconds):
     return " ".join(parts[:2]) or "0 s"
 
 
-def _table(runs, all_runs):
+def _table(runs: Sequence[Run], all_runs: Sequence[Run]) -> tuple[list[str], list[tuple]]:
     """Returns `(headings, [(run, cells), ...])`; a cell is a text, another run or None; empty columns are left out."""
     differing = differing_fields(runs)
     differing.pop("pretrained", None)  # has a column of its own
@@ -126,7 +129,7 @@ def _table(runs, all_runs):
     return [cells[0][0] for cells in columns], [(run, [cells[i][1] for cells in columns]) for i, run in enumerate(runs)]
 
 
-def _results(run, runs):
+def _results(run: Run, runs: Sequence[Run]) -> dict[str, str | None]:
     """Returns `{heading: text or None}` of the losses and accuracies of a run among those of its task."""
     if run.task == "pretrain":
         figures = {"k-NN (random)": _probe(run, "knn_top1"), "linear probe (random)": _probe(run, "linear_top1")}
@@ -158,7 +161,7 @@ def _results(run, runs):
     return {**figures, "training loss": _format("{:.4f}", run.figure("loss"))}
 
 
-def _test_top1(run, runs):
+def _test_top1(run: Run, runs: Sequence[Run]) -> str | None:
     """Returns the test top-1, in bold where it is the highest among several runs on the same images."""
     same_images = [one.figure("test_top1") for one in runs if one.config.get("data") == run.config.get("data")]
     others = [top1 for top1 in same_images if top1 is not None]
@@ -167,25 +170,25 @@ def _test_top1(run, runs):
     return _format(Markup("<strong>{:.2f}</strong>") if bold else "{:.2f}", top1)
 
 
-def _probe(run, name):
+def _probe(run: Run, name: str) -> str | None:
     return _join(_format("{:.2f}", run.figure(name)), _format(" ({:.2f})", run.figure(f"random_{name}")))
 
 
-def _time(seconds):
+def _time(seconds: float | None) -> Markup | None:
     if seconds is None:
         return None
     return Markup('<span title="{:,.1f} s">{}</span>').format(seconds, duration(seconds))
 
 
-def _format(pattern, value):
+def _format(pattern: str, value: float | None) -> str | None:
     return None if value is None else pattern.format(value)
 
 
-def _join(text, more):
+def _join(text: str | None, more: str | None) -> str | None:
     return text if text is None or more is None else text + more
 
 
-def _start(run, runs):
+def _start(run: Run, runs: Sequence[Run]) -> Run | str | None:
     """Returns the run that another one was initialised from, or a text that stands for it; None if not on record."""
     path = run.config.get("pretrained")
     if not path:
@@ -194,23 +197,23 @@ def _start(run, runs):
     return next((one for one in runs if resolved(one.workdir) in (start, start.rpartition("/")[0])), str(path))
 
 
-def _panels(task, runs):
+def _panels(task: str, runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     """Returns `[(title, SVG), ...]` of the metrics that runs of a task have."""
     panels = []
     for metric, title in METRICS.items():
         having = [run for run in runs if run.latest(metric) is not None]
         if having:
             in_epochs = all(run.steps_per_epoch for run in having)
-            units = [run.steps_per_epoch if in_epochs else 1.0 for run in having]
-            curves = [Curve.of(run.metrics, metric, run.index, unit) for run, unit in zip(having, units)]
+            units: list[Any] = [run.steps_per_epoch if in_epochs else 1.0 for run in having]
+            curves: list[Any] = [Curve.of(run.metrics, metric, run.index, unit) for run, unit in zip(having, units)]
             svg = draw_svg(curves, "epoch" if in_epochs else "step", f"{task} {title}")
             panels.append((title, Markup(svg)))
     return panels
 
 
-def _class_tables(runs):
+def _class_tables(runs: Sequence[Run]) -> list[tuple]:
     """Returns `[(figure, images, head, rows), ...]` of each class; runs with the same classes share a table."""
-    groups = {}
+    groups: dict[tuple, list[Run]] = {}
     for run in runs:
         names = tuple(row["class"] for row in run.classes)
         groups.setdefault((names, run.evaluated_on, run.class_figure), []).append(run)

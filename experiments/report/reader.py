@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path, is_url, reason
@@ -12,6 +14,7 @@ from experiments.training.callbacks import ENVIRONMENT
 from experiments.training.loggers import METRICS, parse_metrics
 from experiments.training.validation import BEST_RECORD
 from experiments.training.workdir import CONFIG, PICTURES, SEGMENTATIONS, SUMMARY
+from experiments.types import Path
 
 RUN_FILES = (CONFIG, METRICS, SUMMARY)  # a folder that has none of these is not a workdir
 CLASS_COLUMNS = ("class", "correct", "predicted", "precision", "f1")
@@ -19,7 +22,7 @@ MAX_PICTURES = 6  # of those drawn over a run
 MAX_DEPTH = 50  # of nested JSON: a run writes four levels
 
 
-def read_runs(paths):
+def read_runs(paths: Iterable[str | Path]) -> list[Run]:
     """Returns the `Run`s of some workdirs, pretraining first; one that is named twice comes once.
 
     Args:
@@ -37,7 +40,7 @@ def read_runs(paths):
     return runs
 
 
-def resolved(path):
+def resolved(path: str | Path) -> str:
     """Returns a path as text by which two that lead to the same place compare equal."""
     try:
         return str(path).rstrip("/") if is_url(path) else os.path.realpath(os.path.expanduser(path))
@@ -45,7 +48,7 @@ def resolved(path):
         return str(path)
 
 
-def _read_run(workdir):
+def _read_run(workdir: Path) -> Run:
     _check_is_run(workdir)
     reader = _Reader(workdir)
     recorded, summary = reader.read(CONFIG, _parse_mapping, {}, expected=True), reader.read(SUMMARY, _parse_mapping, {})
@@ -75,7 +78,7 @@ def _read_run(workdir):
     )
 
 
-def _check_is_run(workdir):
+def _check_is_run(workdir: Path) -> None:
     try:
         if not workdir.is_dir():
             raise UserError(f"{workdir} is not a folder." if workdir.exists() else f"There is no folder {workdir}.")
@@ -88,18 +91,18 @@ def _check_is_run(workdir):
     raise UserError(f"{workdir} is not the workdir of a run: it has no {', '.join(RUN_FILES[:-1])} or {SUMMARY}.{hint}")
 
 
-def _holds_run(folder):
+def _holds_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in RUN_FILES)
 
 
 class _Reader:
     """Reads the files of a workdir, and collects what is wrong with them in `problems`."""
 
-    def __init__(self, workdir):
+    def __init__(self, workdir: Path) -> None:
         self._workdir = workdir
-        self.problems = []
+        self.problems: list[str] = []
 
-    def read(self, name, parse, default=None, expected=False):
+    def read(self, name: str, parse: Callable[[bytes], Any], default: Any = None, expected: bool = False) -> Any:
         """Returns what `parse` makes of the bytes of a file; the default where it is missing or damaged.
 
         That a file is missing is a problem only where it is `expected`.
@@ -116,14 +119,14 @@ class _Reader:
             self.problems.append(f"{name} cannot be read ({reason(error)})")
         return default
 
-    def read_lines(self, name, parse, expected):
+    def read_lines(self, name: str, parse: Callable[[bytes], tuple[list, int]], expected: bool) -> list[dict[str, Any]]:
         """Returns the whole lines of a file, of which `parse` gives `(lines, number of damaged ones)`."""
         lines, damaged = self.read(name, parse, ([], 0), expected)
         if damaged:
             self.problems.append(f"{name} is damaged ({damaged} of {len(lines) + damaged} lines cannot be read)")
         return lines
 
-    def read_pictures(self, folder, expected):
+    def read_pictures(self, folder: str, expected: bool) -> list[tuple[int | None, Picture]]:
         """Returns `[(step or None, Picture), ...]`: the first, the last, and some between."""
         try:
             names = sorted(path.name for path in (self._workdir / folder).glob("step_*.png"))
@@ -137,7 +140,7 @@ class _Reader:
         return [(int(step) if step.isdecimal() else None, picture) for step, picture in pictures if picture]
 
 
-def _parse_mapping(content):
+def _parse_mapping(content: bytes) -> dict[str, Any]:
     value = json.loads(content)
     if not isinstance(value, dict):
         raise ValueError("it is not a mapping")
@@ -146,7 +149,7 @@ def _parse_mapping(content):
     return value
 
 
-def _parse_classes(content):
+def _parse_classes(content: bytes) -> tuple[list[dict], int]:
     rows = list(csv.DictReader(content.decode().splitlines()))
     if not rows:
         raise ValueError("it holds no rows")
@@ -156,6 +159,6 @@ def _parse_classes(content):
     return whole, len(rows) - len(whole)
 
 
-def _depth(value):
+def _depth(value: Any) -> int:
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return 1 + max(map(_depth, children), default=0)

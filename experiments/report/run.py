@@ -5,6 +5,8 @@ import datetime
 import math
 import pathlib
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 from experiments.report.figures import Picture
 from experiments.training.loggers import is_number
@@ -37,32 +39,32 @@ class Run:
     index: int = 0  # on the page; colour and marker follow from it
     name: str = ""  # the end of the path that no other run on the page has
 
-    def latest(self, metric):
+    def latest(self, metric: str) -> Any:
         """Returns the newest value of a metric, or None."""
         return next((line[metric] for line in reversed(self.metrics) if metric in line), None)
 
     @property
-    def class_figure(self):
+    def class_figure(self) -> str:
         """Name of the column of `classes` that says how well each is recognised; empty without classes."""
         return next((name for name in CLASS_FIGURES if self.classes and name in self.classes[0]), "")
 
-    def figure(self, name):
+    def figure(self, name: str) -> float | None:
         """Returns a number from the summary, or the newest such metric of a run that has none; None without either."""
         value = self.summary.get(name, self.latest(name))
         return value if is_number(value) else None
 
     @property
-    def is_segmentation(self):
+    def is_segmentation(self) -> bool:
         section = self.config.get("finetune")
         return self.task == "finetune" and isinstance(section, dict) and section.get("task") == "segmentation"
 
     @property
-    def class_unit(self):
+    def class_unit(self) -> str:
         """What `classes` counts, one of `CLASS_UNITS`."""
         return next((name for name in CLASS_UNITS if self.classes and name in self.classes[0]), CLASS_UNITS[0])
 
     @property
-    def standard_error(self):
+    def standard_error(self) -> float | None:
         """Standard error of the test top-1 in points, from the number of images alone; None if unknown."""
         top1 = self.figure("test_top1")
         if top1 is None or self.evaluated_on != "test" or self.class_unit != "images":
@@ -73,51 +75,51 @@ class Run:
         return math.sqrt(max(top1 * (100.0 - top1), 0.0) / images)
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Number of steps on record."""
         last = self.provenance[-1].get("to_step") if self.provenance else None
         return max(filter(_is_count, (self.summary.get("steps"), self.latest("step"), last)), default=0)
 
     @property
-    def total_steps(self):
+    def total_steps(self) -> int | None:
         """Number of steps of the whole run, or None if unknown."""
         known = (self.summary.get("steps"), *(one.get("total_steps") for one in reversed(self.provenance)))
         return next(filter(_is_count, known), None)
 
     @property
-    def steps_per_epoch(self):
+    def steps_per_epoch(self) -> float | None:
         """Number of steps of an epoch, a float, or None if unknown."""
         ratios = (line["step"] / line["epoch"] for line in self.metrics if line.get("epoch", 0) > 0)
         return next((ratio for ratio in ratios if ratio > 0 and math.isfinite(ratio)), None)
 
     @property
-    def epochs(self):
+    def epochs(self) -> float | None:
         """Number of epochs on record, a float, or None if unknown."""
         return self.steps / self.steps_per_epoch if self.steps_per_epoch else None
 
     @property
-    def images(self):
+    def images(self) -> int | None:
         """Number of training images, or None if unknown."""
         known = (self.summary, *reversed(self.provenance))
         return next((one["images"] for one in known if _is_count(one.get("images"))), None)
 
     @property
-    def images_per_second(self):
+    def images_per_second(self) -> float | None:
         """Median over the lines of metrics, or None."""
         rates = [line["images_per_second"] for line in self.metrics if "images_per_second" in line]
         return statistics.median(rates) if rates else None
 
     @property
-    def seconds(self):
+    def seconds(self) -> float | None:
         """Seconds that the run took, all its starts together, or None if not all are on record."""
         if not self.provenance:
             seconds = self.figure("seconds")
             return seconds if seconds is not None and math.isfinite(seconds) else None
-        seconds = [seconds_between(one) for one in self.provenance]
-        return sum(seconds) if self.provenance[0].get("from_step") == 0 and None not in seconds else None
+        spans: list[Any] = [seconds_between(one) for one in self.provenance]
+        return sum(spans) if self.provenance[0].get("from_step") == 0 and None not in spans else None
 
     @property
-    def state(self):
+    def state(self) -> str:
         """How the run stands, in words."""
         if self.summary:
             return "complete"
@@ -131,7 +133,7 @@ class Run:
         return f"running or killed at {at}{seen}"
 
 
-def differing_fields(runs):
+def differing_fields(runs: Sequence[Run]) -> dict[str, list[str | None]]:
     """Returns the fields in which the configurations of runs differ.
 
     A field that a run does not use, such as `finetune.epochs` in pretraining, is not a difference, nor is one that it
@@ -153,19 +155,19 @@ def differing_fields(runs):
     return differing
 
 
-def seconds_between(start):
+def seconds_between(start: Mapping[str, Any]) -> float | None:
     """Returns the seconds between a start of a run and its end, or when it was last seen; None if unknown."""
     begin, end = _time(start.get("started")), _time(start.get("ended")) or _time(start.get("last_seen"))
     return (end - begin).total_seconds() if begin and end else None
 
 
-def clock(text):
+def clock(text: Any) -> str:
     """Returns a recorded time for a reader, in UTC and to the minute; empty if it is none."""
     time = _time(text)
     return time.strftime("%Y-%m-%d %H:%M UTC") if time else ""
 
 
-def parsed(text):
+def parsed(text: str) -> float | None:
     """Returns the number that a text holds, or None if it holds no finite one."""
     try:
         number = float(text)
@@ -174,11 +176,11 @@ def parsed(text):
     return number if math.isfinite(number) else None
 
 
-def _is_count(value):
+def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and is_number(value) and value >= 0
 
 
-def _time(text):
+def _time(text: Any) -> datetime.datetime | None:
     try:
         time = datetime.datetime.fromisoformat(text)
         return time.astimezone(datetime.UTC) if time.tzinfo else None
@@ -186,5 +188,5 @@ def _time(text):
         return None
 
 
-def _as_typed(value):
+def _as_typed(value: Any) -> str:
     return (", ".join(map(str, value)) if isinstance(value, list) else str(value)) or "none"

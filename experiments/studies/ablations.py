@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from experiments.config import Config
 from experiments.studies.budgets import ABLATIONS, METRIC, best_rate, try_rates
 from experiments.studies.report import difference, shown, summary
-from experiments.studies.study import Study
+from experiments.studies.study import ResultOf, Study, Trial
+from experiments.types import Path
 
 BASELINE = "baseline"
 PROBES = {"linear": "linear probe", "knn": "k-NN"}
@@ -32,7 +36,7 @@ class Variant:
     changes: dict = dataclasses.field(default_factory=dict)
     length: float = 1.0
 
-    def config_of(self, config):
+    def config_of(self, config: Config) -> Config:
         """Returns a `Config` with the changes."""
         section = dataclasses.replace(getattr(config, self.section), **self.changes)
         return dataclasses.replace(config, **{self.section: section})
@@ -72,7 +76,7 @@ FINDINGS = {
 AS_GOOD = "one block of decoder is enough (section 3)"  # the one that needs no difference
 
 
-def compare(rows, better, other, as_good=False):
+def compare(rows: Iterable[Mapping[str, Any]], better: str, other: str, as_good: bool = False) -> dict[str, Any]:
     """Returns how two variants compare, `{pair, difference, verdict}`, by the fine-tuned top-1 of the same labels.
 
     The verdict is `as in the paper`, `differs`, or `not settled` where the difference is within the standard error of
@@ -106,9 +110,11 @@ class Ablations(Study):
     budgets = ABLATIONS
     num_seeds = 1
 
-    def collect(self, result_of):
+    def collect(self, result_of: ResultOf) -> dict[str, Any]:
         """Seed by seed, and variant by variant."""
-        found = {variant.name: {"rates": {}, "finetuned": {}, "linear": {}, "knn": {}} for variant in VARIANTS}
+        found: dict[str, dict[str, dict]] = {
+            variant.name: {"rates": {}, "finetuned": {}, "linear": {}, "knn": {}} for variant in VARIANTS
+        }
         for seed in self.seeds:
             for variant in VARIANTS:
                 self._collect(variant, seed, found[variant.name], result_of)
@@ -129,7 +135,7 @@ class Ablations(Study):
             ],
         }
 
-    def _collect(self, variant, seed, found, result_of):
+    def _collect(self, variant: Variant, seed: int, found: dict[str, dict], result_of: ResultOf) -> None:
         """Adds what is known of a variant with a seed to `{measure: {seed: figure}}`."""
         config, folder = variant.config_of(self.config), f"{variant.name}/seed_{seed}"
         (length,), labels = self.budget.few, self.budget.probe_labels
@@ -138,7 +144,7 @@ class Ablations(Study):
             encoder = self.pretraining(f"{folder}/pretraining", config, seed, self._steps(variant))
             result_of(encoder)
 
-        def run(subset, rate, choosing=False):
+        def run(subset: int, rate: float | None, choosing: bool = False) -> Trial:
             return self.finetuning(f"{folder}/subset_{subset}", config, subset, length, rate, encoder, choosing)
 
         choosing = functools.partial(run, 0, choosing=True)
@@ -152,20 +158,20 @@ class Ablations(Study):
         for probe in PROBES:
             found[probe][seed] = result and result[probe]
 
-    def _steps(self, variant):
+    def _steps(self, variant: Variant) -> int:
         return round(variant.length * self.budget.pretraining_steps)
 
-    def tables(self, results):
+    def tables(self, results: Mapping[str, Any]) -> list[tuple[list, list]]:
         header = ["variant", f"fine-tuned, {results['labels']} labels", "against the baseline"]
         header += [f"{name}, {results['probe_labels']} labels" for name in PROBES.values()]
         header += ["steps of pretraining", "peak rate"]
         cells = []
         for row in filter(_has_figures, results["rows"]):
             gap = difference(row["finetuned"], results["rows"][0]["finetuned"])
-            gap = shown(gap, signed=True) if row["name"] != BASELINE else ""
+            gain = shown(gap, signed=True) if row["name"] != BASELINE else ""
             rates = ", ".join(dict.fromkeys(f"{rate:g}" for rate in row["rates"].values() if rate))
             probed = [shown(row[probe]) for probe in PROBES]
-            cells.append([row["label"], shown(row["finetuned"]), gap, *probed, f"{row['pretraining_steps']:,}", rates])
+            cells.append([row["label"], shown(row["finetuned"]), gain, *probed, f"{row['pretraining_steps']:,}", rates])
         found = [
             [finding["text"], shown(finding["difference"], signed=True), finding["verdict"] or "open"]
             for finding in results["findings"]
@@ -174,7 +180,7 @@ class Ablations(Study):
         header_of_findings = [f"[the paper]({PAPER})", "difference here, fine-tuned", "verdict"]
         return [(header, cells), (header_of_findings, found)]
 
-    def draw(self, results, path):
+    def draw(self, results: Mapping[str, Any], path: Path) -> None:
         rows = [row for row in results["rows"] if row["finetuned"]["values"]][::-1]
         figure = Figure(figsize=(9, 1.4 + 0.36 * len(rows)), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
@@ -194,6 +200,6 @@ class Ablations(Study):
         figure.savefig(path, dpi=120, format="png")
 
 
-def _has_figures(row):
+def _has_figures(row: Mapping[str, Any]) -> bool:
     """Whether a row of the results has a figure; variants whose trials are still to come have none."""
     return any(row[measure]["values"] for measure in ("finetuned", *PROBES))

@@ -1,6 +1,11 @@
 """Lengths of the runs of a study, and the learning rates that they try."""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, cast
+
+if TYPE_CHECKING:
+    from experiments.studies.study import ResultOf, Trial
 
 METRIC = "validation_top1"  # by which a rate is chosen
 
@@ -52,13 +57,13 @@ class Budget:
     probe_labels: str = "all"
     recipes: dict = dataclasses.field(default_factory=dict)
 
-    def extends(self, other):
+    def extends(self, other: "Budget") -> bool:
         """Whether it has all `Length`s of another budget, perhaps more, and is the same otherwise."""
         lengths, known = self.few + self.many, other.few + other.many
         return set(known) <= set(lengths) and dataclasses.replace(other, few=self.few, many=self.many) == self
 
     @classmethod
-    def of(cls, values):
+    def of(cls, values: Mapping[str, Any]) -> Self:
         """Returns the budget that `dataclasses.asdict` gave, also where JSON has made lists of its tuples."""
         few, many = (
             tuple(Length(**{**length, "rates": tuple(length["rates"])}) for length in values[name])
@@ -107,7 +112,9 @@ ABLATIONS = {
 }
 
 
-def try_rates(result_of, run_of, rates, more_rates):
+def try_rates(
+    result_of: "ResultOf", run_of: Callable[[float], "Trial"], rates: Sequence[float], more_rates: int
+) -> dict[float, float] | None:
     """Tries peak rates: those of a grid and, while the best is at the edge of those tried, the ones beyond.
 
     Args:
@@ -119,7 +126,7 @@ def try_rates(result_of, run_of, rates, more_rates):
     Returns:
         `{rate: top-1 on the validation images}`, ascending; None while a result is open.
     """
-    results = {rate: result_of(run_of(rate)) for rate in rates}
+    results: dict[float, Any] = {rate: result_of(run_of(rate)) for rate in rates}
     while None not in results.values():
         tried = {rate: results[rate][METRIC] for rate in sorted(results)}
         beyond = rate_beyond(tried)
@@ -129,19 +136,19 @@ def try_rates(result_of, run_of, rates, more_rates):
     return None
 
 
-def best_rate(tried):
+def best_rate(tried: Mapping[float, float] | None) -> float | None:
     """Returns the rate of `{rate: top-1}` with the highest top-1, the lowest of equals; None while it is open."""
     return max(tried, key=lambda rate: (tried[rate], -rate)) if tried else None
 
 
-def is_at_edge(tried):
+def is_at_edge(tried: Mapping[float, float]) -> bool:
     """Whether the best rate is the lowest or the highest of those tried, so that one beyond might be better."""
     return best_rate(tried) in (min(tried), max(tried))
 
 
-def rate_beyond(tried):
+def rate_beyond(tried: Mapping[float, float]) -> float | None:
     """Returns the rate of `LADDER` beyond the edge that the best one is at; None if it is at none, or the last."""
     if not is_at_edge(tried):
         return None
-    place = LADDER.index(best_rate(tried)) + (1 if best_rate(tried) == max(tried) else -1)
+    place = LADDER.index(cast(float, best_rate(tried))) + (1 if best_rate(tried) == max(tried) else -1)
     return LADDER[place] if 0 <= place < len(LADDER) else None

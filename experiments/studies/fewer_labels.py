@@ -3,12 +3,15 @@
 import collections
 import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any, cast
 
 from matplotlib.figure import Figure
 
-from experiments.studies.budgets import FEWER_LABELS, NATURAL_IMAGES, best_rate, is_at_edge, try_rates
+from experiments.studies.budgets import FEWER_LABELS, NATURAL_IMAGES, Length, best_rate, is_at_edge, try_rates
 from experiments.studies.report import difference, shown, summary
-from experiments.studies.study import Study
+from experiments.studies.study import ResultOf, Study, Trial
+from experiments.types import Path
 
 STARTS = ("pretrained", "scratch")
 ENCODERS = ("pretrained", "random")
@@ -36,12 +39,13 @@ class FewerLabels(Study):
     budgets = FEWER_LABELS
     num_seeds = 3
 
-    def collect(self, result_of):
+    def collect(self, result_of: ResultOf) -> dict[str, Any]:
         """First all seeds with few labels, then more labels."""
-        budget, tried, found = self.budget, {}, collections.defaultdict(dict)
+        budget, tried = self.budget, {}
+        found: dict[tuple, dict] = collections.defaultdict(dict)
         lengths = sorted(budget.few + budget.many, key=self.num_labels)
 
-        def probe(length, seed):
+        def probe(length: Length, seed: int) -> None:
             for name in ENCODERS:
                 encoder = self._pretraining(seed) if name == "pretrained" else None
                 folder = f"seed_{seed}/labels_{length.labels}/probes/{name}"
@@ -49,7 +53,7 @@ class FewerLabels(Study):
                 for kind in PROBES:
                     found[kind, name, length][seed] = result and result[kind]
 
-        def fine_tune(length, seed):
+        def fine_tune(length: Length, seed: int) -> None:
             if seed == self.seeds[0]:
                 tried.update({(length, start): self._try(result_of, length, start) for start in STARTS})
             for start in STARTS:
@@ -85,10 +89,10 @@ class FewerLabels(Study):
             rows.append({**row, **measures})
         return {"pretraining_steps": budget.pretraining_steps, "rows": rows}
 
-    def _pretraining(self, seed):
+    def _pretraining(self, seed: int) -> Trial:
         return self.pretraining(f"seed_{seed}/pretraining", self.config, seed)
 
-    def _try(self, result_of, length, start):
+    def _try(self, result_of: ResultOf, length: Length, start: str) -> dict[str, dict[float, float] | None]:
         """Returns `{recipe: {rate: top-1}}` with the first seed; a recipe has None while a result is open."""
         tried = {}
         for recipe in self._recipes(start):
@@ -96,17 +100,19 @@ class FewerLabels(Study):
             tried[recipe] = try_rates(result_of, run, length.rates, self.budget.more_rates)
         return tried
 
-    def _run(self, length, start, seed, recipe, rate, choosing=False):
+    def _run(
+        self, length: Length, start: str, seed: int, recipe: str, rate: float | None, choosing: bool = False
+    ) -> Trial:
         encoder = self._pretraining(seed) if start == "pretrained" else None
         changes = self._recipes(start).get(recipe, {})  # no recipe is chosen yet in a plan
         config = dataclasses.replace(self.config, finetune=dataclasses.replace(self.config.finetune, **changes))
         folder = "/".join(filter(None, (f"seed_{seed}/labels_{length.labels}/{start}", recipe)))
         return self.finetuning(folder, config, seed, length, rate, encoder, choosing)
 
-    def _recipes(self, start):
+    def _recipes(self, start: str) -> dict[str, dict[str, Any]]:
         return self.budget.recipes.get(start, {"": {}})
 
-    def tables(self, results):
+    def tables(self, results: Mapping[str, Any]) -> list[tuple[list, list]]:
         header = ["labels", *(f"fine-tuned, {start}" for start in STARTS), "gain"]
         header += [f"{name}, {encoder}" for name in PROBES.values() for encoder in ENCODERS]
         header_of_rates = ["labels, start", "peak rate", "top-1 on the validation images by rate"]
@@ -126,7 +132,7 @@ class FewerLabels(Study):
                     cells_of_rates.append([f"{labels}, {start}", f"{chosen}{edge}", tried, *steps])
         return [(header, cells), (header_of_rates, cells_of_rates)]
 
-    def draw(self, results, path):
+    def draw(self, results: Mapping[str, Any], path: Path) -> None:
         figure = Figure(figsize=(7, 4.8), layout="constrained")
         axis = figure.add_subplot()
         for (measure, name), (label, color, marker, line) in STYLES.items():
@@ -134,7 +140,7 @@ class FewerLabels(Study):
             if points:
                 labels, figures = zip(*points)
                 means, spreads = ([one[key] or 0.0 for one in figures] for key in ("mean", "std"))
-                style = {"color": color, "marker": marker, "linestyle": line, "capsize": 4}
+                style: dict[str, Any] = {"color": color, "marker": marker, "linestyle": line, "capsize": 4}
                 axis.errorbar(labels, means, spreads, label=label, **style)
         axis.set_xscale("log")
         counts = [row["labels"] for row in filter(_has_figures, results["rows"])]
@@ -156,22 +162,24 @@ class NaturalImages(FewerLabels):
     budgets = NATURAL_IMAGES
 
 
-def _best(tried):
+def _best(tried: Mapping[str, dict[float, float] | None]) -> tuple[str, float | None]:
     """Returns the recipe and rate with the highest top-1, of `{recipe: {rate: top-1}}`; no rate while one is open."""
     if None in tried.values():
         return "", None
-    recipe = max(tried, key=lambda name: max(tried[name].values()))
-    return recipe, best_rate(tried[recipe])
+    known = cast(Mapping[str, dict[float, float]], tried)
+    recipe = max(known, key=lambda name: max(known[name].values()))
+    return recipe, best_rate(known[recipe])
 
 
-def _has_figures(row):
+def _has_figures(row: Mapping[str, Any]) -> bool:
     """Whether a row of the results has a figure; numbers of labels whose runs are still to come have none."""
     return any(figures["values"] for measure in MEASURES for figures in row[measure].values())
 
 
-def _rates(tried):
+def _rates(tried: Mapping[str, dict[float, float] | None]) -> dict[str, Any] | None:
     recipe, rate = _best(tried)
     if rate is None:
         return None
-    named = {f"{name} {rate:g}".strip(): top1 for name, rates in tried.items() for rate, top1 in rates.items()}
-    return {"recipe": recipe, "chosen": rate, "at_edge": is_at_edge(tried[recipe]), "tried": named}
+    known = cast(Mapping[str, dict[float, float]], tried)
+    named = {f"{name} {rate:g}".strip(): top1 for name, rates in known.items() for rate, top1 in rates.items()}
+    return {"recipe": recipe, "chosen": rate, "at_edge": is_at_edge(known[recipe]), "tried": named}

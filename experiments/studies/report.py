@@ -1,17 +1,22 @@
 """The report of a study: means and standard deviations, tables, a picture, and the place in a document for them."""
 
+import os
 import pathlib
 import shutil
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from experiments.errors import UserError
 from experiments.io import replacing
+from experiments.studies.study import Study
 from experiments.training.workdir import write_json
+from experiments.types import Log
 
 RESULTS, TABLES, PICTURE = "results.json", "results.md", "results.png"
 
 
-def summary(values):
+def summary(values: Mapping[Any, float | None]) -> dict[str, Any]:
     """Returns `{values, mean, std}` of `{seed: figure}`, without the figures that are None.
 
     `mean` is None for no figure; `std`, that of a sample, for fewer than two.
@@ -25,13 +30,13 @@ def summary(values):
     }
 
 
-def difference(one, other):
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the `summary` of the differences of two, seed by seed."""
     seeds = [seed for seed in one["values"] if seed in other["values"]]
     return summary({seed: one["values"][seed] - other["values"][seed] for seed in seeds})
 
 
-def shown(figures, signed=False):
+def shown(figures: Mapping[str, Any], signed: bool = False) -> str:
     """Returns a `summary` as text: mean ± standard deviation."""
     if figures["mean"] is None:
         return ""
@@ -39,7 +44,7 @@ def shown(figures, signed=False):
     return mean if figures["std"] is None else f"{mean} ± {figures['std']:.1f}"
 
 
-def markdown_table(header, rows):
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns the lines of a table, the first column to the left and the others to the right; none without rows."""
     if not rows:
         return []
@@ -48,13 +53,13 @@ def markdown_table(header, rows):
     return [line(" | ".join(header)), rule, *(line(" | ".join(row)) for row in rows)]
 
 
-def table_lines(study, results):
+def table_lines(study: Study, results: Mapping[str, Any]) -> list[str]:
     """Returns the lines of the tables of a study that have rows, each followed by an empty one."""
     tables = [markdown_table(*table) for table in study.tables(results)]
     return [line for table in filter(None, tables) for line in (*table, "")] or ["No figures yet.", ""]
 
 
-def write_report(study, sessions, log=print):
+def write_report(study: Study, sessions: Sequence[dict[str, Any]], log: Log = print) -> None:
     """Writes `results.json`, `results.md` and `results.png` of the trials that are complete, and logs the tables.
 
     Args:
@@ -74,7 +79,7 @@ def write_report(study, sessions, log=print):
         log(line)
 
 
-def fill_document(document, study):
+def fill_document(document: str | os.PathLike[str], study: Study) -> None:
     """Puts tables and picture of the report of a study into a document, between the lines that are marked for them.
 
     The lines are `<!-- NAME: begin -->` and `<!-- NAME: end -->`, NAME that of the study. The picture is put beside
@@ -95,7 +100,7 @@ def fill_document(document, study):
     document.write_text(f"{before}{begin}\n\n{body}\n\n{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
-def _origin(study, sessions):
+def _origin(study: Study, sessions: Sequence[dict[str, Any]]) -> str:
     """Returns the line that tells by which command, on what and with what code the figures came."""
     commits = dict.fromkeys((s["commit"] or "unknown")[:7] + "+" * s["uncommitted_changes"] for s in sessions)
     machines = dict.fromkeys(f"{s['hardware']['cores']} cores of {s['hardware']['cpu']}" for s in sessions)

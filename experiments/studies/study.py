@@ -9,7 +9,7 @@ import keras
 
 from convnext.weights.loader import load_pretrained
 from experiments import finetune, pretrain
-from experiments.config import Config
+from experiments.config import Config, TrainingConfig
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
@@ -18,14 +18,16 @@ from experiments.evaluation.classification import Predictions, top_one
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_random_encoder
-from experiments.studies.budgets import METRIC, Budget
+from experiments.studies.budgets import METRIC, Budget, Length
 from experiments.training.guards import RECORD as DIVERGED
 from experiments.training.schedule import REFERENCE_BATCH
 from experiments.training.workdir import SUMMARY, read_json, write_json
+from experiments.types import Log
 
 TRAINING = {"pretrain": pretrain, "finetune": finetune}
 RESULT_FILES = {"pretrain": SUMMARY, "finetune": SUMMARY, "test": "test.json", "probe": "probes.json"}
 WARMUP = 0.1  # share of the steps
+T = typing.TypeVar("T", bound=TrainingConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,16 +56,16 @@ class Trial:
     length: tuple[int, int] = (0, 0)
 
     @property
-    def folder(self):
+    def folder(self) -> pathlib.Path:
         return self.root / self.name
 
     @property
-    def has_diverged(self):
+    def has_diverged(self) -> bool:
         """Whether it is a fine-tuning run whose loss or weights were no longer finite."""
         return self.task == "finetune" and (self.folder / DIVERGED).exists()
 
     @property
-    def result(self):
+    def result(self) -> dict[str, typing.Any] | None:
         """Its figures, `{name: value}`; None before it is complete."""
         if self.has_diverged:
             return {METRIC: 0.0}
@@ -71,10 +73,13 @@ class Trial:
         return read_json(path) if path.exists() else None
 
     @property
-    def is_due(self):
+    def is_due(self) -> bool:
         """Whether it is not complete, and what it depends on is."""
         after_all = self.after is None or (self.after.result is not None and not self.after.has_diverged)
         return self.config is not None and after_all and self.result is None
+
+
+ResultOf = typing.Callable[[Trial], dict[str, typing.Any] | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,22 +106,30 @@ class Study:
     seeds: tuple[int, ...]
     num_images: int
 
-    def trials(self):
-        """Returns the trials as far as they are known, in their order, each once."""
-        trials = {}
+    name: typing.ClassVar[str]
+    title: typing.ClassVar[str]
+    budgets: typing.ClassVar[dict[str, Budget]]
+    num_seeds: typing.ClassVar[int]
+    collect: typing.ClassVar[typing.Callable[..., dict]]
+    tables: typing.ClassVar[typing.Callable[..., list]]
+    draw: typing.ClassVar[typing.Callable[..., None]]
 
-        def result_of(trial):
+    def trials(self) -> list[Trial]:
+        """Returns the trials as far as they are known, in their order, each once."""
+        trials: dict[tuple[str, str], Trial] = {}
+
+        def result_of(trial: Trial) -> dict[str, typing.Any] | None:
             # The run of a rate may be the final one as well.
             return trials.setdefault((trial.task, trial.name), trial).result
 
         self.collect(result_of)
         return list(trials.values())
 
-    def num_labels(self, length):
+    def num_labels(self, length: Length) -> int:
         """Returns the number of labelled images of a `Length`."""
         return self.num_images if length.labels == "all" else int(length.labels)
 
-    def pretraining(self, name, config, seed, steps=0):
+    def pretraining(self, name: str, config: Config, seed: int, steps: int = 0) -> Trial:
         """Returns the trial that pretrains with a `Config` and a seed; 0 steps are those of the budget."""
         training, steps = config.pretrain, steps or self.budget.pretraining_steps
         # Pictures and the loss on validation images only at the end.
@@ -125,7 +138,16 @@ class Study:
         config = dataclasses.replace(config, seed=seed, pretrain=training)
         return Trial(self.root, "pretrain", name, config, _train, length=(steps, training.batch_size))
 
-    def finetuning(self, folder, config, seed, length, rate, encoder, choosing=False):
+    def finetuning(
+        self,
+        folder: str,
+        config: Config,
+        seed: int,
+        length: Length,
+        rate: float | None,
+        encoder: Trial | None,
+        choosing: bool = False,
+    ) -> Trial:
         """Returns the trial that fine-tunes with a `Length` and a peak rate; the test images play no part in it.
 
         Args:
@@ -150,11 +172,11 @@ class Study:
         name = f"{folder}/{'short_' if steps != length.steps else ''}rate_{rate:g}"
         return Trial(self.root, "finetune", name, config, _train, encoder, (steps, length.batch_size))
 
-    def testing(self, final):
+    def testing(self, final: Trial) -> Trial:
         """Returns the trial that takes the top-1 of a fine-tuned classifier, as its run ended, on the test images."""
         return Trial(self.root, "test", final.name, final.config, _test, final)
 
-    def probing(self, name, config, seed, encoder, labels, target):
+    def probing(self, name: str, config: Config, seed: int, encoder: Trial | None, labels: str, target: str) -> Trial:
         """Returns the trial that probes a frozen encoder: that of a trial of pretraining, or for None a random one.
 
         The `labels`, as `finetune.labels` takes them, are those that fine-tuning gets with the same seed. With `test`
@@ -166,38 +188,40 @@ class Study:
         return Trial(self.root, "probe", name, config, work, encoder)
 
 
-def _with_length(training, steps, batch_size, num_examples):
+def _with_length(training: T, steps: int, batch_size: int, num_examples: int) -> T:
     """Returns a `TrainingConfig` with another length, of which a tenth is warmup."""
     warmup = WARMUP * steps / (num_examples // batch_size)
     return dataclasses.replace(training, steps=steps, batch_size=batch_size, evaluations=0, warmup_epochs=warmup)
 
 
-def _start(encoder):
+def _start(encoder: Trial | None) -> str:
     return str(encoder.folder) if encoder else ""
 
 
-def _train(trial, log):
+def _train(trial: Trial, log: Log) -> None:
     try:
         TRAINING[trial.task].run(trial.config, trial.folder, log=lambda line: None)
-        if METRIC in trial.result:
-            log(f"  top-1 {trial.result[METRIC]:.2f}% on the validation images")
+        result = typing.cast(dict[str, typing.Any], trial.result)
+        if METRIC in result:
+            log(f"  top-1 {result[METRIC]:.2f}% on the validation images")
     except RunError as error:
         if not trial.has_diverged:
             raise
         log(f"  {error}")
 
 
-def _test(trial, log):
+def _test(trial: Trial, log: Log) -> None:
     classifier = keras.saving.load_model(trial.folder / "classifier.keras", safe_mode=True)
-    data, batch_size = trial.config.data, trial.config.evaluation_batch()
+    config = typing.cast(Config, trial.config)
+    data, batch_size = config.data, config.evaluation_batch()
     split = open_source(data).split("test")
     top1 = top_one(*Predictions(classifier, split, Preprocessing.of(data), batch_size)())
     write_json(trial.folder / RESULT_FILES[trial.task], {"test_top1": top1, "images": split.num_examples})
     log(f"  top-1 {top1:.2f}% on {split.num_examples:,} test images")
 
 
-def _probe(trial, log, labels, target):
-    config = trial.config
+def _probe(trial: Trial, log: Log, labels: str, target: str) -> None:
+    config = typing.cast(Config, trial.config)
     encoder = make_random_encoder(config)
     if config.pretrained:
         load_pretrained(encoder, config.pretrained)

@@ -8,6 +8,8 @@ import fnmatch
 import gc
 import statistics
 import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import keras
 
@@ -18,9 +20,11 @@ from experiments.io import is_url, local_path
 from experiments.provenance import provenance
 from experiments.studies.budgets import Budget
 from experiments.studies.report import write_report
+from experiments.studies.study import Study, Trial
 from experiments.training.guards import ignoring_broken_pipe, stopping_at_once
 from experiments.training.loggers import read_metrics
 from experiments.training.workdir import check_writable, read_json, write_json
+from experiments.types import Log, Path
 
 RECORD = "study.json"
 # Guesses for the preset `fashion_mnist_study` on two cores, until trials are complete: images/s of training, and the
@@ -29,7 +33,14 @@ IMAGES_PER_SECOND = {"pretrain": 1000.0, "finetune": 850.0}
 SECONDS_BESIDES = {"pretrain": 20.0, "finetune": 20.0, "test": 10.0, "probe": 90.0}
 
 
-def open_study(kinds, workdir, name="", config=None, budget="full", num_seeds=0):
+def open_study(
+    kinds: Mapping[str, type[Study]],
+    workdir: str | Path,
+    name: str = "",
+    config: Config | None = None,
+    budget: str | Budget = "full",
+    num_seeds: int = 0,
+) -> Study:
     """Returns a `Study`, new or to go on with; without a name the one in the folder as it was last run.
 
     Args:
@@ -61,11 +72,12 @@ def open_study(kinds, workdir, name="", config=None, budget="full", num_seeds=0)
         different.remove("budget")
     if different:
         raise UserError(f"{root} holds a study of another {' and '.join(different)}: name another --workdir.")
+    assert config is not None
     num_images = before["num_images"] if before else open_source(config.data).split("train").num_examples
     return kind(root, config, budget, tuple(range(num_seeds or kind.num_seeds)), num_images)
 
 
-def _recorded(root):
+def _recorded(root: Path) -> tuple[dict[str, Any], list[dict]]:
     """Returns `(settings, sessions)` of the study in a folder, of which nothing is there before it has begun."""
     if not (root / RECORD).exists():
         return {}, []
@@ -75,7 +87,7 @@ def _recorded(root):
     return {**settings, **values, "seeds": tuple(settings["seeds"])}, record["sessions"]
 
 
-def run(study, only="", log=print):
+def run(study: Study, only: str = "", log: Log = print) -> None:
     """Runs what is left of a study, and writes its report.
 
     Args:
@@ -94,7 +106,7 @@ def run(study, only="", log=print):
     study.root.mkdir(parents=True, exist_ok=True)
     write_json(study.root / RECORD, {"settings": settings, "sessions": [*sessions, provenance()]})
 
-    def result_of(trial):
+    def result_of(trial: Trial) -> dict[str, Any] | None:
         if fnmatch.fnmatch(trial.name, only or "*") and trial.is_due:
             _run_trial(study, trial, log)
         return trial.result
@@ -108,12 +120,12 @@ def run(study, only="", log=print):
     report(study, log)
 
 
-def report(study, log=print):
+def report(study: Study, log: Log = print) -> None:
     """Writes the report of the trials that are complete; see `write_report`."""
     write_report(study, _recorded(study.root)[1], log)
 
 
-def plan(study, log=print):
+def plan(study: Study, log: Log = print) -> None:
     """Logs the trials in their order, which of them are complete, and what the others may cost.
 
     The speeds are those of the trials that are complete, before that guesses.
@@ -135,7 +147,7 @@ def plan(study, log=print):
     log(f"{len(trials)} trials, {complete} complete; about {left / 60:.0f} minutes left at {at}")
 
 
-def _run_trial(study, trial, log):
+def _run_trial(study: Study, trial: Trial, log: Log) -> None:
     log(f"{study.name}: {trial.task} {trial.name}")
     began = time.perf_counter()
     trial.work(trial, log)
@@ -145,7 +157,7 @@ def _run_trial(study, trial, log):
     gc.collect()
 
 
-def _measured_speed(trials, task):
+def _measured_speed(trials: Iterable[Trial], task: str) -> float | None:
     """Returns the median images/s of the complete trials of a task; None without any."""
     complete = (trial for trial in trials if trial.task == task and trial.result is not None)
     lines = (line for trial in complete for line in read_metrics(trial.folder))

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -13,7 +15,12 @@ from experiments.provenance import command_line, now, provenance
 from experiments.training.distributed.strategy import describe_devices
 from experiments.training.guards import best_effort
 from experiments.training.loggers import read_metrics
+from experiments.training.schedule import Schedule
 from experiments.training.workdir import read_json, write_json
+from experiments.types import Metrics, Path
+
+if TYPE_CHECKING:
+    from experiments.training.run import Run
 
 ENVIRONMENT, PROFILE = "environment.json", "profile"
 SECONDS_BETWEEN_LINES = 15  # of progress where there is no terminal
@@ -23,11 +30,11 @@ SECONDS_BETWEEN_RECORDS = 60
 class LogMetrics(keras.callbacks.Callback):
     """Passes the metrics of the loop, and the learning rate, to the loggers of a `Run`."""
 
-    def __init__(self, run):
+    def __init__(self, run: "Run") -> None:
         super().__init__()
         self._run, self._rate = run, learning_rate_schedule(run.training, run.schedule)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         if logs:
             # The latest step used the rate at its own index, and the optimizer counts no skipped steps.
             latest = max(0, int(self._run.optimizer.iterations.value.numpy()) - 1)
@@ -43,17 +50,17 @@ class Measure(keras.callbacks.Callback):
         at_steps: the steps.
     """
 
-    def __init__(self, measure, run, at_steps):
+    def __init__(self, measure: Callable[[int], Metrics], run: "Run", at_steps: Iterable[int]) -> None:
         super().__init__()
         self._measure, self._run, self.at_steps = measure, run, set(at_steps)
-        self._latest = None
+        self._latest: Metrics | None = None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         if batch in self.at_steps:
             self._latest = self._measure(batch)
             self._run.loggers.scalars(batch, self._latest)
 
-    def final(self):
+    def final(self) -> Metrics:
         """Returns the metrics at the end of the run."""
         return self._latest or self._measure(self._run.schedule.total_steps)
 
@@ -69,16 +76,16 @@ class LogOnce(keras.callbacks.Callback):
         run: the `Run`.
     """
 
-    def __init__(self, names, measure, run):
+    def __init__(self, names: Sequence[str], measure: Callable[[], Metrics], run: "Run") -> None:
         super().__init__()
         self._names, self._measure, self._run = names, measure, run
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Metrics | None = None) -> None:
         if len(self.final()) < len(self._names):
             self._run.loggers.scalars(self._run.start_step, self._measure())
             self._run.loggers.flush()
 
-    def final(self):
+    def final(self) -> Metrics:
         """Returns the metrics as they were logged."""
         lines = read_metrics(self._run.workdir)
         return {name: line[name] for line in lines for name in self._names if name in line}
@@ -96,7 +103,7 @@ class RecordProvenance(keras.callbacks.Callback):
         run: the `Run`, restored.
     """
 
-    def __init__(self, run):
+    def __init__(self, run: "Run") -> None:
         super().__init__()
         self._path = run.workdir / ENVIRONMENT
         self._earlier = _recorded(self._path)
@@ -117,19 +124,19 @@ class RecordProvenance(keras.callbacks.Callback):
             **facts,
         }
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Metrics | None = None) -> None:
         self._write()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         self._entry["to_step"] = batch
         if logs and time.monotonic() - self._written_at >= SECONDS_BETWEEN_RECORDS:
             self._write()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Metrics | None = None) -> None:
         self._entry["ended"] = now()
         self._write()
 
-    def _write(self):
+    def _write(self) -> None:
         self._entry["last_seen"] = now()
         self._written_at = time.monotonic()
         with best_effort(self._path):
@@ -151,7 +158,7 @@ class Profile(keras.callbacks.Callback):
         at_steps: steps after which the profiler starts and stops.
     """
 
-    def __init__(self, run):
+    def __init__(self, run: "Run") -> None:
         super().__init__()
         self._first, self._last = run.config.profile_steps
         total = run.schedule.total_steps
@@ -160,25 +167,25 @@ class Profile(keras.callbacks.Callback):
         self._run, self._folder, self._is_running = run, run.workdir / PROFILE, False
         self.at_steps = {self._first - 1, self._last}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Metrics | None = None) -> None:
         self._begin_after(self._run.start_step)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         if batch == self._last:
             self._stop()
         else:
             self._begin_after(batch)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Metrics | None = None) -> None:
         self._stop()
 
-    def _begin_after(self, step):
+    def _begin_after(self, step: int) -> None:
         if not self._is_running and self._first <= step + 1 <= self._last:
             with best_effort(self._folder):
                 tf.profiler.experimental.start(str(self._folder))
                 self._is_running = True
 
-    def _stop(self):
+    def _stop(self) -> None:
         if self._is_running:
             self._is_running = False
             with best_effort(self._folder):
@@ -195,13 +202,13 @@ class ProgressBar(keras.callbacks.Callback):
         run: the `Run`.
     """
 
-    def __init__(self, run):
+    def __init__(self, run: "Run") -> None:
         super().__init__()
         self._run, self._batch_size = run, run.training.batch_size
         self._start_step, self._total_steps = run.start_step, run.schedule.total_steps
         self._loss, self._unreadable, self._shown_at = None, 0, 0.0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Metrics | None = None) -> None:
         self._bar = tqdm(
             desc=self._run.task.name,
             total=self._total_steps * self._batch_size,
@@ -215,7 +222,7 @@ class ProgressBar(keras.callbacks.Callback):
         )
         self._began = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         if logs:
             self._loss = logs["loss"]
             self._unreadable += int(logs["unreadable"])
@@ -228,13 +235,13 @@ class ProgressBar(keras.callbacks.Callback):
             self._shown_at = now
             self._run.log(self._line(batch, now, logs["images_per_second"]))
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Metrics | None = None) -> None:
         self._bar.close()
 
-    def _losses(self):
+    def _losses(self) -> str:
         return f", {self._unreadable:,} unreadable" if self._unreadable else ""
 
-    def _line(self, step, now, images_per_second):
+    def _line(self, step: int, now: float, images_per_second: float) -> str:
         rate = (step - self._start_step) / max(now - self._began, 1e-9)
         left = tqdm.format_interval((self._total_steps - step) / rate)
         return (
@@ -243,7 +250,7 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
 
-def evenly_spaced(count, schedule):
+def evenly_spaced(count: int, schedule: Schedule) -> list[int]:
     """Returns `count` steps spread evenly over a run, the last of them its end; at most one per epoch.
 
     Args:
@@ -254,7 +261,7 @@ def evenly_spaced(count, schedule):
     return [round(schedule.total_steps * (i + 1) / count) for i in range(count)]
 
 
-def _recorded(path):
+def _recorded(path: Path) -> list[dict[str, Any]]:
     """Returns the entries of the record; none if the file is missing or damaged."""
     try:
         return list(read_json(path)["segments"])
@@ -262,6 +269,6 @@ def _recorded(path):
         return []
 
 
-def _gpu_names():
+def _gpu_names() -> list[str]:
     gpus = tf.config.list_physical_devices("GPU")
     return [tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name) for gpu in gpus]

@@ -9,12 +9,17 @@ import contextlib
 import pathlib
 import re
 import tempfile
+from collections.abc import Iterator
 
+import keras
 import tensorflow as tf
 
 from experiments.errors import RunError, UserError
 from experiments.io import FAULTS, TEMPORARY, StorageError, checksum, flush_to_disk, is_url, reason, remove, replacing
 from experiments.training.distributed.strategy import generator_states
+from experiments.training.ema import AveragedWeights
+from experiments.training.loss_scale import LossScale
+from experiments.types import Path
 
 FOLDER, CHECKSUMS = "checkpoints", ".sha256"
 NAME = re.compile(rf"(?:{re.escape(TEMPORARY)})?ckpt-(\d+)(?:\.|_temp)")  # `_temp`: where TensorFlow writes shards
@@ -28,17 +33,17 @@ class CheckpointFiles:
         workdir: its path; it may be missing.
     """
 
-    def __init__(self, workdir):
+    def __init__(self, workdir: Path) -> None:
         self.folder = workdir / FOLDER
 
     @property
-    def latest(self):
+    def latest(self) -> str | None:
         """The path prefix of the newest complete checkpoint, or None."""
         steps = self.complete()
         return self.prefix(steps[-1]) if steps else None
 
     @property
-    def last_good(self):
+    def last_good(self) -> str:
         """Which checkpoint to resume from, as part of a sentence."""
         try:
             latest = self.latest
@@ -46,19 +51,19 @@ class CheckpointFiles:
             return str(error).rstrip(".")
         return f"the last good checkpoint is {latest}" if latest else "there is no checkpoint yet"
 
-    def prefix(self, step):
+    def prefix(self, step: int) -> str:
         """Returns the path prefix of a checkpoint's files, as a text for TensorFlow."""
         return str(self.folder / f"ckpt-{step}")
 
-    def complete(self):
+    def complete(self) -> list[int]:
         """Returns the steps of complete checkpoints, ascending."""
         return sorted(step for step, names in self._found().items() if f"ckpt-{step}{CHECKSUMS}" in names)
 
-    def unfinished(self):
+    def unfinished(self) -> list[int]:
         """Returns the steps of incomplete checkpoints, ascending."""
         return sorted(self._found().keys() - set(self.complete()))
 
-    def seal(self, step):
+    def seal(self, step: int) -> None:
         """Flushes a checkpoint that TensorFlow has written to disk, then writes its checksums.
 
         Raises:
@@ -73,13 +78,13 @@ class CheckpointFiles:
             temporary.write_text(lines, encoding="utf-8")
         self._flush("")
 
-    def damage(self, step):
+    def damage(self, step: int) -> str:
         """Returns what is wrong with a complete checkpoint, in a few words; an empty text if it is intact."""
         try:
             lines = (self.folder / f"ckpt-{step}{CHECKSUMS}").read_text(encoding="utf-8").splitlines()
         except (*FAULTS, UnicodeDecodeError):
             return "its checksums cannot be read"
-        expected = dict(reversed(line.split("  ", 1)) for line in lines if "  " in line)
+        expected = dict(line.split("  ", 1)[::-1] for line in lines if "  " in line)
         if f"ckpt-{step}.index" not in expected or len(expected) < 2:
             return "its checksums are damaged"
         for name, recorded in expected.items():
@@ -93,7 +98,7 @@ class CheckpointFiles:
                 return f"{name} cannot be read: {reason(error)}"
         return ""
 
-    def prune(self, step, keep):
+    def prune(self, step: int, keep: int) -> None:
         """Removes all checkpoints but the newest `keep` complete ones up to `step`, which was just saved.
 
         Later ones are damaged, because the run resumed from an earlier one. Files that cannot be removed stay.
@@ -103,14 +108,14 @@ class CheckpointFiles:
             for other in self._found().keys() - set(kept):
                 self.remove(other)
 
-    def remove(self, step):
+    def remove(self, step: int) -> None:
         """Removes the files of a checkpoint, the checksums first; those that cannot be removed stay."""
         with contextlib.suppress(StorageError):
             for name in sorted(self._found().get(step, ()), key=lambda name: not name.endswith(CHECKSUMS)):
                 with contextlib.suppress(*FAULTS):  # removed the next time
                     remove(self.folder / name)
 
-    def _flush(self, *names):
+    def _flush(self, *names: str) -> None:
         """Flushes files, or the folder itself, to disk, before older checkpoints are removed."""
         if is_url(self.folder):
             return
@@ -120,9 +125,9 @@ class CheckpointFiles:
             except OSError as error:
                 raise StorageError(f"{self.folder / name} cannot be written: {reason(error)}.") from error
 
-    def _found(self):
+    def _found(self) -> dict[int, list[str]]:
         """Returns `{step: names of files}`; a folder that exists and cannot be read is a StorageError."""
-        found = {}
+        found: dict[int, list[str]] = {}
         try:
             names = [path.name for path in self.folder.iterdir()]
         except MISSING:  # there is no folder yet
@@ -165,7 +170,16 @@ class Checkpoints:
         loss_scale: the `LossScale`, for a run that has one.
     """
 
-    def __init__(self, workdir, model, optimizer, keep, averages=None, is_writer=True, loss_scale=None):
+    def __init__(
+        self,
+        workdir: Path,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        keep: int,
+        averages: AveragedWeights | None = None,
+        is_writer: bool = True,
+        loss_scale: LossScale | None = None,
+    ) -> None:
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._window = tf.Variable("", dtype=tf.string, trainable=False, name="window")
         self._averages = averages
@@ -183,15 +197,15 @@ class Checkpoints:
         self._is_writer = is_writer
 
     @property
-    def last_good(self):
+    def last_good(self) -> str:
         return self._files.last_good
 
     @property
-    def window(self):
+    def window(self) -> str:
         """The text that was saved with the restored checkpoint; empty without one."""
         return self._window.numpy().decode()
 
-    def save(self, step, window=""):
+    def save(self, step: int, window: str = "") -> None:
         """Saves the state after `step` steps, with a text of the metrics that are not logged yet.
 
         Raises:
@@ -215,7 +229,7 @@ class Checkpoints:
             raise RunError(f"{problem}: {str(why).rstrip('.')}; {self.last_good}.") from error
         self._files.prune(step, self._keep)
 
-    def restore(self):
+    def restore(self) -> tuple[int, list[str]]:
         """Restores the newest checkpoint that is complete and undamaged.
 
         Returns:
@@ -238,7 +252,7 @@ class Checkpoints:
             raise RunError(f"No checkpoint can be read: {paths} ({damage}). Use another --workdir to start over.")
         return 0, notes
 
-    def _read(self, step, notes):
+    def _read(self, step: int, notes: list[str]) -> None:
         prefix = self._files.prefix(step)
         try:
             with _without_pattern(prefix) as path:
@@ -259,14 +273,14 @@ class Checkpoints:
             self._averages.begin()
 
 
-def _holds(path, beginning):
+def _holds(path: str, beginning: str) -> bool:
     """Whether a checkpoint holds variables whose names start with `beginning`."""
     names = tf.compat.v1.train.NewCheckpointReader(path).get_variable_to_shape_map()
     return any(name.startswith(beginning) for name in names)
 
 
 @contextlib.contextmanager
-def _without_pattern(prefix):
+def _without_pattern(prefix: str) -> Iterator[str]:
     """Yields a path to the files of a prefix that TensorFlow does not interpret as a pattern."""
     if is_url(prefix) or not any(character in prefix for character in PATTERN):
         yield prefix

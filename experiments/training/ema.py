@@ -1,7 +1,9 @@
 """Exponential moving average of the weights of a model."""
 
 import contextlib
+from collections.abc import Iterable, Iterator
 
+import keras
 import tensorflow as tf
 
 
@@ -20,17 +22,17 @@ class AveragedWeights:
         averages: list of `tf.Variable`, to be saved with a checkpoint.
     """
 
-    def __init__(self, variables, decay):
+    def __init__(self, variables: Iterable[keras.Variable], decay: float) -> None:
         self._variables = [variable.value for variable in variables]
         self._decay = decay
         self._strategy = tf.distribute.get_strategy()
         self.averages = [tf.Variable(tf.convert_to_tensor(value), trainable=False) for value in self._variables]
 
-    def begin(self):
+    def begin(self) -> None:
         """Sets the averages to the current values of the variables."""
         _assign(self.averages, self._variables)
 
-    def update(self, skipped=None):
+    def update(self, skipped: tf.Tensor | None = None) -> None:
         """Moves the averages towards the variables; call it after a step, in cross-replica context.
 
         Args:
@@ -41,7 +43,7 @@ class AveragedWeights:
             self._strategy.extended.update(average, _move, args=(variable, share), group=False)
 
     @contextlib.contextmanager
-    def in_place(self):
+    def in_place(self) -> Iterator[None]:
         """Context in which the variables of the model hold the averages."""
         values = [tf.convert_to_tensor(variable) for variable in self._variables]
         _assign(self._variables, self.averages)
@@ -51,10 +53,10 @@ class AveragedWeights:
             _assign(self._variables, values)
 
 
-def _move(average, variable, share):
+def _move(average: tf.Variable, variable: tf.Variable, share: float | tf.Tensor) -> None:
     average.assign_sub(share * (average - variable))
 
 
-def _assign(variables, values):
+def _assign(variables: Iterable[tf.Variable], values: Iterable[tf.Variable | tf.Tensor]) -> None:
     for variable, value in zip(variables, values):
         variable.assign(tf.convert_to_tensor(value))

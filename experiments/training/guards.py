@@ -8,6 +8,9 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +18,12 @@ import tensorflow as tf
 from experiments.data.pipeline import examples_of_batch
 from experiments.errors import Interrupted, RunError
 from experiments.io import FAULTS, StorageError, reason, remove
+from experiments.training.checkpoint import Checkpoints
 from experiments.training.workdir import write_json
+from experiments.types import Log, Path
+
+if TYPE_CHECKING:
+    from experiments.training.run import Run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STDOUT = 1
@@ -33,29 +41,31 @@ class Interruption:
         requested: whether a signal came.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.requested = False
         self._handling = contextlib.ExitStack()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._handling.enter_context(_handler(self._request))
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._handling.close()
         if self.requested and error is None:
             raise Interrupted(TOO_LATE)
 
-    def release(self):
+    def release(self) -> None:
         """Called before the run stops; see `Agreement`, which replaces this class if there are several workers."""
 
-    def question(self):
+    def question(self) -> None:
         """Returns None: there is no other worker to ask."""
 
-    def take_answer(self, answer):
+    def take_answer(self, answer: tf.Tensor | None) -> None:
         """Ignores the answer: there is no other worker."""
 
-    def _request(self, number, _):
+    def _request(self, number: int, _: FrameType | None) -> None:
         self.requested = True
         name = signal.Signals(number).name
         # Not `print`, which the signal may have interrupted.
@@ -63,7 +73,7 @@ class Interruption:
             os.write(STDOUT, f"{name}: stopping after this step and saving; a second signal exits at once\n".encode())
 
 
-def stopping_at_once():
+def stopping_at_once() -> contextlib.AbstractContextManager[None]:
     """Returns a context in which SIGTERM and SIGINT raise Interrupted: outside of training there is nothing to save.
 
     No file is left half-written. A second signal ends the process at once.
@@ -71,16 +81,16 @@ def stopping_at_once():
     return _handler(_stop)
 
 
-def _stop(number, _):
+def _stop(number: int, _: FrameType | None) -> NoReturn:
     raise Interrupted(f"Stopped by {signal.Signals(number).name} outside of training; run the same command to resume.")
 
 
 @contextlib.contextmanager
-def _raising_again():
+def _raising_again() -> Iterator[None]:
     """Context in which an Interrupted that came while Python ran a destructor, which drops it, is raised once more."""
     previous, alarm, dropped = sys.unraisablehook, signal.getsignal(signal.SIGALRM), []
 
-    def hook(unraisable):
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
         if unraisable.exc_type is not Interrupted:
             previous(unraisable)
             return
@@ -88,7 +98,7 @@ def _raising_again():
         signal.signal(signal.SIGALRM, raise_again)
         signal.setitimer(signal.ITIMER_REAL, AFTER_DESTRUCTOR)
 
-    def raise_again(*_):
+    def raise_again(*_: Any) -> None:
         if dropped:
             raise Interrupted(dropped[-1])
 
@@ -104,7 +114,7 @@ def _raising_again():
 
 
 @contextlib.contextmanager
-def _handler(handle):
+def _handler(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Context in which a function handles the signals; does nothing in other threads than the main one."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -119,7 +129,7 @@ def _handler(handle):
 
 
 @contextlib.contextmanager
-def _ending_at_second_signal():
+def _ending_at_second_signal() -> Iterator[None]:
     """Context in which a second signal ends the process, even while a step hangs."""
     # Python runs handlers only when the main thread returns from native code; a thread reads this socket at once.
     receiver, sender = socket.socketpair()
@@ -133,7 +143,7 @@ def _ending_at_second_signal():
         sender.close()  # which ends the thread
 
 
-def _end_at_second(receiver):
+def _end_at_second(receiver: socket.socket) -> None:
     count = 0
     with receiver:
         while number := receiver.recv(1):
@@ -159,14 +169,15 @@ class Divergence:
         checkpoints: the `Checkpoints` of the run.
     """
 
-    def __init__(self, run, checkpoints):
+    def __init__(self, run: "Run", checkpoints: Checkpoints) -> None:
         self._run, self._checkpoints = run, checkpoints
-        self._checked, self._overflows = 0, []
+        self._checked = 0
+        self._overflows: list[tuple[int, float]] = []
         self._path = run.workdir / RECORD
         if run.workers.is_chief:  # which alone writes into the workdir
             remove(self._path)
 
-    def check_losses(self, losses, skipped, step):
+    def check_losses(self, losses: Sequence[float], skipped: Sequence[bool], step: int) -> None:
         """Checks losses that have been read from the device; those of steps that it has seen are passed over.
 
         A loss that is not finite may be an overflow of float16 in one batch, for which the step was skipped. It ends
@@ -190,7 +201,7 @@ class Divergence:
                 first, loss = self._overflows[0]
                 self._stop(f"The loss is {loss} at step {first:,}", first, loss)
 
-    def check_weights(self, loss, step):
+    def check_weights(self, loss: float, step: int) -> None:
         """Checks the weights before they are saved.
 
         Args:
@@ -205,11 +216,11 @@ class Divergence:
                 what = f"{variable.path} is not finite after step {step:,}, whose loss is {loss}"
                 self._stop(what, step, loss)
 
-    def _stop(self, what, step, loss):
+    def _stop(self, what: str, step: int, loss: float) -> NoReturn:
         found = f"; {self._record(step, loss)}" if self._run.workers.is_chief else ""
         raise RunError(f"{what}; {self._checkpoints.last_good}{found}. {ADVICE}")
 
-    def _record(self, step, loss):
+    def _record(self, step: int, loss: float) -> str:
         """Writes `nonfinite.json`; returns the part of the message about it."""
         batches = [self._batch(at) for at in range(max(1, step - 1), step + 1)]
         try:
@@ -220,7 +231,7 @@ class Divergence:
         shown = f" ({', '.join(names[:SHOWN])}, ...)" if names else ""
         return f"{self._path} lists the images of that step{shown} and of the one before"
 
-    def _batch(self, step):
+    def _batch(self, step: int) -> dict[str, Any]:
         run, size = self._run, self._run.training.batch_size
         epoch, batch = divmod(step - 1, run.schedule.steps_per_epoch)
         examples = examples_of_batch(run.split, size, run.config.seed, step)
@@ -233,7 +244,7 @@ class Divergence:
 
 
 @contextlib.contextmanager
-def naming_lack_of_memory(run, checkpoints):
+def naming_lack_of_memory(run: "Run", checkpoints: Checkpoints) -> Iterator[None]:
     """Context in which running out of memory, on a device or the host, ends the run with advice.
 
     Args:
@@ -252,7 +263,7 @@ def naming_lack_of_memory(run, checkpoints):
         raise RunError(f"Out of memory: {_less_memory(run)} {_sentence(checkpoints.last_good)}") from error
 
 
-def _less_memory(run):
+def _less_memory(run: "Run") -> str:
     """Returns the batch sizes of a run, and the flags that make them smaller."""
     training, section = run.training, run.training.section
     share, parts = training.batch_size // run.workers.strategy.num_replicas_in_sync, training.accumulation_steps
@@ -266,12 +277,12 @@ def _less_memory(run):
     )
 
 
-def _sentence(text):
+def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
 @contextlib.contextmanager
-def best_effort(path):
+def best_effort(path: Path) -> Iterator[None]:
     """Best-effort output: in this context a file that cannot be written is a warning, and training continues.
 
     Not for checkpoints and models: if these cannot be written, the run must end.
@@ -286,14 +297,14 @@ def best_effort(path):
         logging.getLogger("experiments").warning("%s Training continues.", why)
 
 
-def ignoring_broken_pipe(log):
+def ignoring_broken_pipe(log: Log) -> Log:
     """Returns `log` without its errors: the reader of a pipe may have exited, or the disk of a log file may be full.
 
     Args:
         log: function that takes a line, and may raise OSError.
     """
 
-    def write(line):
+    def write(line: str) -> None:
         with contextlib.suppress(OSError):
             log(line)
 

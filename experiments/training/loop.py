@@ -2,15 +2,32 @@
 
 import json
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from experiments.errors import Interrupted, RunError
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.distributed.workers import Agreement
+from experiments.training.guards import Divergence, Interruption
+from experiments.types import Batch, Metrics
+
+if TYPE_CHECKING:
+    from experiments.training.run import Run
 
 
-def train(run, training_step, batches, callbacks, checkpoints, stop, divergence):
+def train(
+    run: "Run",
+    training_step: Callable[[Batch, tf.Tensor | None], Metrics],
+    batches: Iterable[Batch],
+    callbacks: Sequence[keras.callbacks.Callback],
+    checkpoints: Checkpoints,
+    stop: Interruption | Agreement,
+    divergence: Divergence,
+) -> None:
     """Runs the remaining steps.
 
     Values are read from the device only where metrics are logged, a checkpoint is written or a callback evaluates the
@@ -33,15 +50,23 @@ def train(run, training_step, batches, callbacks, checkpoints, stop, divergence)
         RunError: if the loss or a weight is not finite (the newest checkpoint is from before), or a checkpoint cannot
             be written (earlier ones stay).
     """
-    callbacks = keras.callbacks.CallbackList(callbacks)
-    callbacks.on_train_begin()
+    callback_list = keras.callbacks.CallbackList(callbacks)
+    callback_list.on_train_begin()
     try:
-        _take_steps(run, training_step, batches, callbacks, checkpoints, stop, divergence)
+        _take_steps(run, training_step, batches, callback_list, checkpoints, stop, divergence)
     finally:
-        callbacks.on_train_end()
+        callback_list.on_train_end()
 
 
-def _take_steps(run, training_step, batches, callbacks, checkpoints, stop, divergence):
+def _take_steps(
+    run: "Run",
+    training_step: Callable[[Batch, tf.Tensor | None], Metrics],
+    batches: Iterable[Batch],
+    callbacks: keras.callbacks.CallbackList,
+    checkpoints: Checkpoints,
+    stop: Interruption | Agreement,
+    divergence: Divergence,
+) -> None:
     total_steps, steps_per_epoch = run.schedule.total_steps, run.schedule.steps_per_epoch
     window = Window(run.training.batch_size, checkpoints.window)
     save_every = run.config.checkpoint_every
@@ -91,36 +116,36 @@ class Window:
         text: what `to_text` returned, to continue from; empty for an empty window.
     """
 
-    def __init__(self, batch_size, text=""):
+    def __init__(self, batch_size: int, text: str = "") -> None:
         self._batch_size = batch_size
-        self._began = time.perf_counter()  # None while the clock is stopped
+        self._began: float | None = time.perf_counter()  # None while the clock is stopped
         self.clear()
         if text:
             self._steps = json.loads(text)
 
-    def clear(self):
+    def clear(self) -> None:
         """Empties the window; a stopped clock stays stopped."""
         self._steps = []
         self._timed_steps = 0
         self._seconds = 0.0
 
-    def stop(self):
+    def stop(self) -> None:
         """Waits until the device has computed all steps so far, then stops the clock."""
         self._read()
         if self._began is not None:
             self._seconds += time.perf_counter() - self._began
             self._began = None
 
-    def start(self):
+    def start(self) -> None:
         if self._began is None:
             self._began = time.perf_counter()
 
-    def add(self, metrics):
+    def add(self, metrics: Metrics) -> None:
         """Adds what a step returned, a dictionary of scalar tensors."""
         self._steps.append(metrics)
         self._timed_steps += 1
 
-    def metrics(self):
+    def metrics(self) -> dict[str, float]:
         """Stops the clock and returns the means as floats, and `images_per_second`.
 
         For `unreadable` and `skipped_steps` it returns the sum, for `loss_scale` the latest value. Values of a skipped
@@ -140,27 +165,27 @@ class Window:
         return {**metrics, "images_per_second": self._timed_steps * self._batch_size / self._seconds}
 
     @property
-    def losses(self):
+    def losses(self) -> list[float]:
         """The loss of each step since the last line, as floats."""
         self._read()
         return [step["loss"] for step in self._steps]
 
     @property
-    def skipped(self):
+    def skipped(self) -> list[bool]:
         """Whether each of these steps was skipped, see `LossScale`."""
         self._read()
         return [bool(step.get("skipped_steps")) for step in self._steps]
 
-    def to_text(self):
+    def to_text(self) -> str:
         """Returns the steps since the last line as a text."""
         self._read()
         return json.dumps(self._steps)
 
-    def _read(self):
+    def _read(self) -> None:
         self._steps = [{name: float(value) for name, value in step.items()} for step in self._steps]
 
 
-def _check_readable(metrics, step, batch_size, checkpoints):
+def _check_readable(metrics: Metrics, step: int, batch_size: int, checkpoints: Checkpoints) -> None:
     """Raises RunError if no image of the last steps could be used."""
     if metrics["loss"] == 0.0 and metrics["unreadable"] >= batch_size:
         why = "each is unreadable or lacks the label that the task needs"

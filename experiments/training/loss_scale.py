@@ -1,5 +1,7 @@
 """Dynamic loss scaling, which keeps float16 gradients from underflow and overflow."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 INITIAL, LARGEST = 2.0**15, 2.0**24
@@ -22,17 +24,17 @@ class LossScale:
         skipped_steps: `tf.Variable`, float32: steps of the run that were skipped.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.scale = tf.Variable(INITIAL, trainable=False, name="loss_scale")
         self.finite_steps = tf.Variable(0.0, trainable=False, name="finite_steps")
         self.skipped_steps = tf.Variable(0.0, trainable=False, name="skipped_steps")
 
     @property
-    def variables(self):
+    def variables(self) -> list[tf.Variable]:
         """The whole state, to be saved with a checkpoint."""
         return [self.scale, self.finite_steps, self.skipped_steps]
 
-    def unscaled(self, gradients):
+    def unscaled(self, gradients: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Divides gradients by the scale.
 
         Args:
@@ -46,7 +48,7 @@ class LossScale:
         unscaled = [tf.where(taken, gradient / self.scale, tf.zeros_like(gradient)) for gradient in gradients]
         return unscaled, 1.0 - tf.cast(taken, tf.float32)
 
-    def update(self, skipped):
+    def update(self, skipped: tf.Tensor) -> None:
         """Updates the state after a step; `skipped` is what `unscaled` returned. Call it in cross-replica context."""
         finite_steps = (self.finite_steps + 1.0) * (1.0 - skipped)
         grows = finite_steps >= GROWTH_STEPS

@@ -1,12 +1,20 @@
 """The losses of fine-tuning: cross-entropy, for the whole model or only the head on a frozen encoder, and Dice."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from keras import ops
 
+from convnext.backbone import ConvNeXt
+from convnext.segmentation import Segmenter
+from convnext.types import Tensor
 from experiments.errors import UserError
+from experiments.types import Batch
 
 
-def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=False):
+def cross_entropy(
+    model: ConvNeXt, class_weights: np.ndarray | None = None, frozen_encoder: bool = False, multi_label: bool = False
+) -> Callable[[Batch], Tensor]:
     """Returns the function from a batch to the loss of each example, `(B,)`.
 
     With class weights the loss of an example is `-sum_c weight_c * target_c * log(share_c)`, as in PyTorch's
@@ -25,13 +33,13 @@ def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=F
         multi_label: whether each class has its own sigmoid, instead of a softmax over all.
     """
 
-    def logits_of(images):
+    def logits_of(images: Tensor) -> Tensor:
         if not frozen_encoder:
             return model(images, training=True)
         features = ops.stop_gradient(model.extract_features(images, training=False)[-1])
         return model.classify(features, training=True)
 
-    def softmax_losses(batch):
+    def softmax_losses(batch: Batch) -> Tensor:
         logits = logits_of(batch["images"])
         if class_weights is None:
             return ops.categorical_crossentropy(batch["targets"], logits, from_logits=True)
@@ -39,7 +47,7 @@ def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=F
         # Weighted targets do not sum to 1, which `categorical_crossentropy` relies on in its gradient.
         return -ops.sum(weights * batch["targets"] * ops.log_softmax(logits, axis=-1), axis=-1)
 
-    def sigmoid_losses(batch):
+    def sigmoid_losses(batch: Batch) -> Tensor:
         logits, targets = logits_of(batch["images"]), batch["targets"]
         without, having = (1.0, 1.0) if class_weights is None else class_weights
         losses = having * targets * ops.softplus(-logits) + without * (1.0 - targets) * ops.softplus(logits)
@@ -48,7 +56,13 @@ def cross_entropy(model, class_weights=None, frozen_encoder=False, multi_label=F
     return sigmoid_losses if multi_label else softmax_losses
 
 
-def pixel_losses(model, class_weights=None, dice_weight=0.0, auxiliary_weight=0.0, frozen_encoder=False):
+def pixel_losses(
+    model: Segmenter,
+    class_weights: np.ndarray | None = None,
+    dice_weight: float = 0.0,
+    auxiliary_weight: float = 0.0,
+    frozen_encoder: bool = False,
+) -> Callable[[Batch], Tensor]:
     """Returns the function from a batch to the loss of each image of a segmentation, `(B,)`.
 
     It is the mean of the cross-entropy over the pixels that count, those whose label is a class; predictions for other
@@ -63,7 +77,7 @@ def pixel_losses(model, class_weights=None, dice_weight=0.0, auxiliary_weight=0.
         frozen_encoder: whether the encoder is in inference mode, and no gradient goes through it.
     """
 
-    def losses(batch):
+    def losses(batch: Batch) -> Tensor:
         labels = batch["labels"]
         logits, auxiliary = model.call_with_auxiliary(batch["images"], training=True, frozen_encoder=frozen_encoder)
         total = mean_cross_entropy(logits, labels, class_weights)
@@ -74,7 +88,7 @@ def pixel_losses(model, class_weights=None, dice_weight=0.0, auxiliary_weight=0.
     return losses
 
 
-def mean_cross_entropy(logits, labels, class_weights=None):
+def mean_cross_entropy(logits: Tensor, labels: Tensor, class_weights: np.ndarray | None = None) -> Tensor:
     """Returns the mean cross-entropy over the pixels of each image that count, `(B,)` float32.
 
     Args:
@@ -94,7 +108,7 @@ def mean_cross_entropy(logits, labels, class_weights=None):
     return ops.sum(losses * weights, axis=(1, 2)) / number
 
 
-def dice_losses(logits, labels):
+def dice_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns `1 - Dice` of each image, the mean over the classes that it has, `(B,)` float32.
 
     The Dice coefficient of a class is `(2 sum(p y) + 1) / (sum(p) + sum(y) + 1)` over the pixels that count, where p is
@@ -110,7 +124,9 @@ def dice_losses(logits, labels):
     return ops.sum((1.0 - dice) * present, axis=-1) / ops.maximum(ops.sum(present, axis=-1), 1.0)
 
 
-def balanced_class_weights(labels, class_names, label_sets=None):
+def balanced_class_weights(
+    labels: np.ndarray, class_names: Sequence[str], label_sets: np.ndarray | None = None
+) -> np.ndarray:
     """Returns a weight for each class: equal total weight for all classes, and a mean of 1 over the examples.
 
     They are those of scikit-learn's `balanced`: `examples / (classes * examples of the class)`; with `label_sets`, for
@@ -140,13 +156,13 @@ def balanced_class_weights(labels, class_names, label_sets=None):
     return (len(labels) / (len(counts) * counts)).astype("float32")
 
 
-def weights_of_counts(counts, class_names):
+def weights_of_counts(counts: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Returns the same weights, `(num_classes,)` float32, of the number of pixels of each class."""
     _check_none_empty(class_names, counts, "pixels of every class, and there are none of")
     return (counts.sum() / (len(counts) * counts)).astype("float32")
 
 
-def _check_none_empty(class_names, counts, needed):
+def _check_none_empty(class_names: Sequence[str], counts: np.ndarray, needed: str) -> None:
     if empty := [name for name, count in zip(class_names, counts) if not count]:
         shown = ", ".join(empty[:5]) + (f" and {len(empty) - 5} more" if len(empty) > 5 else "")
         raise UserError(

@@ -1,26 +1,34 @@
 """The pictures that a run draws: reconstructions, masks of a segmentation, and curves of its metrics."""
 
 import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from experiments.evaluation.mask_colors import class_colors, colored
+from experiments.evaluation.segmentation import PixelClasses
 from experiments.io import replacing
 from experiments.picture_text import plain_text
 from experiments.report.figures import draw_run
 from experiments.training.guards import best_effort
 from experiments.training.loggers import read_metrics
 from experiments.training.workdir import PICTURES, SEGMENTATIONS
+from experiments.types import Metrics, Path
 from fcmae.visualize import reconstruction_panels
+
+if TYPE_CHECKING:
+    from experiments.training.run import Run
 
 SECONDS_BETWEEN_CURVES = 60
 MOST_NAMED = 25  # classes in the legend of masks
 
 
-def _draw_reconstructions(path, panels, title):
+def _draw_reconstructions(path: Path, panels: Sequence[np.ndarray], title: str) -> None:
     """Draws images in rows: original, masked, reconstruction, the three `panels`, `(B, H, W, channels)` in [0, 1]."""
     count, height, width, _ = panels[0].shape
     per_row = 2 if count > 4 else 1
@@ -41,7 +49,14 @@ def _draw_reconstructions(path, panels, title):
     _save(figure, path)
 
 
-def draw_masks(path, images, truths, predictions, class_names, title):
+def draw_masks(
+    path: Path,
+    images: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    predictions: Sequence[np.ndarray],
+    class_names: Sequence[str],
+    title: str,
+) -> None:
     """Draws images in rows: the image, its mask, the prediction.
 
     Args:
@@ -71,7 +86,7 @@ def draw_masks(path, images, truths, predictions, class_names, title):
         _save(figure, path)
 
 
-def draw_curves(workdir):
+def draw_curves(workdir: Path) -> None:
     """Draws `curves.png` of a run from its `metrics.jsonl`, an axis for each metric."""
     with plain_text([workdir.name]):
         if figure := draw_run(read_metrics(workdir), workdir.name):
@@ -85,20 +100,20 @@ class Curves(keras.callbacks.Callback):
         workdir: of the run.
     """
 
-    def __init__(self, workdir):
+    def __init__(self, workdir: Path) -> None:
         super().__init__()
         self._workdir = workdir
         self._drawn_at = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         if logs and time.monotonic() - self._drawn_at >= SECONDS_BETWEEN_CURVES:
             self._draw()
             self._drawn_at = time.monotonic()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Metrics | None = None) -> None:
         self._draw()
 
-    def _draw(self):
+    def _draw(self) -> None:
         with best_effort(self._workdir / "curves.png"):
             draw_curves(self._workdir)
 
@@ -112,12 +127,14 @@ class Reconstructions(keras.callbacks.Callback):
         at_steps: steps after which a picture is drawn.
     """
 
-    def __init__(self, run, batch, at_steps):
+    def __init__(
+        self, run: "Run", batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor | None], at_steps: Iterable[int]
+    ) -> None:
         super().__init__()
         self._run, self._batch = run, batch
         self.at_steps = set(at_steps)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         if batch not in self.at_steps:
             return
         path = self._run.workdir / PICTURES / f"step_{batch:08d}.png"
@@ -127,8 +144,9 @@ class Reconstructions(keras.callbacks.Callback):
             _draw_reconstructions(path, panels, f"step {batch:,}: {mask_ratio:.0%} of the patches masked")
             self._run.loggers.pictures(batch, {PICTURES: path})
 
-    def _panels(self):
+    def _panels(self) -> list[np.ndarray]:
         size, data, model = self._run.evaluation_batch_size, self._run.config.data, self._run.model
+        assert not isinstance(data.mean, str) and not isinstance(data.std, str)
         images, visible, valid = self._batch
         parts = []
         for i in range(0, len(images), size):
@@ -149,13 +167,20 @@ class MaskPictures(keras.callbacks.Callback):
         at_steps: steps after which a picture is drawn.
     """
 
-    def __init__(self, run, pixel_classes, examples, class_names, at_steps):
+    def __init__(
+        self,
+        run: "Run",
+        pixel_classes: PixelClasses,
+        examples: tf.data.Dataset,
+        class_names: Sequence[str],
+        at_steps: Iterable[int],
+    ) -> None:
         super().__init__()
         self._run, self._pixel_classes, self._examples = run, pixel_classes, examples
         self._class_names = class_names
         self.at_steps = set(at_steps)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Metrics | None = None) -> None:
         if batch not in self.at_steps:
             return
         examples = list(self._examples.as_numpy_iterator())
@@ -171,6 +196,6 @@ class MaskPictures(keras.callbacks.Callback):
             self._run.loggers.pictures(batch, {SEGMENTATIONS: path})
 
 
-def _save(figure, path):
+def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -1,16 +1,22 @@
 """Probes during pretraining: the accuracy of the frozen encoder, beside that of a random encoder."""
 
+from convnext.backbone import ConvNeXt
+from experiments.config import PretrainConfig
+from experiments.data.source import Source
 from experiments.errors import UserError
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
 from experiments.models import make_random_encoder
 from experiments.training.callbacks import LogOnce, Measure
+from experiments.training.run import Run
+from experiments.training.schedule import Schedule
+from experiments.types import Metrics
 
 METRICS = {probe: f"{probe}_top1" for probe in FROZEN_PROBES}
 RANDOM_METRICS = {probe: f"random_{name}" for probe, name in METRICS.items()}
 
 
-def check_probing(training, source):
+def check_probing(training: PretrainConfig, source: Source) -> None:
     """Raises UserError if probes are requested and the source lacks the labels or images they need.
 
     Args:
@@ -28,7 +34,7 @@ def check_probing(training, source):
         raise UserError(f"{asked}: {source.name} has no validation images: set data.validation_share, or {off}.")
 
 
-def probing_callbacks(run, encoder):
+def probing_callbacks(run: Run, encoder: ConvNeXt) -> list[LogOnce | Measure]:
     """Returns the callbacks that probe during a run.
 
     The probes are fitted to labelled training images and scored on validation images, never on test images.
@@ -45,10 +51,10 @@ def probing_callbacks(run, encoder):
     probes = FrozenProbes(run.source, "validation", max_images=training.probe_images, seed=run.config.seed)
     features_of = PooledFeatures(encoder, run.preprocessing, run.evaluation_batch_size, run.devices)
 
-    def probe_encoder(step):
+    def probe_encoder(step: int) -> Metrics:
         return {METRICS[probe]: float(figure) for probe, figure in probes(features_of).items()}
 
-    def probe_random_encoder():
+    def probe_random_encoder() -> Metrics:
         random_encoder = make_random_encoder(run.config, encoder.dtype_policy)  # by the chief alone, on one device
         figures = probes(PooledFeatures(random_encoder, run.preprocessing, run.evaluation_batch_size))
         return {RANDOM_METRICS[probe]: float(figure) for probe, figure in figures.items()}
@@ -64,7 +70,7 @@ def probing_callbacks(run, encoder):
     ]
 
 
-def probing_steps(probe_every, schedule):
+def probing_steps(probe_every: int, schedule: Schedule) -> list[int]:
     """Returns the steps after which a run probes: the ends of every `probe_every`-th epoch, and its own end.
 
     Args:

@@ -3,18 +3,25 @@
 import contextlib
 import csv
 import functools
+import os
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
+import tensorflow as tf
 
-from experiments.config import size_text
+from convnext.backbone import ConvNeXt
+from experiments.config import Config, size_text
+from experiments.data.augmentation.mixing import Mixing
 from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import Source, Split
 from experiments.evaluation.devices import Devices
 from experiments.io import as_path, replacing
 from experiments.lock import sole_use_of
 from experiments.optim.adamw import make_adamw
-from experiments.optim.param_groups import rule_table
+from experiments.optim.param_groups import LayerDecay, rule_table
 from experiments.training.callbacks import LogMetrics, Measure, Profile, ProgressBar, RecordProvenance
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.distributed.strategy import (
@@ -24,7 +31,7 @@ from experiments.training.distributed.strategy import (
     distribute_batches,
     per_replica_seeds,
 )
-from experiments.training.distributed.workers import connected_workers
+from experiments.training.distributed.workers import Workers, connected_workers
 from experiments.training.ema import AveragedWeights
 from experiments.training.guards import (
     Divergence,
@@ -42,6 +49,7 @@ from experiments.training.start import check_start, choose_start
 from experiments.training.statistics import with_statistics
 from experiments.training.step import make_training_step
 from experiments.training.workdir import SUMMARY, check_writable, record_config, save_model, write_json
+from experiments.types import Batch, Log, Path
 
 
 class Task:
@@ -67,27 +75,29 @@ class Task:
     """
 
     name = ""
-    layer_decay = None
+    source: Source
+    split: Split
+    layer_decay: LayerDecay | None = None
     ema_decay = 0.0
-    mixing = None
+    mixing: Mixing | None = None
 
-    def __init__(self, config):
+    def __init__(self, config: Config) -> None:
         self.config = config
         self.training = getattr(config, self.name)
 
-    def make_model(self, dtype):
+    def make_model(self, dtype: str) -> keras.Model:
         """Returns the model to train, with the Keras dtype policy `dtype`."""
         raise NotImplementedError
 
-    def encoder(self, model):
+    def encoder(self, model: keras.Model) -> ConvNeXt:
         """Returns the `ConvNeXt` in the model that pretrained weights are loaded into."""
         raise NotImplementedError
 
-    def num_patches(self, model):
+    def num_patches(self, model: keras.Model) -> int:
         """Returns the number of patches of an image for which mask noise is drawn; 0 draws none."""
         return 0
 
-    def batches(self, run, shard, num_shards):
+    def batches(self, run: "Run", shard: int, num_shards: int) -> tf.data.Dataset:
         """Returns the endless training batches from the start step of a run on, or one shard of them."""
         return training_batches(
             self.split,
@@ -101,18 +111,18 @@ class Task:
             num_shards,
         )
 
-    def example_losses(self, model):
+    def example_losses(self, model: keras.Model) -> Callable[[Batch], tf.Tensor]:
         """Returns the function from a batch to the loss of each example, `(B,)` float32."""
         raise NotImplementedError
 
-    def callbacks(self, run):
+    def callbacks(self, run: "Run") -> list[keras.callbacks.Callback]:
         """Returns the Keras callbacks of the task; all workers call each `Measure`, only the chief calls the others.
 
         `run` is set up but not restored.
         """
         raise NotImplementedError
 
-    def finish(self, run):
+    def finish(self, run: "Run") -> dict[str, Any]:
         """Saves and evaluates the model of a complete run; returns the task's part of the summary, a dictionary.
 
         All workers evaluate together; the chief alone writes, and its result counts.
@@ -120,7 +130,9 @@ class Task:
         raise NotImplementedError
 
 
-def run_task(task_type, config, workdir, resume="auto", log=print):
+def run_task(
+    task_type: type[Task], config: Config, workdir: str | os.PathLike[str], resume: str = "auto", log: Log = print
+) -> dict[str, Any] | None:
     """Starts or resumes a run, as one of its workers; returns the summary once it is complete.
 
     Args:
@@ -179,7 +191,7 @@ class Run:
         UserError: if configuration, data and devices do not go together.
     """
 
-    def __init__(self, task, workdir, workers, log):
+    def __init__(self, task: Task, workdir: Path, workers: Workers, log: Log) -> None:
         self.task, self.workdir, self.workers, self.log = task, workdir, workers, log
         self.config, self.training, self.source, self.split = task.config, task.training, task.source, task.split
         self.schedule = Schedule.of(self.training, self.split.num_examples)
@@ -200,11 +212,11 @@ class Run:
         self._callbacks = task.callbacks(self)
 
     @property
-    def evaluation_batch_size(self):
+    def evaluation_batch_size(self) -> int:
         """Images per evaluation step, on each device."""
         return self.config.evaluation_batch()
 
-    def restore(self):
+    def restore(self) -> None:
         """Restores the run's own checkpoint, else loads pretrained weights, else keeps the random ones.
 
         Raises:
@@ -237,7 +249,7 @@ class Run:
             record_config(self.workdir, config, self.task.name)
             self._write_rules()
 
-    def train(self):
+    def train(self) -> None:
         """Runs the remaining steps.
 
         Raises:
@@ -267,12 +279,13 @@ class Run:
                 train(self, training_step, batches, callbacks, self._checkpoints, stop, divergence)
         self.seconds = time.perf_counter() - began
 
-    def finish(self):
+    def finish(self) -> dict[str, Any] | None:
         """Saves and evaluates the model, writes the summary and returns it; the other workers wait for the summary."""
         results = self.task.finish(self)
         self.workers.part()
         if not self.workers.is_chief:
-            return self.workers.wait_for_summary(self.workdir)
+            self.workers.wait_for_summary(self.workdir)
+            return None
         summary = {
             "task": self.task.name,
             "steps": self.schedule.total_steps,
@@ -284,17 +297,17 @@ class Run:
         write_json(self.workdir / SUMMARY, summary)
         return summary
 
-    def save(self, model, name):
+    def save(self, model: keras.Model, name: str) -> None:
         """Saves a model in the workdir, under a name; only the chief does."""
         if self.workers.is_chief:
             save_model(model, self.workdir / name)
 
-    def shared(self, callbacks):
+    def shared(self, callbacks: Iterable[keras.callbacks.Callback]) -> list[keras.callbacks.Callback]:
         """Returns those of the callbacks that this worker calls: the chief all, others the measurements."""
         return [callback for callback in callbacks if self.workers.is_chief or isinstance(callback, Measure)]
 
     @contextlib.contextmanager
-    def _recorded(self):
+    def _recorded(self) -> Iterator[list[keras.callbacks.Callback]]:
         """Context with open loggers, which yields the callbacks; only the chief logs."""
         if not self.workers.is_chief:
             yield self.shared(self._callbacks)
@@ -313,7 +326,7 @@ class Run:
         finally:
             self.loggers.close()
 
-    def _describe(self, precision):
+    def _describe(self, precision: str) -> None:
         training, schedule, data, source, log = self.training, self.schedule, self.config.data, self.source, self.log
         others = [f"{name} {split.num_examples:,}" for name in ("validation", "test") if (split := source.get(name))]
         held_out = f" ({', '.join(others)})" if others else ""
@@ -334,7 +347,7 @@ class Run:
         )
         log(f"  workdir       {self.workdir}")
 
-    def _write_rules(self):
+    def _write_rules(self) -> None:
         """Writes how each variable is optimised to `parameters.csv`."""
         with replacing(self.workdir / "parameters.csv") as path, open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -1,7 +1,9 @@
 """Number of steps and learning rates, from a configuration and the number of images."""
 
 import dataclasses
+from typing import Self
 
+from experiments.config import TrainingConfig
 from experiments.errors import UserError
 
 REFERENCE_BATCH = 256
@@ -24,7 +26,7 @@ class Schedule:
     peak_learning_rate: float
 
     @classmethod
-    def of(cls, training, num_examples):
+    def of(cls, training: TrainingConfig, num_examples: int) -> Self:
         """Computes the schedule.
 
         Args:

@@ -1,18 +1,27 @@
 """What a run starts from: its own checkpoint, pretrained weights, or random weights."""
 
 import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
+from convnext.backbone import ConvNeXt
 from convnext.weights.loader import PretrainedError, find_weights, load_pretrained
+from experiments.config import Config
 from experiments.errors import UserError
 from experiments.io import FAULTS, local_copy, reason
-from experiments.training.checkpoint import CheckpointFiles
+from experiments.training.checkpoint import CheckpointFiles, Checkpoints
+from experiments.training.distributed.workers import Workers
 from experiments.training.wandb_logger import check_wandb
 from experiments.training.workdir import CONFIG, check_recorded, finished_summary
+from experiments.types import Log, Path
 
 
-def check_start(workdir, config, task_name, resume, workers, log):
+def check_start(
+    workdir: Path, config: Config, task_name: str, resume: str, workers: Workers, log: Log
+) -> dict[str, Any] | None:
     """Checks that a run can start or resume; returns the summary of a complete one, otherwise None.
 
     Args:
@@ -42,7 +51,7 @@ def check_start(workdir, config, task_name, resume, workers, log):
     return None
 
 
-def check_pretrained(pretrained, workdir):
+def check_pretrained(pretrained: str | os.PathLike[str], workdir: Path) -> None:
     """Raises UserError if a run without a checkpoint is to start from pretrained weights that do not exist.
 
     Args:
@@ -55,7 +64,13 @@ def check_pretrained(pretrained, workdir):
         find_weights(path)
 
 
-def choose_start(checkpoints, encoder, pretrained, log, pretrained_stem="load"):
+def choose_start(
+    checkpoints: Checkpoints,
+    encoder: ConvNeXt,
+    pretrained: str | os.PathLike[str],
+    log: Log,
+    pretrained_stem: str = "load",
+) -> int:
     """Decides what a run starts from:
 
     1. the newest checkpoint in its own workdir,
@@ -91,7 +106,7 @@ def choose_start(checkpoints, encoder, pretrained, log, pretrained_stem="load"):
 
 
 @contextlib.contextmanager
-def _pretrained_file(pretrained):
+def _pretrained_file(pretrained: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]:
     """Yields a local path of pretrained weights; any error in them is a UserError."""
     try:
         with local_copy(pretrained) as path:

@@ -11,23 +11,27 @@ import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from experiments.config import AUTO, Config
+from experiments.config import AUTO, Config, DataConfig
 from experiments.data.files import read_bytes
 from experiments.data.formats import UnreadableError
+from experiments.data.source import Split
 from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path
 from experiments.training.workdir import CONFIG, read_json
+from experiments.types import Log, Path
 
 SAMPLE = 1000  # images that mean and standard deviation are computed over
 LOOKED_AT = 16  # images that are read to check that they fit the configuration
 FEWEST = 1e-3  # least standard deviation, for a channel that hardly changes
 
 
-def with_statistics(config, split, workdir, log):
+def with_statistics(config: Config, split: Split, workdir: str | Path, log: Log) -> Config:
     """Returns the `Config` with numbers for `mean=auto` and `std=auto`, and with NaN as no data for floating point.
 
     Args:
@@ -58,7 +62,7 @@ def with_statistics(config, split, workdir, log):
     return dataclasses.replace(config, data=data)
 
 
-def statistics_of(split, reading, seed=0):
+def statistics_of(split: Split, reading: Reading, seed: int = 0) -> tuple[tuple[float, ...], tuple[float, ...], int]:
     """Returns mean and standard deviation of each channel, in [0, 1], and the number of images they are computed over.
 
     Args:
@@ -70,7 +74,7 @@ def statistics_of(split, reading, seed=0):
         UserError: if none can be read.
     """
 
-    def sums(content):
+    def sums(content: bytes) -> tuple[np.ndarray, np.ndarray] | None:
         try:
             values = reading.values(content).reshape(-1, reading.channels) / 255.0
         except Exception:  # damage; what does not fit the configuration has been found before
@@ -91,12 +95,14 @@ def statistics_of(split, reading, seed=0):
     return tuple(means.tolist()), tuple(std.tolist()), len(found)
 
 
-def _with_numbers(data, mean, std):
-    changes = {name: numbers for name, numbers in (("mean", mean), ("std", std)) if getattr(data, name) == AUTO}
+def _with_numbers(data: DataConfig, mean: str | tuple[float, ...], std: str | tuple[float, ...]) -> DataConfig:
+    changes: dict[str, Any] = {
+        name: numbers for name, numbers in (("mean", mean), ("std", std)) if getattr(data, name) == AUTO
+    }
     return dataclasses.replace(data, **changes)
 
 
-def _recorded(folder):
+def _recorded(folder: str | Path) -> DataConfig | None:
     """Returns the `DataConfig` of the run in a folder; None where there is none."""
     if not str(folder):
         return None
@@ -107,15 +113,15 @@ def _recorded(folder):
     return None
 
 
-def _contents(split, most, seed):
+def _contents(split: Split, most: int, seed: int) -> Iterator[bytes]:
     """Yields the bytes of some images, those of a folder chosen at random."""
-    parts = getattr(split, "parts", (split,))
+    parts: tuple[Any, ...] = getattr(split, "parts", (split,))
     for part in parts:
         read = functools.partial(lambda part, content, label: part.read(content), part)
         yield from part.some(-(-most // len(parts)), seed).map(read).ignore_errors().as_numpy_iterator()
 
 
-def _look_at(split, reading):
+def _look_at(split: Split, reading: Reading) -> bool:
     """Returns whether some images are of floating point; one that does not fit the configuration is a UserError."""
     is_float = False
     for name, content in _some_files(split, reading):
@@ -128,9 +134,10 @@ def _look_at(split, reading):
     return is_float
 
 
-def _some_files(split, reading):
+def _some_files(split: Split, reading: Reading) -> Iterator[tuple[str, bytes]]:
     """Yields names of some images and their bytes, empty where they cannot be read."""
-    for part in getattr(split, "parts", (split,)):
+    parts: tuple[Any, ...] = getattr(split, "parts", (split,))
+    for part in parts:
         if getattr(part, "are_paths", False):
             for path in part.contents[np.random.default_rng(0).permutation(len(part.contents))[:LOOKED_AT]]:
                 yield os.fsdecode(path), read_bytes(path)

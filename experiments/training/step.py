@@ -2,15 +2,20 @@
 
 import contextlib
 import functools
+from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 from convnext.layers import StochasticDepth, drawn
 from convnext.remat import rematerialized
 from convnext.tf_cpu.devices import compiled_chains, portable
+from experiments.training.ema import AveragedWeights
+from experiments.training.loss_scale import LossScale
+from experiments.types import Batch, Metrics
 
 # For each value of `Config.compile`, the context that decides whether chains of operations are compiled.
-CHAINS = {
+CHAINS: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "auto": contextlib.nullcontext,  # only on CPUs
     "none": functools.partial(portable, "compiled_chains"),
     "chains": compiled_chains,
@@ -19,17 +24,17 @@ CHAINS = {
 
 
 def make_training_step(
-    strategy,
-    model,
-    optimizer,
-    example_losses,
-    accumulation_steps=1,
-    clip_norm=0.0,
-    averages=None,
-    loss_scale=None,
-    compilation="auto",
-    remat="none",
-):
+    strategy: tf.distribute.Strategy,
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    example_losses: Callable[[Batch], tf.Tensor],
+    accumulation_steps: int = 1,
+    clip_norm: float = 0.0,
+    averages: AveragedWeights | None = None,
+    loss_scale: LossScale | None = None,
+    compilation: str = "auto",
+    remat: str = "none",
+) -> Callable[..., Metrics]:
     """Returns the function that takes one optimizer step.
 
     The gradient is that of the weighted mean loss over the whole batch, whatever the number of devices and of
@@ -60,14 +65,14 @@ def make_training_step(
     variables = model.trainable_variables
     tensors = [variable.value for variable in variables]
 
-    def gradient_sums(batch):
+    def gradient_sums(batch: Batch) -> tuple[tf.Tensor, ...]:
         with CHAINS[compilation](), rematerialized(remat):
             with tf.GradientTape() as tape:
                 loss = tf.reduce_sum(example_losses(batch) * batch["weights"])
                 scaled = loss * loss_scale.scale if loss_scale else loss
             return (*tape.gradient(scaled, tensors), loss)
 
-    def replica_step(batch, request):
+    def replica_step(batch: Batch, request: tf.Tensor | None) -> tuple[list[tf.Tensor], Metrics]:
         context = tf.distribute.get_replica_context()
         replicas = context.num_replicas_in_sync
         weight = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(batch["weights"]))
@@ -91,11 +96,11 @@ def make_training_step(
             metrics["gradient_norm"] = norm
         return gradients, metrics
 
-    def apply(gradients):
+    def apply(gradients: list[tf.Tensor]) -> None:
         optimizer.apply(gradients, variables)
 
     @tf.function(autograph=False)
-    def training_step(batch, request=None):
+    def training_step(batch: Batch, request: tf.Tensor | None = None) -> Metrics:
         gradients, metrics = strategy.run(replica_step, args=(batch, request))
         # The values are the same on every device.
         metrics = tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], metrics)
@@ -111,31 +116,35 @@ def make_training_step(
     return training_step
 
 
-def _compiled(function, model):
+def _compiled(
+    function: Callable[[Batch], tuple[tf.Tensor, ...]], model: keras.Model
+) -> Callable[[Batch], tuple[tf.Tensor, ...]]:
     """Returns a function of a batch compiled by XLA, for the device that is being traced and its variables."""
     # Stochastic depth is drawn outside, because XLA would draw different numbers from the same seeds.
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, StochasticDepth) and layer.rate > 0.0]
 
     @tf.function(jit_compile=True, autograph=False)
-    def compiled(batch, draws):
+    def compiled(batch: Batch, draws: list[tf.Tensor]) -> tuple[tf.Tensor, ...]:
         with drawn(layers, draws):
             return function(batch)
 
     return lambda batch: compiled(batch, [layer.draw(batch["weights"].shape[0]) for layer in layers])
 
 
-def _sum_over_parts(function, batch, num_parts):
+def _sum_over_parts(
+    function: Callable[[Batch], tuple[tf.Tensor, ...]], batch: Batch, num_parts: int
+) -> tuple[tf.Tensor, ...]:
     """Splits a batch into parts, applies the function to one after the other, and sums the results."""
     if num_parts == 1:
         return function(batch)
     part_size = batch["weights"].shape[0] // num_parts  # without a rest, see `check_batch`
 
-    def part(i):
+    def part(i: int | tf.Tensor) -> Batch:
         pieces = {name: value[i * part_size : (i + 1) * part_size] for name, value in batch.items()}
         # A compiled function needs static shapes.
         return {name: tf.ensure_shape(piece, (part_size, *piece.shape[1:])) for name, piece in pieces.items()}
 
-    def add(i, sums):
+    def add(i: tf.Tensor, sums: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         return i + 1, tuple(a + b for a, b in zip(sums, function(part(i))))
 
     # A loop, because parts in one graph could run at once and need the memory of all.

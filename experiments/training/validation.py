@@ -1,11 +1,19 @@
 """Validation during fine-tuning: metrics of the weights and of their moving average; the best weights are kept."""
 
 import contextlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import keras
 
 from experiments.errors import UserError
 from experiments.io import remove
 from experiments.training.callbacks import Measure
 from experiments.training.workdir import read_json, save_model, write_json
+from experiments.types import Metrics, Path
+
+if TYPE_CHECKING:
+    from experiments.training.run import Run
 
 BEST_MODEL, BEST_RECORD = "classifier_best.keras", "best.json"  # the former of a classifier
 
@@ -23,18 +31,20 @@ class Best:
         name: of the file.
     """
 
-    def __init__(self, model, workdir, metric="validation_top1", name=BEST_MODEL):
+    def __init__(
+        self, model: keras.Model, workdir: Path, metric: str = "validation_top1", name: str = BEST_MODEL
+    ) -> None:
         self._model = model
         self._workdir = workdir
         self._metric = metric
         self._name = name
 
     @property
-    def path(self):
+    def path(self) -> Path:
         return self._workdir / self._name
 
     @property
-    def record(self):
+    def record(self) -> dict[str, Any] | None:
         """`{"step", "epoch", "weights": "plain" or "ema", metric: figure}`, or None before the first evaluation.
 
         Raises:
@@ -51,13 +61,13 @@ class Best:
             raise UserError(f"{path} is damaged: {remedy}.")
         return record
 
-    def drop_after(self, step):
+    def drop_after(self, step: int) -> None:
         """Drops a record from a step that the run will repeat, or that belongs to another configuration."""
         record = self.record
         if record and record["step"] > step:
             remove(self._workdir / BEST_RECORD)
 
-    def consider(self, step, epoch, weights, figure):
+    def consider(self, step: int, epoch: float, weights: str, figure: float) -> None:
         """Saves the current weights, if they are better than all before.
 
         Args:
@@ -87,21 +97,31 @@ class Validation(Measure):
         best: the `Best`.
     """
 
-    def __init__(self, run, evaluate, metric, at_steps, best_model=BEST_MODEL):
+    def __init__(
+        self,
+        run: "Run",
+        evaluate: Callable[[], Metrics],
+        metric: str,
+        at_steps: Iterable[int],
+        best_model: str = BEST_MODEL,
+    ) -> None:
         super().__init__(self._evaluate, run, at_steps)
         self._figures = evaluate
         self._metric = f"validation_{metric}"
         self.best = Best(run.model, run.workdir, self._metric, best_model)
         _ = self.best.record  # a damaged one ends the run at its start
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Metrics | None = None) -> None:
         if self._run.workers.is_chief:
             self.best.drop_after(self._run.start_step)
 
-    def _evaluate(self, step):
+    def _evaluate(self, step: int) -> Metrics:
         averages = self._run.averages
-        held = {"": contextlib.nullcontext, **({"_ema": averages.in_place} if averages else {})}
-        figures = {}
+        held: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+            "": contextlib.nullcontext,
+            **({"_ema": averages.in_place} if averages else {}),
+        }
+        figures: Metrics = {}
         for suffix, in_place in held.items():
             with in_place():
                 figures |= {f"validation_{name}{suffix}": figure for name, figure in self._figures().items()}

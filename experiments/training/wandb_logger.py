@@ -10,11 +10,19 @@ import queue
 import signal
 import tempfile
 import threading
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
+from experiments.config import Config
 from experiments.errors import UserError
 from experiments.io import is_url
+from experiments.types import Path
+
+if TYPE_CHECKING:
+    import wandb
 
 START_SECONDS = 30  # within which the server must answer, or the run is recorded offline
 FINISH_SECONDS = 30  # that the end of a run waits for Weights & Biases
@@ -23,7 +31,7 @@ QUEUE_LENGTH = 10_000
 ROOM = 64 * 1024  # free bytes that the disk must have after the record, which may otherwise be truncated
 
 
-def check_wandb(mode):
+def check_wandb(mode: str) -> None:
     """Raises UserError if Weights & Biases is asked for and is not installed, or not logged in to.
 
     Called only for a new run, because Weights & Biases never stops a run that has begun.
@@ -59,7 +67,7 @@ class Wandb:
         start_step: number of steps that are done.
     """
 
-    def __init__(self, workdir, config, start_step):
+    def __init__(self, workdir: Path, config: Config, start_step: int) -> None:
         name = config.wandb.name or workdir.name
         self._mode = config.wandb.mode
         self._arguments = {
@@ -72,11 +80,11 @@ class Wandb:
         }
         self._left_out = 0
         self._is_over = False
-        self._queue = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def scalars(self, step, values):
+    def scalars(self, step: int, values: Mapping[str, Any]) -> None:
         if self._is_over:
             return
         if self._queue.qsize() < QUEUE_LENGTH:
@@ -86,7 +94,7 @@ class Wandb:
 
     pictures = scalars
 
-    def close(self):
+    def close(self) -> None:
         """Waits until all is logged, but no longer than `FINISH_SECONDS`."""
         self._queue.put(None)
         self._thread.join(FINISH_SECONDS)
@@ -98,7 +106,7 @@ class Wandb:
         if self._left_out:
             _warn(f"was too slow for {self._left_out:,} lines of metrics; metrics.jsonl has them")
 
-    def _run(self):
+    def _run(self) -> None:
         """Runs in the thread; an exception of Weights & Biases becomes one warning."""
         problem = "cannot start"
         try:
@@ -117,7 +125,7 @@ class Wandb:
         self._is_over = True
         _end_service()
 
-    def _kill_service(self):
+    def _kill_service(self) -> None:
         """Kills the processes that the thread started, and lets the thread take note of it."""
         with contextlib.suppress(OSError):
             children = pathlib.Path(f"/proc/self/task/{self._thread.native_id}/children")
@@ -125,7 +133,7 @@ class Wandb:
                 os.kill(int(process), signal.SIGKILL)
             self._thread.join(TEARDOWN_SECONDS)
 
-    def _init(self, wandb):
+    def _init(self, wandb: ModuleType) -> "wandb.Run":
         # It leaves the output of the program alone.
         settings = wandb.Settings(init_timeout=START_SECONDS, finish_timeout=FINISH_SECONDS - 5, console="off")
         try:
@@ -139,7 +147,7 @@ class Wandb:
             return wandb.init(**self._arguments, mode="offline", settings=settings)
 
 
-def _log(wandb, run, step, values):
+def _log(wandb: ModuleType, run: "wandb.Run", step: int, values: Mapping[str, Any]) -> None:
     """Logs metrics or pictures; a rejected picture becomes a warning."""
     try:
         values = {name: _image(wandb, value) if isinstance(value, bytes) else value for name, value in values.items()}
@@ -149,11 +157,11 @@ def _log(wandb, run, step, values):
     run.log(values, step=step)
 
 
-def _image(wandb, content):
+def _image(wandb: ModuleType, content: bytes) -> "wandb.Image":
     return wandb.Image(PIL.Image.open(io.BytesIO(content)))
 
 
-def _has_credentials():
+def _has_credentials() -> bool:
     """Whether Weights & Biases has an API key; also True if this is unknown: then its start will tell."""
     try:
         import wandb
@@ -163,7 +171,7 @@ def _has_credentials():
         return True
 
 
-def _end_service():
+def _end_service() -> None:
     """Runs the exit handler of Weights & Biases: at Python's exit a lost service makes it hang or print a traceback."""
     with contextlib.suppress(Exception, SystemExit):
         import wandb
@@ -171,7 +179,7 @@ def _end_service():
         wandb.teardown()
 
 
-def _check_room(folder):
+def _check_room(folder: pathlib.Path) -> None:
     """Warns if the disk of a record is full: Weights & Biases does not report what it could not write."""
     size = sum(record.stat().st_size for record in folder.glob("*.wandb"))
     try:
@@ -181,9 +189,9 @@ def _check_room(folder):
         _warn(f"may have lost the end of its record ({error.strerror}: {folder}); metrics.jsonl has all metrics")
 
 
-def _warn(text):
+def _warn(text: str) -> None:
     logging.getLogger("experiments").warning("wandb %s.", text)
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

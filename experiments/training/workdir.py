@@ -3,10 +3,15 @@
 import contextlib
 import json
 import os
+from collections.abc import Mapping
+from typing import Any
+
+import keras
 
 from experiments.config import Config
 from experiments.errors import UserError
 from experiments.io import FAULTS, TEMPORARY, StorageError, as_path, is_url, reason, remove, replacing
+from experiments.types import Metrics, Path
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 PICTURES, SEGMENTATIONS = "reconstructions", "segmentations"  # folders
@@ -29,7 +34,7 @@ FREE_FIELDS = (
 )
 
 
-def check_writable(workdir):
+def check_writable(workdir: Path) -> None:
     """Raises UserError unless the folder of a run can be created and written to; does not create it.
 
     Args:
@@ -53,7 +58,7 @@ def check_writable(workdir):
         raise UserError(f"--workdir={workdir}: {above} cannot be written to.")
 
 
-def check_recorded(workdir, config, task, resume="auto"):
+def check_recorded(workdir: Path, config: Config, task: str, resume: str = "auto") -> list[str]:
     """Checks that a run may start or resume in a folder.
 
     Args:
@@ -86,13 +91,13 @@ def check_recorded(workdir, config, task, resume="auto"):
     return differences
 
 
-def finished_summary(workdir):
+def finished_summary(workdir: Path) -> Metrics | None:
     """Returns the summary of a run that is complete, or None."""
     path = workdir / SUMMARY
     return read_json(path, "delete it, and the same command writes it again") if path.exists() else None
 
 
-def record_config(workdir, config, task):
+def record_config(workdir: Path, config: Config, task: str) -> None:
     """Makes the folder of a run, if it is missing, and writes `config.json`."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -107,13 +112,15 @@ def record_config(workdir, config, task):
         write_json(workdir / CONFIG, record)
 
 
-def save_model(model, path):
+def save_model(model: keras.Model, path: Path) -> None:
     """Saves a model as a `.keras` file, atomically."""
     with replacing(path) as temporary:
         model.save(temporary)
 
 
-def read_json(path, remedy="restore it from a copy, or delete it", *needed):
+def read_json(
+    path: str | os.PathLike[str], remedy: str = "restore it from a copy, or delete it", *needed: str
+) -> dict[str, Any]:
     """Returns the content of a JSON file, a dictionary.
 
     Args:
@@ -133,13 +140,13 @@ def read_json(path, remedy="restore it from a copy, or delete it", *needed):
     return content
 
 
-def write_json(path, value):
+def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def _recorded(workdir):
+def _recorded(workdir: Path) -> tuple[str, dict[str, Any]]:
     path, remedy = workdir / CONFIG, "use another --workdir"
     recorded = read_json(path, remedy, "task", "config")
     if not isinstance(recorded["config"], dict):
@@ -147,7 +154,7 @@ def _recorded(workdir):
     return recorded["task"], recorded["config"]
 
 
-def _differences(old_config, config, task):
+def _differences(old_config: dict[str, Any], config: Config, task: str) -> list[str]:
     with contextlib.suppress(UserError):  # its fields are compared as they are
         old_config = Config.from_dict(old_config).to_dict()  # a field that is newer than the run had its default
     plain = (json.loads(json.dumps(one)) for one in (old_config, config.to_dict()))  # tuples become lists
@@ -159,16 +166,16 @@ def _differences(old_config, config, task):
     return [f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names]
 
 
-def _relevant(config, task):
+def _relevant(config: Mapping[str, Any], task: str) -> dict[str, Any]:
     """Returns `{dotted name: value}` of the fields that change the results of this task."""
     others = ("finetune", "segmentation") if task == "pretrain" else ("pretrain",)
     fields = flatten({name: value for name, value in config.items() if name not in (*FREE_FIELDS, *others)})
     return {name: value for name, value in fields.items() if name not in FREE_FIELDS}
 
 
-def flatten(values, prefix=""):
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns nested dictionaries as one with dotted names, such as `pretrain.epochs`."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in values.items():
         flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
     return flat

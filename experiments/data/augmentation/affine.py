@@ -9,11 +9,12 @@ image.
 """
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 
-def rotate(images, degrees, fill):
+def rotate(images: tf.Tensor, degrees: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Rotates images around their centres, counter-clockwise."""
     angle = tf.cast(degrees, tf.float64) * (math.pi / 180.0)
     cos, sin = tf.cos(angle), tf.sin(angle)
@@ -21,27 +22,27 @@ def rotate(images, degrees, fill):
     return _transform(images, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y), fill)
 
 
-def shear_x(images, factor, fill):
+def shear_x(images: tf.Tensor, factor: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Moves each row to the left by `factor` of its distance from the top."""
     return _transform(images, (1.0, factor, 0.0, 0.0, 1.0, 0.0), fill)
 
 
-def shear_y(images, factor, fill):
+def shear_y(images: tf.Tensor, factor: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Moves each column up by `factor` of its distance from the left."""
     return _transform(images, (1.0, 0.0, 0.0, factor, 1.0, 0.0), fill)
 
 
-def translate_x(images, share, fill):
+def translate_x(images: tf.Tensor, share: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Moves images to the left by a share of their width."""
     return _transform(images, (1.0, 0.0, share * images.shape[2], 0.0, 1.0, 0.0), fill)
 
 
-def translate_y(images, share, fill):
+def translate_y(images: tf.Tensor, share: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
     """Moves images up by a share of their height."""
     return _transform(images, (1.0, 0.0, 0.0, 0.0, 1.0, share * images.shape[1]), fill)
 
 
-def _transform(images, matrix, fill):
+def _transform(images: tf.Tensor, matrix: Sequence[float | tf.Tensor], fill: tf.Tensor) -> tf.Tensor:
     """Takes what is at `(x, y)` from `(a * x + b * y + c, d * x + e * y + f)`; the first pixel reaches from 0 to 1."""
     height, width, channels = images.shape[1:]
     numbers = tf.zeros(tf.shape(images)[0])

@@ -1,5 +1,7 @@
 """Colour jitter: random changes of brightness, contrast, saturation and hue, in random order, as in torchvision."""
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from experiments.data.augmentation import colors, draws
@@ -7,7 +9,7 @@ from experiments.data.augmentation import colors, draws
 CHANGES = (colors.brightness, colors.contrast, colors.saturation, colors.hue)
 
 
-def color_jitter(images, strengths, seeds):
+def color_jitter(images: tf.Tensor, strengths: Sequence[float], seeds: tf.Tensor) -> tf.Tensor:
     """Changes brightness, contrast, saturation and hue of images.
 
     Args:
@@ -32,6 +34,6 @@ def color_jitter(images, strengths, seeds):
     return images
 
 
-def _amount(change, strength, draw):
+def _amount(change: Callable[..., tf.Tensor], strength: float, draw: tf.Tensor) -> tf.Tensor:
     low, high = (-strength, strength) if change is colors.hue else (max(0.0, 1.0 - strength), 1.0 + strength)
     return low + draw * (high - low)

@@ -9,6 +9,7 @@ Seeds are `(B, 2)` int64.
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +23,7 @@ BITS = np.uint64(32)
 ALIGNED = 64  # numbers: Eigen computes the last few of a tensor with other code, which rounds differently
 
 
-def streams(seeds, count):
+def streams(seeds: tf.Tensor, count: int) -> list[tf.Tensor]:
     """Returns `count` tensors of seeds for independent draws: those of `tf.random.fold_in(seed, i)`."""
     if seeds.shape[0] == 1:
         return [tf.cast(tf.random.fold_in(seeds[0], i), tf.int64)[tf.newaxis] for i in range(count)]
@@ -30,13 +31,13 @@ def streams(seeds, count):
     return [tf.stack([first, tf.fill(tf.shape(first), tf.constant(i, tf.int64))], axis=1) for i in range(count)]
 
 
-def fold_in(seed, numbers):
+def fold_in(seed: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     """Returns `(B, 2)`: a seed, `(2,)` int64, with each of some numbers, `(B,)` int64, folded in."""
     first = tf.random.fold_in(seed, tf.constant(0, tf.int64))[0]
     return tf.stack([tf.fill(tf.shape(numbers), first), numbers], axis=1)
 
 
-def uniform(seeds, shape, dtype=tf.float32):
+def uniform(seeds: tf.Tensor, shape: Sequence[int], dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Returns `(B, *shape)` in [0, 1), float32 or float64."""
     if seeds.shape[0] == 1:
         return tf.random.stateless_uniform(shape, seeds[0], dtype=dtype)[tf.newaxis]
@@ -50,7 +51,7 @@ def uniform(seeds, shape, dtype=tf.float32):
     return tf.reshape(numbers[:, :count], (-1, *shape))
 
 
-def integers(seeds, count):
+def integers(seeds: tf.Tensor, count: int) -> tf.Tensor:
     """Returns `(B, count)` int32 from 0 to 2^31 - 2."""
     largest = tf.int32.max
     if seeds.shape[0] == 1:
@@ -58,7 +59,7 @@ def integers(seeds, count):
     return tf.cast(_words(seeds, -(-count // 4))[:, :count] % np.uint64(largest), tf.int32)
 
 
-def normal(seeds, count, dtype=tf.float32):
+def normal(seeds: tf.Tensor, count: int, dtype: tf.DType = tf.float32) -> tf.Tensor:
     """Returns `(B, count)` of mean 0 and standard deviation 1, float32 or float64; up to rounding TensorFlow's."""
     if seeds.shape[0] == 1:
         return tf.random.stateless_normal([count], seeds[0], dtype=dtype)[tf.newaxis]
@@ -70,24 +71,24 @@ def normal(seeds, count, dtype=tf.float32):
     return tf.reshape(numbers, (-1, 2 * one.shape[1]))[:, :count]
 
 
-def _unit(words):
+def _unit(words: tf.Tensor) -> tf.Tensor:
     """Converts 32-bit words to float32 in [0, 1), from their lower 23 bits."""
     return tf.cast(tf.cast(words & np.uint64(0x7FFFFF), tf.int32), tf.float32) * 2.0**-23
 
 
-def _words(seeds, blocks):
+def _words(seeds: tf.Tensor, blocks: int) -> tf.Tensor:
     """Returns `(B, 4 * blocks)` 32-bit words, as uint64."""
     return tf.ensure_shape(_traced_words(blocks)(seeds), (seeds.shape[0], 4 * blocks))
 
 
 @functools.cache
-def _traced_words(blocks):
+def _traced_words(blocks: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the function of seeds to words, whose hundreds of operations are traced once for all graphs."""
     words = functools.partial(_compute_words, blocks)
     return tf.function(words, input_signature=[tf.TensorSpec((None, 2), tf.int64)], autograph=False)
 
 
-def _compute_words(blocks, seeds):
+def _compute_words(blocks: int, seeds: tf.Tensor) -> tf.Tensor:
     halves = tf.bitcast(seeds, tf.uint64)
     zero, one = halves[:, :1], halves[:, 1:]
     counter = (zero & WORD, tf.bitwise.right_shift(zero, BITS), one & WORD, tf.bitwise.right_shift(one, BITS))
@@ -97,7 +98,7 @@ def _compute_words(blocks, seeds):
     return tf.reshape(tf.stack(_philox(counter, key), axis=-1), (-1, 4 * blocks))
 
 
-def _philox(counter, key):
+def _philox(counter: Sequence[tf.Tensor], key: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
     """Ten rounds; counter and key are tuples of four and two tensors."""
     c0, c1, c2, c3 = counter
     for i in range(ROUNDS):
@@ -108,7 +109,9 @@ def _philox(counter, key):
     return c0, c1, c2, c3
 
 
-def apply_chosen(functions, chosen, images, *arguments):
+def apply_chosen(
+    functions: Sequence[Callable[..., tf.Tensor]], chosen: tf.Tensor, images: tf.Tensor, *arguments: tf.Tensor
+) -> tf.Tensor:
     """Applies to each image of a batch the function that is chosen for it.
 
     Args:
@@ -129,6 +132,6 @@ def apply_chosen(functions, chosen, images, *arguments):
     return tf.ensure_shape(tf.dynamic_stitch(parts, changed), images.shape)
 
 
-def per_image(values):
+def per_image(values: tf.Tensor) -> tf.Tensor:
     """Returns `(B,)` as `(B, 1, 1, 1)`."""
     return values[:, tf.newaxis, tf.newaxis, tf.newaxis]

@@ -1,6 +1,7 @@
 """Random erasing (https://arxiv.org/abs/1708.04896) with noise in every pixel, as in timm's "pixel" mode."""
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -11,7 +12,7 @@ ASPECT_RATIOS = (0.3, 1 / 0.3)
 ATTEMPTS = 10
 
 
-def random_erasing(images, probability, seeds):
+def random_erasing(images: tf.Tensor, probability: float, seeds: tf.Tensor) -> tf.Tensor:
     """Replaces a random rectangle by noise of mean 0 and standard deviation 1.
 
     Args:
@@ -26,7 +27,7 @@ def random_erasing(images, probability, seeds):
     height, width, channels = images.shape[1:]
     largest = _largest_area(height, width)
 
-    def erase(images, boxes, seeds):
+    def erase(images: tf.Tensor, boxes: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         noise = tf.reshape(draws.normal(seeds, largest * channels), (-1, largest, channels))
         top, left, rows, columns = (boxes[:, i, tf.newaxis, tf.newaxis] for i in range(4))
         row, column = tf.range(height)[:, tf.newaxis] - top, tf.range(width) - left  # (B, H, 1), (B, 1, W)
@@ -41,7 +42,7 @@ def random_erasing(images, probability, seeds):
     return draws.apply_chosen([erase], chosen, images, random_box((height, width), box_seeds), noise_seeds)
 
 
-def random_box(size, seeds):
+def random_box(size: Sequence[int], seeds: tf.Tensor) -> tf.Tensor:
     """Draws boxes of 2% to a third of an image, with an aspect ratio between 0.3 and 1 / 0.3.
 
     Args:
@@ -69,7 +70,7 @@ def random_box(size, seeds):
     return tf.where(tf.reduce_any(fits, axis=-1, keepdims=True), first, 0)
 
 
-def _largest_area(height, width):
+def _largest_area(height: int, width: int) -> int:
     """Returns the largest number of pixels of a box, whose sides are rounded."""
     sides = (min(side, math.sqrt(AREAS[1] / ASPECT_RATIOS[0] * height * width)) for side in (height, width))
     return min(height * width, math.ceil(AREAS[1] * height * width + sum(sides) / 2 + 1))

@@ -1,9 +1,14 @@
 """Mixup (https://arxiv.org/abs/1710.09412) and CutMix (https://arxiv.org/abs/1905.04899), one draw per batch."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
+
+from experiments.config import FinetuneConfig
+from experiments.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +38,12 @@ class Mixing:
     label_sets: np.ndarray | None = None
 
     @classmethod
-    def of(cls, finetune, num_classes, label_sets=None):
+    def of(cls, finetune: FinetuneConfig, num_classes: int, label_sets: np.ndarray | None = None) -> Self:
         """Returns the mixing that a `FinetuneConfig` describes."""
         names = {field.name for field in dataclasses.fields(cls)} - {"num_classes", "label_sets"}
         return cls(num_classes, label_sets=label_sets, **{name: getattr(finetune, name) for name in names})
 
-    def __call__(self, batch, seed):
+    def __call__(self, batch: Batch, seed: tf.Tensor) -> Batch:
         """Mixes a batch.
 
         Args:
@@ -64,7 +69,7 @@ class Mixing:
             "targets": share * targets + (1.0 - share) * tf.gather(targets, partners),
         }
 
-    def _targets(self, labels):
+    def _targets(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns the smoothed targets of labels; those of label -1 are arbitrary, as its weight is 0."""
         if self.label_sets is None:
             targets, spread = tf.one_hot(labels, self.num_classes), self.label_smoothing / self.num_classes
@@ -73,7 +78,7 @@ class Mixing:
             targets, spread = tf.gather(sets, tf.maximum(labels, 0)), self.label_smoothing / 2.0
         return targets * (1.0 - self.label_smoothing) + spread
 
-    def draw_shares(self, size, seed):
+    def draw_shares(self, size: Sequence[int], seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Draws the shares that the images of a batch keep of themselves.
 
         Args:
@@ -87,15 +92,15 @@ class Mixing:
         choice_seed, mixup_seed, cutmix_seed, box_seed = (tf.random.fold_in(seed, draw) for draw in range(4))
         whether, which = tf.unstack(tf.random.stateless_uniform([2], choice_seed))
 
-        def mixup():
+        def mixup() -> tuple[tf.Tensor, tf.Tensor]:
             share = tf.cast(_beta(self.mixup_alpha, mixup_seed), tf.float32)
             return share, tf.fill((*size, 1), share)
 
-        def cutmix():
+        def cutmix() -> tuple[tf.Tensor, tf.Tensor]:
             own = 1.0 - _box(size, _beta(self.cutmix_alpha, cutmix_seed), box_seed)
             return tf.reduce_mean(own), own
 
-        def neither():
+        def neither() -> tuple[tf.Tensor, tf.Tensor]:
             return tf.constant(1.0), tf.ones((*size, 1))
 
         if self.mixup_alpha and self.cutmix_alpha:
@@ -105,14 +110,14 @@ class Mixing:
         return tf.cond(whether < self.mix_probability, mixed, neither)
 
 
-def _beta(alpha, seed):
+def _beta(alpha: float, seed: tf.Tensor) -> tf.Tensor:
     """Draws from the Beta distribution with both parameters `alpha`: one gamma draw as a share of two."""
     draws = tf.random.stateless_gamma([2], seed, alpha=tf.constant(alpha, tf.float64), dtype=tf.float64)
     one, other = tf.unstack(draws)
     return tf.math.divide_no_nan(one, one + other)
 
 
-def _box(size, share, seed):
+def _box(size: Sequence[int], share: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Returns `(H, W, 1)` float32, 1 in the box that CutMix replaces, `1 - share` of an image before it is clipped."""
     inside = []
     for length, draw in zip(size, tf.unstack(tf.random.stateless_uniform([2], seed))):

@@ -4,6 +4,8 @@ Operations and their strengths are those of timm; the arithmetic on pixels is Pi
 interpolate bilinearly, one of timm's options.
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from experiments.data.augmentation import affine, colors, draws
@@ -13,7 +15,9 @@ PROBABILITY = 0.5
 LARGEST_MAGNITUDE = 10.0
 
 
-def randaugment(images, magnitude, noise, mean, seeds):
+def randaugment(
+    images: tf.Tensor, magnitude: float, noise: float, mean: Sequence[float], seeds: tf.Tensor
+) -> tf.Tensor:
     """Applies two random operations to each image, one after the other, each with probability one half.
 
     Args:
@@ -37,7 +41,7 @@ def randaugment(images, magnitude, noise, mean, seeds):
     return images
 
 
-def operations(fill):
+def operations(fill: tf.Tensor) -> dict[str, Callable[..., tf.Tensor]]:
     """Returns the operations by timm's names.
 
     Args:

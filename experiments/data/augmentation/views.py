@@ -5,6 +5,7 @@ image's seed, whatever the batch.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -14,7 +15,7 @@ ASPECT_RATIOS = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 
 
-def random_window(sizes, scale, seeds, aspect=1.0):
+def random_window(sizes: tf.Tensor, scale: Sequence[float], seeds: tf.Tensor, aspect: float = 1.0) -> tf.Tensor:
     """Draws windows of random area and aspect ratio (the random resized crop of Inception).
 
     The area is uniform and the aspect ratio log-uniform, as in torchvision; TensorFlow's own draw is uniform in the
@@ -47,7 +48,7 @@ def random_window(sizes, scale, seeds, aspect=1.0):
     return tf.where(tf.reduce_any(fits, axis=-1, keepdims=True), found, _largest_window(sizes, aspect))
 
 
-def centre_window(sizes, share, aspect=1.0):
+def centre_window(sizes: tf.Tensor, share: float, aspect: float = 1.0) -> tf.Tensor:
     """Returns the windows of the centre crop: `share` times the sides of the largest window of an aspect ratio.
 
     Args:
@@ -64,12 +65,12 @@ def centre_window(sizes, share, aspect=1.0):
     return tf.concat([(sizes - extent) // 2, extent], axis=-1)
 
 
-def whole_window(sizes):
+def whole_window(sizes: tf.Tensor) -> tf.Tensor:
     """Returns the windows of the whole images; see `centre_window`."""
     return tf.concat([tf.zeros_like(sizes), sizes], axis=-1)
 
 
-def resize(image, size):
+def resize(image: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
     """Resizes an image to `(height, width, channels)` float32 in [0, 255], bicubic with antialiasing.
 
     The result equals one call of `tf.image.resize`, bit for bit. `tf.image.resize` spends most of its time on the row
@@ -88,7 +89,7 @@ def resize(image, size):
     return tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)
 
 
-def with_gaps(resize, images):
+def with_gaps(resize: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
     """Resizes images with NaN where there is no data, from the pixels that have data.
 
     A pixel is NaN if less than half of its weight comes from pixels with data.
@@ -105,13 +106,13 @@ def with_gaps(resize, images):
     return tf.where(share >= 0.5, tf.minimum(values / tf.maximum(share, 0.5), 255.0), float("nan"))
 
 
-def _resize_columns(values, length):
+def _resize_columns(values: tf.Tensor, length: int) -> tf.Tensor:
     """Resizes each column of `(H, N)` to `(length, N)`."""
     columns = values[tf.newaxis, :, tf.newaxis]  # an image of one column, with N channels
     return tf.image.resize(columns, (length, 1), method="bicubic", antialias=True)[0, :, 0]
 
 
-def resize_windows(images, windows, size):
+def resize_windows(images: tf.Tensor, windows: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
     """Cuts a window out of each image of a batch, and resizes it as `resize` does.
 
     Args:
@@ -132,7 +133,7 @@ def resize_windows(images, windows, size):
     return tf.clip_by_value(resized, 0.0, 255.0)
 
 
-def _weigh_rows(rows, start, extent, length):
+def _weigh_rows(rows: tf.Tensor, start: tf.Tensor, extent: tf.Tensor, length: int) -> tf.Tensor:
     """Resizes `extent` rows from `start` on, `(B,)` int32, of each of `(B, H, N)`: to `(B, length, N)`."""
     # Each row of the result is a sum of a few rows, with the weights of TensorFlow's `ScaleAndTranslate`. The sums are
     # written out, because a matrix product or an optimized chain of additions may add in another order in another
@@ -157,14 +158,14 @@ def _weigh_rows(rows, start, extent, length):
     )
 
 
-def _cubic(x):
+def _cubic(x: tf.Tensor) -> tf.Tensor:
     """The kernel of Keys (https://doi.org/10.1109/TASSP.1981.1163711), of distances from 0 on."""
     near = ((1.5 * x - 2.5) * x) * x + 1.0
     far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
     return tf.where(x < 1.0, near, tf.where(x < 2.0, far, 0.0))
 
 
-def random_shift(images, distance, seeds):
+def random_shift(images: tf.Tensor, distance: Sequence[int], seeds: tf.Tensor) -> tf.Tensor:
     """Shifts images by up to `distance` pixels; pixels from outside are black.
 
     Args:
@@ -183,18 +184,18 @@ def random_shift(images, distance, seeds):
     return tf.gather(pixels, places, batch_dims=1)
 
 
-def random_flip(images, seeds):
+def random_flip(images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
     """Mirrors images left and right, each with probability one half."""
     width, channels = images.shape[2:]
 
-    def mirror(images):
+    def mirror(images: tf.Tensor) -> tf.Tensor:
         rows = tf.reverse(tf.reshape(images, (-1, width, channels)), [1])  # slow in more dimensions
         return tf.reshape(rows, tf.shape(images))
 
     return draws.apply_chosen([mirror], tf.where(draws.uniform(seeds, ()) < 0.5, 0, 1), images)
 
 
-def normalize(image, mean, std):
+def normalize(image: tf.Tensor, mean: Sequence[float], std: Sequence[float]) -> tf.Tensor:
     """Normalizes pixels in [0, 255] by the mean and standard deviation of the data, channel by channel.
 
     Args:
@@ -216,7 +217,7 @@ def normalize(image, mean, std):
     return tf.ensure_shape(tf.reshape(rows, tf.shape(image)), image.shape)
 
 
-def _largest_window(sizes, aspect):
+def _largest_window(sizes: tf.Tensor, aspect: float) -> tf.Tensor:
     """Returns the largest windows in the middle of images whose aspect ratio is allowed; see `random_window`."""
     lowest, highest = (ratio * aspect for ratio in ASPECT_RATIOS)
     height, width = tf.unstack(sizes, axis=-1)

@@ -1,6 +1,8 @@
 """Opens the source that a configuration names."""
 
+from experiments.config import DataConfig
 from experiments.data.cache import with_cache
+from experiments.data.source import Source
 from experiments.data.sources.digits import open_digits
 from experiments.data.sources.folder import open_folder
 from experiments.data.sources.folder_with_masks import open_folder_with_masks
@@ -9,7 +11,7 @@ from experiments.data.sources.shards import open_shards, open_webdataset
 from experiments.errors import UserError
 
 
-def open_source(config, masks=False):
+def open_source(config: DataConfig, masks: bool = False) -> Source:
     """Returns the `Source` of a `DataConfig`.
 
     Args:
@@ -25,7 +27,7 @@ def open_source(config, masks=False):
     return with_cache(source, config.cache)
 
 
-def _open(source, config, masks):
+def _open(source: str, config: DataConfig, masks: bool) -> Source:
     kind, _, name = source.partition(":")
     if masks and (kind not in ("folder", "tfds") or len(config.sources) > 1):
         raise UserError(

@@ -16,7 +16,7 @@ VALIDATION_SHARE, TEST_SHARE = 0.1, 0.3
 
 
 @functools.cache
-def open_digits():
+def open_digits() -> Source:
     """Returns the digits as a `Source`, each scan enlarged to 32x32 grey pixels; all runs of a process share them.
 
     The split is fixed: 1,078 images to train, 180 for validation, 539 to test.
@@ -30,7 +30,7 @@ def open_digits():
     return Source("digits", splits, tuple(str(name) for name in digits.target_names))
 
 
-def _encode(scan):
+def _encode(scan: np.ndarray) -> bytes:
     pixels = Image.fromarray((scan * (255 / MAX_INK)).round().astype(np.uint8))
     file = io.BytesIO()
     pixels.resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(file, "png")

@@ -9,13 +9,15 @@ import collections
 import os
 import pathlib
 import time
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from experiments.config import DataConfig
 from experiments.data.decoding import is_image_name, problem_of
 from experiments.data.formats import SUFFIXES
 from experiments.data.source import MemorySplit, Source
-from experiments.data.sources.folder_layout import is_hidden, read_labelled_layout, read_layout
+from experiments.data.sources.folder_layout import Layout, is_hidden, read_labelled_layout, read_layout
 from experiments.data.sources.index import look_at, stamp
 from experiments.data.sources.text import printable, quoted
 from experiments.data.splits import with_held_out
@@ -28,7 +30,7 @@ IMAGES, MASKS = "images", "masks"  # sub-folders of a folder for segmentation
 UNOPENED = "a folder or link that cannot be opened"
 
 
-def open_folder(path, config, reading=None):
+def open_folder(path: str | os.PathLike[str], config: DataConfig, reading: Reading | None = None) -> Source:
     """Finds the images of a folder, at any depth.
 
     Splits and classes follow from the sub-folders, see `read_layout`. Missing splits are drawn from the training images
@@ -73,17 +75,17 @@ def open_folder(path, config, reading=None):
         splits,
         tuple(map(printable, layout.class_names)),
         tuple(map(printable, notes)),
-        tuple(tuple(map(printable, pair)) for pair in _left_out(good, layout, skipped)),
+        tuple((printable(file), printable(why)) for file, why in _left_out(good, layout, skipped)),
         layout.label_sets,
     )
 
 
-def has_masks(root):
+def has_masks(root: pathlib.Path) -> bool:
     """Whether a folder is one of images with masks, see `experiments.data.sources.folder_with_masks`."""
     return os.path.isdir(root / IMAGES) and os.path.isdir(root / MASKS)
 
 
-def readable_files(root, reading):
+def readable_files(root: pathlib.Path, reading: Reading) -> tuple[list[str], list[tuple[str, str]], list[str]]:
     """Returns the readable image files, the others with their problems, and the folders of the system.
 
     Files are texts, relative to the root. Folders that cannot be opened are among the others.
@@ -111,13 +113,13 @@ def readable_files(root, reading):
     return good, skipped + [(name, UNOPENED) for name in unopened], system_folders
 
 
-def split_of_files(root, files, labels):
+def split_of_files(root: pathlib.Path, files: Iterable[str], labels: np.ndarray) -> MemorySplit:
     """Returns the split of some files, relative to the root, with labels `(N,)`."""
     paths = np.array([os.fsencode(f"{root}{os.sep}{file}") for file in files], dtype=object)
     return MemorySplit(paths, labels, are_paths=True)
 
 
-def image_files(root):
+def image_files(root: pathlib.Path) -> tuple[dict[str, str], list[str], list[str]]:
     """Lists the image files of a folder, at any depth.
 
     Returns:
@@ -133,8 +135,8 @@ def image_files(root):
     while waiting:
         folder = waiting.pop()
         try:
-            with os.scandir(root / folder) as entries:
-                entries = sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(root / folder) as listed:
+                entries = sorted(listed, key=lambda entry: entry.name)
         except OSError as error:
             if not folder:
                 raise UserError(f"{root} cannot be read: {reason(error)}.") from error
@@ -156,7 +158,7 @@ def image_files(root):
     return found, unopened, system_folders
 
 
-def _is_folder(entry):
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
     """Whether an `os.DirEntry` is a folder; None if that cannot be known, as of links in a circle."""
     try:
         return entry.is_dir()
@@ -164,7 +166,7 @@ def _is_folder(entry):
         return None
 
 
-def _leads_back(root, link):
+def _leads_back(root: pathlib.Path, link: str) -> bool:
     """Whether a link leads to an ancestor of itself, which would be a cycle."""
     path = pathlib.Path(link)
     target = path.resolve()
@@ -172,13 +174,13 @@ def _leads_back(root, link):
     return any(target == passed or target in passed.parents for passed in way)
 
 
-def _left_out(good, layout, skipped):
+def _left_out(good: Iterable[str], layout: Layout, skipped: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     used = {file for files, _ in layout.splits.values() for file in files}
     beside = [(file, layout.why_left_out) for file in good if file not in used]
     return sorted([*skipped, *beside])
 
 
-def notes_on_skipped(skipped, system_folders):
+def notes_on_skipped(skipped: Sequence[tuple[str, str]], system_folders: Sequence[str]) -> list[str]:
     """Returns lines for the user about files that are skipped, `[(file, problem), ...]`, and folders of systems."""
     notes = []
     if system_folders:
@@ -194,7 +196,7 @@ def notes_on_skipped(skipped, system_folders):
     return notes
 
 
-def _notes_on_training(train, layout):
+def _notes_on_training(train: MemorySplit, layout: Layout) -> Iterator[str]:
     seen = set(train.labels.tolist())
     if layout.label_sets is not None:
         seen = set(np.flatnonzero(layout.label_sets[sorted(seen)].any(axis=0)).tolist())

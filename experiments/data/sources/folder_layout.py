@@ -13,7 +13,10 @@ file replaces the class folders and, where it names splits, the folders of the s
 
 import dataclasses
 import os
+import pathlib
 import re
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +33,7 @@ SYSTEM_FOLDERS = re.compile(
 )
 
 
-def is_hidden(folder):
+def is_hidden(folder: str) -> bool:
     """Whether a folder is skipped by its name: hidden, or created by an operating system or NAS."""
     return folder.startswith(".") or SYSTEM_FOLDERS.fullmatch(folder.lower()) is not None
 
@@ -57,7 +60,7 @@ class Layout:
     why_left_out: str = "it lies beside the folders of the splits"
 
 
-def read_layout(root, files):
+def read_layout(root: pathlib.Path, files: Sequence[str]) -> Layout:
     """Returns the `Layout` of readable image files below a folder, which are texts relative to it.
 
     Raises:
@@ -75,7 +78,7 @@ def read_layout(root, files):
 
     first = next(iter(bases))  # that to train on, unless all images are there to evaluate on
     class_names = _class_names(bases[first], members[first])
-    index = {name: label for label, name in enumerate(class_names)}
+    index: dict[str | None, int] = {name: label for label, name in enumerate(class_names)}
     splits = {}
     for split, base in bases.items():
         present = [_class_folder(base, file) if class_names else None for file in members[split]]
@@ -86,7 +89,9 @@ def read_layout(root, files):
     return Layout(splits, class_names, tuple(notes))
 
 
-def read_labelled_layout(root, files, skipped, path):
+def read_labelled_layout(
+    root: pathlib.Path, files: Sequence[str], skipped: Sequence[tuple[str, str]], path: str | os.PathLike[str]
+) -> Layout:
     """Returns the `Layout` of readable image files from a labels file, see `read_labels`.
 
     Its splits are those of the file or, if it has none, of the sub-folders. Training images without a label are used
@@ -136,7 +141,13 @@ def read_labelled_layout(root, files, skipped, path):
     )
 
 
-def _notes_on_rows(files, skipped, rows, splits, folders):
+def _notes_on_rows(
+    files: Sequence[str],
+    skipped: Iterable[tuple[str, str]],
+    rows: Container[str],
+    splits: Mapping[str, tuple[list[str], np.ndarray]],
+    folders: Mapping[str, str],
+) -> Iterator[str]:
     if folders:
         yield f"splits from the sub-folders {', '.join(folders.values())}"
     if unreadable := sum(file in rows for file, _ in skipped):
@@ -147,18 +158,18 @@ def _notes_on_rows(files, skipped, rows, splits, folders):
         yield f"left out: {left_out:,} images without a label"
 
 
-def split_folders(root, files):
+def split_folders(root: pathlib.Path, files: Iterable[str]) -> dict[str, str]:
     """Returns `{split: folder}`, empty if the sub-folders are not splits; there may be none to train on."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for folder in sorted(path for path in root.iterdir() if os.path.isdir(path)):
         if split := SPLITS.get(folder.name.lower()):
             found.setdefault(split, []).append(folder.name)
-    filled = {_class_folder("", file) for file in files}
+    filled: set[Any] = {_class_folder("", file) for file in files}
     others = filled.difference(*found.values())  # with None for images beside
     if "train" not in found and filled - {None} and others == {None}:
-        names = ", ".join(sorted(filled - {None}))
+        shown = ", ".join(sorted(filled - {None}))
         raise UserError(
-            f"{root} has images in {names} and outside, but no train folder: move training images to {root / 'train'}, "
+            f"{root} has images in {shown} and outside, but no train folder: move training images to {root / 'train'}, "
             f"or name one folder, as in folder:{root / min(filled - {None})}."
         )
     if others and (len(found) < 2 or "train" not in found):
@@ -169,24 +180,31 @@ def split_folders(root, files):
     return {split: found[split][0] for split in ("train", "validation", "test") if split in found}
 
 
-def is_below(base, file):
+def is_below(base: str, file: str) -> bool:
     """Whether a file lies in a folder, `base`; an empty one is that of all files."""
     return not base or file.startswith(base + os.sep)
 
 
-def _class_folder(base, file):
+def _class_folder(base: str, file: str) -> str | None:
     """Returns the sub-folder of the first level below `base`, a folder or "", that a file lies in, or None."""
     below = file[len(base) + 1 :] if base else file
     folder, separator, _ = below.partition(os.sep)
     return folder if separator else None
 
 
-def _class_names(base, files):
-    names = {_class_folder(base, file) for file in files}
+def _class_names(base: str, files: Iterable[str]) -> tuple[str, ...]:
+    names: set[Any] = {_class_folder(base, file) for file in files}
     return () if None in names or len(names) < 2 else tuple(sorted(names))
 
 
-def _check_classes(root, base, train, files, present, known):
+def _check_classes(
+    root: pathlib.Path,
+    base: str,
+    train: str,
+    files: Iterable[str],
+    present: Iterable[str | None],
+    known: Container[str | None],
+) -> None:
     for file, name in zip(files, present):
         if name is None:
             raise UserError(
@@ -196,7 +214,7 @@ def _check_classes(root, base, train, files, present, known):
             raise UserError(f"{root / base} has images of the class {name}, and {root / train} has none.")
 
 
-def _notes_on_classes(base, class_names, present):
+def _notes_on_classes(base: pathlib.Path, class_names: Sequence[str], present: Container[str | None]) -> Iterator[str]:
     folders = {path.name for path in base.iterdir() if os.path.isdir(path) and not is_hidden(path.name)}
     if empty := sorted(folders - set(class_names)):
         yield f"{len(empty):,} folders without images are not classes of {base.name}: {', '.join(empty[:5])}"

@@ -15,16 +15,19 @@ neither a class nor ignored: the names or `data.ignore_label` are wrong, and eve
 """
 
 import os
+import pathlib
 import time
 import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from experiments.config import LARGEST_NUMBER, MAX_PIXELS
+from experiments.config import LARGEST_NUMBER, MAX_PIXELS, DataConfig
 from experiments.data.formats import UnreadableError, orientation_of, read_header, turns
 from experiments.data.segmentation_masks import CLASSES, MOST_CLASSES, SUFFIXES, ClassTable, Masks, read_numbers
-from experiments.data.source import Source
+from experiments.data.source import MemorySplit, Source
 from experiments.data.sources.folder import (
     IMAGES,
     MASKS,
@@ -46,7 +49,7 @@ from experiments.errors import UserError
 from experiments.io import local_folder
 
 
-def open_folder_with_masks(path, config):
+def open_folder_with_masks(path: str | os.PathLike[str], config: DataConfig) -> Source:
     """Finds the images with masks of a folder.
 
     Args:
@@ -87,7 +90,7 @@ def open_folder_with_masks(path, config):
             raise UserError(f"{images / base} holds no image with a mask that can be used{why}; fill or remove it.")
         splits[split] = split_of_files(images, chosen, np.array([labels.get(file, -1) for file in chosen]))
     # Images without a mask take part, so that pretraining on the images holds out the same.
-    splits, notes = with_held_out(splits, config, True, f"folder:{root}")
+    splits, too_small = with_held_out(splits, config, True, f"folder:{root}")
     splits = {name: split.take(np.flatnonzero(split.labels >= 0)) for name, split in splits.items()}
     if "train" in splits and not splits["train"].num_examples:
         raise UserError(f"{root}: no image with a mask that can be used is left to train on; add some.")
@@ -101,7 +104,7 @@ def open_folder_with_masks(path, config):
         *([f"ignored in the masks: {', '.join(map(str, table.ignored))}"] if table.ignored else []),
         *_notes_on_classes(root, splits, [found[file] for file in good], table),
         *([f"left out: {without:,} masks without an image"] if without else []),
-        *notes,
+        *too_small,
         *notes_on_skipped(skipped, system_folders),
     )
     return Source(
@@ -109,16 +112,16 @@ def open_folder_with_masks(path, config):
         splits,
         table.names,
         tuple(map(printable, notes)),
-        tuple(tuple(map(printable, pair)) for pair in sorted(skipped)),
+        tuple((printable(file), printable(why)) for file, why in sorted(skipped)),
         masks=Masks(table, paths, config.max_pixels),
     )
 
 
-def _such_as(images, skipped):
+def _such_as(images: pathlib.Path, skipped: Sequence[tuple[str, str]]) -> str:
     return f", such as {images / skipped[0][0]}: {skipped[0][1]}" if skipped else ""
 
 
-def _check_splits(root, files, listed):
+def _check_splits(root: pathlib.Path, files: Iterable[str], listed: Iterable[str]) -> None:
     """Raises UserError if `images` has the folder of a split and `masks` has not, or the reverse."""
     of_images = split_folders(root / IMAGES, files).values()
     of_masks = {file.partition(os.sep)[0] for file in listed if os.sep in file}
@@ -131,11 +134,13 @@ def _check_splits(root, files, listed):
             )
 
 
-def _masks_by_image(root, files, listed):
+def _masks_by_image(root: pathlib.Path, files: Iterable[str], listed: Iterable[str]) -> dict[str, str]:
     """Returns the mask of each image that has one, by name, of the files `listed` below the folder of masks.
 
     A file of another format counts where there is no mask, so that reading it tells what is wrong.
     """
+    masks: dict[str, list[str]]
+    others: dict[str, list[str]]
     masks, others = {}, {}
     for file in listed:
         kind = masks if file.lower().endswith(SUFFIXES) else others
@@ -149,7 +154,7 @@ def _masks_by_image(root, files, listed):
             )
         if found:
             mask_of[file] = found[0]
-    images = {}
+    images: dict[str, str] = {}
     for file, mask in mask_of.items():
         if (other := images.setdefault(mask, file)) != file:
             raise UserError(
@@ -158,12 +163,14 @@ def _masks_by_image(root, files, listed):
     return mask_of
 
 
-def _stem(file):
+def _stem(file: str) -> str:
     """The name of a file without its suffix; macOS writes accents as characters of their own."""
     return unicodedata.normalize("NFC", os.path.splitext(file)[0])
 
 
-def _notes_on_classes(root, splits, numbers, table):
+def _notes_on_classes(
+    root: pathlib.Path, splits: Mapping[str, MemorySplit], numbers: Sequence[list[int]], table: ClassTable
+) -> Iterator[str]:
     """Yields lines about splits whose masks lack classes; `numbers` are those in each mask, by label.
 
     Raises:
@@ -182,11 +189,17 @@ def _notes_on_classes(root, splits, numbers, table):
             yield f"{len(absent):,} classes have no pixels to train on: {', '.join(absent[:NAMED_IN_NOTES])}"
 
 
-def _look_at_masks(root, files, mask_of, stamps_of_masks, config):
+def _look_at_masks(
+    root: pathlib.Path,
+    files: Iterable[str],
+    mask_of: Mapping[str, str],
+    stamps_of_masks: Mapping[str, str],
+    config: DataConfig,
+) -> dict[str, Any]:
     """Returns `{image: why it cannot be used, or the numbers in its mask}`."""
     now = time.time_ns()
 
-    def find(file):
+    def find(file: str) -> str | list[int]:
         if file not in mask_of:
             return "it has no mask"
         mask = root / MASKS / mask_of[file]
@@ -205,7 +218,7 @@ def _look_at_masks(root, files, mask_of, stamps_of_masks, config):
         present = np.unique(numbers).tolist()
         return present if len(present) <= MOST_CLASSES else f"its mask {mask_of[file]} has {len(present):,} numbers"
 
-    def stamp_of(file):
+    def stamp_of(file: str) -> str:
         both = [stamp(root / IMAGES / file, now), stamps_of_masks[mask_of[file]] if file in mask_of else "-"]
         return " ".join(both) if all(both) else ""
 
@@ -214,7 +227,7 @@ def _look_at_masks(root, files, mask_of, stamps_of_masks, config):
     return look_at(root, stamps, find, rules, keep=lambda what: not isinstance(what, str))
 
 
-def _size_of(path, pages):
+def _size_of(path: pathlib.Path, pages: str) -> tuple[int, ...]:
     """Returns `(height, width)` of the upright image of a file."""
     with open(path, "rb") as file:
         name, header, decode = read_header(file, pages)
@@ -226,17 +239,18 @@ def _size_of(path, pages):
     return header.size[::-1] if turns(orientation)[0] else tuple(header.size)
 
 
-def named_classes(path, ignored):
+def named_classes(path: str | os.PathLike[str], ignored: tuple[int, ...]) -> ClassTable | None:
     """Returns the `ClassTable` of the file of names in a folder of images with masks, or None without such a file."""
     names = local_folder(path) / CLASSES
     return ClassTable.read(names, ignored) if os.path.lexists(names) else None
 
 
-def _class_table(root, config, numbers_of):
+def _class_table(root: pathlib.Path, config: DataConfig, numbers_of: Mapping[pathlib.Path, list[int]]) -> ClassTable:
     """Returns the `ClassTable` of a folder, by its file of names or by the numbers in each mask, `{path: numbers}`."""
     for mask, numbers in numbers_of.items():
         if other := [number for number in numbers if not 0 <= number <= LARGEST_NUMBER]:
             raise UserError(f"{mask} has the number {other[0]}: save it with numbers from 0 to {LARGEST_NUMBER}.")
+    table: ClassTable | None
     if config.class_names:
         table = ClassTable.read(config.class_names, config.ignore_label)
     elif not (table := named_classes(root, config.ignore_label)):

@@ -17,6 +17,8 @@ import pathlib
 import sys
 import time
 import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import PIL
 from tqdm import tqdm
@@ -31,7 +33,7 @@ QUIET_SECONDS = 1.0  # of work before progress is shown
 TERMINAL_SECONDS, LOG_SECONDS = 0.2, 10.0  # between two updates of the progress
 
 
-def stamp(entry, now):
+def stamp(entry: os.DirEntry[str] | pathlib.Path, now: int) -> str:
     """Returns a text that changes with the content of a file: its size, mtime and ctime; empty if there is no file.
 
     A file that has just changed has no stamp either, because it may change again without new times.
@@ -48,7 +50,14 @@ def stamp(entry, now):
     return "" if is_recent else f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
-def look_at(folder, stamps, find, rules, keep=lambda found: True, chunk=CHUNK):
+def look_at(
+    folder: str | os.PathLike[str],
+    stamps: Mapping[str, str],
+    find: Callable[[str], Any],
+    rules: str,
+    keep: Callable[[Any], bool] = lambda found: True,
+    chunk: int = CHUNK,
+) -> dict[str, Any]:
     """Returns the findings of `find` for each file, `{name: found}`; for unchanged files from the record.
 
     Args:
@@ -81,20 +90,20 @@ def look_at(folder, stamps, find, rules, keep=lambda found: True, chunk=CHUNK):
     return results
 
 
-def _record_path(folder):
+def _record_path(folder: str | os.PathLike[str]) -> pathlib.Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.fsencode(os.path.realpath(folder))).hexdigest()[:16]
     return pathlib.Path(home, "fcmae", f"folder-{name}.json")
 
 
 @functools.cache
-def _code_version():
+def _code_version() -> str:
     """Returns a text that changes with the code that looks at files."""
     folder = pathlib.Path(__file__).parents[1]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.rglob("*.py")))).hexdigest()
 
 
-def _read(path, rules):
+def _read(path: pathlib.Path, rules: str) -> dict[str, tuple[str, Any]]:
     """Returns the recorded `{name: [stamp, found]}`; empty if it is missing, damaged or made with other rules."""
     try:
         head, _, body = path.read_bytes().partition(b"\n")
@@ -107,7 +116,7 @@ def _read(path, rules):
     return {}
 
 
-def _write(path, rules, folder, record):
+def _write(path: pathlib.Path, rules: str, folder: str, record: Mapping[str, tuple[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     columns = list(record), *zip(*record.values())  # read in half the time of rows
     body = "\n".join(map(json.dumps, columns)).encode()
@@ -116,14 +125,14 @@ def _write(path, rules, folder, record):
         temporary.write_bytes(json.dumps(header).encode() + b"\n" + body)
 
 
-def _in_threads(find, names, size, what):
+def _in_threads(find: Callable[[str], Any], names: Sequence[str], size: int, what: str) -> Iterator[Any]:
     """Yields what `find` returns for each name, in their order; shows the progress of slow work on stderr.
 
     There are as many threads as wait for the storage: over a network many, of a local disk two, because Python's
     threads compute one at a time, and many of them would mostly wait for each other.
     """
 
-    def found_in(chunk):
+    def found_in(chunk: Sequence[str]) -> list[Any]:
         return [find(name) for name in chunk]
 
     chunks = [names[start : start + size] for start in range(0, len(names), size)]

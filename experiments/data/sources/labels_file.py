@@ -10,8 +10,11 @@ integers.
 import csv
 import dataclasses
 import os
+import pathlib
 import re
 import sys
+from collections.abc import Container, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +46,7 @@ class Row:
     split: str
 
 
-def read_labels(path, root, known):
+def read_labels(path: str | os.PathLike[str], root: pathlib.Path, known: Container[str]) -> dict[str, Row]:
     """Reads a labels file.
 
     Args:
@@ -60,6 +63,7 @@ def read_labels(path, root, known):
     """
     file = local_path(path)
     has_splits, cells = _read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)
+    rows: dict[str, Row]
     rows, unknown = {}, []
     for number, name, label, split in cells:
         if not name:
@@ -94,9 +98,9 @@ def read_labels(path, root, known):
     return _with_integers(rows)
 
 
-def _with_integers(rows):
+def _with_integers(rows: dict[str, Row]) -> dict[str, Row]:
     """Returns rows whose labels, if all are whole numbers, are written as integers: `1` for `1.0`."""
-    numbers = {label: WHOLE_NUMBER.fullmatch(label) for row in rows.values() for label in row.labels}
+    numbers: dict[str, Any] = {label: WHOLE_NUMBER.fullmatch(label) for row in rows.values() for label in row.labels}
     if not all(numbers.values()):
         return rows
     return {
@@ -105,7 +109,9 @@ def _with_integers(rows):
     }
 
 
-def encode_labels(rows, class_names=()):
+def encode_labels(
+    rows: Sequence[tuple[str, ...] | None], class_names: tuple[str, ...] = ()
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
     """Numbers the labels of images, and names the classes in their order; numbers are in order of size.
 
     Args:
@@ -123,7 +129,7 @@ def encode_labels(rows, class_names=()):
     index = {name: label for label, name in enumerate(class_names)}
     if all(len(row or ()) < 2 for row in rows):
         return np.array([index[row[0]] if row else -1 for row in rows], np.int64), class_names, None
-    sets = [None if row is None else tuple(sorted(index[name] for name in row)) for row in rows]
+    sets: list[Any] = [None if row is None else tuple(sorted(index[name] for name in row)) for row in rows]
     number = {one: label for label, one in enumerate(sorted(set(sets) - {None}))}
     label_sets = np.zeros((len(number), len(class_names)), bool)
     for one, label in number.items():
@@ -131,16 +137,16 @@ def encode_labels(rows, class_names=()):
     return np.array([number.get(one, -1) for one in sets], np.int64), class_names, label_sets
 
 
-def _is_number(name):
+def _is_number(name: str) -> bool:
     """Whether a name is a number; those of so many digits that Python may refuse to convert them are texts."""
     return name.isdecimal() and len(name) <= sys.int_info.str_digits_check_threshold
 
 
-def _by_size(name):
+def _by_size(name: str) -> tuple[int, str]:
     return int(name), name  # 1 and 01 are different names
 
 
-def _read_csv(file):
+def _read_csv(file: pathlib.Path) -> tuple[bool, list[tuple[int, str, str, str]]]:
     """Returns whether there is a column of splits, and the rows as `[(number, path, label, split), ...]`."""
     try:
         # File names may contain any bytes, and spreadsheets start UTF-8 files with a byte order mark.
@@ -163,7 +169,7 @@ def _read_csv(file):
         raise UserError(f"{file} is not a comma-separated CSV file: {error}.") from error
 
 
-def _check_cells(file, number, row, columns):
+def _check_cells(file: pathlib.Path, number: int, row: Sequence[str], columns: Sequence[str]) -> None:
     """Raises UserError if a row has more cells than the first line, or none for the label."""
     if columns.index("label") < len(row) <= len(columns):
         return
@@ -172,7 +178,7 @@ def _check_cells(file, number, row, columns):
     raise UserError(f"{told}: quote cells that contain commas, close all quotes, and omit no cell.")
 
 
-def _read_parquet(file):
+def _read_parquet(file: pathlib.Path) -> tuple[bool, list[tuple[int, str, str, str]]]:
     """Does what `_read_csv` does; a label may also be a number, bytes of UTF-8, or a list of several."""
     try:
         import pyarrow
@@ -189,14 +195,14 @@ def _read_parquet(file):
         raise UserError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from error
     splits = columns.get("split") or [""] * len(columns["path"])
     rows = zip(columns["path"], columns["label"], splits)
-    cells = [(number, *map(_text, row)) for number, row in enumerate(rows, 1)]
+    cells: list[Any] = [(number, *map(_text, row)) for number, row in enumerate(rows, 1)]
     for (number, _, label, _), labels in zip(cells, columns["label"]):
         if isinstance(labels, list) and label.count(SEPARATOR) >= max(1, len(labels)):
             raise UserError(f"{file}, row {number}: a label of the list {quoted(label)} contains '{SEPARATOR}'.")
     return has_splits, cells
 
 
-def _text(value):
+def _text(value: object) -> str:
     if isinstance(value, list):
         return SEPARATOR.join(map(_text, value))
     if isinstance(value, bytes):
@@ -205,7 +211,7 @@ def _text(value):
     return "" if is_missing else str(value)
 
 
-def _check_columns(file, columns):
+def _check_columns(file: pathlib.Path, columns: Sequence[str]) -> bool:
     """Returns whether there is a column of splits."""
     for needed in ("path", "label"):
         if list(columns).count(needed) != 1:

@@ -10,13 +10,15 @@ its sources, one source after the other.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
 from experiments.data.files import read_path
 from experiments.data.jpeg_damage import checked
-from experiments.data.source import MemorySplit, Source, StreamSplit
+from experiments.data.source import MemorySplit, Source, Split
 from experiments.errors import UserError
 
 SEEDS_OF_A_SOURCE = 2**32  # seeds of runs are below
@@ -24,7 +26,7 @@ SEEDS_OF_A_SOURCE = 2**32  # seeds of runs are below
 
 @dataclasses.dataclass(frozen=True)
 class MixedSplit:
-    """The splits of several sources; the methods are those of `MemorySplit`, without labels.
+    """The splits of several sources; the methods are those of `Split`.
 
     Its contents are pairs: whether the content is a path, and the content.
 
@@ -33,53 +35,59 @@ class MixedSplit:
         counts: how many examples of each an epoch has; they sum to `num_examples`.
     """
 
-    parts: tuple[MemorySplit | StreamSplit, ...]
+    parts: tuple[Split, ...]
     counts: tuple[int, ...]
 
     @property
-    def num_examples(self):
+    def num_examples(self) -> int:
         return sum(self.counts)
 
     @property
-    def num_bytes(self):
+    def labels(self) -> np.ndarray:
+        return np.full(self.num_examples, -1)
+
+    @property
+    def num_bytes(self) -> int:
         return sum(part.num_bytes for part in self.parts)
 
     @property
-    def can_fail(self):
+    def can_fail(self) -> bool:
         return any(part.can_fail for part in self.parts)
 
     @property
-    def cache(self):
+    def cache(self) -> str:
         """What stays in memory, the same of all parts."""
         return self.parts[0].cache
 
-    def cached(self, cache):
+    def cached(self, cache: str) -> "MixedSplit":
         return dataclasses.replace(self, parts=tuple(part.cached(cache) for part in self.parts))
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> "MixedSplit":
         """Returns the split of the examples at `indices`, ascending, as they are numbered."""
         own = [indices - start for start in self._starts]
         own = [some[(some >= 0) & (some < part.num_examples)] for some, part in zip(own, self.parts)]
         parts = tuple(part.take(some) for part, some in zip(self.parts, own) if len(some))
         return MixedSplit(parts, tuple(part.num_examples for part in parts))
 
-    def order(self, seed, epoch, positions):
-        """See `MemorySplit.order`. Examples are numbered source by source, as in `in_order`."""
+    def order(self, seed: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.data.Dataset:
+        """See `Split.order`. Examples are numbered source by source, as in `in_order`."""
 
-        def numbers_of(i, *order):
+        def numbers_of(i: int, *order: Any) -> tf.data.Dataset:
             return self.parts[i].order(*order).map(lambda number: number + self._starts[i])
 
         return self._shuffled(numbers_of, seed, epoch, positions)
 
-    def shuffled(self, seed, epoch, positions):
-        """See `MemorySplit.shuffled`. A stream among the sources is read from its start in every epoch."""
+    def shuffled(self, seed: int, epoch: tf.Tensor, positions: tf.Tensor) -> tf.data.Dataset:
+        """See `Split.shuffled`. A stream among the sources is read from its start in every epoch."""
 
-        def examples_of(i, *order):
+        def examples_of(i: int, *order: Any) -> tf.data.Dataset:
             return self._marked(self.parts[i], self.parts[i].shuffled(*order))
 
         return self._shuffled(examples_of, seed, epoch, positions)
 
-    def _shuffled(self, draw, seed, epoch, positions):
+    def _shuffled(
+        self, draw: Callable[..., tf.data.Dataset], seed: int, epoch: tf.Tensor, positions: tf.Tensor
+    ) -> tf.data.Dataset:
         counts = tf.constant(self.counts, tf.int64)
         in_turn = tf.repeat(tf.range(len(self.parts)), counts)
         source = tf.random.experimental.stateless_shuffle(in_turn, seed=[seed, epoch])
@@ -92,41 +100,43 @@ class MixedSplit:
         choice = tf.data.Dataset.from_tensor_slices(tf.cast(source, tf.int64))
         return tf.data.Dataset.choose_from_datasets(examples, choice)
 
-    def in_order(self):
+    def in_order(self) -> tf.data.Dataset:
         """Returns the examples of one source after the other."""
         first, *others = (self._marked(part, part.in_order()) for part in self.parts)
         for other in others:
             first = first.concatenate(other)
         return first
 
-    def read(self, content):
+    def read(self, content: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> tf.Tensor:
         is_path, key, encoded = content
         return checked(tf.cond(is_path, lambda: read_path(key), lambda: encoded), key)
 
-    def find(self, number):
-        """See `MemorySplit.find`; the index is one within a source, whose number, from 0, is `source`."""
+    def find(self, number: int) -> dict[str, Any]:
+        """See `Split.find`; the index is one within a source, whose number, from 0, is `source`."""
         source = int(np.searchsorted(self._starts, number, side="right")) - 1
         return {"source": source, **self.parts[source].find(number - self._starts[source])}
 
     @property
-    def _starts(self):
+    def _starts(self) -> list[int]:
         """The numbers of the first example of each source."""
         return [sum(part.num_examples for part in self.parts[:i]) for i in range(len(self.parts))]
 
-    def _draw(self, draw, i, seed, draws):
+    def _draw(self, draw: Callable[..., tf.data.Dataset], i: int, seed: int, draws: tf.Tensor) -> tf.data.Dataset:
         """Returns the results of `draw` for the i-th source at some positions of its concatenated epochs."""
         part, seed = self.parts[i], seed + (i + 1) * SEEDS_OF_A_SOURCE
         epochs = draws // part.num_examples
 
-        def epoch_examples(epoch):
+        def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
             positions = tf.boolean_mask(draws, epochs == epoch) - epoch * part.num_examples
             return draw(i, seed, epoch, positions)
 
         return tf.data.Dataset.from_tensor_slices(tf.unique(epochs).y).flat_map(epoch_examples)
 
     @staticmethod
-    def _marked(part, examples):
-        def mark(content, _):
+    def _marked(part: Split, examples: tf.data.Dataset) -> tf.data.Dataset:
+        def mark(
+            content: tf.Tensor | tuple[tf.Tensor, tf.Tensor], _: tf.Tensor
+        ) -> tuple[tuple[tf.Tensor, ...], tf.Tensor]:
             key, encoded = content if isinstance(content, tuple) else (content, content)
             return (tf.constant(is_path), key, encoded), tf.constant(-1, tf.int64)
 
@@ -134,7 +144,7 @@ class MixedSplit:
         return examples.map(mark)
 
 
-def mix(sources, weights):
+def mix(sources: Sequence[Source], weights: Sequence[float | None]) -> Source:
     """Returns the `Source` of several.
 
     Args:
@@ -146,7 +156,7 @@ def mix(sources, weights):
     """
     parts = tuple(source.get("pretrain") or source.split("train") for source in sources)
     sizes = [part.num_examples for part in parts]
-    counts = divide(sum(sizes), sizes if None in weights else weights)
+    counts = divide(sum(sizes), sizes if None in weights else cast(Sequence[float], weights))
     notes = []
     for source, size, count in zip(sources, sizes, counts):
         if not count:
@@ -159,7 +169,7 @@ def mix(sources, weights):
     return Source(f"the mix of {' and '.join(source.name for source in sources)}", splits, (), tuple(notes))
 
 
-def divide(total, weights):
+def divide(total: int, weights: Sequence[float]) -> tuple[int, ...]:
     """Returns whole numbers that sum to `total`, in proportion to weights: the largest remainders are rounded up."""
     exact = total * np.array(weights, "float64") / sum(weights)
     counts = np.floor(exact).astype(int)

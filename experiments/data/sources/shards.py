@@ -23,9 +23,12 @@ import pathlib
 import re
 import tarfile
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import IO, Any, cast
 
 import numpy as np
 
+from experiments.config import DataConfig
 from experiments.data.decoding import SUFFIXES
 from experiments.data.files import parts_of
 from experiments.data.source import MemorySplit, Source
@@ -42,7 +45,7 @@ FORMAT, VERSION = "fcmae shards, version ", "2"
 JSON_ERRORS = (OSError, ValueError, RecursionError)
 
 
-def open_shards(path, config):
+def open_shards(path: str | os.PathLike[str], config: DataConfig) -> Source:
     """Opens the shards that `launch.prepare` has written.
 
     Args:
@@ -59,7 +62,7 @@ def open_shards(path, config):
     manifest = read_manifest(root)
     if not manifest["complete"]:
         raise UserError(f"{root} is not complete: run the same launch.prepare command again.")
-    samples = {}
+    samples: dict[str, list[Any]] = {}
     for shard in manifest["shards"]:
         file = root / shard["file"]
         if not os.path.isfile(file) or file.stat().st_size != shard["bytes"]:
@@ -73,7 +76,7 @@ def open_shards(path, config):
     return dataclasses.replace(source, skipped=tuple(sorted(left_out)))
 
 
-def read_manifest(root):
+def read_manifest(root: pathlib.Path) -> dict[str, Any]:
     """Returns the manifest of a folder of shards, a dictionary.
 
     Raises:
@@ -93,17 +96,17 @@ def read_manifest(root):
     return manifest
 
 
-def write_manifest(root, manifest):
+def write_manifest(root: pathlib.Path, manifest: dict[str, Any]) -> None:
     """Writes the manifest of a folder of shards, with its own checksum."""
     with replacing(root / MANIFEST) as temporary:
         temporary.write_text(json.dumps({**manifest, "sha256": _digest(manifest)}), encoding="utf-8")
 
 
-def _digest(manifest):
+def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
 
-def _packed_samples(file, shard):
+def _packed_samples(file: pathlib.Path, shard: Mapping[str, Any]) -> list[list[Any]]:
     """Returns the samples of a shard, as `samples_of` does: from the record beside it or, if that is damaged, itself.
 
     Args:
@@ -120,7 +123,7 @@ def _packed_samples(file, shard):
     return samples_of(file)["samples"]
 
 
-def _described(file, offset, size):
+def _described(file: pathlib.Path, offset: int, size: int) -> list[Any] | None:
     """Returns `[name, labels]` of a packed image by the `.json` that follows it, which differs in other shards."""
     header = offset + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     try:
@@ -133,7 +136,7 @@ def _described(file, offset, size):
     return [name, labels]
 
 
-def is_intact(path, sha256):
+def is_intact(path: pathlib.Path, sha256: str) -> bool:
     """Whether a file can be read and has this checksum."""
     try:
         return checksum(path) == sha256
@@ -141,11 +144,11 @@ def is_intact(path, sha256):
         return False
 
 
-def _damaged(file):
+def _damaged(file: pathlib.Path) -> UserError:
     return UserError(f"{file} is missing or damaged: run the same launch.prepare command again.")
 
 
-def open_webdataset(pattern, config):
+def open_webdataset(pattern: str, config: DataConfig) -> Source:
     """Opens tar files; arguments, result and errors are those of `open_shards`, for the pattern of their names."""
     files = expand(pattern)
     now = time.time_ns()
@@ -154,7 +157,7 @@ def open_webdataset(pattern, config):
     split_of = {file: _split_named(pathlib.Path(file).name) for file in found}
     if "train" not in split_of.values():
         split_of = dict.fromkeys(found, "train")
-    samples = {}
+    samples: dict[str, list[Any]] = {}
     for file, content in found.items():
         samples.setdefault(split_of[file] or "train", []).append((pathlib.Path(file), content["samples"]))
     labels = [_labels(sample) for shards in samples.values() for _, some in shards for sample in some]
@@ -177,7 +180,7 @@ def open_webdataset(pattern, config):
     return _source(f"webdataset:{pattern}", splits, class_names, label_sets, notes, config)
 
 
-def expand(pattern):
+def expand(pattern: str) -> list[pathlib.Path]:
     """Returns the paths of the files that match a pattern, in the order of its braces, and for `*` sorted by name.
 
     Raises:
@@ -199,7 +202,7 @@ def expand(pattern):
     return [pathlib.Path(file) for file in dict.fromkeys(files)]
 
 
-def _without_braces(text):
+def _without_braces(text: str) -> Iterator[str]:
     """Yields the expansions of a text with `{000..123}` or `{a,b}`."""
     match = re.search(r"\{(\d{1,18})\.\.(\d{1,18})\}|\{([^{}]*,[^{}]*)\}", text)
     if not match:
@@ -212,12 +215,12 @@ def _without_braces(text):
         yield from _without_braces(text[: match.start()] + name + text[match.end() :])
 
 
-def _split_named(name):
+def _split_named(name: str) -> str:
     words = re.split(r"[^a-z]+", name.lower())
     return next((SPLITS[word] for word in words if word in SPLITS), "")
 
 
-def samples_of(path):
+def samples_of(path: pathlib.Path) -> dict[str, Any]:
     """Returns the samples of a tar file.
 
     Returns:
@@ -230,10 +233,12 @@ def samples_of(path):
     Raises:
         UserError: if it is not a tar file, or truncated.
     """
+    samples: list[list[Any]]
+    bad_labels: list[str]
     samples, without_image, repeated, bad_labels = [], 0, [], []
     key, image, name, labels, is_bad = None, None, "", None, False
 
-    def end_sample():
+    def end_sample() -> None:
         nonlocal without_image
         if image:
             samples.append([*image, name, labels])
@@ -258,7 +263,7 @@ def samples_of(path):
                         repeated.append(name)
                     image = image or (member.offset_data, member.size)
                 elif suffix in (".cls", ".json"):
-                    found, named, is_usable = _label(tar.extractfile(member).read(), suffix)
+                    found, named, is_usable = _label(cast(IO[bytes], tar.extractfile(member)).read(), suffix)
                     labels, name = found if labels is None else labels, named or name
                     is_bad |= not is_usable
             # tarfile treats a damaged or truncated header as the end of the file.
@@ -279,7 +284,7 @@ def samples_of(path):
     }
 
 
-def _label(content, suffix):
+def _label(content: bytes, suffix: str) -> tuple[list[str] | None, str, bool]:
     """Reads a `.cls` or `.json` member.
 
     Returns:
@@ -295,7 +300,7 @@ def _label(content, suffix):
         return None, "", False
     name = ""
     if isinstance(value, dict):
-        name = value.get("name") if _is_text(value.get("name")) else ""
+        name = value["name"] if _is_text(value.get("name")) else ""
         value = next((value[field] for field in ("labels", "label", "cls") if field in value), None)
     if value is None:
         return None, name, True
@@ -305,17 +310,19 @@ def _label(content, suffix):
     return list(map(str, values)), name, True
 
 
-def _is_text(value):
+def _is_text(value: object) -> bool:
     """Whether a value of JSON is a text that can be written; half of a surrogate pair cannot."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
-def _labels(sample):
+def _labels(sample: Sequence[Any]) -> tuple[str, ...] | None:
     """Returns the names of the classes of a sample, each once; None if its labels are not known."""
     return None if sample[3] is None else tuple(dict.fromkeys(sample[3]))
 
 
-def _splits(samples, class_names, shuffle_buffer):
+def _splits(
+    samples: Mapping[str, list[Any]], class_names: tuple[str, ...], shuffle_buffer: int
+) -> tuple[dict[str, MemorySplit], np.ndarray | None]:
     """Returns `({split: MemorySplit}, label_sets)` of `{split: [(file, samples), ...]}`."""
     rows = [sample for shards in samples.values() for _, some in shards for sample in some]
     named = [_labels(row) if class_names else None for row in rows]
@@ -338,7 +345,14 @@ def _splits(samples, class_names, shuffle_buffer):
     return splits, label_sets
 
 
-def _source(name, splits, class_names, label_sets, notes, config):
+def _source(
+    name: str,
+    splits: dict[str, MemorySplit],
+    class_names: tuple[str, ...],
+    label_sets: np.ndarray | None,
+    notes: Iterable[str],
+    config: DataConfig,
+) -> Source:
     """Returns the `Source` of splits; validation and test are held out where they are missing."""
     splits, too_small = with_held_out(splits, config, bool(class_names), name)
     return Source(name, splits, class_names, (*notes, *too_small), label_sets=label_sets)

@@ -16,18 +16,19 @@ figures must not use the same images.
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from experiments.config import SPLIT_FIELDS
+from experiments.config import SPLIT_FIELDS, DataConfig
 from experiments.data.segmentation_masks import ClassTable, Masks
 from experiments.data.source import Source, StreamSplit
 from experiments.data.splits import check_shares
 from experiments.errors import UserError
 
 
-def open_tfds(name, config, masks=False):
+def open_tfds(name: str, config: DataConfig, masks: bool = False) -> Source:
     """Opens a prepared data set.
 
     An image that cannot be decoded counts as unreadable when it is read. An image without a label, or with one outside
@@ -54,19 +55,21 @@ def open_tfds(name, config, masks=False):
     if "image" not in features:
         raise UserError(f"tfds:{name} has no feature called image; it has {', '.join(features)}.")
     ranges, notes = choose_ranges(builder.info.splits, config, f"tfds:{name}")
+    found: Masks | None
+    decoded_later: tuple[str, ...]
     if masks:
         table = _class_table(features, config, f"tfds:{name}")
         example_of, decoded_later = _example_with_mask(config.mask_feature), ("image", config.mask_feature)
-        class_names, masks = table.names, Masks(table, max_pixels=config.max_pixels)
+        class_names, found = table.names, Masks(table, max_pixels=config.max_pixels)
     else:
         labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
-        class_names, masks = tuple(features["label"].names) if labelled else (), None
+        class_names, found = tuple(features["label"].names) if labelled else (), None
         example_of, decoded_later = _example_with_label(len(class_names)), ("image",)
     splits = {part: _stream(builder, ranges[part], example_of, decoded_later, config.shuffle_buffer) for part in ranges}
-    return Source(f"tfds:{name}", splits, class_names, notes, masks=masks)
+    return Source(f"tfds:{name}", splits, class_names, notes, masks=found)
 
 
-def find_builder(name, directory):
+def find_builder(name: str, directory: str) -> tfds.core.DatasetBuilder:
     """Returns the builder with which TensorFlow Datasets reads and prepares a data set.
 
     Args:
@@ -86,7 +89,7 @@ def find_builder(name, directory):
         raise UserError(f"tfds:{name}: {reason}") from error
 
 
-def _class_table(features, config, name):
+def _class_table(features: tfds.features.FeaturesDict, config: DataConfig, name: str) -> ClassTable:
     """Returns the `ClassTable` of the masks of a data set; raises UserError where there are none, or no names."""
     feature = dict(features.items()).get(config.mask_feature)
     if not isinstance(feature, tfds.features.Image):
@@ -102,25 +105,31 @@ def _class_table(features, config, name):
     raise UserError(f"{name} does not name the classes of its masks: name a text file with data.class_names.")
 
 
-def _example_with_label(num_classes):
-    def example_of(features):
+def _example_with_label(num_classes: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    def example_of(features: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         label = features["label"] if num_classes else tf.constant(-1, tf.int64)
         return features["image"], tf.where((label >= 0) & (label < num_classes), label, tf.constant(-1, tf.int64))
 
     return example_of
 
 
-def _example_with_mask(feature):
+def _example_with_mask(feature: str) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
     """Returns the function that makes examples for `Masks`: the bytes of the image, then those of the mask."""
 
-    def example_of(features):
+    def example_of(features: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         image = features["image"]
         return image + features[feature], tf.cast(tf.strings.length(image), tf.int64)
 
     return example_of
 
 
-def _stream(builder, ranges, example_of, decoded_later, shuffle_buffer):
+def _stream(
+    builder: tfds.core.DatasetBuilder,
+    ranges: Sequence["Range"],
+    example_of: Callable[..., tuple[tf.Tensor, tf.Tensor]],
+    decoded_later: Iterable[str],
+    shuffle_buffer: int,
+) -> StreamSplit:
     # Without cycles over shards and with deterministic options the order never changes.
     examples = builder.as_dataset(
         split="+".join(map(str, ranges)),
@@ -141,7 +150,7 @@ def _stream(builder, ranges, example_of, decoded_later, shuffle_buffer):
     )
 
 
-def _name(dataset, ranges, i):
+def _name(dataset: str, ranges: Iterable["Range"], i: int) -> str:
     """Returns the `i`-th image of some ranges in the syntax of TensorFlow Datasets: `mnist, train[17]`."""
     for images in ranges:
         if i < len(images):
@@ -158,18 +167,20 @@ class Range:
     start: int
     stop: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.split}[{self.start}:{self.stop}]"
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.stop - self.start
 
-    def overlaps(self, other):
+    def overlaps(self, other: "Range") -> bool:
         """Whether an image is in both."""
         return self.split == other.split and max(self.start, other.start) < min(self.stop, other.stop)
 
 
-def choose_ranges(available, config, name):
+def choose_ranges(
+    available: Mapping[str, tfds.core.SplitInfo], config: DataConfig, name: str
+) -> tuple[dict[str, list[Range]], tuple[str, ...]]:
     """Assigns the images to splits.
 
     Args:
@@ -209,7 +220,7 @@ def choose_ranges(available, config, name):
     return {part: chosen[part] for part in parts}, tuple(notes)
 
 
-def _parse(part, spec, available, name):
+def _parse(part: str, spec: str, available: Mapping[str, tfds.core.SplitInfo], name: str) -> list[Range]:
     field, splits = f"data.{part}_split={spec!r}", ", ".join(available)
     try:
         instructions = tfds.core.ReadInstruction.from_spec(spec).to_absolute(available)
@@ -237,12 +248,13 @@ def _parse(part, spec, available, name):
     return ranges
 
 
-def _whole(split, available):
+def _whole(split: str, available: Mapping[str, tfds.core.SplitInfo]) -> list[Range]:
     return [Range(split, 0, available[split].num_examples)]
 
 
-def _cut(ranges, count):
+def _cut(ranges: Iterable[Range], count: int) -> tuple[list[Range], list[Range]]:
     """Cuts `count` images off the end; returns what remains, and what was cut off."""
+    end: list[Range]
     rest, end = list(ranges), []
     while count:
         last = rest.pop()
@@ -254,11 +266,11 @@ def _cut(ranges, count):
     return rest, end
 
 
-def _of(chosen, *parts):
+def _of(chosen: Mapping[str, list[Range]], *parts: str) -> list[Range]:
     return [images for part in parts for images in chosen.get(part, ())]
 
 
-def _check_apart(chosen, name):
+def _check_apart(chosen: Mapping[str, list[Range]], name: str) -> None:
     for part in ("train", "pretrain"):
         if pair := _overlap(_of(chosen, part), _of(chosen, "validation", "test")):
             seen, evaluated = pair
@@ -273,6 +285,6 @@ def _check_apart(chosen, name):
         )
 
 
-def _overlap(some, others):
+def _overlap(some: Iterable[Range], others: Iterable[Range]) -> tuple[Range, Range] | None:
     """Returns the first pair of ranges that share an image, or None."""
     return next((pair for pair in itertools.product(some, others) if pair[0].overlaps(pair[1])), None)

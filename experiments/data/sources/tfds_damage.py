@@ -1,16 +1,22 @@
 """Finds the damaged file of a prepared data set of TensorFlow Datasets."""
 
 import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 
 from experiments.errors import RunError
+from experiments.types import Path
+
+if TYPE_CHECKING:
+    from experiments.config import DataConfig
 
 TOO_FEW = "was expected to contain"  # TensorFlow's message if a data set has too few examples
 
 
 @contextlib.contextmanager
-def naming_damage(config):
+def naming_damage(config: "DataConfig") -> Iterator[None]:
     """Context in which a damaged file of TensorFlow Datasets ends a run with a message that names it.
 
     The records after a damaged one are lost, so it is not skipped like an unreadable image.
@@ -34,7 +40,7 @@ def naming_damage(config):
         ) from error
 
 
-def _damaged_files(config):
+def _damaged_files(config: "DataConfig") -> Iterator[str]:
     """Yields the paths of files whose records cannot all be read."""
     from experiments.data.sources.tfds import find_builder  # importing TensorFlow Datasets takes seconds
 
@@ -48,7 +54,7 @@ def _damaged_files(config):
                 )
 
 
-def _is_damaged(path, length):
+def _is_damaged(path: Path, length: int) -> bool:
     """Whether a file does not hold `length` records that can be read: one cut short may end where a record does."""
     try:
         return length != sum(1 for _ in tf.data.TFRecordDataset([str(path)]))

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -28,19 +29,19 @@ class Cluster:
     index: int
 
     @property
-    def is_chief(self):
+    def is_chief(self) -> bool:
         return self.index == 0
 
-    def name(self, index):
+    def name(self, index: int) -> str:
         """Returns the name of a worker in messages."""
         return f"worker {index} ({self.addresses[index]})"
 
-    def endpoint(self, index):
+    def endpoint(self, index: int) -> tuple[str, int]:
         """Returns `(host, port)` of a worker."""
         host, _, port = self.addresses[index].rpartition(":")
         return host.strip("[]"), int(port)
 
-    def resolver(self):
+    def resolver(self) -> tf.distribute.cluster_resolver.ClusterResolver:
         """Returns the resolver for TensorFlow's strategies, with the number of GPUs that this process sees."""
         workers = tf.train.ClusterSpec({"worker": list(self.addresses)})
         accelerators = {"GPU": len(tf.config.list_physical_devices("GPU"))}
@@ -49,7 +50,7 @@ class Cluster:
         )
 
 
-def find_cluster(environment=os.environ):
+def find_cluster(environment: Mapping[str, str] = os.environ) -> Cluster:
     """Returns the `Cluster` that TF_CONFIG describes or, without it, the variables of a step of Slurm.
 
     Args:
@@ -67,7 +68,7 @@ def find_cluster(environment=os.environ):
     )
 
 
-def _from_tf_config(text):
+def _from_tf_config(text: str) -> Cluster:
     """Parses TF_CONFIG; a job called `chief` is the first worker."""
     try:
         config = json.loads(text)
@@ -93,12 +94,12 @@ def _from_tf_config(text):
     return Cluster(addresses, own[0])
 
 
-def _is_address(address):
+def _is_address(address: object) -> bool:
     parts = re.fullmatch(ADDRESS, address, re.ASCII) if isinstance(address, str) else None
     return parts is not None and 0 < int(parts["port"]) < 2**16
 
 
-def _from_slurm(environment):
+def _from_slurm(environment: Mapping[str, str]) -> Cluster:
     try:
         tasks = int(environment.get("SLURM_STEP_NUM_TASKS", "0"))
         job = int(environment.get("SLURM_JOB_ID", "0"))
@@ -115,7 +116,11 @@ def _from_slurm(environment):
         raise UserError(f"distribution=multiworker: Slurm's variables are wrong: {error}") from error
 
 
-def _own_index(addresses, resolver, environment):
+def _own_index(
+    addresses: Sequence[str],
+    resolver: tf.distribute.cluster_resolver.SlurmClusterResolver,
+    environment: Mapping[str, str],
+) -> int:
     """Returns this process's index by node and number: the resolver sorts node10 before node9, the rank does not."""
     on_node = [a for a in addresses if a.rpartition(":")[0] == environment.get("SLURMD_NODENAME")]
     number = int(environment.get("SLURM_LOCALID", "-1"))

@@ -13,10 +13,14 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self
 
 import tensorflow as tf
 
 from experiments.errors import Interrupted, RunError
+from experiments.training.distributed.cluster import Cluster
 
 BETWEEN_PROBES, PROBE_TIMEOUT = 2.0, 5.0  # seconds
 LOST_AFTER = 8.0  # seconds without an answer
@@ -43,25 +47,27 @@ class Heartbeat:
             sentence.
     """
 
-    def __init__(self, cluster, latest_checkpoint):
+    def __init__(self, cluster: Cluster, latest_checkpoint: Callable[[], str]) -> None:
         self._others = [index for index in range(len(cluster.addresses)) if index != cluster.index]
         self._cluster = cluster
         self._latest_checkpoint = latest_checkpoint
-        self._addresses = {}
-        self._answered = {}
-        self._lost = []
+        self._addresses: dict[int, list[Any]] = {}
+        self._answered: dict[int, float] = {}
+        self._lost: list[int] = []
         self._ends_process = True
         self._is_stopping = False
         self._found = threading.Event()
         self._over = threading.Event()
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         now = time.monotonic()
         self._answered = dict.fromkeys(self._others, now)
         threading.Thread(target=self._run, daemon=True).start()
         return self
 
-    def __exit__(self, kind, error, traceback):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if isinstance(error, COLLECTIVE_ERRORS) and not self._over.is_set():
             self._found.wait(0.0 if self._is_stopping else LOST_AFTER + 2 * PROBE_TIMEOUT)
             self.end()
@@ -71,29 +77,29 @@ class Heartbeat:
                 raise RunError(self._message(str(error))) from error
         self.end()
 
-    def end(self):
+    def end(self) -> None:
         """Stops the checks: from here on the other workers may exit."""
         self._over.set()
 
-    def only_chief(self):
+    def only_chief(self) -> None:
         """Checks only the chief from here on; its loss no longer ends the process, but makes `check` raise."""
         self._others = [index for index in self._others if index == 0]
         self._ends_process = False
 
-    def let_chief_leave(self):
+    def let_chief_leave(self) -> None:
         """Called when all workers have agreed to stop: if the chief then exits, so does this worker, without error."""
         self._is_stopping = True
 
     @property
-    def has_lost(self):
+    def has_lost(self) -> bool:
         return self._found.is_set()
 
-    def check(self):
+    def check(self) -> None:
         """Raises RunError if a worker is lost."""
         if self.has_lost:
             raise RunError(self._message())
 
-    def _run(self):
+    def _run(self) -> None:
         while not self._over.wait(BETWEEN_PROBES):
             self._lost = self._probe(list(self._others))
             if self._lost:
@@ -103,7 +109,7 @@ class Heartbeat:
                     os._exit(0 if self._is_stopping else 1)
                 return
 
-    def _probe(self, indices):
+    def _probe(self, indices: Sequence[int]) -> list[int]:
         """Connects to workers in parallel; returns those that have not answered for `LOST_AFTER` seconds."""
         with concurrent.futures.ThreadPoolExecutor(max(1, len(indices))) as pool:
             answers = dict(zip(indices, pool.map(self._answers, indices)))
@@ -111,7 +117,7 @@ class Heartbeat:
         self._answered.update({index: now for index, has_answered in answers.items() if has_answered})
         return [index for index in indices if now - self._answered[index] > LOST_AFTER]
 
-    def _answers(self, index):
+    def _answers(self, index: int) -> bool:
         with contextlib.suppress(OSError):
             if index not in self._addresses:  # looked up once: a failing name server is not a lost worker
                 host, port = self._cluster.endpoint(index)
@@ -123,7 +129,7 @@ class Heartbeat:
                     return True
         return False
 
-    def _message(self, failure=""):
+    def _message(self, failure: str = "") -> str:
         """Names the workers that do not answer; if all do, those in TensorFlow's message."""
         named = {int(number) for number in re.findall(r"/task:(\d+)", failure)} & set(self._others)
         names = " and ".join(self._cluster.name(index) for index in self._lost or sorted(named)) or "another worker"

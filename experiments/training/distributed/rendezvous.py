@@ -8,8 +8,11 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from experiments.errors import RunError, UserError
+from experiments.training.distributed.cluster import Cluster
 
 SECONDS = 60  # for which a worker waits for the others
 BETWEEN_TRIES = 0.2
@@ -18,7 +21,7 @@ LONGEST_LINE = 2**20  # bytes
 GO, STOP = "go", "stop"
 
 
-def meet(cluster, greeting, seconds=SECONDS):
+def meet(cluster: Cluster, greeting: Mapping[str, Any], seconds: float = SECONDS) -> None:
     """Waits until all workers of a cluster are connected, and checks that they run the same command.
 
     Args:
@@ -38,10 +41,10 @@ def meet(cluster, greeting, seconds=SECONDS):
         _announce(cluster, greeting, seconds, deadline)
 
 
-def _receive(cluster, greeting, seconds, deadline):
+def _receive(cluster: Cluster, greeting: Mapping[str, Any], seconds: float, deadline: float) -> None:
     """The chief's part."""
     others = range(1, len(cluster.addresses))
-    present = {}
+    present: dict[int, socket.socket] = {}
     with _listen(cluster) as server:
         try:
             while len(present) < len(others):
@@ -58,19 +61,26 @@ def _receive(cluster, greeting, seconds, deadline):
         _send(present, GO)
 
 
-def _listen(cluster):
+def _listen(cluster: Cluster) -> socket.socket:
     """Opens this worker's port, which TensorFlow takes over later."""
     _, port = cluster.endpoint(cluster.index)
     dual = socket.has_dualstack_ipv6()
     try:
         return socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual)
     except OSError as error:
+        assert error.errno is not None
         raise UserError(
             f"{cluster.name(cluster.index)} cannot listen on its port: {os.strerror(error.errno)}."
         ) from error
 
 
-def _accept(server, present, greeting, cluster, deadline):
+def _accept(
+    server: socket.socket,
+    present: dict[int, socket.socket],
+    greeting: Mapping[str, Any],
+    cluster: Cluster,
+    deadline: float,
+) -> None:
     """Adds the next worker that connects to those present."""
     server.settimeout(max(deadline - time.monotonic(), 1e-3))
     connection, _ = server.accept()
@@ -90,7 +100,7 @@ def _accept(server, present, greeting, cluster, deadline):
         )
 
 
-def _has_left(connection):
+def _has_left(connection: socket.socket) -> bool:
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
@@ -102,7 +112,7 @@ def _has_left(connection):
         connection.settimeout(ANSWER_SECONDS)
 
 
-def _send(present, *words):
+def _send(present: Mapping[int, socket.socket], *words: str) -> None:
     """Sends the same words to all present, and waits until they have closed the connection, which frees the port."""
     for connection in present.values():
         try:
@@ -114,7 +124,7 @@ def _send(present, *words):
             connection.close()
 
 
-def _announce(cluster, greeting, seconds, deadline):
+def _announce(cluster: Cluster, greeting: Mapping[str, Any], seconds: float, deadline: float) -> None:
     """The part of all other workers."""
     _listen(cluster).close()
     why = ""
@@ -135,7 +145,7 @@ def _announce(cluster, greeting, seconds, deadline):
     raise RunError(f"{cluster.name(0)}, or one that it waits for, did not connect within {seconds:g} s{why}.")
 
 
-def _read_line(connection, deadline):
+def _read_line(connection: socket.socket, deadline: float) -> str:
     """Reads a line; empty if the connection closes before its end, or it is too long."""
     text = b""
     while not text.endswith(b"\n"):

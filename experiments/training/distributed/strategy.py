@@ -5,17 +5,22 @@ import functools
 import os
 import signal
 import threading
+from collections.abc import Callable
+from typing import TextIO
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from experiments.config import Config, TrainingConfig
 from experiments.errors import RunError, UserError
 from experiments.io import reason
+from experiments.training.distributed.cluster import Cluster
 
 SECONDS_TO_CONNECT = 120  # in which TensorFlow finds the GPUs and connects the workers
 
 
-def make_strategy(config):
+def make_strategy(config: Config) -> tf.distribute.Strategy:
     """Returns the `tf.distribute.Strategy` over the devices of this process; call it before TensorFlow uses one.
 
     Args:
@@ -30,7 +35,7 @@ def make_strategy(config):
     return _mirrored(names)
 
 
-def local_devices(config):
+def local_devices(config: Config) -> tuple[str, ...]:
     """Returns the names of the devices of this process that a run uses: all GPUs, or else the parts of the CPU.
 
     TensorFlow must connect several workers before it uses a device, so these are names of physical devices.
@@ -45,7 +50,7 @@ def local_devices(config):
 
 
 @functools.cache
-def multiworker_strategy(cluster):
+def multiworker_strategy(cluster: Cluster) -> tf.distribute.MultiWorkerMirroredStrategy:
     """Returns the strategy over all devices of a cluster's workers, the same object on every call in a process.
 
     Args:
@@ -70,17 +75,17 @@ def multiworker_strategy(cluster):
 
 
 @functools.cache
-def _nowhere():
+def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")
 
 
 @functools.cache
-def _mirrored(names):
+def _mirrored(names: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
     """Returns the strategy over these devices, one per process: two would mix up their collective operations."""
     return tf.distribute.MirroredStrategy(list(names))
 
 
-def _split_cpu(count):
+def _split_cpu(count: int) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     try:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
@@ -89,7 +94,7 @@ def _split_cpu(count):
             raise UserError(f"logical_cpus={count} cannot be set: this process already uses its CPU.") from error
 
 
-def check_batch(training, num_replicas, num_workers=1):
+def check_batch(training: TrainingConfig, num_replicas: int, num_workers: int = 1) -> None:
     """Checks that a batch divides over the devices and accumulation steps.
 
     Args:
@@ -112,7 +117,7 @@ def check_batch(training, num_replicas, num_workers=1):
     )
 
 
-def choose_precision(precision):
+def choose_precision(precision: str) -> str:
     """Returns the Keras dtype policy of a run.
 
     `auto` is bfloat16 where all GPUs have compute capability 8 or more, float16 where all have 7 or more, and float32
@@ -126,14 +131,16 @@ def choose_precision(precision):
     return "mixed_bfloat16" if least >= 8 else "mixed_float16" if least == 7 else "float32"
 
 
-def describe_devices(strategy, num_workers=1):
+def describe_devices(strategy: tf.distribute.Strategy, num_workers: int = 1) -> str:
     """Returns a description of a strategy's devices, such as `2 x GPU, mirrored`."""
     names = [tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices]
     workers = f"{num_workers} workers x " if num_workers > 1 else ""
     return f"{workers}{len(names)} x {names[0]}" + (", mirrored" if num_workers * len(names) > 1 else "")
 
 
-def distribute_batches(strategy, batches_of, batch_size):
+def distribute_batches(
+    strategy: tf.distribute.Strategy, batches_of: Callable[[int, int], tf.data.Dataset], batch_size: int
+) -> tf.distribute.DistributedDataset:
     """Returns training batches, each divided among all devices.
 
     Each worker reads the share of a batch that its own devices work on.
@@ -148,7 +155,7 @@ def distribute_batches(strategy, batches_of, batch_size):
     """
     size = batch_size // strategy.num_replicas_in_sync
 
-    def of_worker(context):
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         num_shards = context.num_input_pipelines
         batches = batches_of(context.input_pipeline_id, num_shards)
         devices = strategy.num_replicas_in_sync // num_shards
@@ -163,12 +170,12 @@ def distribute_batches(strategy, batches_of, batch_size):
 STRIDE = 0x9E3779B9  # odd, so that all replicas have a seed of their own
 
 
-def generator_states(model):
+def generator_states(model: keras.Model) -> list[tf.Variable]:
     """Returns the states of a model's random generators, `tf.Variable`s `(2,)`: seed and count."""
     return [variable.value for variable in model.variables if "seed_generator" in variable.path]
 
 
-def per_replica_seeds(strategy, model):
+def per_replica_seeds(strategy: tf.distribute.Strategy, model: keras.Model) -> None:
     """Gives the generators of every replica a seed of their own.
 
     All copies of a state must be equal before the call: call it once, after a run has loaded what it starts from. The
@@ -184,8 +191,8 @@ def per_replica_seeds(strategy, model):
     seeds_and_counts = [np.asarray(state.numpy()).tolist() for state in states]
 
     @tf.function(autograph=False)
-    def separate():
-        def of_replica():
+    def separate() -> None:
+        def of_replica() -> None:
             index = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
             for state, (seed, count) in zip(states, seeds_and_counts):
                 own = (seed + index * STRIDE) % 2**32

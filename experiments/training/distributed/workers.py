@@ -6,12 +6,16 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import time
 import zlib
+from collections.abc import Callable, Iterator, Sequence
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from experiments.config import Config
 from experiments.errors import Interrupted, RunError, UserError
 from experiments.io import FAULTS, as_path
 from experiments.training.checkpoint import CheckpointFiles
@@ -25,8 +29,9 @@ from experiments.training.distributed.strategy import (
     make_strategy,
     multiworker_strategy,
 )
-from experiments.training.guards import TOO_LATE
+from experiments.training.guards import TOO_LATE, Interruption
 from experiments.training.workdir import SUMMARY
+from experiments.types import Log, Path
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SUMMARY_SECONDS = 40.0  # until a network file system shows a file that another host has written
@@ -47,32 +52,32 @@ class Workers:
     heartbeat: Heartbeat | None = None
 
     @property
-    def is_chief(self):
+    def is_chief(self) -> bool:
         """Whether this process is the one that writes into the workdir."""
         return self.cluster is None or self.cluster.is_chief
 
     @property
-    def count(self):
+    def count(self) -> int:
         return len(self.cluster.addresses) if self.cluster else 1
 
     @property
-    def index(self):
+    def index(self) -> int:
         """Number of this worker, from 0, the chief."""
         return self.cluster.index if self.cluster else 0
 
-    def stop_request(self, interruption):
+    def stop_request(self, interruption: Interruption) -> "Interruption | Agreement":
         """Returns the object that stops the steps: the signals of this process, or the agreement of all workers.
 
         Args:
             interruption: the `Interruption` of this process.
         """
-        if not self.cluster:
+        if not self.heartbeat:
             return interruption
         # The other workers exit at once while the chief still saves; if one is slow, the chief may exit first.
         calls = (_nothing, self.heartbeat.end) if self.is_chief else (self.heartbeat.let_chief_leave, _nothing)
         return Agreement(interruption, *calls)
 
-    def check_same(self, **numbers):
+    def check_same(self, **numbers: int) -> None:
         """Checks that all workers have the same numbers.
 
         Args:
@@ -93,7 +98,7 @@ class Workers:
                 )
 
     @contextlib.contextmanager
-    def training(self, interruption):
+    def training(self, interruption: Interruption) -> Iterator[None]:
         """Context for the steps.
 
         Args:
@@ -112,19 +117,20 @@ class Workers:
             self.part()
             raise Interrupted(TOO_LATE)
 
-    def part(self):
+    def part(self) -> None:
         """Called when all have evaluated: from here on the chief depends on no worker, and the others only on it."""
-        if self.cluster and self.is_chief:
+        if self.heartbeat and self.is_chief:
             self.heartbeat.end()
-        elif self.cluster:
+        elif self.heartbeat:
             self.heartbeat.only_chief()
 
-    def wait_for_summary(self, workdir):
+    def wait_for_summary(self, workdir: Path) -> None:
         """Waits until the chief, which writes alone, has finished the run.
 
         Raises:
             RunError: if the chief is lost and the run has no summary.
         """
+        assert self.heartbeat is not None
         gone_since = None
         while not _exists(workdir / SUMMARY):
             if self.heartbeat.has_lost:
@@ -133,13 +139,13 @@ class Workers:
                     self.heartbeat.check()
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _gathered(self, numbers):
+    def _gathered(self, numbers: Sequence[int]) -> np.ndarray:
         """Gathers the numbers of all workers, `(workers, numbers)`, as a sum in which each fills its own row."""
         own = np.zeros((self.count, len(numbers)), "float64")
         own[self.index] = numbers
         return np.rint(self.summed(own)).astype(np.int64)
 
-    def share_weights(self, model):
+    def share_weights(self, model: keras.Model) -> None:
         """Gives the model of each worker the weights of the chief's."""
         if self.count == 1:
             return
@@ -150,23 +156,23 @@ class Workers:
         for variable, value in zip(variables, np.split(values, ends[:-1])):
             variable.assign(value.reshape(variable.shape))
 
-    def summed(self, array):
+    def summed(self, array: np.ndarray) -> np.ndarray:
         """Returns the sum over all workers, each of which calls this with a NumPy array of the same shape."""
         return self._total(array.shape, array.dtype)(tf.constant(array)).numpy()
 
     @functools.cached_property
-    def _total(self):
+    def _total(self) -> Callable[..., Callable[..., tf.Tensor]]:
         local = self.strategy.num_replicas_in_sync // self.count
 
-        def of_replica(value):
+        def of_replica(value: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             is_first = context.replica_id_in_sync_group % local == 0  # of its worker
             return context.all_reduce("SUM", tf.where(is_first, value, tf.zeros_like(value)))
 
         @functools.cache  # a function of its own for each shape: TensorFlow warns of one that is traced often
-        def total_of(shape, dtype):
+        def total_of(shape: tuple[int, ...], dtype: np.dtype) -> Callable[[tf.Tensor], tf.Tensor]:
             @tf.function(autograph=False, input_signature=[tf.TensorSpec(shape, dtype)])
-            def total(value):
+            def total(value: tf.Tensor) -> tf.Tensor:
                 return self.strategy.experimental_local_results(self.strategy.run(of_replica, args=(value,)))[0]
 
             return total
@@ -175,7 +181,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def connected_workers(config, task, workdir, log):
+def connected_workers(config: Config, task: str, workdir: str | os.PathLike[str], log: Log) -> Iterator[Workers]:
     """Context in which this process and the other workers of a run are connected.
 
     With `distribution=multiworker` every worker enters it, with the same arguments, and waits up to
@@ -210,7 +216,7 @@ def connected_workers(config, task, workdir, log):
         yield Workers(strategy, cluster, heartbeat)
 
 
-def _exists(path):
+def _exists(path: Path) -> bool:
     """Whether a file exists; False while the storage fails."""
     try:
         return path.exists()
@@ -218,7 +224,7 @@ def _exists(path):
         return False
 
 
-def _nothing(): ...
+def _nothing() -> None: ...
 
 
 # Number of steps after which an answer is read: it has been computed by then, so no read waits for the device.
@@ -240,22 +246,24 @@ class Agreement:
         requested: whether the workers stop after the current step.
     """
 
-    def __init__(self, interruption, when_agreed, when_released):
+    def __init__(
+        self, interruption: Interruption, when_agreed: Callable[[], None], when_released: Callable[[], None]
+    ) -> None:
         self._interruption = interruption
         self._when_agreed = when_agreed
         self._when_released = when_released
-        self._answers = collections.deque()
+        self._answers: collections.deque[tf.Tensor] = collections.deque()
         self.requested = False
 
-    def release(self):
+    def release(self) -> None:
         """Called when the last step was read, after which this worker needs no other."""
         self._when_released()
 
-    def question(self):
+    def question(self) -> tf.Tensor:
         """Returns the input of the next step: whether this worker was asked to stop, 0 or 1."""
         return tf.constant(float(self._interruption.requested))
 
-    def take_answer(self, answer):
+    def take_answer(self, answer: tf.Tensor) -> None:
         """Takes the sum over all workers, a scalar tensor that is read `DELAY` steps later."""
         self._answers.append(answer)
         if len(self._answers) > DELAY and float(self._answers.popleft()) > 0.0 and not self.requested:

@@ -317,6 +317,20 @@ def test_all_pages_of_a_tiff_are_channels_where_that_is_asked_for():
     np.testing.assert_allclose(every, np.moveaxis(pages, 0, -1) / 257, rtol=1e-6)
 
 
+def test_the_pages_of_all_series_of_a_microscope_are_channels(tmp_path):
+    def written(*stacks):
+        with tifffile.TiffWriter(tmp_path / "x.ome.tif", ome=True) as writer:
+            for stack in stacks:
+                writer.write(stack, photometric="minisblack")
+        return (tmp_path / "x.ome.tif").read_bytes()
+
+    pages = np.moveaxis(noise(5, "uint16"), -1, 0)
+    every = decode(written(pages[:3], pages[3:]), channels=5, pages="all")
+    np.testing.assert_allclose(every, np.moveaxis(pages, 0, -1) / 257, rtol=1e-6)
+    smaller = write(tmp_path / "y", written(pages[:3], pages[3:, ::2, ::2]))
+    assert "its pages differ in size" in problem_of(smaller, Reading(5, pages="all"))
+
+
 def test_pages_that_are_stored_differently_are_all_read_and_pages_that_differ_are_refused(tmp_path):
     pages = np.moveaxis(noise(2, "uint16"), -1, 0)
 
