@@ -17,7 +17,7 @@ from experiments.data.sources import open_source
 from experiments.data.sources.folder_with_masks import named_classes
 from experiments.data.sources.tfds_damage import naming_damage
 from experiments.errors import UserError
-from experiments.evaluation.classification import Predictions, classification_metrics
+from experiments.evaluation.classification import Predictions, classification_metrics, notes_on_predictions
 from experiments.evaluation.devices import Devices
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import FROZEN_PROBES, FrozenProbes
@@ -119,19 +119,23 @@ def _evaluate(
     with naming_damage(config.data):
         preprocessing = Preprocessing.of(config.data)
         results: dict[str, dict[str, float]] = {}
+        unreadable = 0
         if of_classifier:
             predict = Predictions(trained, target, preprocessing, batch_size, source.label_sets, devices)
-            found = classification_metrics(*predict())
+            labels, answers, unreadable = predict()
+            found = classification_metrics(labels, answers)
             results |= {name: {"model": found[name]} for name in of_classifier}
         if names := [name for name in probes if name in FROZEN_PROBES]:
             frozen_probes = FrozenProbes(source, split, names)
             features_of = PooledFeatures(trained, preprocessing, batch_size, devices)
-            of_trained = frozen_probes(features_of)
+            of_trained, unreadable = frozen_probes(features_of), frozen_probes.unreadable
             with initial_weights(config.seed), strategy.scope():
                 random = type(trained).from_config(trained.get_config())
             trained.set_weights(random.get_weights())  # for which all graphs are there
             of_random = frozen_probes(features_of)
             results |= {name: {"model": of_trained[name], "random": of_random[name]} for name in names}
+    for note in notes_on_predictions(split, target.num_examples, unreadable):
+        log(note)
     return results
 
 

@@ -21,7 +21,13 @@ from experiments.data.sources import open_source
 from experiments.data.splits import label_subset
 from experiments.errors import UserError
 from experiments.evaluation.class_reports import draw_confusion, write_class_report, write_multi_label_report
-from experiments.evaluation.classification import Predictions, classification_metrics, confusion, top_one
+from experiments.evaluation.classification import (
+    Predictions,
+    classification_metrics,
+    confusion,
+    notes_on_predictions,
+    top_one,
+)
 from experiments.io import replacing
 from experiments.models import make_classifier
 from experiments.optim.param_groups import LayerDecay
@@ -116,11 +122,11 @@ class Finetuning(Task):
         predict: Any = self._predictions(run, reported) if reported else None
         run.save(model, f"{self.model_name}.keras")
         if reported:
-            answers = predict()
+            counts = predict()
             if run.workers.is_chief:
-                self._report(run, "test" if test else "validation", *answers)
+                self._report(run, "test" if test else "validation", counts)
         if test:
-            results |= {f"test_{name}": value for name, value in self._metrics(*answers).items()}
+            results |= {f"test_{name}": value for name, value in self._metrics(*counts).items()}
         if run.averages:
             with run.averages.in_place():
                 run.save(model, f"{self.model_name}_ema.keras")
@@ -138,7 +144,7 @@ class Finetuning(Task):
                 results |= {f"best_test_{name}": value for name, value in self._metrics(*predict()).items()}
         return results
 
-    def _predictions(self, run: Run, split: Split) -> Callable[[], tuple[np.ndarray, Any]]:
+    def _predictions(self, run: Run, split: Split) -> Callable[[], tuple[Any, ...]]:
         label_sets = self.source.label_sets
         return Predictions(run.model, split, run.preprocessing, run.evaluation_batch_size, label_sets, run.devices)
 
@@ -155,15 +161,20 @@ class Finetuning(Task):
         """The metric by which the best weights are chosen."""
         return "map" if self._is_multi_label else "top1"
 
-    def _metrics(self, labels: np.ndarray, answers: Any) -> Metrics:
-        return classification_metrics(labels, answers)
+    def _metrics(self, *counts: Any) -> Metrics:
+        """Returns the metrics of what a call of `_predictions` returns."""
+        return classification_metrics(*counts)
 
     @property
     def _is_multi_label(self) -> bool:
         return self.source.label_sets is not None
 
-    def _report(self, run: Run, name: str, labels: np.ndarray, predicted: Any) -> None:
+    def _report(self, run: Run, name: str, counts: tuple[Any, ...]) -> None:
+        """Writes the report on a split, of what a call of `_predictions` returns."""
+        labels, predicted, unreadable = counts
         names = self.source.class_names
+        for note in notes_on_predictions(name, self.source.split(name).num_examples, unreadable):
+            run.log(note)
         with replacing(run.workdir / f"report_{name}.csv") as path:
             if self._is_multi_label:
                 write_multi_label_report(path, labels, predicted, names)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from convnext.backbone import ConvNeXt
@@ -113,8 +112,8 @@ class Segmentation(Finetuning):
     def _metric(self) -> str:
         return "mean_iou"
 
-    def _metrics(self, matrix: np.ndarray, unreadable: int) -> Metrics:
-        return segmentation_metrics(matrix, unreadable)
+    def _metrics(self, *counts: Any) -> Metrics:
+        return segmentation_metrics(*counts)
 
     def _load(self, model: Segmenter, path: Path) -> None:
         with local_copy(path) as local:
@@ -123,11 +122,10 @@ class Segmentation(Finetuning):
     def _predictions(self, run: Run, split: Split) -> Confusions:
         return Confusions(run.model, self.config, split, self._masks, run.devices)
 
-    def _report(self, run: Run, name: str, matrix: np.ndarray, unreadable: int) -> None:
+    def _report(self, run: Run, name: str, counts: tuple[Any, ...]) -> None:
+        matrix, unreadable = counts
         names = self.source.class_names
-        split = self.source.get(name)
-        assert split is not None
-        for note in notes_on_confusions(name, split.num_examples, matrix, unreadable):
+        for note in notes_on_confusions(name, self.source.split(name).num_examples, matrix, unreadable):
             run.log(note)
         with replacing(run.workdir / f"report_{name}.csv") as path:
             write_class_report(path, matrix, names, "pixels")

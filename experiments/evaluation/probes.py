@@ -31,6 +31,9 @@ class FrozenProbes:
             balanced over the classes.
         seed: of the choice of images, if there are more.
 
+    Attributes:
+        unreadable: number of images to score on that the last call left out: unreadable ones, and those without a label.
+
     Raises:
         UserError: if the source has no labels or lacks a split.
     """
@@ -47,6 +50,7 @@ class FrozenProbes:
             self.train = balanced_part(self.train, self.train.labels, max_images, seed)
         self.target = at_most(self.target, max_images, seed)
         self._validation = validation and at_most(validation, max_images, seed)
+        self.unreadable = 0
 
     def __call__(self, features_of: "PooledFeatures") -> dict[str, float]:
         """Returns `{probe: top-1 in percent}`; NaN for an encoder whose features are not finite.
@@ -55,6 +59,7 @@ class FrozenProbes:
             features_of: the `PooledFeatures` of an encoder.
         """
         train, target = features_of(self.train), features_of(self.target)
+        self.unreadable = self.target.num_examples - len(target[1])
         if not all(np.isfinite(features).all() for features, _ in (train, target)):
             return dict.fromkeys(self._probes, float("nan"))  # scikit-learn would raise; the run reports the cause
         figures = {}

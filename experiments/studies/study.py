@@ -215,7 +215,8 @@ def _test(trial: Trial, log: Log) -> None:
     config = typing.cast(Config, trial.config)
     data, batch_size = config.data, config.evaluation_batch()
     split = open_source(data).split("test")
-    top1 = top_one(*Predictions(classifier, split, Preprocessing.of(data), batch_size)())
+    labels, predicted, _ = Predictions(classifier, split, Preprocessing.of(data), batch_size)()
+    top1 = top_one(labels, predicted)
     write_json(trial.folder / RESULT_FILES[trial.task], {"test_top1": top1, "images": split.num_examples})
     log(f"  top-1 {top1:.2f}% on {split.num_examples:,} test images")
 

@@ -10,7 +10,7 @@ from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
 from experiments.data.source import MemorySplit
 from experiments.evaluation import probes
-from experiments.evaluation.classification import Predictions, classification_metrics
+from experiments.evaluation.classification import Predictions, classification_metrics, notes_on_predictions
 from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import effective_rank, feature_std, knn_top1, linear_top1
 from experiments.evaluation.reconstruction import ReconstructionLoss
@@ -55,7 +55,8 @@ SETS = np.array([[0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0]], bool)
 
 @pytest.mark.parametrize("batch_size", [5, 100])
 def test_several_classes_an_image_are_scored_by_a_sigmoid_each(classifier, batch_size):
-    targets, scores = Predictions(classifier, SPLIT, PREPROCESSING, batch_size, SETS)()
+    targets, scores, unreadable = Predictions(classifier, SPLIT, PREPROCESSING, batch_size, SETS)()
+    assert unreadable == 0
     np.testing.assert_array_equal(targets, SETS[LABELS])
     expected = 1 / (1 + np.exp(-np.asarray(classifier(IMAGES), "float64")))
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
@@ -81,10 +82,15 @@ def test_figures_of_several_classes_are_0_where_there_are_none(wrong):
     assert classification_metrics(targets, scores) == {"map": 0.0, "f1": 0.0}
 
 
-def test_top1_leaves_unreadable_images_out(classifier, split_with_broken_file):
+def test_top1_leaves_unreadable_images_out_and_counts_them(classifier, split_with_broken_file):
     hits = np.delete(np.asarray(classifier(IMAGES)).argmax(axis=1) == LABELS, 5)
     found = classification_metrics(*Predictions(classifier, split_with_broken_file, PREPROCESSING, 8)())
-    assert found == pytest.approx({"top1": 100 * hits.sum() / (COUNT - 1)})
+    assert found == pytest.approx({"top1": 100 * hits.sum() / (COUNT - 1), "unreadable": 1})
+    assert list(notes_on_predictions("test", COUNT, 1)) == [
+        "test: 1 of 23 images cannot be read or have no label, and are left out"
+    ]
+    assert list(notes_on_predictions("test", COUNT, 0)) == []
+    assert "test: no image is left, so the figures are 0 and mean nothing" in notes_on_predictions("test", 4, 4)
 
 
 def test_top1_is_that_of_the_classifier_at_the_moment(classifier):

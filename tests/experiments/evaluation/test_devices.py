@@ -93,8 +93,8 @@ def figures(scenes):
         features, labels = PooledFeatures(classifier, PREPROCESSING, batch_size, devices)(SPLIT)
         return {
             "reconstruction loss": ReconstructionLoss(fcmae, SPLIT, PREPROCESSING, batch_size, 0, devices)(),
-            "labels and classes": np.stack(predictions[0]()),
-            "targets and scores": np.stack(predictions[1]()),
+            "labels and classes": np.stack(predictions[0]()[:2]),
+            "targets and scores": np.stack(predictions[1]()[:2]),
             "features": features,
             "labels": labels,
             "pixels": Confusions(segmenter, pixels, scenes.split("test"), scenes.masks, devices)()[0],

@@ -20,6 +20,7 @@ from experiments.evaluation.features import PooledFeatures
 from experiments.evaluation.probes import knn_top1, linear_top1
 from experiments.models import make_encoder
 from experiments.training.workdir import read_json
+from tests.experiments.images import broken_inside, gradient, write
 from tests.experiments.tiny import Lines, picture_config, tiny_config
 
 SHORT = {"steps": 2, "batch_size": 32}
@@ -90,6 +91,22 @@ def test_other_images_can_be_named(runs, pictures):
     results = evaluate.run(runs / "pretrained", data=f"folder:{pictures}", probes=("knn",), log=lines)
     assert lines[0].endswith(f"on 5 test images of folder:{pictures}")
     assert np.isclose(results["knn"]["model"] % 20, 0) or np.isclose(results["knn"]["model"] % 20, 20)
+
+
+def test_test_images_that_cannot_be_read_are_counted(tmp_path, pictures):
+    for split in ("train", "test"):
+        shutil.copytree(pictures, tmp_path / "images" / split)
+    for i in (0, 5):
+        write(tmp_path / f"images/test/class_1/{i}.png", broken_inside(gradient(32, 32, 1)))
+    config, lines = picture_config(tmp_path / "images", finetune={"steps": 1}), Lines()
+    summary = finetune.run(config, tmp_path / "run", log=lines)
+    note = "test: 2 of 48 images cannot be read or have no label, and are left out"
+    assert summary["test_unreadable"] == 2 and note in lines
+    for probes in (("top1",), ("knn",)):
+        lines = Lines()
+        results = evaluate.run(tmp_path / "run", probes=probes, log=lines)
+        assert note in lines
+        assert np.isclose(results[probes[0]]["model"] * 46 / 100 % 1, [0, 1], atol=1e-6).any()
 
 
 def test_a_classifier_of_other_classes_is_refused(runs, pictures):
