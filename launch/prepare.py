@@ -1,7 +1,7 @@
 """Downloads and prepares a data set of TensorFlow Datasets, or packs a folder into shards that are read sequentially.
 
-python -m launch.prepare --source=tfds:fashion_mnist [--dir=FOLDER]
-python -m launch.prepare --source=tfds:imagenet2012 --manual_dir=FOLDER_OF_THE_ARCHIVES [--dir=FOLDER]
+python -m launch.prepare --source=tfds:fashion_mnist [--data_dir=FOLDER]
+python -m launch.prepare --source=tfds:imagenet2012 --manual_dir=FOLDER_OF_THE_ARCHIVES [--data_dir=FOLDER]
 python -m launch.prepare --source=folder:PATH --size=288 --output=SHARDS [--labels_file=FILE]
 """
 
@@ -17,12 +17,12 @@ def main(_: list[str]) -> None:
     """Prepares what the flags name."""
     values = flags.FLAGS
     require_flags(source="tfds:fashion_mnist")
-    prepare.run(values.source, values.dir, values.manual_dir, values.output, values.size, values.labels_file)
+    prepare.run(values.source, values.data_dir, values.manual_dir, values.output, values.size, values.labels_file)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("source", None, "tfds:NAME or folder:PATH.")
-    flags.DEFINE_string("dir", "", "Folder for the data set (data.dir of a run); default: that of TensorFlow Datasets.")
+    flags.DEFINE_string("data_dir", "", "Folder for the data set, data.dir of a run; default: that of its library.")
     flags.DEFINE_string("manual_dir", "", "Folder of files that you have downloaded, for data sets that need them.")
     flags.DEFINE_string("output", "", "Output folder for the shards, with --source=folder:PATH.")
     flags.DEFINE_integer("size", 0, "Reduce images whose shorter side has more pixels than this; 0 keeps all sizes.")

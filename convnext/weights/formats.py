@@ -108,13 +108,13 @@ def _kind(path: pathlib.Path) -> Any:
     except OSError as error:
         raise PretrainedError(f"{path} cannot be read: {error.strerror}.") from error
     except DAMAGE as error:
-        raise PretrainedError(f"{path} is damaged, or it is cut short: {_first_line(error)}.") from error
+        raise PretrainedError(f"{path} is damaged, or it is truncated: {_first_line(error)}.") from error
     if "model.weights.h5" in names or begin.startswith(b"\x89HDF\r\n\x1a\n"):
         return KERAS
     if any(name.endswith("data.pkl") for name in names):
         return PYTORCH
     if not begin:
-        raise PretrainedError(f"{path} is empty, or cut short: download it again.")
+        raise PretrainedError(f"{path} is empty, or truncated: download it again.")
     if begin[8:9] == b"{":
         return SAFETENSORS
     text = begin.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -127,7 +127,7 @@ def _kind(path: pathlib.Path) -> Any:
     if begin.startswith(b"\x80"):  # a pickle, as PyTorch wrote before version 1.6
         return PYTORCH
     raise PretrainedError(
-        f"{path} is not a kind of weights that can be read, or it is cut short: it should be a {KINDS} file."
+        f"{path} is not a kind of weights that can be read, or it is truncated: it should be a {KINDS} file."
     )
 
 
@@ -209,7 +209,7 @@ def _read_keras(path: pathlib.Path) -> Checkpoint:
                 arrays[_our_name(file, place)] = _read_dataset(file[place])
         return Checkpoint(arrays, options, left_out=tuple(place for place in places if place not in taken))
     except (*DAMAGE, AttributeError) as error:
-        raise PretrainedError(f"{path} is damaged, cut short or not a Keras file: {_first_line(error)}.") from error
+        raise PretrainedError(f"{path} is damaged, truncated or not a Keras file: {_first_line(error)}.") from error
 
 
 def _read_dataset(dataset: h5py.Dataset) -> np.ndarray:
@@ -242,7 +242,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
             names = file.keys()
             return {name: file.get_tensor(name) for name in names if file.get_slice(name).get_dtype() in FLOATS}
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise PretrainedError(f"{path} is not a safetensors file, or it is cut short: {_first_line(error)}.") from error
+        raise PretrainedError(f"{path} is not a safetensors file, or it is truncated: {_first_line(error)}.") from error
 
 
 def _read_parts(index: pathlib.Path) -> dict[str, np.ndarray]:
@@ -272,7 +272,7 @@ def _read_pytorch(path: pathlib.Path) -> dict[str, dict[str, Any]]:
                 "state_dict alone."
             ) from error
         raise PretrainedError(
-            f"{path} cannot be read: it is not a PyTorch file, it is damaged or cut short, or it holds more than "
+            f"{path} cannot be read: it is not a PyTorch file, it is damaged or truncated, or it holds more than "
             f"tensors and plain data ({_first_line(error).partition('. ')[0]})."
         ) from error
     if not isinstance(checkpoint, (dict, list, tuple)):

@@ -19,8 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from experiments.data.cache import SMALL
 from experiments.data.files import memoized
 from experiments.data.formats import (
-    CUT_SHORT,
     SUFFIXES,
+    TRUNCATED,
     UnreadableError,
     format_of,
     header_of,
@@ -80,7 +80,7 @@ def problem_of(path: pathlib.Path, reading: Reading) -> str:
                 reading.check(header_of(image))
                 return _problem_of_jpeg(image, path) if name == "JPEG" else _problem_of_png(image, path)
         if name == "WEBP" and path.stat().st_size < int.from_bytes(_part(path, 4, 4), "little") + 8:
-            return CUT_SHORT
+            return TRUNCATED
         with open(path, "rb") as file:
             _, header, decode = read_header(file, reading.pages)
             reading.check(header)
@@ -95,7 +95,7 @@ def problem_of(path: pathlib.Path, reading: Reading) -> str:
         if not os.access(path, os.R_OK):
             return "the file cannot be opened"
         if isinstance(error, OSError) and "truncated" in str(error):
-            return CUT_SHORT
+            return TRUNCATED
         return DAMAGED.format(format_of(_part(path, 0, 32)))
 
 
@@ -275,7 +275,7 @@ def _problem_of_jpeg(image: Image.Image, path: pathlib.Path) -> str:
         image.load()
         content = path.read_bytes()  # an end marker before the image data belongs to a thumbnail
         if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-            return CUT_SHORT
+            return TRUNCATED
     return ""
 
 
@@ -303,7 +303,7 @@ def _problem_of_png(image: Image.Image, path: pathlib.Path) -> str:
                 return DAMAGED.format("PNG")
             if length:
                 found.add(name)
-    return CUT_SHORT
+    return TRUNCATED
 
 
 def _problem_of_unknown(path: pathlib.Path) -> str:

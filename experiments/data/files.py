@@ -65,7 +65,7 @@ def read_bytes(path: bytes | np.ndarray) -> bytes:
         _log(name, reason(error))
         return b""
     if len(content) < int(size):
-        _log(name, "it is cut short")
+        _log(name, "it is truncated")
         return b""
     return content
 

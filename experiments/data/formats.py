@@ -29,7 +29,7 @@ ORIENTATION = 0x112  # EXIF's tag
 FIRST, ALL = "first", "all"
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # about damaged metadata
 Image.init()  # registers the formats that `Image.open` is restricted to
-CUT_SHORT = "the file is cut short"
+TRUNCATED = "the file is truncated"
 DEEP = 4  # bytes per pixel, times `max_pixels`, above which an image is not decoded
 
 
@@ -374,7 +374,7 @@ def _open_array(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[],
 
     count, start = math.prod(shape), file.tell()
     if file.seek(0, io.SEEK_END) - start < count * dtype.itemsize:
-        raise UnreadableError(CUT_SHORT)
+        raise UnreadableError(TRUNCATED)
     file.seek(start)
 
     def decode() -> Stored:

@@ -32,7 +32,7 @@ class FrozenProbes:
         seed: of the choice of images, if there are more.
 
     Attributes:
-        unreadable: number of images to score on that the last call left out: unreadable ones, and those without a label.
+        unreadable: images to score on that the last call left out: unreadable ones, and those without a label.
 
     Raises:
         UserError: if the source has no labels or lacks a split.

@@ -212,6 +212,18 @@ FORMATS = {
 }
 
 
+def format_by_suffix(output: str) -> str:
+    """Returns the name of the format of a file by its suffix.
+
+    Raises:
+        UserError: if no format has that suffix; a SavedModel is a folder, and must be named.
+    """
+    for name, format in FORMATS.items():
+        if format.suffix and output.lower().endswith(format.suffix):
+            return name
+    raise UserError(f"--output={output} ends with neither .onnx nor .tflite: add --format=saved_model, or change it.")
+
+
 def _convert_erfc(graph: typing.Any, node: typing.Any, name: str, arguments: typing.Any, **kwargs: typing.Any) -> None:
     """Converts TensorFlow's Erfc, which ONNX lacks and the exact GELU is made of: `erfc(x) = 1 - erf(x)`."""
     del name, arguments, kwargs

@@ -132,7 +132,11 @@ MISTAKES = {
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
     "nothing to export": ("export", [], ["error: --model is missing: add it, as in --model=runs/own."]),
-    "no format": ("export", ["--model={nowhere}"], ["error: --format is missing: add it, as in --format=onnx."]),
+    "no output": ("export", ["--model={nowhere}"], ["error: --output is missing: add it, as in --output=model.onnx."]),
+    "no format": (
+        "export", ["--model={nowhere}", "--output={new}"],
+        ["error: --output={new} ends with neither .onnx nor .tflite: add --format=saved_model, or change it."],
+    ),
     "unknown format": (
         "export", ["--model={nowhere}", "--format=caffe", "--output={new}"], ["error: ", "--format=caffe", "onnx"],
     ),

@@ -133,7 +133,7 @@ def _flip(content, random):
 # Functions of the content of a file and a generator to what is left of it.
 KINDS = {
     "bytes flipped": _flip,
-    "cut short": lambda content, random: content[: random.integers(len(content) // 2 + 1)],
+    "truncated": lambda content, random: content[: random.integers(len(content) // 2 + 1)],
     "removed": lambda content, random: None,
 }
 

@@ -127,7 +127,7 @@ def test_kills_come_as_planned(tmp_path):
 FAULTS = {
     "forgetful": r"attempt \d started from step 0, not \d+",
     "trusting": r"started from step \d+, not \d+",
-    "silent": r"attempt \d printed nothing of ckpt-\d+\.[\w-]+, (bytes flipped|cut short|removed)",
+    "silent": r"attempt \d printed nothing of ckpt-\d+\.[\w-]+, (bytes flipped|truncated|removed)",
     "failing": "The run ended with code 1 before the line .*: .*MemoryError: no memory",
 }
 

@@ -55,7 +55,7 @@ def _damaged_files(config: "DataConfig") -> Iterator[str]:
 
 
 def _is_damaged(path: Path, length: int) -> bool:
-    """Whether a file does not hold `length` records that can be read: one cut short may end where a record does."""
+    """Whether a file does not hold `length` records that can be read: a truncated one may end where a record does."""
     try:
         return length != sum(1 for _ in tf.data.TFRecordDataset([str(path)]))
     except tf.errors.OpError:

@@ -71,7 +71,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, change, message):
 def test_something_else_under_the_name_of_weights_is_refused(tmp_path, suffix, content):
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    assert_refused(path, "is a web page .*<!DOCTYPE html>" if content is WEB_PAGE else "cut short")
+    assert_refused(path, "is a web page .*<!DOCTYPE html>" if content is WEB_PAGE else "truncated")
 
 
 def test_a_file_that_begins_like_a_web_page_is_read(tmp_path):
@@ -100,7 +100,7 @@ def test_a_truncated_file_is_refused(tmp_path, suffix):
         model = ConvNeXtV2(**SIZE)
         model.save(path) if suffix == ".keras" else model.save_weights(path)
     path.write_bytes(truncated(path.read_bytes()))
-    assert_refused(path, "cut short")
+    assert_refused(path, "truncated")
 
 
 def test_a_keras_file_with_a_flipped_byte_is_refused(tmp_path):
@@ -111,7 +111,7 @@ def test_a_keras_file_with_a_flipped_byte_is_refused(tmp_path):
         info = archive.getinfo("model.weights.h5")
     content[info.header_offset + 200 + info.file_size // 2] ^= 1
     path.write_bytes(content)
-    assert_refused(path, "is damaged, or it is cut short: the checksum of model.weights.h5 in it is wrong")
+    assert_refused(path, "is damaged, or it is truncated: the checksum of model.weights.h5 in it is wrong")
 
 
 def test_a_keras_file_of_another_model_is_refused(tmp_path):
@@ -259,13 +259,13 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path, torch):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty, or cut short: download it again"),
-        (b"not weights", "not a PyTorch file, it is damaged or cut short"),
-        (b'{"error": 404}', "not a PyTorch file, it is damaged or cut short"),
+        (b"", "is empty, or truncated: download it again"),
+        (b"not weights", "not a PyTorch file, it is damaged or truncated"),
+        (b'{"error": 404}', "not a PyTorch file, it is damaged or truncated"),
         (pickle.dumps(print, protocol=4), "not a PyTorch file, it is damaged|which is refused"),
         (WEB_PAGE, "is a web page"),
         (b"\xef\xbb\xbf" + WEB_PAGE, "is a web page"),
-        (None, "cut short"),
+        (None, "truncated"),
     ],
 )
 def test_what_is_no_pytorch_file_is_refused(tmp_path, torch, content, message):

@@ -38,7 +38,7 @@ DAMAGES = {
     "foreign bytes": lambda data, at, rng: data[:at] + rng.bytes(SECTOR) + data[at + SECTOR :],
     "lost": lambda data, at, rng: data[:at] + data[at + SECTOR :],
     "put in": lambda data, at, rng: data[:at] + rng.bytes(SECTOR) + data[at:],
-    "cut short, with an end marker": lambda data, at, rng: data[:at].rstrip(b"\xff") + b"\xff\xd9",
+    "truncated, with an end marker": lambda data, at, rng: data[:at].rstrip(b"\xff") + b"\xff\xd9",
     "a marker": lambda data, at, rng: data[:at] + bytes((0xFF, rng.choice([0x3A, 0xD9, 0xE0, 0xC8]))) + data[at + 2 :],
 }
 TIMES = 8

@@ -174,7 +174,7 @@ def test_the_mask_noise_of_evaluation_is_a_function_of_the_seed_and_the_position
 
 
 def test_a_broken_file_becomes_zeros_of_weight_0_and_the_others_keep_their_places(tmp_path, cache):
-    """One is damaged in the middle, one is cut short, one is empty."""
+    """One is damaged in the middle, one is truncated, one is empty."""
     contents = PICTURES.copy()
     noise = np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)
     contents[[7, 8, 15]] = broken_inside(noise), encode(noise)[:60], b""

@@ -25,7 +25,7 @@ from tests.small_models import randomize
 
 CONFIG = tiny_config(model=TWO_STAGES)
 BROKEN = {
-    "a/cut.png": "the file is cut short",
+    "a/cut.png": "the file is truncated",
     "b/inside.png": "it cannot be decoded",
     "b/text.jpg": "not an image",
 }

@@ -61,7 +61,7 @@ def states(tmp_path):
 def damage(workdir, step, how):
     path = workdir / "checkpoints" / f"ckpt-{step}.data-00000-of-00001"
     content = path.read_bytes()
-    if how == "cut short":
+    if how == "truncated":
         path.write_bytes(content[: len(content) // 2])
     elif how == "empty":
         path.write_bytes(b"")
@@ -81,7 +81,7 @@ def damage(workdir, step, how):
 # What is done to a checkpoint, and what is said of it.
 DATA = "ckpt-{step}.data-00000-of-00001"
 HOW = {
-    "cut short": f"{DATA} does not match its checksum",
+    "truncated": f"{DATA} does not match its checksum",
     "empty": f"{DATA} does not match its checksum",
     "flipped bytes": f"{DATA} does not match its checksum",
     "one bit": f"{DATA} does not match its checksum",
@@ -121,7 +121,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path,
 
 
 def test_a_run_that_fell_back_saves_over_the_damaged_checkpoint(tmp_path, states):
-    damage(tmp_path, 6, "cut short")
+    damage(tmp_path, 6, "truncated")
     model, optimizer, checkpoints = make_state(tmp_path, seed=9)
     checkpoints.restore()
     advance(model, optimizer)

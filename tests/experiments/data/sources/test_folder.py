@@ -37,8 +37,8 @@ GOOD = {
     "c/scan.tiff": encode(PIXELS, "tiff"),
 }
 SKIPPED = {
-    "a/short.jpg": (encode(NOISE, "jpeg")[:-200], "the file is cut short"),
-    "a/short.png": (encode(NOISE)[:-200], "the file is cut short"),
+    "a/short.jpg": (encode(NOISE, "jpeg")[:-200], "the file is truncated"),
+    "a/short.png": (encode(NOISE)[:-200], "the file is truncated"),
     "b/text.jpg": (b"a letter, not a picture", "not an image"),
     "b/nothing.jpg": (b"", "the file is empty"),
     "c/layers.psd": (b"layers", "PSD is a format that cannot be decoded here"),
@@ -83,8 +83,8 @@ def test_the_sub_folders_of_the_first_level_are_the_classes(root, source):
 def test_what_is_skipped_is_counted_and_named_with_its_reason(source):
     found, counts, *named = source.notes
     assert found == "12 images, 3 classes from sub-folders"
-    assert counts.startswith("skipped 6 files: 2 x the file is cut short; ")
-    for reason in {reason for _, reason in SKIPPED.values()} - {"the file is cut short"}:
+    assert counts.startswith("skipped 6 files: 2 x the file is truncated; ")
+    for reason in {reason for _, reason in SKIPPED.values()} - {"the file is truncated"}:
         assert f"1 x {reason}" in counts
     lines = [f"  {name}: {reason}" for name, (_, reason) in sorted(SKIPPED.items())]
     assert named == [*lines[:5], "  and 1 more"]

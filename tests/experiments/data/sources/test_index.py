@@ -116,7 +116,7 @@ def _flip(content, at):
 
 DAMAGE = {
     "empty": lambda content: b"",
-    "cut short": lambda content: content[:-7],
+    "truncated": lambda content: content[:-7],
     "a bit of the header": lambda content: _flip(content, content.index(b"rules") + 1),
     "a bit of a name": lambda content: _flip(content, content.index(b"x/1.png") + 2),
     "a bit of a time": lambda content: _flip(content, len(content) - 40),

@@ -546,7 +546,7 @@ def test_images_of_a_shard_that_is_gone_or_cut_count_as_unreadable(packed, tmp_p
     assert sorted(lines) == [
         f"{tmp_path}/train-00001-of-00008.tar cannot be read: No such file or directory. Its images count as "
         "unreadable.",
-        f"{cut} cannot be read: it is cut short. Its images count as unreadable.",
+        f"{cut} cannot be read: it is truncated. Its images count as unreadable.",
     ]
 
 
