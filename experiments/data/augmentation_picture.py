@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,10 +13,8 @@ from matplotlib.figure import Figure
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.pipeline import batch_seed, example_seed
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import MemorySplit, StreamSplit
 from experiments.picture_text import plain_text
-
-if TYPE_CHECKING:
-    from experiments.data.source import MemorySplit, StreamSplit
 
 IMAGES, VERSIONS = 8, 6
 CANDIDATES = 4 * IMAGES  # of which some may be unreadable
@@ -64,7 +62,7 @@ def draw_augmentation(
 
 @tf.autograph.experimental.do_not_convert
 def augmented_examples(
-    split: "MemorySplit | StreamSplit", preprocessing: Preprocessing, seed: int
+    split: MemorySplit | StreamSplit, preprocessing: Preprocessing, seed: int
 ) -> tuple[np.ndarray, ...] | None:
     """Returns a few images of a split, as evaluation sees them and as training does in some epochs.
 

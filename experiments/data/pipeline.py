@@ -18,7 +18,7 @@ data set.
 import math
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -27,11 +27,9 @@ from experiments.data.augmentation import draws
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.cache import decoded_images
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import Split
 from experiments.errors import UserError
 from experiments.types import Batch
-
-if TYPE_CHECKING:
-    from experiments.data.source import Split
 
 
 def shard_of_batch(batch_size: int, shard: int, num_shards: int) -> np.ndarray:
@@ -71,7 +69,7 @@ def check_mixing(batch_size: int, num_shards: int) -> None:
         )
 
 
-def examples_of_batch(split: "Split", batch_size: int, seed: int, step: int) -> list[dict[str, Any]]:
+def examples_of_batch(split: Split, batch_size: int, seed: int, step: int) -> list[dict[str, Any]]:
     """Returns the positions of the examples of a training batch, in its order, without reading them.
 
     Args:
@@ -94,7 +92,7 @@ PARTS_AT_ONCE = min(64, max(4, os.cpu_count() or 1))
 
 
 def load_batches(
-    split: "Split",
+    split: Split,
     examples: tf.data.Dataset,
     load: Callable[..., tuple[tf.Tensor, ...]],
     finish: Callable[..., Batch],
@@ -167,7 +165,7 @@ def _put_in_place(places: tf.Tensor, batch: Batch) -> Batch:
 
 @tf.autograph.experimental.do_not_convert
 def training_batches(
-    split: "Split",
+    split: Split,
     preprocessing: Preprocessing,
     batch_size: int,
     seed: int,
@@ -244,7 +242,7 @@ def training_batches(
 
 @tf.autograph.experimental.do_not_convert
 def evaluation_batches(
-    split: "Split",
+    split: Split,
     preprocessing: Preprocessing,
     batch_size: int,
     labelled: bool = False,
@@ -315,9 +313,7 @@ def _fold_in(seed: tf.Tensor, *numbers: int | tf.Tensor) -> tf.Tensor:
     return seed
 
 
-def endless_examples(
-    split: "Split", seed: int, batch_size: int, places: np.ndarray, start_step: int
-) -> tf.data.Dataset:
+def endless_examples(split: Split, seed: int, batch_size: int, places: np.ndarray, start_step: int) -> tf.data.Dataset:
     """Returns `(seed, content, label)` of the examples at some places of every batch, from a step on, without end."""
 
     def examples_of(epoch: tf.Tensor, positions: tf.Tensor) -> tf.data.Dataset:
@@ -328,9 +324,7 @@ def endless_examples(
     return _endless(split, batch_size, places, start_step, examples_of)
 
 
-def _endless_numbers(
-    split: "Split", seed: int, batch_size: int, places: np.ndarray, start_step: int
-) -> tf.data.Dataset:
+def _endless_numbers(split: Split, seed: int, batch_size: int, places: np.ndarray, start_step: int) -> tf.data.Dataset:
     """Returns `(seeds, numbers)` of the same examples, `(P, 2)` and `(P,)` int64, batch by batch; nothing is read."""
 
     def numbers_of(epoch: tf.Tensor, positions: tf.Tensor) -> tf.data.Dataset:
@@ -345,7 +339,7 @@ def _endless_numbers(
 
 
 def _endless(
-    split: "Split",
+    split: Split,
     batch_size: int,
     places: np.ndarray,
     start_step: int,

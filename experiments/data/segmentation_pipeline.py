@@ -8,7 +8,7 @@ by nearest neighbour. Outside of the image, a window has the mean in the image, 
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
@@ -26,10 +26,8 @@ from experiments.data.pipeline import (
 )
 from experiments.data.preprocessing import FLIP, STREAMS, WINDOW, Preprocessing
 from experiments.data.segmentation_masks import IGNORED, Masks
+from experiments.data.source import Split
 from experiments.types import Batch
-
-if TYPE_CHECKING:
-    from experiments.data.source import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +137,7 @@ def _checked(window: tf.Tensor, found: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
 
 @tf.autograph.experimental.do_not_convert
 def training_pairs(
-    split: "Split",
+    split: Split,
     masks: Masks,
     preprocessing: PairPreprocessing,
     batch_size: int,
@@ -171,7 +169,7 @@ def training_pairs(
 
 
 @tf.autograph.experimental.do_not_convert
-def evaluation_pairs(split: "Split", masks: Masks, preprocessing: PairPreprocessing) -> tf.data.Dataset:
+def evaluation_pairs(split: Split, masks: Masks, preprocessing: PairPreprocessing) -> tf.data.Dataset:
     """Returns the examples of a split that can be read, once and in order, each of its own size.
 
     Returns:
@@ -188,7 +186,7 @@ def evaluation_pairs(split: "Split", masks: Masks, preprocessing: PairPreprocess
 
 
 @tf.autograph.experimental.do_not_convert
-def pixel_counts(split: "Split", masks: Masks) -> np.ndarray:
+def pixel_counts(split: Split, masks: Masks) -> np.ndarray:
     """Returns the number of pixels of each class in the masks of a split, `(num_classes,)` int64; reads all masks."""
     num_classes = len(masks.table.names)
 

@@ -1,8 +1,7 @@
-"""Pooled features of an encoder, and measures of their diversity."""
+"""Features of an encoder, averaged over the positions."""
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -11,11 +10,9 @@ from tqdm import tqdm
 from convnext.backbone import ConvNeXt, pool
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import Split
 from experiments.evaluation.devices import Devices
 from experiments.types import Batch
-
-if TYPE_CHECKING:
-    from experiments.data.source import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +55,7 @@ class PooledFeatures:
 
         self._outputs = (devices or Devices()).mapping(features_of)
 
-    def __call__(self, split: "Split", labelled: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, split: Split, labelled: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """Returns the features of a split, in its order and without images that cannot be read.
 
         Args:
@@ -71,7 +68,7 @@ class PooledFeatures:
         parts = list(self.batches(split, labelled))
         return np.concatenate([part.features for part in parts]), np.concatenate([part.labels for part in parts])
 
-    def batches(self, split: "Split", labelled: bool = False, description: str = "") -> Iterator[FeatureBatch]:
+    def batches(self, split: Split, labelled: bool = False, description: str = "") -> Iterator[FeatureBatch]:
         """Yields a `FeatureBatch` for each batch of a split, in its order.
 
         Args:

@@ -1,19 +1,15 @@
 """The reconstruction loss of a masked autoencoder on images that it was not trained on."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import tensorflow as tf
 
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.preprocessing import Preprocessing
+from experiments.data.source import Split
 from experiments.evaluation.devices import Devices
 from experiments.types import Batch
 from fcmae.masking import sample_visible
 from fcmae.model import FCMAE
-
-if TYPE_CHECKING:
-    from experiments.data.source import Split
 
 
 class ReconstructionLoss:
@@ -33,7 +29,7 @@ class ReconstructionLoss:
     def __init__(
         self,
         fcmae: FCMAE,
-        split: "Split",
+        split: Split,
         preprocessing: Preprocessing,
         batch_size: int,
         seed: int,
