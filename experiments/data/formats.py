@@ -9,9 +9,7 @@ here.
 import dataclasses
 import importlib.util
 import io
-import logging
 import math
-import re
 import struct
 import typing
 import warnings
@@ -21,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.config import MAX_PIXELS
+from experiments.data.tiff import first_page, full_pages, tiff_file, tiff_orientation
 
 if typing.TYPE_CHECKING:
     import tifffile
@@ -269,8 +268,6 @@ def _open_heif(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], 
     return _open_by_pillow("HEIF")(file, pages)
 
 
-XMP = 700  # TIFF's tag
-PAGE = 2  # the bit of TIFF's `NewSubfileType` of one page of several
 GREY, RGB = (0, 1), 2  # TIFF's photometric interpretations that are read as stored: white or black is zero, colours
 TRANSPARENT = (1, 2)  # TIFF's extra samples that are alpha
 
@@ -278,7 +275,7 @@ TRANSPARENT = (1, 2)  # TIFF's extra samples that are alpha
 def _open_tiff(file: typing.BinaryIO, pages: str) -> tuple[Header, Callable[[], Stored]]:
     """Opens a TIFF: tifffile reads any type and number of channels; Pillow reads files that need colour conversion."""
     tiff = tiff_file(file)
-    page = typing.cast("tifffile.TiffPage", tiff.pages[0])
+    page = first_page(tiff)
     if page.photometric not in (*GREY, RGB):
         if pages == ALL and len(tiff.pages) > 1:
             raise UnreadableError("a TIFF file of several pages with a palette, CMYK or the like: save them as RGB")
@@ -325,29 +322,6 @@ def _pages_of(tiff: "tifffile.TiffFile") -> tuple[str, tuple[int, ...], Callable
     if len({(page.shape, page.dtype, page.keyframe.photometric) for page in pages}) > 1:
         raise UnreadableError("its pages differ in size, type or channels: data.pages=first reads the first")
     return "Q" + pages[0].axes, (len(pages), *pages[0].shape), lambda: np.stack([page.asarray() for page in pages])
-
-
-def full_pages(tiff: "tifffile.TiffFile") -> list[typing.Any]:
-    """Returns the pages of a TIFF file that are no overviews, masks or the like."""
-    pages: list[typing.Any] = list(tiff.pages)  # pages, or frames, which have the tags of an earlier page, `keyframe`
-    return [page for page in pages if page.keyframe.subfiletype & ~PAGE == 0]
-
-
-def tiff_file(file: typing.BinaryIO) -> "tifffile.TiffFile":
-    """Returns the `tifffile.TiffFile` of an open file."""
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it warns of every damaged tag, even unimportant ones
-    return tifffile.TiffFile(file)
-
-
-def tiff_orientation(page: "tifffile.TiffPage") -> int:
-    """Returns the orientation of a page of a TIFF file, 1 to 8; 1 if the file does not give it."""
-    tag = page.tags.get(ORIENTATION)
-    if tag is None and (notes := page.tags.get(XMP)) is not None:
-        found = re.search(rb"tiff:Orientation(?:=[\"']|>)([1-8])", bytes(notes.value))
-        return int(found[1]) if found else 1
-    return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
 def _unassociated(pixels: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self
 
 import numpy as np
 import tensorflow as tf
@@ -28,17 +28,12 @@ from experiments.data.formats import (
     UnreadableError,
     check_size,
     format_of,
-    full_pages,
     orientation_of,
-    tiff_file,
-    tiff_orientation,
     upright,
 )
+from experiments.data.tiff import first_page, full_pages, tiff_file, tiff_orientation
 from experiments.errors import UserError
 from experiments.io import local_path, reason
-
-if TYPE_CHECKING:
-    import tifffile
 
 SUFFIXES = (".png", ".tif", ".tiff")
 CLASSES = "classes.txt"  # in a folder of images with masks, and in the workdir of a run
@@ -87,7 +82,7 @@ def _read_png(content: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
 
 def _read_tiff(content: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     tiff = tiff_file(io.BytesIO(content))
-    page, count = cast("tifffile.TiffPage", tiff.pages[0]), len(full_pages(tiff))
+    page, count = first_page(tiff), len(full_pages(tiff))
     if count > 1:
         raise UnreadableError(f"it has {count} pages, but a mask has one: save only the page with the mask")
     if not set(page.axes) <= set("YXS"):

@@ -20,6 +20,7 @@ from experiments.config import AUTO, Config, DataConfig
 from experiments.data.files import read_bytes
 from experiments.data.formats import UnreadableError
 from experiments.data.source import Split
+from experiments.data.tiff import declared_no_data
 from experiments.data.values import Reading
 from experiments.errors import UserError
 from experiments.io import FAULTS, as_path
@@ -50,9 +51,14 @@ def with_statistics(config: Config, split: Split, workdir: str | Path, log: Log)
         log(f"mean and standard deviation are those of {workdir if own else config.pretrained}")
         data = _with_numbers(data, earlier.mean, earlier.std)
     no_data = own.no_data if own and not data.no_data else data.no_data
-    if not own and not no_data and _look_at(split, Reading.of(data)):
-        log("the images are floating point: NaN pixels count as missing data")
-        no_data = ("nan",)
+    if not own and not no_data:
+        is_float, declared = _look_at(split, Reading.of(data))
+        if is_float:
+            log("the images are floating point: NaN pixels count as missing data")
+            no_data = ("nan",)
+        if declared:
+            values = ",".join(repr(value).removesuffix(".0") for value in sorted(declared))
+            log(f"the images declare {values} as missing data: --config.data.no_data={values} leaves such pixels out")
     data = dataclasses.replace(data, no_data=no_data)
     if AUTO in (data.mean, data.std):
         mean, std, count = statistics_of(split, Reading.of(data), config.seed)
@@ -121,17 +127,21 @@ def _contents(split: Split, most: int, seed: int) -> Iterator[bytes]:
         yield from part.some(-(-most // len(parts)), seed).map(read).ignore_errors().as_numpy_iterator()
 
 
-def _look_at(split: Split, reading: Reading) -> bool:
-    """Returns whether some images are of floating point; one that does not fit the configuration is a UserError."""
-    is_float = False
+def _look_at(split: Split, reading: Reading) -> tuple[bool, set[float]]:
+    """Returns whether some images are of floating point, and the numbers that some declare as missing data.
+
+    An image that does not fit the configuration is a UserError.
+    """
+    is_float, declared = False, set()
     for name, content in _some_files(split, reading):
         try:
             is_float |= bool(content) and reading.is_float(content)
+            declared.add(declared_no_data(content))
         except UnreadableError as error:
             raise UserError(f"{name}: {error}.") from error
         except Exception:  # damage, which is counted when it is met
             continue
-    return is_float
+    return is_float, {value for value in declared if value is not None and np.isfinite(value)}
 
 
 def _some_files(split: Split, reading: Reading) -> Iterator[tuple[str, bytes]]:

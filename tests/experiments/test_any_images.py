@@ -38,11 +38,11 @@ def bands(i, dtype="uint16"):
     return pixels.clip(0, 65535).round().astype(dtype)
 
 
-def folder_of(root, dtype="uint16", change_pixels=lambda pixels: pixels):
+def folder_of(root, dtype="uint16", change_pixels=lambda pixels: pixels, **options):
     for i in range(COUNT):
         file = io.BytesIO()
         pixels = change_pixels(bands(i, dtype))
-        tifffile.imwrite(file, pixels, photometric="minisblack", planarconfig="contig")
+        tifffile.imwrite(file, pixels, photometric="minisblack", planarconfig="contig", **options)
         write(root / f"{'ab'[i % 2]}" / f"{i}.tif", file.getvalue())
     return root
 
@@ -150,6 +150,21 @@ def test_pixels_without_data_of_floating_point_train_a_model(tmp_path):
     losses = [line["loss"] for line in read_metrics(tmp_path / "run") if "loss" in line]
     assert np.isfinite(losses).all() and all(line.get("unreadable", 0) == 0 for line in read_metrics(tmp_path / "run"))
     assert pretrain.run(config, tmp_path / "run", log=Lines()) == summary  # NaN that is found again is no difference
+
+
+@pytest.mark.parametrize(
+    ("written", "no_data", "advice"),
+    [("-9999 ", (), "-9999"), ("0", (), "0"), ("-3.4028234663852886e+38", (), "-3.4028234663852886e+38"),
+     ("0", (0,), ""), ("nan", (), ""), ("none", (), "")],
+)  # fmt: skip
+def test_a_value_of_missing_data_that_gdal_wrote_is_told_unless_it_is_set(tmp_path, written, no_data, advice):
+    root = folder_of(tmp_path, extratags=[(42113, "s", 0, written, True)])
+    numbers = {"mean": (0.4,) * 5, "std": (0.1,) * 5, "no_data": no_data}
+    config = tiny_config(data={"source": f"folder:{root}", "image_size": SIZE, "channels": 5, **numbers})
+    lines = Lines()
+    with_statistics(config, open_source(config.data).split("train"), tmp_path / "run", lines)
+    told = f"the images declare {advice} as missing data: --config.data.no_data={advice} leaves such pixels out"
+    assert lines == ([told] if advice else [])
 
 
 def test_batches_say_where_there_is_data(tmp_path):
