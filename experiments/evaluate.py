@@ -155,6 +155,7 @@ def _evaluate_segmenter(
     batch_size = batch_size or config.evaluation_batch_size
     config = dataclasses.replace(with_images(config, data, data_dir), evaluation_batch_size=batch_size)
     source = open_source(config.data, masks=True)
+    assert source.masks is not None
     target = source.split(split)
     log(f"{path} on {target.num_examples:,} {split} images of {source.name}")
     with naming_damage(config.data):

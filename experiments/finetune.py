@@ -1,6 +1,6 @@
 """Fine-tuning: a classifier learns from labelled images, on top of a pretrained encoder or from scratch.
 
-`experiments.segmentation` changes it for a class for each pixel.
+`experiments.segmentation` adapts it to predict a class for each pixel.
 """
 
 import os
@@ -13,7 +13,7 @@ import numpy as np
 from convnext.backbone import ConvNeXt
 from convnext.types import Tensor
 from convnext.weights.loader import load_pretrained
-from experiments.config import Config
+from experiments.config import Config, FinetuneConfig
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.augmentation_picture import augmented_examples, draw_augmentation
 from experiments.data.source import Split
@@ -60,6 +60,7 @@ class Finetuning(Task):
     """
 
     name = "finetune"
+    training: FinetuneConfig
     split: Split
     model_name = "classifier"  # of the files of the models
 
@@ -122,11 +123,11 @@ class Finetuning(Task):
         predict: Any = self._predictions(run, reported) if reported else None
         run.save(model, f"{self.model_name}.keras")
         if reported:
-            counts = predict()
+            evaluated = predict()
             if run.workers.is_chief:
-                self._report(run, "test" if test else "validation", counts)
+                self._report(run, "test" if test else "validation", evaluated)
         if test:
-            results |= {f"test_{name}": value for name, value in self._metrics(*counts).items()}
+            results |= {f"test_{name}": value for name, value in self._metrics(*evaluated).items()}
         if run.averages:
             with run.averages.in_place():
                 run.save(model, f"{self.model_name}_ema.keras")
@@ -161,17 +162,17 @@ class Finetuning(Task):
         """The metric by which the best weights are chosen."""
         return "map" if self._is_multi_label else "top1"
 
-    def _metrics(self, *counts: Any) -> Metrics:
+    def _metrics(self, *evaluated: Any) -> Metrics:
         """Returns the metrics of what a call of `_predictions` returns."""
-        return classification_metrics(*counts)
+        return classification_metrics(*evaluated)
 
     @property
     def _is_multi_label(self) -> bool:
         return self.source.label_sets is not None
 
-    def _report(self, run: Run, name: str, counts: tuple[Any, ...]) -> None:
+    def _report(self, run: Run, name: str, evaluated: tuple[Any, ...]) -> None:
         """Writes the report on a split, of what a call of `_predictions` returns."""
-        labels, predicted, unreadable = counts
+        labels, predicted, unreadable = evaluated
         names = self.source.class_names
         for note in notes_on_predictions(name, self.source.split(name).num_examples, unreadable):
             run.log(note)

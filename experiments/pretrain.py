@@ -8,7 +8,7 @@ import keras
 
 from convnext.backbone import ConvNeXt
 from convnext.types import Tensor
-from experiments.config import Config
+from experiments.config import Config, PretrainConfig
 from experiments.data.pipeline import evaluation_batches
 from experiments.data.source import MemorySplit, Split
 from experiments.data.sources import open_source
@@ -40,6 +40,7 @@ class Pretraining(Task):
     """Pretraining by masked autoencoding, with the images of the split `pretrain` or, without one, `train`."""
 
     name = "pretrain"
+    training: PretrainConfig
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -92,6 +93,9 @@ class Pretraining(Task):
 
         def measure(step: int) -> Metrics:
             features, _ = features_of(some, labelled=False)
+            if not len(features):
+                run.log("validation: no image can be read, so nothing is measured")
+                return {}
             return {
                 "validation_loss": float(loss()),
                 "feature_rank": effective_rank(features),

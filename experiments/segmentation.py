@@ -44,6 +44,7 @@ class Segmentation(Finetuning):
     def _open_images(self) -> None:
         config, training = self.config, self.training
         self.source = open_source(config.data, masks=True)
+        assert self.source.masks is not None  # which has been asked for
         self._masks = self.source.masks
         table = self._masks.table
         self.split = label_subset(self.source.split("train"), training.labels, len(table.names), config.seed, table)
@@ -112,8 +113,8 @@ class Segmentation(Finetuning):
     def _metric(self) -> str:
         return "mean_iou"
 
-    def _metrics(self, *counts: Any) -> Metrics:
-        return segmentation_metrics(*counts)
+    def _metrics(self, *evaluated: Any) -> Metrics:
+        return segmentation_metrics(*evaluated)
 
     def _load(self, model: Segmenter, path: Path) -> None:
         with local_copy(path) as local:
@@ -122,8 +123,8 @@ class Segmentation(Finetuning):
     def _predictions(self, run: Run, split: Split) -> Confusions:
         return Confusions(run.model, self.config, split, self._masks, run.devices)
 
-    def _report(self, run: Run, name: str, counts: tuple[Any, ...]) -> None:
-        matrix, unreadable = counts
+    def _report(self, run: Run, name: str, evaluated: tuple[Any, ...]) -> None:
+        matrix, unreadable = evaluated
         names = self.source.class_names
         for note in notes_on_confusions(name, self.source.split(name).num_examples, matrix, unreadable):
             run.log(note)

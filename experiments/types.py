@@ -10,5 +10,5 @@ Path = pathlib.Path
 Log = Callable[[str], None]
 # The tensors of a batch by name, such as `images` (B, H, W, C) float32, `labels` (B,) and `weights` (B,).
 Batch = dict[str, Any]
-# Figures by name, as they are logged and written to the summary.
+# Figures by name: numbers, or scalar tensors while they are on the device; in a summary also texts and lists.
 Metrics = dict[str, Any]

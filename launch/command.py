@@ -227,7 +227,9 @@ def _parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             raise UserError(NO_PRESET) from error
-        raise UserError(f"There is no flag --{error.flagname}.{_nearest(error.flagname, values)}") from error
+        raise UserError(
+            f"There is no flag --{error.flagname}.{_nearest(error.flagname, _own_flags(values))}"
+        ) from error
     except flags.Error as error:
         raise UserError(str(error)) from error
     except (AttributeError, KeyError) as error:
@@ -254,8 +256,14 @@ def _field_names(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _field_names(value, f"{prefix}{name}.")
 
 
-def _nearest(name: str, known: Sequence[str] | flags.FlagValues) -> str:
+def _own_flags(values: flags.FlagValues) -> list[str]:
+    """Returns the names of the flags that are not of absl itself."""
+    modules = values.flags_by_module_dict().items()
+    return [flag.name for module, defined in modules if not module.startswith("absl") for flag in defined]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
     """Returns a hint with the known names most similar to `name`, as a whole or in their last part."""
     last_part = [other for other in known if other.rpartition(".")[2] == name.rpartition(".")[2]]
-    nearest = last_part or difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    nearest = last_part or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean {' or '.join(nearest[:3])}?" if nearest else ""

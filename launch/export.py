@@ -28,6 +28,11 @@ def main(_: list[str]) -> None:
     if values.data_dir and not values.data:
         raise UserError("--data_dir is for the images that --data names, as in --data=tfds:NAME.")
     written = values.format or format_by_suffix(values.output)
+    if not written:
+        suffixes = " or ".join(kind.suffix for kind in FORMATS.values() if kind.suffix)
+        raise UserError(
+            f"--output={values.output} does not end with {suffixes}: change it, or add --format=saved_model."
+        )
     request = export.Request(written, values.outputs or "", values.input_size, values.preprocessing, values.input_dtype)
     export.run(
         values.model, values.output, request, values.data, values.data_dir, values.images, values.tolerance, images
@@ -40,7 +45,7 @@ if __name__ == "__main__":
         "format",
         None,
         list(FORMATS),
-        "What to write, by default by the suffix of OUTPUT; onnx needs the extra `export`.",
+        "Default: what the suffix of --output says, .onnx or .tflite; onnx needs the extra `export`.",
     )
     flags.DEFINE_string("output", None, "New file, or new folder of a SavedModel; OUTPUT.json describes it.")
     flags.DEFINE_enum("outputs", None, list(OUTPUTS), "Default: logits for a classifier, features for an encoder.")

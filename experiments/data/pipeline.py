@@ -79,7 +79,7 @@ def examples_of_batch(split: Split, batch_size: int, seed: int, step: int) -> li
         step: number of the optimizer step that takes the batch, from 1.
 
     Returns:
-        A list of `batch_size` dictionaries, see `MemorySplit.find`.
+        A list of `batch_size` dictionaries, see `Split.find`.
     """
     (batch,) = _endless_numbers(split, seed, batch_size, np.arange(batch_size), step - 1).take(1)
     _, numbers = batch
@@ -102,7 +102,7 @@ def load_batches(
     """Loads examples and batches them, in their order.
 
     Args:
-        split: the `MemorySplit` or `StreamSplit` that the examples come from.
+        split: the `Split` that the examples come from.
         examples: `tf.data.Dataset` of tuples of scalars.
         load: function of an example that may raise errors; it returns a tuple of tensors of static shapes.
         finish: function of the result of `load` that raises no errors; it returns a dictionary of tensors with

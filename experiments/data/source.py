@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,11 @@ from experiments.data.files import read_parts, read_path, size_of
 from experiments.data.jpeg_damage import checked
 from experiments.errors import UserError
 
+if typing.TYPE_CHECKING:
+    from experiments.data.segmentation_masks import Masks
+
+# What identifies an image until it is read: its bytes, its path, or a tuple of such, depending on the split.
+Content: typing.TypeAlias = "tf.Tensor | tuple[tf.Tensor, ...]"
 PARTS = 16  # images of a shard that are read at once
 CHUNK = 128  # examples of a stream that are filtered at once: one by one takes longer than reading them
 
@@ -64,7 +69,7 @@ class Split(typing.Protocol):
     def in_order(self) -> tf.data.Dataset:
         """Returns the examples in their own order."""
 
-    def read(self, content: typing.Any) -> tf.Tensor:
+    def read(self, content: Content) -> tf.Tensor:
         """Returns the bytes of the image file, a scalar string tensor; see `jpeg_damage.checked` of a damaged JPEG."""
 
     def take(self, indices: np.ndarray) -> "Split":
@@ -209,7 +214,7 @@ class StreamSplit:
     shuffle_buffer: int
     num_bytes: int = 0
     cache: str = "none"
-    name_of: typing.Callable = str
+    name_of: Callable[[int], str] = str
     can_fail = True  # a prepared data set may hold original files that were never decoded
 
     @property
@@ -294,6 +299,7 @@ class Source:
             row; None if a label is a class.
         notes: lines for the user about what was found, such as skipped files.
         skipped: `((name, reason), ...)` of files that were found but belong to no split.
+        masks: how masks are read, of a source for segmentation.
     """
 
     name: str
@@ -302,7 +308,7 @@ class Source:
     notes: tuple[str, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     label_sets: np.ndarray | None = None
-    masks: typing.Any = None
+    masks: "Masks | None" = None
 
     def as_multi_label(self) -> "Source":
         """Returns the source with `label_sets`: where a label is a class, the set of only that class."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from experiments.data.segmentation_masks import ClassTable
     from experiments.data.source import MemorySplit
 
-# A `Split`, or what else has labels and `take`.
+# A `Split`, or what else has `labels`, `num_examples` and `take`; what is taken of a stream is a `MemorySplit`.
 AnySplit = TypeVar("AnySplit", bound=Any)
 
 UNLABELLED = "unlabelled"  # images for pretraining alone

@@ -29,7 +29,7 @@ class Devices:
 
     def mapping(
         self, function: Callable[[Batch], tuple[tf.Tensor, ...]]
-    ) -> Callable[[tf.data.Dataset, int], Iterator[tuple]]:
+    ) -> Callable[[tf.data.Dataset, int], Iterator[tuple[np.ndarray, ...]]]:
         """Returns the function that applies another to batches, on all devices.
 
         Args:
@@ -41,14 +41,14 @@ class Devices:
         """
         apply = self.own_mapping(function)
 
-        def outputs(batches: tf.data.Dataset, total: int) -> Iterator[tuple]:
+        def outputs(batches: tf.data.Dataset, total: int) -> Iterator[tuple[np.ndarray, ...]]:
             return self._of_all_workers(apply, batches, total) if self._workers else apply(batches)
 
         return outputs
 
     def own_mapping(
         self, function: Callable[[Any], tuple[tf.Tensor, ...]], spec: tf.TensorSpec | None = None
-    ) -> Callable[[Iterable[Any]], Iterator[tuple]]:
+    ) -> Callable[[Iterable[Any]], Iterator[tuple[np.ndarray, ...]]]:
         """Returns the function that applies another to batches, on the devices of this process.
 
         Args:
@@ -60,7 +60,7 @@ class Devices:
         """
 
         @tf.function(autograph=False, input_signature=spec and [[spec] * self._count])
-        def apply(group: Sequence[Any]) -> list[tuple]:
+        def apply(group: Sequence[Any]) -> list[tuple[tf.Tensor, ...]]:
             if self._count == 1:
                 return [function(group[0])]
             assert self._strategy is not None
@@ -70,7 +70,7 @@ class Devices:
             outputs = self._strategy.run(function, args=(batches,))
             return list(zip(*map(self._strategy.experimental_local_results, outputs)))
 
-        def outputs(batches: Iterable[Any]) -> Iterator[tuple]:
+        def outputs(batches: Iterable[Any]) -> Iterator[tuple[np.ndarray, ...]]:
             remaining = iter(batches)
             while group := list(itertools.islice(remaining, self._count)):
                 # Devices without a batch at the end repeat the last one; their outputs are dropped.
@@ -90,8 +90,8 @@ class Devices:
         return self._workers.summed(array) if self._workers else array
 
     def _of_all_workers(
-        self, apply: Callable[[tf.data.Dataset], Iterator[tuple]], batches: tf.data.Dataset, total: int
-    ) -> Iterator[tuple]:
+        self, apply: Callable[[tf.data.Dataset], Iterator[tuple[np.ndarray, ...]]], batches: tf.data.Dataset, total: int
+    ) -> Iterator[tuple[np.ndarray, ...]]:
         """Yields the outputs of all batches, after each worker has evaluated every `count`-th of them."""
         assert self._workers is not None
         count, index = self._workers.count, self._workers.index

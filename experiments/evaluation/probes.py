@@ -57,9 +57,16 @@ class FrozenProbes:
 
         Args:
             features_of: the `PooledFeatures` of an encoder.
+
+        Raises:
+            UserError: if no image to fit to can be read. Without images to score on, figures are 0.
         """
         train, target = features_of(self.train), features_of(self.target)
         self.unreadable = self.target.num_examples - len(target[1])
+        if not len(train[1]):
+            raise UserError("No labelled training image can be read, so there is nothing to fit the probes to.")
+        if not len(target[1]):
+            return dict.fromkeys(self._probes, 0.0)
         if not all(np.isfinite(features).all() for features, _ in (train, target)):
             return dict.fromkeys(self._probes, float("nan"))  # scikit-learn would raise; the run reports the cause
         figures = {}
@@ -67,7 +74,7 @@ class FrozenProbes:
             figures["knn"] = knn_top1(train, target)
         if "linear" in self._probes:
             validation = features_of(self._validation) if self._validation else None
-            figures["linear"] = linear_top1(train, validation, target)
+            figures["linear"] = linear_top1(train, validation if validation and len(validation[1]) else None, target)
         return figures
 
 

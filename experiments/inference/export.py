@@ -27,7 +27,7 @@ from experiments.finished_run import (
     recorded_config,
 )
 from experiments.inference.comparison import images_of, largest_difference, sample_photographs
-from experiments.inference.formats import FORMATS, IMAGES, Serving
+from experiments.inference.formats import FORMATS, IMAGES, Serving, format_by_suffix
 from experiments.io import appearing, new_output
 from experiments.provenance import versions
 from experiments.training.workdir import CONFIG, write_json
@@ -174,6 +174,8 @@ def run(
     serving = make_serving(keras_model, request, recorded, path)
     kind = FORMATS[request.format]
     kind.check(request.format, keras_model)
+    if not kind.suffix and (named := format_by_suffix(output)):
+        raise UserError(f"--output={output} has the suffix of {named}, but --format is {request.format}: change one.")
     output = new_output(output, [kind.suffix] if kind.suffix else ())
     description = new_output(f"{output}.json")
     settings = recorded or _neutral(keras_model)

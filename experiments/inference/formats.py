@@ -212,16 +212,10 @@ FORMATS = {
 }
 
 
-def format_by_suffix(output: str) -> str:
-    """Returns the name of the format of a file by its suffix.
-
-    Raises:
-        UserError: if no format has that suffix; a SavedModel is a folder, and must be named.
-    """
-    for name, format in FORMATS.items():
-        if format.suffix and output.lower().endswith(format.suffix):
-            return name
-    raise UserError(f"--output={output} ends with neither .onnx nor .tflite: add --format=saved_model, or change it.")
+def format_by_suffix(output: str | os.PathLike[str]) -> str:
+    """Returns the name of the format whose files have the suffix of a path; empty for none, as for a SavedModel."""
+    suffix = pathlib.PurePath(output).suffix.lower()
+    return next((name for name, kind in FORMATS.items() if kind.suffix and kind.suffix == suffix), "")
 
 
 def _convert_erfc(graph: typing.Any, node: typing.Any, name: str, arguments: typing.Any, **kwargs: typing.Any) -> None:

@@ -227,7 +227,7 @@ class ProgressBar(keras.callbacks.Callback):
             self._loss = logs["loss"]
             self._unreadable += int(logs["unreadable"])
             rate = f"{logs['images_per_second']:,.0f} img/s"
-            self._bar.set_postfix_str(f"{rate}, loss={self._loss:.4f}{self._losses()}", refresh=False)
+            self._bar.set_postfix_str(f"{rate}, loss={self._loss:.4f}{self._note()}", refresh=False)
         self._bar.update(self._batch_size)
         now = time.monotonic()
         finished = batch == self._total_steps
@@ -238,14 +238,14 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_end(self, logs: Metrics | None = None) -> None:
         self._bar.close()
 
-    def _losses(self) -> str:
+    def _note(self) -> str:
         return f", {self._unreadable:,} unreadable" if self._unreadable else ""
 
     def _line(self, step: int, now: float, images_per_second: float) -> str:
         rate = (step - self._start_step) / max(now - self._began, 1e-9)
         left = tqdm.format_interval((self._total_steps - step) / rate)
         return (
-            f"{self._run.task.name}  step {step:,}/{self._total_steps:,}  loss {self._loss:.4f}{self._losses()}  "
+            f"{self._run.task.name}  step {step:,}/{self._total_steps:,}  loss {self._loss:.4f}{self._note()}  "
             f"{images_per_second:,.0f} img/s  {left} left"
         )
 

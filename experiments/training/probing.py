@@ -47,7 +47,7 @@ def probing_callbacks(run: Run, encoder: ConvNeXt) -> list[LogOnce | Measure]:
         `[control, probing]`: the first logs the scores of a random encoder, once; the second those of the encoder,
         every `probe_every` epochs and at the end. `final` of both returns metrics, `{name: number}`.
     """
-    training, schedule = run.training, run.schedule
+    training, schedule = run.config.pretrain, run.schedule
     probes = FrozenProbes(run.source, "validation", max_images=training.probe_images, seed=run.config.seed)
     features_of = PooledFeatures(encoder, run.preprocessing, run.evaluation_batch_size, run.devices)
 

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from convnext.backbone import ConvNeXt
-from experiments.config import Config, size_text
+from experiments.config import Config, TrainingConfig, size_text
 from experiments.data.augmentation.mixing import Mixing
 from experiments.data.pipeline import training_batches
 from experiments.data.preprocessing import Preprocessing
@@ -75,6 +75,7 @@ class Task:
     """
 
     name = ""
+    training: TrainingConfig
     source: Source
     split: Split
     layer_decay: LayerDecay | None = None

@@ -51,14 +51,14 @@ def with_statistics(config: Config, split: Split, workdir: str | Path, log: Log)
         log(f"mean and standard deviation are those of {workdir if own else config.pretrained}")
         data = _with_numbers(data, earlier.mean, earlier.std)
     no_data = own.no_data if own and not data.no_data else data.no_data
-    if not own and not no_data:
+    if not own:
         is_float, declared = _look_at(split, Reading.of(data))
-        if is_float:
+        if missing := sorted(declared.difference(no_data)):
+            flag = f"--config.data.no_data={','.join(map(_shown, missing))}"
+            log(f"the images declare a value as missing data: to leave such pixels out, start a new run with {flag}")
+        if is_float and not no_data:
             log("the images are floating point: NaN pixels count as missing data")
             no_data = ("nan",)
-        if declared:
-            values = ",".join(repr(value).removesuffix(".0") for value in sorted(declared))
-            log(f"the images declare {values} as missing data: --config.data.no_data={values} leaves such pixels out")
     data = dataclasses.replace(data, no_data=no_data)
     if AUTO in (data.mean, data.std):
         mean, std, count = statistics_of(split, Reading.of(data), config.seed)
@@ -134,14 +134,24 @@ def _look_at(split: Split, reading: Reading) -> tuple[bool, set[float]]:
     """
     is_float, declared = False, set()
     for name, content in _some_files(split, reading):
+        value = None
         try:
+            value = declared_no_data(content)
+            if value is not None and np.isfinite(value):
+                declared.add(value)
             is_float |= bool(content) and reading.is_float(content)
-            declared.add(declared_no_data(content))
         except UnreadableError as error:
-            raise UserError(f"{name}: {error}.") from error
+            unset = value in declared.difference(reading.no_data)
+            hint = f" It declares {_shown(value)} as missing data: set data.no_data={_shown(value)}." if unset else ""
+            raise UserError(f"{name}: {error}.{hint}") from error
         except Exception:  # damage, which is counted when it is met
             continue
-    return is_float, {value for value in declared if value is not None and np.isfinite(value)}
+    return is_float, declared
+
+
+def _shown(value: float | None) -> str:
+    """Returns the shortest text of a number that is the same number again."""
+    return repr(value).removesuffix(".0")
 
 
 def _some_files(split: Split, reading: Reading) -> Iterator[tuple[str, bytes]]:

@@ -163,8 +163,24 @@ def test_a_value_of_missing_data_that_gdal_wrote_is_told_unless_it_is_set(tmp_pa
     config = tiny_config(data={"source": f"folder:{root}", "image_size": SIZE, "channels": 5, **numbers})
     lines = Lines()
     with_statistics(config, open_source(config.data).split("train"), tmp_path / "run", lines)
-    told = f"the images declare {advice} as missing data: --config.data.no_data={advice} leaves such pixels out"
-    assert lines == ([told] if advice else [])
+    told = "the images declare a value as missing data: to leave such pixels out, start a new run with "
+    assert lines == ([f"{told}--config.data.no_data={advice}"] if advice else [])
+
+
+def test_a_value_range_that_missing_data_spoils_is_told_with_it(tmp_path):
+    def with_missing(pixels):
+        pixels = pixels / np.float32(70000)
+        pixels[:9, :9] = -9999
+        return pixels
+
+    root = folder_of(tmp_path / "images", "float32", with_missing, extratags=[(42113, "s", 0, "-9999", True)])
+    data = {"source": f"folder:{root}", "image_size": SIZE, "channels": 5, "mean": (0.4,) * 5, "std": (0.1,) * 5}
+    split, lines = open_source(DataConfig(**data)).split("train"), Lines()
+    hint = r"its values range from -9999 to .* It declares -9999 as missing data: set data.no_data=-9999\.$"
+    with pytest.raises(UserError, match=hint):
+        with_statistics(tiny_config(data=data), split, tmp_path / "run", lines)
+    with_statistics(tiny_config(data={**data, "no_data": (-9999,)}), split, tmp_path / "run", lines)
+    assert lines == []
 
 
 def test_batches_say_where_there_is_data(tmp_path):

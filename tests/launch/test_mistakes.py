@@ -132,10 +132,13 @@ MISTAKES = {
     "missing model": ("evaluate", ["--model={nowhere}"], ["error: --model={nowhere}: There is no {nowhere}"]),
     "unknown probe": ("evaluate", ["--model={nowhere}", "--probe=svm"], ["error: ", "--probe", "svm"]),
     "nothing to export": ("export", [], ["error: --model is missing: add it, as in --model=runs/own."]),
+    "flag of another command": (
+        "prepare", ["--source=tfds:x", "--dir={new}"], ["error: There is no flag --dir. Did you mean data_dir?"],
+    ),
     "no output": ("export", ["--model={nowhere}"], ["error: --output is missing: add it, as in --output=model.onnx."]),
     "no format": (
         "export", ["--model={nowhere}", "--output={new}"],
-        ["error: --output={new} ends with neither .onnx nor .tflite: add --format=saved_model, or change it."],
+        ["error: --output={new} does not end with .onnx or .tflite: change it, or add --format=saved_model."],
     ),
     "unknown format": (
         "export", ["--model={nowhere}", "--format=caffe", "--output={new}"], ["error: ", "--format=caffe", "onnx"],

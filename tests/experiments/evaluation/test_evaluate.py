@@ -109,6 +109,17 @@ def test_test_images_that_cannot_be_read_are_counted(tmp_path, pictures):
         assert np.isclose(results[probes[0]]["model"] * 46 / 100 % 1, [0, 1], atol=1e-6).any()
 
 
+def test_validation_images_that_cannot_be_read_give_no_figures(tmp_path, pictures):
+    shutil.copytree(pictures, tmp_path / "images/train")
+    for name in ("class_0/a", "class_1/b"):
+        write(tmp_path / f"images/val/{name}.png", broken_inside(gradient(32, 32, 1)))
+    config = picture_config(tmp_path / "images", pretrain={"steps": 1, "evaluations": 1})
+    lines = Lines()
+    summary = pretrain.run(config, tmp_path / "run", log=lines)
+    assert "validation: no image can be read, so nothing is measured" in lines
+    assert not {"validation_loss", "feature_rank", "feature_std"} & summary.keys()
+
+
 def test_a_classifier_of_other_classes_is_refused(runs, pictures):
     with pytest.raises(UserError, match="classifier.keras was fine-tuned on other classes than those of folder"):
         evaluate.run(runs / "finetuned", data=f"folder:{pictures}", log=Lines())

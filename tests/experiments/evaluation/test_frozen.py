@@ -64,6 +64,26 @@ def test_features_of_an_encoder_that_diverged_have_no_figures(used, broken):
     assert list(figures) == ["knn", "linear"] and np.isnan(list(figures.values())).all() and not used
 
 
+@pytest.mark.parametrize("unreadable", ["train", "validation", "test"])
+def test_a_split_of_which_no_image_can_be_read(used, unreadable):
+    source = make_source(train=9, validation=4, test=5)
+
+    def readable(split):
+        features, labels = features_of(split)
+        count = 0 if split is source.splits[unreadable] else len(labels)
+        return features[:count], labels[:count]
+
+    frozen_probes = FrozenProbes(source, "test")
+    if unreadable == "train":
+        with pytest.raises(UserError, match="No labelled training image can be read"):
+            frozen_probes(readable)
+    else:
+        figures = frozen_probes(readable)
+        assert figures == ({"knn": 0.0, "linear": 0.0} if unreadable == "test" else {"knn": 1.0, "linear": 2.0})
+        assert frozen_probes.unreadable == (5 if unreadable == "test" else 0)
+        assert unreadable == "test" or used["linear"][1] is None  # nothing to choose by
+
+
 def test_what_they_are_scored_on_chooses_nothing(used):
     FrozenProbes(make_source(train=9, validation=4, test=5), "validation")(features_of)
     for train, validation, target in used.values():

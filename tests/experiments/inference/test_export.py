@@ -155,6 +155,13 @@ def test_a_model_that_differs_is_not_handed_out(runs, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_suffix_of_another_format_is_refused(runs, tmp_path):
+    message = "encoder.onnx has the suffix of onnx, but --format is saved_model: change one.$"
+    with pytest.raises(UserError, match=message):
+        export.run(runs / "encoder", tmp_path / "encoder.onnx", Request("saved_model"), num_images=1, log=Lines())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_images_to_compare_on_can_be_named(runs, tmp_path):
     lines = Lines()
     wanted = Request("saved_model", "features")
