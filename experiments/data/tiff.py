@@ -48,8 +48,8 @@ def declared_no_data(content: bytes) -> float | None:
     """
     if content[:2] not in (b"II", b"MM"):
         return None
-    tag = first_page(tiff_file(io.BytesIO(content))).tags.get(GDAL_NO_DATA)
     try:
+        tag = first_page(tiff_file(io.BytesIO(content))).tags.get(GDAL_NO_DATA)
         return float(tag.value) if tag else None
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # a text that is no number, or not a TIFF file
         return None
