@@ -6,7 +6,8 @@
         --workdir=runs/cifar10_finetuned
 
 Expected: see docs/study.md for linear probes after 100 epochs, and for fine-tuning with 250 to 4,000 labels and, for 8
-epochs, with all. The 100 epochs of fine-tuning here were not run, and nothing is published for this method on these images.
+epochs, with all. The 100 epochs of fine-tuning here were not run, and nothing is published for this method on these
+images.
 
 Numbers: the encoder, the mask ratio and the rate of pretraining were chosen by probes of short runs on validation
 images; 0.75 and 0.6 were equally good, and 0.75 is faster. Crops of pretraining are resized: the black borders of
