@@ -227,9 +227,8 @@ def _parse_flags(argv: Sequence[str], values: flags.FlagValues) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         if error.flagname.startswith("config."):
             raise UserError(NO_PRESET) from error
-        raise UserError(
-            f"There is no flag --{error.flagname}.{_nearest(error.flagname, _own_flags(values))}"
-        ) from error
+        hint = _nearest(error.flagname, _own_flags(values))
+        raise UserError(f"There is no flag --{error.flagname}.{hint}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
     except (AttributeError, KeyError) as error:

@@ -121,10 +121,15 @@ def _recorded(folder: str | Path) -> DataConfig | None:
 
 def _contents(split: Split, most: int, seed: int) -> Iterator[bytes]:
     """Yields the bytes of some images, those of a folder chosen at random."""
-    parts: tuple[Any, ...] = getattr(split, "parts", (split,))
+    parts = _parts_of(split)
     for part in parts:
         read = functools.partial(lambda part, content, label: part.read(content), part)
         yield from part.some(-(-most // len(parts)), seed).map(read).ignore_errors().as_numpy_iterator()
+
+
+def _parts_of(split: Split) -> tuple[Any, ...]:
+    """Returns the splits of its sources, of a mix; else the split itself."""
+    return getattr(split, "parts", (split,))
 
 
 def _look_at(split: Split, reading: Reading) -> tuple[bool, set[float]]:
@@ -156,8 +161,7 @@ def _shown(value: float | None) -> str:
 
 def _some_files(split: Split, reading: Reading) -> Iterator[tuple[str, bytes]]:
     """Yields names of some images and their bytes, empty where they cannot be read."""
-    parts: tuple[Any, ...] = getattr(split, "parts", (split,))
-    for part in parts:
+    for part in _parts_of(split):
         if getattr(part, "are_paths", False):
             for path in part.contents[np.random.default_rng(0).permutation(len(part.contents))[:LOOKED_AT]]:
                 yield os.fsdecode(path), read_bytes(path)
